@@ -1,0 +1,1 @@
+"""Sparse Feature Networks, sparse autoencoders and their controls on galaxy images."""
