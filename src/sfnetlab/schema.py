@@ -185,7 +185,8 @@ class Encoder:
 
     def __post_init__(self) -> None:
         if self.weights == "target":
-            _require(self.target is not None, 'weights = "target" needs target = "<one of [targets]>"')
+            _require(self.target is not None, 'target is missing: weights = "target" needs one of [targets]')
+            _require(self.image_size is None, 'image_size is for pretrained networks, not for weights = "target"')
         else:
             _require(self.target is None, f'target is only for weights = "target", got weights = {self.weights!r}')
         _require(
@@ -282,11 +283,14 @@ class Probes:
 
     kinds: tuple[ProbeName, ...] = ("linear", "ridge", "xgboost")
     """Which probes to fit on train rows; ridge's penalty and XGBoost's rounds are chosen on valid rows."""
+    budgets: tuple[int, ...] = (2, 4, 8)
+    """Numbers of features used in all: the first components of a PCA, else the best ones, chosen on train rows."""
     n_bootstrap: int = 1000
     """Resamples of the galaxies for the 95 % intervals."""
 
     def __post_init__(self) -> None:
         _require(len(self.kinds) > 0, "kinds must name at least one probe")
+        _require(min(self.budgets, default=1) >= 1, f"budgets must be positive, got {list(self.budgets)}")
         _require(self.n_bootstrap >= 100, f"n_bootstrap must be at least 100, got {self.n_bootstrap}")
 
 

@@ -1,0 +1,353 @@
+"""Results on disk: what identifies one (recipe, key), how one is written whole or not at all, how tables are read.
+
+Layout and rules are in the README under "Files". Nothing here knows what a stage computes.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from sfnetlab import runtime
+from sfnetlab.errors import ArtifactError, SfnetlabError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_array
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CHECKPOINT = "checkpoint.safetensors"
+
+Metrics = Mapping[str, float | int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One result to have: a stage's settings and the results that it reads.
+
+    Attributes
+    ----------
+    stage, version
+        Which code makes it; the version is raised when that code would give another result.
+    name
+        Names its directory, `<root>/<stage>/<name>`.
+    spec
+        Frozen dataclass with every setting that matters, and nothing else: it is all that the stage gets to see.
+    inputs
+        The jobs whose directories it reads, by the role they play.
+    """
+
+    stage: str
+    version: int
+    name: str
+    spec: Any
+    inputs: Mapping[str, "Job"]
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "version": self.version,
+            "settings": as_recipe(self.spec),
+            "inputs": {role: job.key for role, job in self.inputs.items()},
+        }
+
+    @cached_property
+    def key(self) -> str:
+        canonical = json.dumps(self.recipe, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def directory(self, root: Path) -> Path:
+        return root / self.stage / self.name
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.name}"
+
+
+def as_recipe(value: Any) -> Any:
+    """Plain JSON data of a spec. Paths are left out: a place is not a setting, the hash of its content is."""
+    if is_dataclass(value) and not isinstance(value, type):
+        pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return {name: as_recipe(item) for name, item in pairs if not isinstance(item, Path)}
+    if isinstance(value, Mapping):
+        return {str(key): as_recipe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_recipe(item) for item in value]
+    return value
+
+
+class State(NamedTuple):
+    """What is on disk for a job, and why it will not do."""
+
+    kind: Literal["current", "stale", "missing"]
+    why: tuple[str, ...] = ()
+
+
+def state_of(root: Path, job: Job) -> State:
+    """Compare a job with what its directory holds.
+
+    Raises
+    ------
+    ArtifactError
+        If a manifest cannot be read or has a format that this version does not know.
+    """
+    directory = job.directory(root)
+    if not (directory / MANIFEST).exists():
+        return State("missing")
+    manifest = read_manifest(directory)
+    if manifest["key"] != job.key:
+        return State("stale", tuple(_differences(manifest["recipe"], job.recipe)))
+    damage = [
+        f"{name} is damaged: expected {entry['bytes']} bytes, found {_size(directory / name)}"
+        for name, entry in manifest["files"].items()
+        if _size(directory / name) != entry["bytes"]
+    ]
+    return State("stale", tuple(damage)) if damage else State("current")
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{path}: not a readable manifest ({error}); remove {directory} and run again") from None
+    if manifest.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{path}: expected format {FORMAT}, found {manifest.get('format')!r}; "
+            f"it was written by another version of sfnetlab: use that version, or another --out"
+        )
+    return manifest
+
+
+def build(root: Path, job: Job, make: Callable[[Path], Metrics], *, config_toml: str, device: str) -> None:
+    """Make a job's directory whole, or leave what was there before.
+
+    `make` fills a work directory whose name holds the key, so that a killed run finds its own checkpoint again and
+    never another recipe's. The manifest is written last; then the directory takes its place by renaming.
+
+    Raises
+    ------
+    ArtifactError
+        If another process is building the same job.
+    """
+    final = job.directory(root)
+    work = final.parent / f".{job.name}.{job.key[:12]}"
+    with _named_os_errors(final):
+        work.mkdir(parents=True, exist_ok=True)
+        with _locked(work, job):
+            # A kill between manifest and rename leaves a work directory that is complete: only the rename is missing.
+            if not (work / MANIFEST).exists():
+                started = datetime.now(UTC)
+                (work / "config.toml").write_text(config_toml)
+                metrics = make(work)
+                (work / "metrics.json").write_text(json.dumps(dict(metrics), indent=1, allow_nan=False) + "\n")
+                (work / CHECKPOINT).unlink(missing_ok=True)
+                _write_manifest(work, job, started, device)
+            _publish(work, final)
+
+
+def _publish(work: Path, final: Path) -> None:
+    replaced = final.parent / f".{final.name}.replaced"
+    if final.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)
+    work.rename(final)
+    _fsync(final.parent)
+    # What an earlier recipe of the same name left: its replaced result and its half-done work.
+    for leftover in final.parent.glob(f".{final.name}.*"):
+        if leftover == replaced or len(leftover.name) == len(work.name):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write_manifest(work: Path, job: Job, started: datetime, device: str) -> None:
+    files = {
+        path.relative_to(work).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        for path in sorted(work.rglob("*"))
+        if path.is_file()
+    }
+    ended = datetime.now(UTC)
+    manifest = {
+        "format": FORMAT,
+        "stage": job.stage,
+        "name": job.name,
+        "key": job.key,
+        "recipe": job.recipe,
+        "files": files,
+        "seed": getattr(job.spec, "seed", None),
+        "versions": runtime.versions(),
+        "device": device,
+        "started": started.isoformat(timespec="seconds"),
+        "ended": ended.isoformat(timespec="seconds"),
+        "wall_s": round((ended - started).total_seconds(), 3),
+        "peak_memory_bytes": runtime.peak_memory_bytes(),
+    }
+    for name in files:
+        _fsync(work / name)
+    write_text(work / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file at once: readers see the old text or the new one."""
+    partial = path.with_name(f".{path.name}.tmp")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+class SurveyTable(NamedTuple):
+    """A prepared survey: `catalog` (a row a galaxy, `id_str` first, `split` in it) and its cutouts, row by row."""
+
+    catalog: "pd.DataFrame"
+    images: "NDArray[np.uint8]"
+    pixel_scale_arcsec: float | None
+
+
+class FeatureTable(NamedTuple):
+    """Features of galaxies: `rows` (`id_str`, `split`) and `values` (n, d), float32, dense or CSR."""
+
+    rows: "pd.DataFrame"
+    values: "NDArray[np.float32] | csr_array"
+
+    def of(self, ids: "pd.Series[str]") -> "NDArray[np.float32] | csr_array":
+        """The features of the named galaxies, in their order; every id must be there."""
+        import pandas as pd
+
+        places = pd.Index(self.rows["id_str"]).get_indexer(ids)
+        if (places < 0).any():
+            absent = ids[places < 0]
+            raise ArtifactError(f"{len(absent)} of {len(ids)} galaxies have no features (first: {absent.iloc[0]})")
+        return self.values[places]
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: str) -> "NDArray[Any]":
+    """A writable memory-mapped `.npy`. Its disk space is reserved: a full disk is an error then, not a SIGBUS later."""
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def read_survey(directory: Path) -> SurveyTable:
+    import numpy as np
+    import pandas as pd
+
+    catalog = pd.read_parquet(directory / "catalog.parquet")
+    images = np.load(directory / "images.npy", mmap_mode="r")
+    if len(images) != len(catalog):
+        raise ArtifactError(f"{directory}: {len(catalog)} catalogue rows but {len(images)} images; build it again")
+    scale = json.loads((directory / "metrics.json").read_text()).get("pixel_scale_arcsec")
+    return SurveyTable(catalog, images, scale)
+
+
+def write_features(directory: Path, rows: "pd.DataFrame", values: "NDArray[np.float32] | csr_array") -> None:
+    """Write `rows.parquet` with `features.npy`, or with `features.npz` for CSR."""
+    import numpy as np
+    from scipy import sparse
+
+    if len(rows) != values.shape[0]:
+        raise ValueError(f"{len(rows)} rows but {values.shape[0]} rows of features")
+    rows[["id_str", "split"]].to_parquet(directory / "rows.parquet", index=False)
+    if sparse.issparse(values):
+        sparse.save_npz(directory / "features.npz", sparse.csr_array(values, dtype=np.float32))
+    else:
+        np.save(directory / "features.npy", np.ascontiguousarray(values, dtype=np.float32))
+
+
+def read_features(directory: Path) -> FeatureTable:
+    import numpy as np
+    import pandas as pd
+    from scipy import sparse
+
+    rows = pd.read_parquet(directory / "rows.parquet")
+    dense = directory / "features.npy"
+    values = np.load(dense, mmap_mode="r") if dense.exists() else sparse.load_npz(directory / "features.npz")
+    if values.shape[0] != len(rows):
+        raise ArtifactError(f"{directory}: {len(rows)} rows but {values.shape[0]} rows of features; build it again")
+    return FeatureTable(rows, values)
+
+
+# --- small parts ------------------------------------------------------------------------------------------------------
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            where = f"{path}.{name}" if path else name
+            if path == "inputs" and old.get(name) != new.get(name):
+                yield f"input {name} changed"
+            else:
+                yield from _differences(old.get(name), new.get(name), where)
+    elif old != new:
+        yield f"{path.removeprefix('settings.')}: {json.dumps(old)} -> {json.dumps(new)}"
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(work: Path, job: Job) -> Iterator[None]:
+    descriptor = os.open(work, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ArtifactError(f"{work}: another process is building {job}; wait for it or stop it") from None
+    finally:
+        os.close(descriptor)
+
+
+_USERS_TO_MEND = {
+    errno.ENOSPC: "no space is left on the disk; free some and run again, finished parts are kept",
+    errno.EDQUOT: "the disk quota is used up; free some and run again, finished parts are kept",
+    errno.EROFS: "the file system is read-only; choose another folder with --out",
+    errno.EACCES: "permission denied; choose a folder you may write to with --out",
+    errno.EPERM: "permission denied; choose a folder you may write to with --out",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder with --out",
+    errno.EEXIST: "a file stands where a folder is needed; choose another folder with --out",
+}
+
+
+@contextmanager
+def _named_os_errors(final: Path) -> Iterator[None]:
+    try:
+        yield
+    except SfnetlabError:
+        raise
+    except OSError as error:
+        if error.errno not in _USERS_TO_MEND:
+            raise
+        raise ArtifactError(f"{error.filename or final}: {_USERS_TO_MEND[error.errno]}") from error

@@ -1,0 +1,61 @@
+"""A grid of survey cutouts with small labels: what the galaxies of a sample look like."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sfnetlab.figures import style
+
+_GAP = 0.04
+_N_COLUMNS = 8
+_N_LABEL_CHARACTERS = 30
+
+
+@style.paper_figure
+def plot_contact_sheet(
+    images: NDArray[np.uint8], labels: Sequence[str] | None, pixel_scale_arcsec: float | None
+) -> Figure:
+    """Cutouts in reading order, each with its label beneath; scale bar and compass on the first.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n_galaxies, height, width, 3)
+        Row 0 of an image is north, column 0 east.
+    labels : sequence of str or None
+        One for each cutout, such as "12+log(O/H)=8.9"; long ones are broken, and cutouts grow to make room.
+    pixel_scale_arcsec : float or None
+        Arcseconds a pixel of `images`; None draws no scale bar.
+
+    Raises
+    ------
+    ValueError
+        If images are not uint8 RGB or the number of labels differs.
+    """
+    style.require_cutouts(images, n_dimensions=4)
+    n_galaxies = len(images)
+    if labels is not None and len(labels) != n_galaxies:
+        raise ValueError(f"labels must have one entry for each of {n_galaxies} cutouts, got {len(labels)}")
+    texts = [style.wrapped(label, _N_LABEL_CHARACTERS) for label in labels or ()]
+    lines = [line for text in texts for line in text.splitlines()]
+    label_in = max((style.text_width_pt(line) for line in lines), default=0.0) / 72
+    pitch = 1 + _GAP
+    n_columns = min(_N_COLUMNS, n_galaxies, max(1, int(style.PAGE_WIDTH_IN // (1.08 * label_in + 0.02))))
+    side_in = min(1.6, style.PAGE_WIDTH_IN / (n_columns * pitch + _GAP))
+    strip = max((text.count("\n") + 1 for text in texts), default=0) * style.SMALL_PT * 1.3 / 72 / side_in
+    n_rows = -(-n_galaxies // n_columns)
+    width, height = n_columns * pitch + _GAP, n_rows * (pitch + strip) + _GAP
+    fig = Figure(figsize=(width * side_in, height * side_in))
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    for i, image in enumerate(images):
+        left, top = _GAP + (i % n_columns) * pitch, _GAP + (i // n_columns) * (pitch + strip)
+        style.draw_cutout(ax, image, left, top)
+        if texts:
+            ax.text(left + 0.5, top + 1.02, texts[i], ha="center", va="top", fontsize=style.SMALL_PT)
+    if pixel_scale_arcsec is not None:
+        style.draw_scale_bar(ax, _GAP, _GAP, style.field_of(pixel_scale_arcsec, images[0]))
+    style.draw_compass(ax, _GAP, _GAP)
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    return fig

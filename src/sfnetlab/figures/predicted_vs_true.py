@@ -1,0 +1,157 @@
+"""Predicted against true values of one column: a panel a method, its residuals beneath."""
+
+from collections.abc import Mapping, Sequence
+
+import cmasher
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sfnetlab.figures import style
+from sfnetlab.metrics.regression import bias, nmad, rmse
+
+_N_DOTS = 1500
+"""Beyond this many galaxies dots hide each other, and counts are drawn instead."""
+_N_BINS = 48
+_RESIDUAL_SHARE = 3
+"""Height of a panel over that of its residuals; bins keep their size."""
+
+_Range = tuple[float, float]
+
+
+@style.paper_figure
+def plot_predicted_vs_true(
+    y_true: NDArray[np.floating], predictions: Mapping[str, NDArray[np.floating]], column: str, unit: str
+) -> Figure:
+    """Prediction against truth with the 1:1 line, and predicted minus true beneath; dots, or counts when they are many.
+
+    The red line is the running median in bins of equal numbers of galaxies; thin lines among the residuals are their
+    16th and 84th percentiles. Panels share their axes, which hold all true values and the central 99 % of every
+    method's predictions and residuals; a panel says how many galaxies lie outside.
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (n_galaxies,)
+    predictions : mapping of str to ndarray of shape (n_galaxies,)
+        Method to its predictions of the same galaxies, in the same order and unit.
+    column, unit : str
+        What is predicted; an empty unit is a pure number.
+
+    Raises
+    ------
+    ValueError
+        If there is no method, lengths differ, or a value is not finite.
+    """
+    _require_pairs(y_true, predictions)
+    values = _common_range([y_true, *(_central(y) for y in predictions.values())])
+    residuals = _common_range([_central(y - y_true) for y in predictions.values()])
+    n_columns = len(predictions) if len(predictions) <= 4 else 3
+    n_rows = -(-len(predictions) // n_columns)
+    width_in = style.COLUMN_WIDTH_IN if n_columns == 1 else style.PAGE_WIDTH_IN
+    fig = Figure(figsize=(width_in, 1.4 * n_rows * width_in / n_columns), layout="constrained")
+    grid = fig.add_gridspec(n_rows, n_columns)
+    axes: list[Axes] = []
+    for i, (name, y_pred) in enumerate(predictions.items()):
+        cell = grid[i // n_columns, i % n_columns].subgridspec(2, 1, height_ratios=[_RESIDUAL_SHARE, 1], hspace=0.03)
+        upper, lower = fig.add_subplot(cell[0]), fig.add_subplot(cell[1])
+        axes += [upper, lower]
+        upper.set(xlim=values, ylim=values, title=style.wrapped(name, 38 if n_columns == 1 else 84 // n_columns))
+        lower.set(xlim=values, ylim=residuals)
+        _draw_method(upper, lower, y_true, y_pred)
+        upper.tick_params(labelbottom=False, labelleft=i % n_columns == 0)
+        lower.tick_params(labelleft=i % n_columns == 0)
+        if i % n_columns == 0:
+            upper.set_ylabel(style.with_unit(f"predicted {column}", unit))
+            lower.set_ylabel(style.with_unit("residual", unit))
+        lower.set_xlabel(style.with_unit(f"true {column}", unit))
+    _share_counts(fig, axes)
+    fig.draw_without_rendering()
+    box = axes[0].bbox
+    extra_in = (box.width - box.height) / fig.dpi * (1 + 1 / _RESIDUAL_SHARE) * n_rows
+    fig.set_size_inches(width_in, fig.get_size_inches()[1] + extra_in)  # so that 1:1 stands at 45 degrees
+    return fig
+
+
+def _draw_method(upper: Axes, lower: Axes, y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> None:
+    residual = y_pred - y_true
+    _draw_galaxies(upper, y_true, y_pred, _N_BINS)
+    _draw_galaxies(lower, y_true, residual, _N_BINS // _RESIDUAL_SHARE)
+    upper.axline((0, 0), slope=1, color=style.BLACK, linewidth=0.8, linestyle="--", label="1:1")
+    lower.axhline(0, color=style.BLACK, linewidth=0.8, linestyle="--")
+    center, (median,) = _running_quantiles(y_true, y_pred, (0.5,))
+    upper.plot(center, median, color=style.VERMILION, label="running median")
+    center, levels = _running_quantiles(y_true, residual, (0.16, 0.5, 0.84))
+    for level, width in zip(levels, (0.7, 1.3, 0.7), strict=True):
+        lower.plot(center, level, color=style.VERMILION, linewidth=width)
+    score = rmse(y_true, y_pred)
+    n_decimals = int(np.clip(2 - np.floor(np.log10(score)), 0, 6)) if score > 0 else 2
+    n_outside = int((_is_outside(y_pred, upper.get_ylim()) | _is_outside(residual, lower.get_ylim())).sum())
+    lines = [
+        f"RMSE {score:.{n_decimals}f}",
+        f"NMAD {nmad(y_true, y_pred):.{n_decimals}f}",
+        f"bias {bias(y_true, y_pred):+.{n_decimals}f}",
+        *([f"{n_outside} outside"] if n_outside else []),
+    ]
+    upper.text(
+        0.05, 0.95, "\n".join(lines), transform=upper.transAxes, va="top", fontsize=style.SMALL_PT,
+        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1.5},
+    )  # fmt: skip
+
+
+def _draw_galaxies(ax: Axes, x: NDArray[np.floating], y: NDArray[np.floating], n_y_bins: int) -> None:
+    """Dots, or counts of galaxies in bins, within the limits of the axes."""
+    x_range, y_range = ax.get_xlim(), ax.get_ylim()
+    if len(x) <= _N_DOTS:
+        size = float(np.clip(60 / np.sqrt(len(x)), 1.5, 4.5))
+        ax.plot(x, y, ".", color=style.BLUE, alpha=0.45, markersize=size, markeredgewidth=0, rasterized=True)
+    else:
+        counts, *edges = np.histogram2d(x, y, bins=(_N_BINS, n_y_bins), range=(x_range, y_range))
+        colors = cmasher.get_sub_cmap("cmr.arctic_r", 0.15, 1.0)
+        ax.pcolormesh(*edges, np.ma.masked_less(counts.T, 1), cmap=colors, norm=LogNorm(), rasterized=True)
+    ax.set(xlim=x_range, ylim=y_range)
+
+
+def _share_counts(fig: Figure, axes: Sequence[Axes]) -> None:
+    """One colour scale and bar for the counts of all panels; nothing where there are dots."""
+    meshes = [mesh for ax in axes for mesh in ax.collections]
+    if meshes:
+        norm = LogNorm(1, max(10.0, *(float(np.max(mesh.get_array())) for mesh in meshes)))
+        for mesh in meshes:
+            mesh.set_norm(norm)
+        fig.colorbar(meshes[0], ax=list(axes), label="galaxies per bin", aspect=30, pad=0.01)
+
+
+def _running_quantiles(
+    x: NDArray[np.floating], y: NDArray[np.floating], levels: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Medians of `x`, shape (n_bins,), and quantiles of `y`, shape (n_levels, n_bins), in bins of equal numbers."""
+    bins = np.array_split(np.argsort(x, kind="stable"), int(np.clip(len(x) // 20, 1, 12)))
+    centers = np.array([np.median(x[rows]) for rows in bins], dtype=np.float64)
+    return centers, np.array([np.quantile(y[rows], levels) for rows in bins], dtype=np.float64).T
+
+
+def _central(y: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.quantile(y, [0.005, 0.995])
+
+
+def _common_range(parts: Sequence[NDArray[np.floating]]) -> _Range:
+    """Smallest range that holds all parts, with a margin."""
+    low, high = float(min(part.min() for part in parts)), float(max(part.max() for part in parts))
+    margin = 0.04 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _is_outside(y: NDArray[np.floating], limits: _Range) -> NDArray[np.bool_]:
+    return (y < limits[0]) | (y > limits[1])
+
+
+def _require_pairs(y_true: NDArray[np.floating], predictions: Mapping[str, NDArray[np.floating]]) -> None:
+    if not predictions:
+        raise ValueError("predictions must hold at least one method")
+    for name, y in {"y_true": y_true, **predictions}.items():
+        if y.ndim != 1 or y.shape != y_true.shape or len(y) == 0:
+            raise ValueError(f"{name} must be of shape (n_galaxies,) like y_true {y_true.shape}, got {y.shape}")
+        if not np.isfinite(y).all():
+            raise ValueError(f"{name} holds {int((~np.isfinite(y)).sum())} values that are not finite")

@@ -1,0 +1,191 @@
+"""The comparison: test RMSE against features active per galaxy (L0) and against features used in all.
+
+Where the paper showed one budget, both stand here side by side, with intervals, seeds and controls.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sfnetlab.figures import style
+
+COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
+
+
+class _Curve(NamedTuple):
+    """One line of a panel: rows of the metrics table with the budget in the column `x`."""
+
+    label: str
+    look: style.MethodStyle
+    rows: pd.DataFrame
+    is_filled: bool = True
+
+
+@style.paper_figure
+def plot_rmse_vs_k(
+    metrics: pd.DataFrame, target: str, column: str, unit: str, noise_floor: float | None = None
+) -> Figure:
+    """Test RMSE of every method at equal budgets, one panel for each meaning of "few features".
+
+    Left, features active per galaxy: SFNet(k) with its own head and with a linear probe on all its features; SAEs with
+    k active latents, a ridge probe on all latents (linear where the table has no ridge rows for them; the legend says
+    which); PCA with k components. Right, features used in all, linear probe: the k features chosen from SFNet(k), the
+    k latents chosen from SAE(k), the first k components. Points are means over seeds, small dots the seeds, bars the
+    mean 95 % bootstrap interval over galaxies. Horizontal lines are the controls: the mean, photometry with its best
+    test score of all probes (generous to the control), and each encoder with ridge on all its dimensions.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        `metrics.parquet` of fit-probes: a row a number, of one experiment. `low` and `high` may be NaN or absent.
+    target, column : str
+        Which target and which of its columns to draw.
+    unit : str
+        Unit of the column, such as "dex"; "" for a pure number.
+    noise_floor : float, optional
+        RMSE below which nothing is left to learn, in the same unit.
+
+    Raises
+    ------
+    ValueError
+        If columns or rows are missing, or a number appears twice (for example from two experiments).
+    """
+    rows = _test_rmse(metrics, target, column)
+    curves = (_per_galaxy_curves(rows), _in_all_curves(rows))
+    if not any(curves):
+        raise ValueError(f"no SFNet, SAE or PCA rows with a known probe for target {target!r}, column {column!r}")
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.6), layout="constrained")
+    left, right = fig.subplots(1, 2, sharey=True)
+    levels = _controls(rows)
+    for ax, panel, label in (
+        (left, curves[0], "features active per galaxy (L0)"),
+        (right, curves[1], "features used in all"),
+    ):
+        for _, level, interval, look in levels:
+            ax.axhspan(*interval, color=look.color, alpha=0.10, linewidth=0)
+            ax.axhline(level, color=look.color, linestyle=look.linestyle, linewidth=0.8, label="_control")
+        if noise_floor is not None:
+            ax.axhline(noise_floor, color=style.BLACK, linestyle=(0, (1, 1)), linewidth=1.0, label="_noise floor")
+        _draw_panel(ax, panel, label)
+    left.set_ylabel(style.with_unit(f"test RMSE of {column}", unit))
+    left.set_ylim(left.get_ylim())
+    texts = {style.wrapped(f"{name}: {level:.3g}", 22): (level, look.color) for name, level, _, look in levels}
+    if noise_floor is not None:
+        texts[f"noise floor: {noise_floor:.3g}"] = (noise_floor, style.BLACK)
+    style.label_levels(right, texts)
+    return fig
+
+
+def _draw_panel(ax: Axes, curves: Sequence[_Curve], label: str) -> None:
+    if not curves:
+        ax.text(0.5, 0.5, "no such rows in the table", transform=ax.transAxes, ha="center", fontsize=style.SMALL_PT)
+        ax.set_xticks([])
+        ax.set_xlabel(label)
+        return
+    style.set_budget_axis(ax, (x for curve in curves for x in curve.rows["x"]), label)
+    handles = [
+        style.draw_over_seeds(ax, curve.rows, "x", "value", curve.label, curve.look, is_filled=curve.is_filled)
+        for curve in curves
+    ]
+    style.legend_below(ax, handles, n_columns=1)
+
+
+def _test_rmse(metrics: pd.DataFrame, target: str, column: str) -> pd.DataFrame:
+    """Rows of the test RMSE of one column, `k` and `n_features_used` as floats, each number once."""
+    style.require_columns(metrics, COLUMNS, "the metrics table")
+    rows = metrics[(metrics["metric"] == "rmse") & (metrics["split"] == "test")]
+    rows = rows[(rows["target"] == target) & (rows["column"] == column)]
+    if rows.empty:
+        known = sorted({(str(t), str(c)) for t, c in zip(metrics["target"], metrics["column"], strict=True)})
+        raise ValueError(f"no test RMSE of target {target!r}, column {column!r}; the table has {known}")
+    rows = rows.astype({"k": float, "n_features_used": float, "value": float})
+    repeated = rows.duplicated(["features", "k", "seed", "probe", "n_features_used"])
+    if repeated.any():
+        first = rows.loc[repeated, ["features", "k", "seed", "probe", "n_features_used"]].iloc[0].to_dict()
+        raise ValueError(f"{int(repeated.sum())} numbers appear twice, first {first}; give the rows of one experiment")
+    return rows
+
+
+def _per_galaxy_curves(rows: pd.DataFrame) -> list[_Curve]:
+    with_all = _with_all_features(rows)
+    curves = []
+    for name, look, own in _methods(rows, "sfnet"):
+        label = style.method_name(name, "sfnet")
+        refitted = with_all[(with_all["features"] == name) & (with_all["probe"] == "linear")]
+        dotted = style.MethodStyle(look.color, look.marker, ":")
+        curves.append(_Curve(f"{label}(k), own head", look, own[own["probe"] == "head"].assign(x=own["k"])))
+        curves.append(_Curve(f"{label}(k), linear probe", dotted, refitted.assign(x=refitted["k"]), is_filled=False))
+    for name, look, _ in _methods(rows, "sae"):
+        own = with_all[with_all["features"] == name]
+        probe = "ridge" if (own["probe"] == "ridge").any() else "linear"
+        label = f"{style.method_name(name, 'sae')}(k), {probe} probe on all latents"
+        curves.append(_Curve(label, look, own[own["probe"] == probe].assign(x=own["k"])))
+    return _drawable([*curves, *_pca_curves(rows)])
+
+
+def _in_all_curves(rows: pd.DataFrame) -> list[_Curve]:
+    budgeted = rows[(rows["probe"] == "linear") & (rows["n_features_used"] == rows["k"])]
+    curves = []
+    for kind, noun in (("sfnet", "features"), ("sae", "latents")):
+        for name, look, _ in _methods(rows, kind):
+            own = budgeted[budgeted["features"] == name]
+            label = f"{style.method_name(name, kind)}(k), best k {noun}, linear probe"
+            curves.append(_Curve(label, look, own.assign(x=own["k"])))
+    return _drawable([*curves, *_pca_curves(rows)])
+
+
+def _pca_curves(rows: pd.DataFrame) -> list[_Curve]:
+    """First k components, linear probe: all of them are active for every galaxy, so both budgets are k."""
+    curves = []
+    for name, look, own in _methods(rows, "pca"):
+        linear = own[own["probe"] == "linear"]
+        label = f"{style.method_name(name, 'pca')}, first k components, linear probe"
+        curves.append(_Curve(label, look, linear.assign(x=linear["n_features_used"])))
+    return curves
+
+
+def _drawable(curves: Sequence[_Curve]) -> list[_Curve]:
+    return [curve._replace(label=style.wrapped(curve.label, 44)) for curve in curves if len(curve.rows) > 0]
+
+
+def _methods(rows: pd.DataFrame, kind: str) -> list[tuple[str, style.MethodStyle, pd.DataFrame]]:
+    """Name, look and rows of every feature table of a kind."""
+    names = sorted(rows.loc[rows["kind"] == kind, "features"].unique())
+    return [(name, style.method_style(name, kind, names), rows[rows["features"] == name]) for name in names]
+
+
+def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of probes that used every feature of their table: the most that any probe of that table and seed used."""
+    probed = rows[rows["probe"] != "head"]
+    most = probed.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
+    return probed[probed["n_features_used"] == most]
+
+
+def _controls(rows: pd.DataFrame) -> list[tuple[str, float, tuple[float, float], style.MethodStyle]]:
+    """Name, RMSE, 95 % interval (means over seeds) and look of each horizontal line."""
+    with_all = _with_all_features(rows)
+    chosen = [(name, "predict the mean", look, _best_probe(own)) for name, look, own in _methods(with_all, "mean")]
+    for name, look, own in _methods(with_all, "photometry"):
+        best = _best_probe(own)
+        chosen.append((name, f"{name}, {best['probe'].iloc[0]}", look, best))
+    for name, look, own in _methods(with_all, "encoder"):
+        ridge = own[own["probe"] == "ridge"]
+        if len(ridge) > 0:
+            chosen.append(
+                (name, f"{name}, ridge on all {ridge['n_features_used'].iloc[0]:.0f} dimensions", look, ridge)
+            )
+    controls = []
+    for _, label, look, own in chosen:
+        level = float(own["value"].mean())
+        has_interval = {"low", "high"} <= set(own.columns) and own[["low", "high"]].notna().to_numpy().all()
+        interval = (float(own["low"].mean()), float(own["high"].mean())) if has_interval else (level, level)
+        controls.append((label, level, interval, look))
+    return controls
+
+
+def _best_probe(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the probe with the lowest mean over seeds."""
+    return rows[rows["probe"] == rows.groupby("probe")["value"].mean().idxmin()]

@@ -1,0 +1,87 @@
+"""The galaxies that activate each feature most: what a feature looks like on the sky."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sfnetlab.figures import style
+
+_GAP = 0.05
+_LABEL_IN = 1.25
+
+
+@style.paper_figure
+def plot_strongest_galaxies(
+    images: NDArray[np.uint8],
+    activations: NDArray[np.floating],
+    names: Sequence[str],
+    frequencies: NDArray[np.floating],
+    pixel_scale_arcsec: float | None,
+    notes: Sequence[str],
+) -> Figure:
+    """A row a feature: its name, how often it is active, a note, and its strongest galaxies with their activations.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n_features, n_examples, height, width, 3)
+        Cutouts, strongest first; row 0 of an image is north, column 0 east.
+    activations : ndarray of shape (n_features, n_examples)
+        NaN leaves the place empty, for features active in fewer galaxies.
+    names : sequence of str, length n_features
+    frequencies : ndarray of shape (n_features,)
+        Fraction of galaxies in which the feature is active, in [0, 1].
+    pixel_scale_arcsec : float or None
+        Arcseconds a pixel of `images`; None draws no scale bar.
+    notes : sequence of str, length n_features
+        A line or two beneath the frequency, such as weights and correlations; "" for none.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, images are not uint8 RGB, or a frequency lies outside [0, 1].
+    """
+    style.require_cutouts(images, n_dimensions=5)
+    n_features, n_examples = images.shape[:2]
+    if activations.shape != (n_features, n_examples) or frequencies.shape != (n_features,):
+        raise ValueError(
+            f"activations and frequencies must have shapes {(n_features, n_examples)} and {(n_features,)}, "
+            f"got {activations.shape} and {frequencies.shape}"
+        )
+    if len(names) != n_features or len(notes) != n_features:
+        raise ValueError(f"names and notes must have {n_features} entries, got {len(names)} and {len(notes)}")
+    if not ((frequencies >= 0) & (frequencies <= 1)).all():
+        raise ValueError("frequencies must lie in [0, 1]")
+    labels = [_label(*row) for row in zip(names, frequencies, notes, strict=True)]
+    pitch = 1 + _GAP
+    side_in = min(1.1, (style.PAGE_WIDTH_IN - _LABEL_IN) / (n_examples * pitch))
+    line = style.SMALL_PT * 1.3 / 72 / side_in
+    heights = [max(pitch, line * (name.count("\n") + text.count("\n") + 2) + 2 * _GAP) for name, text in labels]
+    tops = np.cumsum([_GAP, *heights])
+    label_width = _LABEL_IN / side_in
+    width, height = label_width + n_examples * pitch, float(tops[-1])
+    fig = Figure(figsize=(width * side_in, height * side_in))
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    for top, (name, text), row, strengths in zip(tops[:-1], labels, images, activations, strict=True):
+        ax.text(0.06, top, name, va="top", fontsize=style.SMALL_PT, fontweight="bold")
+        ax.text(0.06, top + line * (name.count("\n") + 1), text, va="top", fontsize=style.SMALL_PT)
+        for i in np.flatnonzero(np.isfinite(strengths)):
+            left = label_width + i * pitch
+            style.draw_cutout(ax, row[i], left, top)
+            ax.text(
+                left + 0.05, top + 0.04, f"{strengths[i]:.3g}", color="white", fontsize=style.SMALL_PT, va="top",
+                path_effects=style.outlined(),
+            )  # fmt: skip
+    if pixel_scale_arcsec is not None:
+        style.draw_scale_bar(ax, label_width, tops[0], style.field_of(pixel_scale_arcsec, images[0, 0]))
+    style.draw_compass(ax, label_width, tops[0])
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    return fig
+
+
+def _label(name: str, frequency: float, note: str) -> tuple[str, str]:
+    """Name, and what stands beneath it, broken to the width of the margin."""
+    lines = [f"active in {100 * frequency:.2g} %", *note.splitlines()]
+    return style.wrapped(name, 17), "\n".join(style.wrapped(line, 20) for line in lines)

@@ -1,0 +1,81 @@
+"""How training went: loss and validation RMSE of networks, FVU and dead latents of sparse autoencoders."""
+
+from collections.abc import Sequence
+
+import cmasher
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from sfnetlab.figures import style
+
+_LINESTYLES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v")
+
+
+@style.paper_figure
+def plot_training_curves(history: pd.DataFrame) -> Figure:
+    """Curves against epoch, a row of two panels for networks and one for SAEs, whichever are present.
+
+    Parameters
+    ----------
+    history : DataFrame
+        `run` (name in the legend), `kind` ("sae", or that of a network) and `epoch`; networks: `train_loss` and
+        `valid_rmse` in units of the target; SAEs: `train_fvu` and `dead_fraction`. NaN where a quantity was not taken.
+
+    Raises
+    ------
+    ValueError
+        If columns or rows are missing.
+    """
+    style.require_columns(history, ("run", "kind", "epoch"), "the training history")
+    is_sae = history["kind"] == "sae"
+    networks = (("train_loss", "train loss (target units)"), ("valid_rmse", "valid RMSE (target units)"))
+    saes = (("train_fvu", "train FVU (fraction of variance)"), ("dead_fraction", "dead latents (fraction)"))
+    parts = [(rows, panels) for rows, panels in ((history[~is_sae], networks), (history[is_sae], saes)) if len(rows)]
+    heights = [max(2.1, 0.6 + 0.16 * _n_legend_lines(rows)) for rows, _ in parts]
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, sum(heights)), layout="constrained")
+    axes = fig.subplots(len(parts), 2, squeeze=False, height_ratios=heights)
+    for row, (rows, panels) in zip(axes, parts, strict=True):
+        style.require_columns(rows, [name for name, _ in panels], "the training history")
+        for ax, (name, label) in zip(row, panels, strict=True):
+            handles = _draw_runs(ax, rows, name)
+            ax.set_xlabel("epoch")
+            ax.set_ylabel(label)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            if rows is not history and name in ("train_loss", "valid_rmse"):
+                _set_log_axis(ax)
+        row[1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
+    return fig
+
+
+def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str) -> Sequence[Line2D]:
+    runs = rows["run"].unique()
+    colors = cmasher.take_cmap_colors("cmr.rainforest", len(runs), cmap_range=(0.1, 0.8), return_fmt="hex")
+    handles = []
+    for i, run in enumerate(runs):
+        own = rows[(rows["run"] == run) & rows[name].notna()].sort_values("epoch")
+        handles += ax.plot(
+            own["epoch"], own[name], color=colors[i], linestyle=_LINESTYLES[i % len(_LINESTYLES)], linewidth=1.0,
+            marker=_MARKERS[i % len(_MARKERS)], markersize=2.5, label=_legend_text(run),
+        )  # fmt: skip
+    return handles
+
+
+def _legend_text(run: str) -> str:
+    return style.wrapped(run, 26)
+
+
+def _n_legend_lines(rows: pd.DataFrame) -> int:
+    return int(np.sum([_legend_text(run).count("\n") + 1 for run in rows["run"].unique()]))
+
+
+def _set_log_axis(ax: Axes) -> None:
+    """Logarithmic y axis with plain numbers at 1, 2 and 5."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())

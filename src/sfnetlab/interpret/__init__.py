@@ -1,0 +1,1 @@
+"""From feature tables to evidence about single features. Arrays and tables in, tables out."""

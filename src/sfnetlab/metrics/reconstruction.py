@@ -1,0 +1,52 @@
+"""How much of an embedding a reconstruction leaves unexplained."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfnetlab.metrics.tables import checked_table, row_slices
+
+
+def fraction_of_variance_unexplained(
+    x: NDArray[np.floating], x_hat: NDArray[np.floating], mean: NDArray[np.floating] | None = None
+) -> float:
+    """Residual sum of squares over total sum of squares about each column's mean.
+
+    1 is what predicting the column means achieves, 0 is perfect, more than 1 is worse than the means. The total is
+    taken about *column* means: about one grand mean, unequal columns make a constant predictor look nearly perfect.
+    Sums run over all rows in blocks, so that memory-mapped arrays will do.
+
+    Parameters
+    ----------
+    x, x_hat : ndarray of shape (n_samples, d_in)
+        Embeddings and their reconstructions, same units (dimensionless here).
+    mean : ndarray of shape (d_in,), optional
+        The means to compare with, for example of the train rows; by default those of `x` itself.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, there is no row, a value is not finite, or every column of `x` is constant.
+
+    References
+    ----------
+    Gao et al. 2024, arXiv:2406.04093, section 2.
+    """
+    x, x_hat = checked_table(x, "x"), checked_table(x_hat, "x_hat")
+    if x.shape != x_hat.shape or x.shape[0] == 0:
+        raise ValueError(f"expected x and x_hat of one shape (n_samples, d_in), got {x.shape} and {x_hat.shape}")
+    if all(np.array_equal(x[rows], np.broadcast_to(x[0], x[rows].shape)) for rows in row_slices(x.shape)):
+        raise ValueError(f"every column of x is constant over its {x.shape[0]} rows: there is no variance to explain")
+    if mean is None:
+        mean = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in row_slices(x.shape)) / x.shape[0]
+    elif mean.shape != x.shape[1:] or not np.isfinite(mean).all():
+        raise ValueError(f"mean: expected finite values of shape {x.shape[1:]}, got {mean.shape}")
+    residual = total = 0.0
+    for rows in row_slices(x.shape):
+        block = x[rows].astype(np.float64)
+        residual += float(np.sum((block - x_hat[rows]) ** 2))
+        total += float(np.sum((block - mean) ** 2))
+    return residual / total

@@ -1,0 +1,77 @@
+"""Which few features predict the labels best."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfnetlab.metrics.tables import FeatureTable, checked_table, column_mean_sd, transpose_product
+
+COLLINEAR = 1e-8
+"""A column of whose variance the chosen ones leave less than this share is collinear with them."""
+
+
+def select_forward(X: FeatureTable, Y: NDArray[np.floating], n_select: int) -> NDArray[np.int64]:
+    """Greedy forward selection of columns: orthogonal least squares.
+
+    At each step the column is taken with which the linear model (with intercept) of the columns so far leaves the
+    least residual sum of squares, summed over standardised targets. Ties go to the first column.
+
+    Every column is kept implicitly orthogonal to the intercept and the chosen ones; a step costs one product of the
+    table with a vector, so that a CSR table is never densified. Constant columns (`tables.CONSTANT_SPREAD`) and
+    columns collinear with the chosen ones (`COLLINEAR`) are passed over.
+
+    Parameters
+    ----------
+    X : ndarray or CSR of shape (n, d)
+        Features; their scale does not matter.
+    Y : ndarray of shape (n, m)
+        Labels, any units.
+
+    Returns
+    -------
+    ndarray of shape (n_select,)
+        Columns in the order of their choice; shorter where no further column is left.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, `n_select` is not in [1, d], a value is not finite or a target is constant.
+
+    References
+    ----------
+    Chen, Cowan & Grant 1991, IEEE Trans. Neural Networks 2, 302.
+    """
+    table, labels = checked_table(X), np.asarray(checked_table(Y, "Y"), dtype=np.float64)
+    n, d = table.shape
+    if labels.shape[0] != n:
+        raise ValueError(f"X and Y: expected one number of rows, got {n} and {labels.shape[0]}")
+    if not 1 <= n_select <= d:
+        raise ValueError(f"n_select must lie in [1, d={d}], got {n_select}")
+    label_mean, label_sd = column_mean_sd(labels)
+    if np.any(label_sd == 0):
+        raise ValueError(f"Y: columns {np.flatnonzero(label_sd == 0).tolist()} are constant, nothing predicts them")
+    targets = (labels - label_mean) / label_sd
+    _, sd = column_mean_sd(table)
+    total = n * sd**2
+    left = total.copy()
+    covariance = transpose_product(table, targets)
+    basis = np.empty((min(n_select, n - 1), n))
+    chosen: list[int] = []
+    for q in basis:
+        is_usable = left > COLLINEAR * total
+        if not is_usable.any():
+            break
+        gain = np.divide(np.sum(covariance**2, axis=1), left, out=np.full(d, -1.0), where=is_usable)
+        best = int(np.argmax(gain))
+        q[:] = table[:, [best]].toarray()[:, 0] if not isinstance(table, np.ndarray) else table[:, best]
+        q -= q.mean()
+        for _ in range(2):  # Gram-Schmidt twice is orthogonal to rounding
+            q -= (basis[: len(chosen)] @ q) @ basis[: len(chosen)]
+        q -= q.mean()
+        q /= np.linalg.norm(q)
+        # q is orthogonal to the intercept: no need to centre the table
+        projection = transpose_product(table, q)
+        left -= projection**2
+        covariance -= np.outer(projection, q @ targets)
+        left[best] = 0
+        chosen.append(best)
+    return np.array(chosen, dtype=np.int64)

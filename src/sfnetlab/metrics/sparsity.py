@@ -1,0 +1,57 @@
+"""How many features a table uses, for each galaxy and in all. A feature is active where its value is not zero."""
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from sfnetlab.metrics.tables import FeatureTable, checked_table, row_slices
+
+
+def activation_frequency(features: FeatureTable) -> NDArray[np.float64]:
+    """Share of the rows of (n, d) features, dense or CSR, on which each feature is active; shape (d,)."""
+    table = checked_table(features, "features")
+    n, d = table.shape
+    if n == 0:
+        raise ValueError("features: expected at least one row, got none")
+    if isinstance(table, sp.csr_array):
+        # a CSR may store zeros: count values, not entries
+        counts = np.bincount(table.indices[table.data != 0], minlength=d)
+    else:
+        counts = sum((np.count_nonzero(table[rows], axis=0) for rows in row_slices(table.shape)), np.zeros(d))
+    return counts / n
+
+
+def l0(features: FeatureTable) -> NDArray[np.int64]:
+    """Number of active features of each row of (n, d) features, dense or CSR; shape (n,)."""
+    table = checked_table(features, "features")
+    if isinstance(table, sp.csr_array):
+        n_before = np.concatenate([[0], np.cumsum(table.data != 0)])
+        return np.diff(n_before[table.indptr])
+    return np.concatenate(
+        [np.zeros(0, np.int64), *(np.count_nonzero(table[rows], axis=1) for rows in row_slices(table.shape))]
+    )
+
+
+def n_alive(frequency: NDArray[np.floating]) -> int:
+    """Number of features that are active on at least one row, from their activation frequencies (d,)."""
+    return int(np.count_nonzero(frequency))
+
+
+def dead_fraction(frequency: NDArray[np.floating]) -> float:
+    """Share of the features that are active on no row, from their activation frequencies (d,)."""
+    if frequency.size == 0:
+        raise ValueError("the share of dead features is undefined without features")
+    return 1 - n_alive(frequency) / frequency.size
+
+
+def usage_entropy(frequency: NDArray[np.floating]) -> float:
+    """Entropy in nats of the activations over features, from their activation frequencies (d,).
+
+    Its exponential, the perplexity, is the effective number of features in use: m features that are equally often
+    active give log m. ValueError where no feature is ever active.
+    """
+    active = np.asarray(frequency, dtype=np.float64)[np.asarray(frequency) > 0]
+    if active.size == 0:
+        raise ValueError(f"none of the {frequency.size} features is ever active: their usage has no entropy")
+    share = active / active.sum()
+    return float(-np.sum(share * np.log(share)))

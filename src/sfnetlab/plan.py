@@ -1,0 +1,348 @@
+"""What an experiment has to make: its stages in order, and for every stage its jobs with their settings and inputs.
+
+This is the data flow on one page: survey -> features -> evidence -> figures. It imports no stage and computes nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, assert_never
+
+from sfnetlab.artifacts import Job, sha256_of
+from sfnetlab.errors import ConfigError, DataError
+from sfnetlab.schema import (
+    PCA,
+    SAE,
+    Encoder,
+    Experiment,
+    Features,
+    FolderSurvey,
+    Mean,
+    Photometry,
+    Probes,
+    SFNet,
+    Split,
+    Survey,
+    Target,
+    Training,
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the lab. `version` is raised when its code would give another result for the same settings."""
+
+    name: str
+    version: int
+    summary: str
+
+    @property
+    def module(self) -> str:
+        return f"sfnetlab.stages.{self.name.replace('-', '_')}"
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("prepare-survey", 1, "render or decode the cutouts, check the catalogue, split it"),
+        Stage("train-sfnet", 1, "train the sparse networks, and the dense ones that encoders ask for"),
+        Stage("embed-images", 1, "run networks over all cutouts: SFNet features, dense embeddings"),
+        Stage("fit-baselines", 1, "PCA of the embeddings, photometry, the mean"),
+        Stage("train-sae", 1, "train sparse autoencoders on the embeddings"),
+        Stage("fit-probes", 1, "probe every feature table for every target: the comparison"),
+        Stage("interpret-features", 1, "what each sparse feature responds to, and its strongest galaxies"),
+        Stage("make-figures", 1, "the figures, as PDF and PNG"),
+    )
+}
+
+
+# --- the settings that each stage gets to see -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveySpec:
+    survey: Survey
+    split: Split
+    fingerprint: dict[str, str]
+    """Hashes of the user's files; empty for the mock survey."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Where a backbone's weights come from: "random", "imagenet", or the hash of the file at `path`."""
+
+    source: str
+    path: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    backbone: str
+    weights: Weights
+    k: int | None
+    """Active features a galaxy; None trains the dense network."""
+    target: Target
+    training: Training
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedEmbeddingSpec:
+    """Run the network of the input `network`; nothing else to choose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenEmbeddingSpec:
+    """Run a timm backbone that is not trained here."""
+
+    backbone: str
+    weights: Weights
+    image_size: int | None
+    seed: int | None
+    """Seed of random weights, else None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineSpec:
+    baseline: PCA | Photometry | Mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAESpec:
+    sae: SAE
+    k: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """Which feature table this is: the columns by which tidy tables tell it from others."""
+
+    features: str
+    kind: Literal["sfnet", "encoder", "pca", "sae", "photometry", "mean"]
+    k: int | None
+    seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSpec:
+    experiment: str
+    table: TableSpec
+    targets: dict[str, Target]
+    probes: Probes
+    head_target: str | None
+    """The target that the network's own head predicts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpretSpec:
+    table: TableSpec
+    targets: dict[str, Target]
+    head_target: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSpec:
+    """Put together what the probes of every table found."""
+
+    experiment: str
+    targets: dict[str, Target]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiguresSpec:
+    experiment: str
+    targets: dict[str, Target]
+
+
+# --- the jobs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A feature table to have: what it is, the job that makes it, and the network behind it if one was trained here."""
+
+    spec: TableSpec
+    job: Job
+    network: Job | None = None
+    head_target: str | None = None
+
+
+def make_plan(config: Experiment) -> list[Job]:
+    """Every job of an experiment, in the order in which they can be done.
+
+    Raises
+    ------
+    ConfigError
+        If two results would have the same name.
+    DataError
+        If a file that the configuration names is missing.
+    """
+    survey = _job("prepare-survey", "survey", _survey_spec(config), {})
+    tables = list(_tables(config, survey))
+    networks = [table.network for table in tables if table.network is not None]
+
+    probes = [_probe_job(config, survey, table) for table in tables]
+    comparison = _job(
+        "fit-probes",
+        "comparison",
+        ComparisonSpec(experiment=config.name, targets=config.targets),
+        {"survey": survey} | {str(job): job for job in probes},
+    )
+    interpreted = [
+        _job(
+            "interpret-features",
+            table.job.name,
+            InterpretSpec(table=table.spec, targets=config.targets, head_target=table.head_target),
+            _without_none({"survey": survey, "features": table.job, "network": table.network}),
+        )
+        for table in tables
+        if table.spec.kind in ("sfnet", "sae")
+    ]
+    figures = _job(
+        "make-figures",
+        "figures",
+        FiguresSpec(experiment=config.name, targets=config.targets),
+        {"survey": survey, "comparison": comparison}
+        | {str(job): job for job in (*networks, *(table.job for table in tables), *probes, *interpreted)},
+    )
+    jobs = [survey, *networks, *(table.job for table in tables), *probes, comparison, *interpreted, figures]
+    names = [str(job) for job in jobs]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"two results would be called {', '.join(repeated)}: rename one of the [[features]]")
+    order = list(STAGES)
+    return sorted(jobs, key=lambda job: order.index(job.stage))
+
+
+def _tables(config: Experiment, survey: Job) -> Iterator[Table]:
+    # PCA and SAEs stand on encoders, wherever the file names them: encoders first.
+    encoders = {
+        feature.name: list(_encoder_tables(config, survey, feature))
+        for feature in config.features
+        if isinstance(feature, Encoder)
+    }
+    for feature in config.features:
+        match feature:
+            case SFNet():
+                yield from _sfnet_tables(config, survey, feature)
+            case Encoder():
+                yield from encoders[feature.name]
+            case PCA():
+                for table in encoders[feature.on]:
+                    yield _baseline_table(feature, table.spec.seed, {"embedding": table.job})
+            case SAE():
+                yield from _sae_tables(config, feature, encoders[feature.on])
+            case Photometry() | Mean():
+                yield _baseline_table(feature, None, {"survey": survey})
+            case _ as never:
+                assert_never(never)
+
+
+def _sfnet_tables(config: Experiment, survey: Job, feature: SFNet) -> Iterator[Table]:
+    for k in feature.k:
+        for seed in config.seeds:
+            name = table_name(feature, k, seed)
+            network = _network_job(config, survey, name, "resnet18", feature.weights, k, feature.target, seed)
+            yield Table(
+                spec=TableSpec(features=feature.name, kind="sfnet", k=k, seed=seed),
+                job=_job("embed-images", name, TrainedEmbeddingSpec(), {"survey": survey, "network": network}),
+                network=network,
+                head_target=feature.target,
+            )
+
+
+def _encoder_tables(config: Experiment, survey: Job, feature: Encoder) -> Iterator[Table]:
+    pretrained = feature.weights not in ("target", "random")
+    for seed in (None,) if pretrained else config.seeds:
+        name = table_name(feature, None, seed)
+        spec = TableSpec(features=feature.name, kind="encoder", k=None, seed=seed)
+        if feature.weights == "target" and feature.target is not None and seed is not None:
+            network = _network_job(config, survey, name, feature.backbone, "random", None, feature.target, seed)
+            job = _job("embed-images", name, TrainedEmbeddingSpec(), {"survey": survey, "network": network})
+            yield Table(spec=spec, job=job, network=network, head_target=feature.target)
+        else:
+            frozen = FrozenEmbeddingSpec(
+                backbone=feature.backbone,
+                weights=_weights(feature.weights),
+                image_size=feature.image_size,
+                seed=seed,
+            )
+            yield Table(spec=spec, job=_job("embed-images", name, frozen, {"survey": survey}))
+
+
+def _sae_tables(config: Experiment, feature: SAE, embeddings: list[Table]) -> Iterator[Table]:
+    for k in feature.k:
+        for seed in config.seeds:
+            # One embedding a seed where there are several, else the one that all seeds share.
+            embedding = next((table for table in embeddings if table.spec.seed == seed), embeddings[0])
+            spec = SAESpec(sae=replace(feature, k=(k,)), k=k, seed=seed)
+            yield Table(
+                spec=TableSpec(features=feature.name, kind="sae", k=k, seed=seed),
+                job=_job("train-sae", table_name(feature, k, seed), spec, {"embedding": embedding.job}),
+            )
+
+
+def _baseline_table(feature: PCA | Photometry | Mean, seed: int | None, inputs: dict[str, Job]) -> Table:
+    return Table(
+        spec=TableSpec(features=feature.name, kind=feature.kind, k=None, seed=seed),
+        job=_job("fit-baselines", table_name(feature, None, seed), BaselineSpec(baseline=feature), inputs),
+    )
+
+
+def _network_job(
+    config: Experiment, survey: Job, name: str, backbone: str, weights: str, k: int | None, target: str, seed: int
+) -> Job:
+    spec = NetworkSpec(
+        backbone=backbone,
+        weights=_weights(weights),
+        k=k,
+        target=config.targets[target],
+        training=config.training,
+        seed=seed,
+    )
+    return _job("train-sfnet", name, spec, {"survey": survey})
+
+
+def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
+    spec = ProbeSpec(
+        experiment=config.name,
+        table=table.spec,
+        targets=config.targets,
+        probes=config.probes,
+        head_target=table.head_target,
+    )
+    inputs = {"survey": survey, "features": table.job, "network": table.network}
+    return _job("fit-probes", table.job.name, spec, _without_none(inputs))
+
+
+def _survey_spec(config: Experiment) -> SurveySpec:
+    files = {}
+    if isinstance(config.survey, FolderSurvey):
+        from sfnetlab.surveys.folder import fingerprint
+
+        files = fingerprint(config.survey)
+    return SurveySpec(survey=config.survey, split=config.split, fingerprint=files)
+
+
+def table_name(feature: Features, k: int | None, seed: int | None) -> str:
+    """Directory name of a feature table: `sae-k4-seed0`, without the parts that it does not have."""
+    parts = [feature.name, f"k{k}" if k is not None else "", f"seed{seed}" if seed is not None else ""]
+    return "-".join(part for part in parts if part)
+
+
+def _weights(weights: str) -> Weights:
+    if not weights.endswith(".safetensors"):
+        return Weights(source=weights, path=None)
+    path = Path(weights)
+    if not path.is_file():
+        raise DataError(f"{path}: weights file not found; give the path of a .safetensors file of the timm backbone")
+    return Weights(source=f"sha256:{sha256_of(path)}", path=path)
+
+
+def _job(stage: str, name: str, spec: object, inputs: dict[str, Job]) -> Job:
+    return Job(stage=stage, version=STAGES[stage].version, name=name, spec=spec, inputs=inputs)
+
+
+def _without_none(inputs: dict[str, Job | None]) -> dict[str, Job]:
+    return {role: job for role, job in inputs.items() if job is not None}

@@ -1,0 +1,334 @@
+"""The common probes: linear, ridge and XGBoost behind one protocol, from a feature table to label columns.
+
+Train rows fit (scaling too), valid rows choose; whoever scores the test rows calls `predict` once.
+"""
+
+import logging
+from typing import Protocol, Self
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from sfnetlab.metrics.tables import FeatureTable, checked_table, column_mean_sd, row_blocks, transpose_product
+from sfnetlab.schema import ProbeName
+
+logger = logging.getLogger(__name__)
+
+PENALTIES = np.logspace(-7, 3, 21)
+"""Ridge penalties on offer, as shares of the number of train rows (features have unit variance)."""
+
+MAX_ROUNDS = 500
+STOP_AFTER_ROUNDS = 20
+TREES = {
+    "objective": "reg:squarederror",
+    "tree_method": "hist",
+    "learning_rate": 0.1,
+    "max_depth": 6,
+    "min_child_weight": 5,
+    "subsample": 0.8,
+}
+
+
+class Probe(Protocol):
+    """Features X, an (n, d) dense or CSR table, to labels Y, (n, m) in label units.
+
+    Without a column that varies on the train rows (d = 0 too) every probe predicts the mean of the train labels.
+    The same table gives the same predictions stored dense or CSR.
+    """
+
+    def fit(
+        self, X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
+    ) -> Self:
+        """Fit to the train rows X, Y; choose on the valid rows. ValueError for values that are not finite."""
+        ...
+
+    def predict(self, X: FeatureTable) -> NDArray[np.float64]:
+        """Labels of shape (n, m), in label units."""
+        ...
+
+
+def make_probe(name: ProbeName, *, seed: int, n_threads: int) -> Probe:
+    """The unfitted probe of that name; seed and threads concern XGBoost, the others are deterministic."""
+    match name:
+        case "linear":
+            return LinearProbe()
+        case "ridge":
+            return RidgeProbe()
+        case "xgboost":
+            return XGBoostProbe(seed=seed, n_threads=n_threads)
+        case _:
+            raise ValueError(f"probe: expected 'linear', 'ridge' or 'xgboost', got {name!r}")
+
+
+def fit_probe(
+    name: ProbeName,
+    X: FeatureTable,
+    Y: NDArray[np.floating],
+    X_valid: FeatureTable,
+    Y_valid: NDArray[np.floating],
+    *,
+    seed: int,
+    n_threads: int,
+) -> Probe:
+    """The probe of that name, fitted to the train rows X, Y with its choices made on the valid rows."""
+    return make_probe(name, seed=seed, n_threads=n_threads).fit(X, Y, X_valid, Y_valid)
+
+
+class LinearProbe:
+    """Ordinary least squares with intercept; the valid rows are not used.
+
+    Rank-deficient or wider than long, it takes the solution of least norm in standardised features and warns:
+    with as many columns as train rows it interpolates them, and ridge is the fair probe.
+    """
+
+    coef_: NDArray[np.float64]
+    """(d, m), label unit per feature unit."""
+    intercept_: NDArray[np.float64]
+    """(m,), label unit."""
+
+    def fit(
+        self, X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
+    ) -> Self:
+        """See `Probe.fit`."""
+        X, Y, _, _ = _checked(X, Y, X_valid, Y_valid)
+        path = _PenaltyPath(X, Y)
+        if path.rank < X.shape[1]:
+            logger.warning(
+                "linear probe: %d columns but rank %d on %d train rows; taking the least-norm solution",
+                X.shape[1],
+                path.rank,
+                X.shape[0],
+            )
+        self.coef_ = path.coefficients(0.0)
+        self.intercept_ = path.intercept(self.coef_)
+        return self
+
+    def predict(self, X: FeatureTable) -> NDArray[np.float64]:
+        """See `Probe.predict`."""
+        return _linear_prediction(checked_table(X), self.coef_, self.intercept_)
+
+
+class RidgeProbe:
+    """Ridge on features of unit train variance with a free intercept; each label column has its own penalty.
+
+    The penalty is the one of `PENALTIES` with the least squared error on the valid rows. One eigendecomposition serves
+    all penalties and labels.
+    """
+
+    coef_: NDArray[np.float64]
+    """(d, m), label unit per feature unit."""
+    intercept_: NDArray[np.float64]
+    """(m,), label unit."""
+    alpha_: NDArray[np.float64]
+    """(m,), the chosen penalties as sklearn's Ridge counts them (for standardised features)."""
+    is_at_edge_: NDArray[np.bool_]
+    """(m,), whether the choice is the first or last on offer."""
+
+    def fit(
+        self, X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
+    ) -> Self:
+        """See `Probe.fit`."""
+        X, Y, X_valid, Y_valid = _checked(X, Y, X_valid, Y_valid)
+        path = _PenaltyPath(X, Y)
+        alphas = PENALTIES * X.shape[0]
+        coefs = [path.coefficients(alpha) for alpha in alphas]
+        errors = [
+            np.mean((_linear_prediction(X_valid, coef, path.intercept(coef)) - Y_valid) ** 2, axis=0) for coef in coefs
+        ]
+        best = np.argmin(errors, axis=0)
+        self.coef_ = np.stack([coefs[i][:, column] for column, i in enumerate(best)], axis=1)
+        self.intercept_ = path.intercept(self.coef_)
+        self.alpha_ = alphas[best]
+        self.is_at_edge_ = (best == 0) | (best == alphas.size - 1)
+        if self.is_at_edge_.any() and path.rank > 0:
+            logger.warning(
+                "ridge probe: the valid rows choose the edge of the penalties (%g to %g) for label columns %s",
+                alphas[0],
+                alphas[-1],
+                {int(column): float(self.alpha_[column]) for column in np.flatnonzero(self.is_at_edge_)},
+            )
+        return self
+
+    def predict(self, X: FeatureTable) -> NDArray[np.float64]:
+        """See `Probe.predict`."""
+        return _linear_prediction(checked_table(X), self.coef_, self.intercept_)
+
+
+class XGBoostProbe:
+    """Boosted trees, one ensemble a label column, stopped where the valid rows no longer gain.
+
+    A value of zero is XGBoost's "missing", in dense and CSR tables alike: how a table is stored changes nothing, and
+    sparse ones stay sparse. The same seed, number of threads and machine give the same trees.
+    """
+
+    n_rounds_: list[int]
+    """Trees in use for each label column."""
+
+    def __init__(self, *, seed: int, n_threads: int) -> None:
+        self.seed = seed
+        self.n_threads = n_threads
+
+    def fit(
+        self, X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
+    ) -> Self:
+        """See `Probe.fit`."""
+        import xgboost
+
+        X, Y, X_valid, Y_valid = _checked(X, Y, X_valid, Y_valid)
+        # XGBoost computes in float32: standardised labels lose nothing, whatever their unit
+        self._mean, self._sd = column_mean_sd(Y)
+        self._n_columns = X.shape[1]
+        self._boosters: list[xgboost.Booster] = []
+        self.n_rounds_ = []
+        if np.all(column_mean_sd(X)[1] == 0):
+            return self
+        unit = np.where(self._sd == 0, 1, self._sd)
+        train = xgboost.QuantileDMatrix(X, missing=0.0, nthread=self.n_threads)
+        valid = xgboost.QuantileDMatrix(X_valid, missing=0.0, nthread=self.n_threads, ref=train)
+        for column in range(Y.shape[1]):
+            train.set_label((Y[:, column] - self._mean[column]) / unit[column])
+            valid.set_label((Y_valid[:, column] - self._mean[column]) / unit[column])
+            booster = xgboost.train(
+                {**TREES, "seed": self.seed, "nthread": self.n_threads},
+                train,
+                num_boost_round=MAX_ROUNDS,
+                evals=[(valid, "valid")],
+                early_stopping_rounds=STOP_AFTER_ROUNDS,
+                verbose_eval=False,
+            )
+            self.n_rounds_.append(booster.best_iteration + 1)
+            self._boosters.append(booster)
+        return self
+
+    def predict(self, X: FeatureTable) -> NDArray[np.float64]:
+        """See `Probe.predict`."""
+        import xgboost
+
+        X = checked_table(X)
+        _require_columns(X, self._n_columns)
+        if not self._boosters:
+            return np.tile(self._mean, (X.shape[0], 1))
+        rows = xgboost.DMatrix(X, missing=0.0, nthread=self.n_threads)
+        columns = [
+            booster.predict(rows, iteration_range=(0, n_rounds))
+            for booster, n_rounds in zip(self._boosters, self.n_rounds_, strict=True)
+        ]
+        return np.stack(columns, axis=1).astype(np.float64) * self._sd + self._mean
+
+
+class _PenaltyPath:
+    """Ridge solutions at any penalty, zero included, from one eigendecomposition in float64.
+
+    Features are scaled by their train standard deviation. Centring is implicit: the intercept is free, so that centred
+    and uncentred features have the same solutions, and a CSR table stays sparse. Decomposed is the smaller of the
+    d x d Gram matrix and the n x n kernel matrix; constant columns get no weight.
+    """
+
+    def __init__(self, X: NDArray[np.floating] | sp.csr_array, Y: NDArray[np.float64]) -> None:
+        self._mean, sd = column_mean_sd(X)
+        self._scale = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0)
+        self._label_mean = Y.mean(axis=0)
+        self._kept = np.flatnonzero(sd)
+        labels = Y - self._label_mean
+        n, d = X.shape[0], self._kept.size
+        if d != X.shape[1]:
+            X = X[:, self._kept]
+        mean, scale = self._mean[self._kept], self._scale[self._kept]
+        if d <= n:
+            self._values, vectors = _eigh(_gram(X, mean, scale))
+            self._basis = vectors
+            self._target = vectors.T @ (transpose_product(X, labels) * scale[:, None])
+        else:
+            self._values, vectors = _eigh(_kernel(X, mean, scale))
+            # labels are centred and the null space drops out: U^T Y has no part along the intercept
+            weights = vectors - vectors.mean(axis=0)
+            self._basis = transpose_product(X, weights) * scale[:, None]
+            self._target = vectors.T @ labels
+        tolerance = np.finfo(np.float64).eps * max(n, d) * self._values.max(initial=0.0)
+        self._is_kept = self._values > tolerance
+        self.rank = int(np.count_nonzero(self._is_kept))
+
+    def coefficients(self, alpha: float) -> NDArray[np.float64]:
+        """(d, m) weights of the unscaled features at penalty alpha (sklearn's Ridge); 0 is least squares."""
+        inverse = np.divide(1.0, self._values + alpha, out=np.zeros_like(self._values), where=self._is_kept)
+        coef = np.zeros((self._scale.size, self._target.shape[1]))
+        coef[self._kept] = (self._basis @ (inverse[:, None] * self._target)) * self._scale[self._kept, None]
+        return coef
+
+    def intercept(self, coef: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(m,) intercepts that go with the weights."""
+        return self._label_mean - self._mean @ coef
+
+
+def _gram(
+    X: NDArray[np.floating] | sp.csr_array, mean: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Z.T @ Z of the standardised columns Z."""
+    n, d = X.shape
+    if isinstance(X, sp.csr_array) and X.nnz < 0.1 * n * d:
+        scaled = X.astype(np.float64) @ sp.diags_array(scale)
+        gram = (scaled.T @ scaled).toarray()
+        gram -= n * np.outer(mean * scale, mean * scale)
+        return gram
+    gram = np.zeros((d, d))
+    for _, block in row_blocks(X):
+        block -= mean
+        block *= scale
+        gram += block.T @ block
+    return gram
+
+
+def _kernel(
+    X: NDArray[np.floating] | sp.csr_array, mean: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Z @ Z.T of the standardised columns Z."""
+    if isinstance(X, sp.csr_array):
+        scaled = X.astype(np.float64) @ sp.diags_array(scale)
+        kernel = (scaled @ scaled.T).toarray()
+        kernel -= kernel.mean(axis=0)
+        kernel -= kernel.mean(axis=1, keepdims=True)
+        return kernel
+    standardised = (X - mean) * scale
+    return standardised @ standardised.T
+
+
+def _eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if matrix.size == 0:
+        return np.zeros(0), np.zeros((0, 0))
+    return scipy.linalg.eigh(matrix, overwrite_a=True, check_finite=False, driver="evd")
+
+
+def _linear_prediction(
+    X: NDArray[np.floating] | sp.csr_array, coef: NDArray[np.float64], intercept: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    _require_columns(X, coef.shape[0])
+    if isinstance(X, sp.csr_array):
+        return X @ coef + intercept
+    return np.concatenate([np.zeros((0, intercept.size)), *(block @ coef + intercept for _, block in row_blocks(X))])
+
+
+def _checked(
+    X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
+) -> tuple[
+    NDArray[np.floating] | sp.csr_array, NDArray[np.float64], NDArray[np.floating] | sp.csr_array, NDArray[np.float64]
+]:
+    """The four tables, finite and fitting each other; labels in float64."""
+    X, X_valid = checked_table(X), checked_table(X_valid, "X_valid")
+    Y, Y_valid = checked_table(Y, "Y").astype(np.float64), checked_table(Y_valid, "Y_valid").astype(np.float64)
+    for part, features, labels in (("train", X, Y), ("valid", X_valid, Y_valid)):
+        if features.shape[0] != labels.shape[0] or labels.shape[0] == 0:
+            raise ValueError(
+                f"{part}: expected features and labels of as many rows, at least one; "
+                f"got {features.shape[0]} and {labels.shape[0]}"
+            )
+    _require_columns(X_valid, X.shape[1])
+    if Y_valid.shape[1] != Y.shape[1]:
+        raise ValueError(f"Y and Y_valid: expected as many columns, got {Y.shape[1]} and {Y_valid.shape[1]}")
+    return X, Y, X_valid, Y_valid
+
+
+def _require_columns(X: NDArray[np.floating] | sp.csr_array, n_columns: int) -> None:
+    if X.shape[1] != n_columns:
+        raise ValueError(f"expected {n_columns} feature columns as in the train rows, got {X.shape[1]}")

@@ -1,0 +1,180 @@
+"""Runs the jobs of a plan: skips what is current, builds what is not, explains what is missing.
+
+Stage modules are imported by name when one of their jobs is built, so that nothing heavy loads before.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfnetlab import config, runtime
+from sfnetlab.artifacts import Job, Metrics, build, state_of, write_text
+from sfnetlab.errors import ArtifactError, SfnetlabError
+from sfnetlab.plan import STAGES, make_plan
+from sfnetlab.schema import Experiment
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a stage needs beside its settings: where its inputs are, where to write, and on which device to work."""
+
+    inputs: dict[str, Path]
+    work: Path
+    device: str
+    job: Job
+
+    def inputs_of(self, stage: str) -> dict[Job, Path]:
+        """The inputs that a stage made, in the order of the plan."""
+        return {job: self.inputs[role] for role, job in self.job.inputs.items() if job.stage == stage}
+
+    def report(self, history: Sequence[dict[str, Any]]) -> None:
+        """Write `progress.jsonl` anew: a line for each step of the history."""
+        write_text(self.work / "progress.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+
+
+Build = Callable[[Any, Task], Metrics]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags that `run` and every stage share."""
+
+    config: Path
+    out: Path | None
+    overrides: tuple[str, ...]
+    force: bool
+    device: str
+
+    def load(self) -> tuple[Experiment, Path]:
+        experiment = config.load(self.config, self.overrides)
+        return experiment, self.out or Path("results") / experiment.name
+
+
+def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True) -> None:
+    """The one set of flags of `run`, `status` and every stage; `status` builds nothing and has fewer."""
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: results/<experiment>)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="override a setting, for example --set features.sae.n_latents=512 (repeatable)",
+    )
+    if builds:
+        parser.add_argument("--force", action="store_true", help="build again what is current")
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    noise = parser.add_mutually_exclusive_group()
+    noise.add_argument("-v", action="store_const", const=1, dest="verbosity", default=0, help="say more")
+    noise.add_argument("-q", action="store_const", const=-1, dest="verbosity", help="say less")
+
+
+def options(arguments: argparse.Namespace) -> Options:
+    return Options(
+        config=arguments.config,
+        out=arguments.out,
+        overrides=tuple(arguments.overrides),
+        force=getattr(arguments, "force", False),
+        device=getattr(arguments, "device", "auto"),
+    )
+
+
+def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, list[Job]]:
+    """Build what is not current of the given stages; returns the results folder and the whole plan.
+
+    Raises
+    ------
+    ArtifactError
+        If a stage is run alone and one of its inputs is not current.
+    """
+    experiment, root = chosen.load()
+    plan = make_plan(experiment)
+    wanted = [job for job in plan if job.stage in stages]
+    todo = [job for job in wanted if chosen.force or state_of(root, job).kind != "current"]
+    if not todo:
+        log.info("%s: all %d results are current", root, len(wanted))
+        return root, plan
+    log.info("%s: %d of %d results are current", root, len(wanted) - len(todo), len(wanted))
+    device = runtime.resolve_device(chosen.device)
+    resolved = config.as_toml(experiment)
+    for number, job in enumerate(todo, 1):
+        log.info("[%d/%d] %s", number, len(todo), job)
+        build_job(root, job, config_toml=resolved, device=device)
+    return root, plan
+
+
+def build_job(root: Path, job: Job, *, config_toml: str, device: str) -> None:
+    """Build one job from inputs that must be current."""
+    for needed in job.inputs.values():
+        state = state_of(root, needed)
+        if state.kind != "current":
+            raise ArtifactError(
+                f"{needed.directory(root)}: {job} reads it, but it is {state.kind}"
+                f"{_because(state.why)}; run `sfnetlab {needed.stage} CONFIG` first, or `sfnetlab run CONFIG`"
+            )
+    make: Build = importlib.import_module(STAGES[job.stage].module).build
+    inputs = {role: needed.directory(root) for role, needed in job.inputs.items()}
+    build(
+        root,
+        job,
+        lambda work: make(job.spec, Task(inputs=inputs, work=work, device=device, job=job)),
+        config_toml=config_toml,
+        device=device,
+    )
+
+
+def stage_main(stage: str, argv: Sequence[str] | None = None) -> int:
+    """The command of one stage, for the command line and for `uv run src/sfnetlab/stages/<stage>.py CONFIG`."""
+    parser = argparse.ArgumentParser(prog=stage, description=STAGES[stage].summary)
+    add_flags(parser)
+    arguments = parser.parse_args(argv)
+    return exit_status(lambda: run(options(arguments), [stage]), arguments.verbosity)
+
+
+def exit_status(command: Callable[[], object], verbosity: int = 0) -> int:
+    """Run a command; 0: done or already current, 2: the user can fix it (one message), 1 with a traceback: a bug."""
+    runtime.configure_logging(verbosity)
+    try:
+        command()
+    except SfnetlabError as error:
+        print(f"sfnetlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sfnetlab: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def describe_status(chosen: Options) -> str:
+    """A line a job: current, stale (why) or missing."""
+    experiment, root = chosen.load()
+    lines = []
+    for job in make_plan(experiment):
+        state = state_of(root, job)
+        lines.append(f"{state.kind:8} {job}{_because(state.why)}")
+    return "\n".join(lines)
+
+
+def describe_results(root: Path, plan: Sequence[Job]) -> str:
+    """What a run ends with: the comparison table and where the figures are."""
+    parts = []
+    for job in plan:
+        directory = job.directory(root)
+        if (directory / "comparison.txt").exists():
+            parts.append((directory / "comparison.txt").read_text())
+        if job.stage == "make-figures":
+            parts.append("\n".join(str(path) for path in sorted(directory.glob("*.png"))))
+    return "\n".join(parts)
+
+
+def _because(why: Sequence[str]) -> str:
+    return f" ({'; '.join(why)})" if why else ""

@@ -1,0 +1,87 @@
+"""The machine under the lab: device, threads, versions, memory and logging. Torch is imported only when asked for."""
+
+import functools
+import logging
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sfnetlab.errors import SfnetlabError
+
+
+def resolve_device(name: str) -> str:
+    """The device that `--device` names: "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    SfnetlabError
+        If the named device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = {
+        "cpu": not index,
+        "cuda": n_cuda > (int(index) if index.isdigit() else 0) and (not index or index.isdigit()),
+        "mps": torch.backends.mps.is_available() and not index,
+    }
+    if kind not in found:
+        raise SfnetlabError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}")
+    if not found[kind]:
+        raise SfnetlabError(f"--device {name}: not found on this machine; use --device auto or --device cpu")
+    return name
+
+
+def n_threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def versions() -> dict[str, Any]:
+    """Versions that a result depends on, for the manifest."""
+    packages = ("sfnetlab", "numpy", "pandas", "scikit-learn", "scipy", "timm", "torch", "xgboost")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        **_git_state(),
+    }
+
+
+def _git_state() -> dict[str, Any]:
+    here = Path(__file__).parent
+    try:
+        commit, changes = (
+            subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True, timeout=10).stdout
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "."))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": None}  # installed from a wheel, or git is absent
+    return {"git_commit": commit.strip(), "git_dirty": bool(changes.strip())}
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def configure_logging(verbosity: int) -> None:
+    """Log to stderr: verbosity -1 warnings only, 0 progress, 1 details."""
+    level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    package = logging.getLogger("sfnetlab")
+    package.handlers[:] = [handler]
+    package.setLevel(level)
+    package.propagate = False

@@ -1,0 +1,113 @@
+"""Stage fit-baselines: feature tables that need no network of ours: PCA of embeddings, photometry, and none at all."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sfnetlab.artifacts import FORMAT, Metrics, read_features, read_survey, write_features
+from sfnetlab.errors import DataError
+from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
+from sfnetlab.plan import BaselineSpec
+from sfnetlab.runner import Task, stage_main
+from sfnetlab.schema import PCA, Mean, Photometry
+
+
+def build(spec: BaselineSpec, task: Task) -> Metrics:
+    match spec.baseline:
+        case PCA():
+            return _pca(spec.baseline, task)
+        case Photometry():
+            catalog = read_survey(task.inputs["survey"]).catalog
+            features = photometry_features(catalog, spec.baseline)
+            (task.work / "model.json").write_text(json.dumps({"format": FORMAT, "columns": list(features.columns)}))
+            write_features(task.work, catalog, features.to_numpy(dtype=np.float32))
+            return {"n_features": features.shape[1]}
+        case Mean():
+            catalog = read_survey(task.inputs["survey"]).catalog
+            write_features(task.work, catalog, np.empty((len(catalog), 0), dtype=np.float32))
+            return {"n_features": 0}
+
+
+def _pca(settings: PCA, task: Task) -> Metrics:
+    from safetensors.numpy import save_file
+    from sklearn import decomposition
+
+    rows, embedding = read_features(task.inputs["embedding"])
+    train = embedding[np.flatnonzero(rows["split"] == "train")]
+    largest = min(train.shape)
+    if settings.n_components > largest:
+        raise DataError(
+            f"features {settings.name!r}: n_components must be at most {largest} "
+            f"({train.shape[0]} train rows of {train.shape[1]} dimensions), got {settings.n_components}"
+        )
+    pca = decomposition.PCA(settings.n_components, svd_solver="full").fit(train.astype(np.float64))
+    scores = pca.transform(embedding)
+    write_features(task.work, rows, scores)
+    model = {
+        "components": pca.components_,
+        "mean": pca.mean_,
+        "explained_variance": pca.explained_variance_,
+    }
+    save_file(model, task.work / "model.safetensors")
+    (task.work / "model.json").write_text(json.dumps({"format": FORMAT, "n_components": settings.n_components}))
+    _pca_reconstruction(rows["split"].to_numpy(), embedding, scores, pca.components_, pca.mean_).to_parquet(
+        task.work / "reconstruction.parquet", index=False
+    )
+    return {"explained_variance_ratio": float(pca.explained_variance_ratio_.sum())}
+
+
+def _pca_reconstruction(
+    split: NDArray[np.str_],
+    embedding: NDArray[np.float32],
+    scores: NDArray[np.float64],
+    components: NDArray[np.float64],
+    mean: NDArray[np.float64],
+) -> pd.DataFrame:
+    """FVU against the number of components kept: powers of two, and all."""
+    n_components = len(components)
+    counts = sorted({2**power for power in range(n_components.bit_length())} | {n_components})
+    table = []
+    for part in ("train", "valid", "test"):
+        chosen = np.flatnonzero(split == part)
+        x = np.asarray(embedding[chosen], dtype=np.float64)
+        for k in counts:
+            x_hat = scores[chosen, :k] @ components[:k] + mean
+            table.append({"k": k, "split": part, "fvu": fraction_of_variance_unexplained(x, x_hat)})
+    return pd.DataFrame(table)
+
+
+def photometry_features(catalog: pd.DataFrame, settings: Photometry) -> pd.DataFrame:
+    """Magnitudes, the colours of neighbouring bands, sizes; every value must be finite.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or holds a value that is not finite.
+    """
+    wanted = [*settings.magnitudes, *settings.sizes]
+    absent = [name for name in wanted if name not in catalog]
+    if absent:
+        raise DataError(
+            f"features {settings.name!r}: the catalogue has no column {', '.join(absent)}; "
+            f"name its own with magnitudes = [...] and sizes = [...]"
+        )
+    features = catalog[wanted].astype(np.float64)
+    bad = ~np.isfinite(features)
+    if bad.to_numpy().any():
+        worst = bad.sum().sort_values(ascending=False)
+        raise DataError(
+            f"features {settings.name!r}: {int(bad.any(axis=1).sum())} of {len(catalog)} galaxies have photometry that "
+            f"is not finite (most in {worst.index[0]}: {worst.iloc[0]}); leave such columns or such galaxies out"
+        )
+    for blue, red in zip(settings.magnitudes, settings.magnitudes[1:], strict=False):
+        features[f"{blue} - {red}"] = catalog[blue] - catalog[red]
+    return features
+
+
+main = partial(stage_main, "fit-baselines")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

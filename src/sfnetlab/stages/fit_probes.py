@@ -1,0 +1,181 @@
+"""Stage fit-probes: every feature table under the same probes, then all of them in one tidy `metrics.parquet`."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sfnetlab.artifacts import Metrics, read_features, read_survey
+from sfnetlab.metrics.bootstrap import bootstrap_intervals
+from sfnetlab.metrics.selection import select_forward
+from sfnetlab.metrics.sparsity import activation_frequency
+from sfnetlab.plan import ComparisonSpec, ProbeSpec
+from sfnetlab.probes import make_probe
+from sfnetlab.report import comparison_table, format_comparison
+from sfnetlab.runner import Task, stage_main
+from sfnetlab.runtime import n_threads
+from sfnetlab.schema import Target
+from sfnetlab.surveys.catalog import noise_floor, target_rows
+
+log = logging.getLogger(__name__)
+
+Values = NDArray[np.float32] | sparse.csr_array
+BOOTSTRAP_SEED = 0
+"""The same resamples for every method, so that differences between methods are paired."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a probe says of every usable galaxy: `values` (n, n_columns) in label units."""
+
+    probe: str
+    n_features_used: int
+    values: NDArray[np.float64]
+
+
+def build(spec: ProbeSpec | ComparisonSpec, task: Task) -> Metrics:
+    match spec:
+        case ProbeSpec():
+            return _probe_table(spec, task)
+        case ComparisonSpec():
+            return _compare(spec, task)
+
+
+def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
+    survey = read_survey(task.inputs["survey"])
+    table = read_features(task.inputs["features"])
+    metrics, predictions = [], []
+    for name, target in spec.targets.items():
+        usable = target_rows(survey.catalog, target, str(task.inputs["survey"]))
+        rows = survey.catalog[usable]
+        X = table.of(rows["id_str"])
+        Y = rows[list(target.columns)].to_numpy(dtype=np.float64)
+        split = rows["split"].to_numpy()
+        network = task.inputs["network"] if name == spec.head_target else None
+        for prediction in _predictions(spec, X, Y, split, network):
+            metrics.append(_score(target, Y, prediction, split, spec.probes.n_bootstrap).assign(target=name))
+            predictions.append(_test_predictions(target, rows, Y, prediction, split).assign(target=name))
+    identity = {
+        "experiment": spec.experiment,
+        "features": spec.table.features,
+        "kind": spec.table.kind,
+        "k": spec.table.k,
+        "seed": spec.table.seed,
+    }
+    tidy = pd.concat(metrics, ignore_index=True).assign(**identity).astype({"k": "Int64", "seed": "Int64"})
+    tidy[COLUMNS].to_parquet(task.work / "metrics.parquet", index=False)
+    pd.concat(predictions, ignore_index=True).to_parquet(task.work / "predictions.parquet", index=False)
+    return {"n_rows": len(tidy)}
+
+
+COLUMNS = [
+    "experiment", "features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric",
+    "value", "low", "high", "n",
+]  # fmt: skip
+
+
+def _predictions(
+    spec: ProbeSpec, X: Values, Y: NDArray[np.float64], split: NDArray[np.str_], network: Path | None
+) -> Iterator[Prediction]:
+    """The network's own head, then the probes on all features, then a linear probe on each budget of features."""
+    train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")
+    n_alive = int((activation_frequency(X[train]) > 0).sum())
+    if network is not None:
+        yield Prediction("head", n_alive, _head_predictions(network, X))
+
+    def fitted(name: str, columns: NDArray[np.intp] | None, n_used: int) -> Prediction:
+        chosen = X if columns is None else X[:, columns]
+        probe = make_probe(name, seed=BOOTSTRAP_SEED, n_threads=n_threads())
+        probe.fit(chosen[train], Y[train], chosen[valid], Y[valid])
+        return Prediction(name, n_used, probe.predict(chosen))
+
+    for name in spec.probes.kinds:
+        yield fitted(name, None, n_alive)
+    budgets = [budget for budget in spec.probes.budgets if budget < n_alive]
+    if spec.table.kind == "pca":
+        order = np.arange(n_alive)
+    elif budgets and spec.table.kind != "photometry":
+        order = select_forward(X[train], Y[train], max(budgets))
+    else:
+        return
+    for budget in budgets:
+        if budget <= len(order):
+            yield fitted("linear", order[:budget], budget)
+
+
+def _head_predictions(network: Path, X: Values) -> NDArray[np.float64]:
+    from sfnetlab.models.sfnet import load_network
+
+    weights, bias = load_network(network).head_weights()
+    return np.asarray(X @ weights.T + bias, dtype=np.float64)
+
+
+def _score(
+    target: Target, Y: NDArray[np.float64], prediction: Prediction, split: NDArray[np.str_], n_resamples: int
+) -> pd.DataFrame:
+    scores = []
+    for part in ("train", "valid", "test"):
+        rows = split == part
+        table = bootstrap_intervals(
+            Y[rows], prediction.values[rows], target.columns, n_resamples=n_resamples, seed=BOOTSTRAP_SEED
+        )
+        scores.append(table.assign(split=part, n=int(rows.sum())))
+    return pd.concat(scores).assign(probe=prediction.probe, n_features_used=prediction.n_features_used)
+
+
+def _test_predictions(
+    target: Target, rows: pd.DataFrame, Y: NDArray[np.float64], prediction: Prediction, split: NDArray[np.str_]
+) -> pd.DataFrame:
+    test = split == "test"
+    columns = [
+        pd.DataFrame(
+            {
+                "id_str": rows["id_str"][test],
+                "column": column,
+                "y_true": Y[test, i],
+                "y_pred": prediction.values[test, i],
+            }
+        )
+        for i, column in enumerate(target.columns)
+    ]
+    return pd.concat(columns).assign(probe=prediction.probe, n_features_used=prediction.n_features_used)
+
+
+def _compare(spec: ComparisonSpec, task: Task) -> Metrics:
+    catalog = read_survey(task.inputs["survey"]).catalog
+    tables = [pd.read_parquet(path / "metrics.parquet") for path in task.inputs_of("fit-probes").values()]
+    floors = [
+        _floor_row(spec.experiment, name, column, floor, int(rows.sum()))
+        for name, target in spec.targets.items()
+        for rows in [target_rows(catalog, target, str(task.inputs["survey"])) & (catalog["split"] == "test").to_numpy()]
+        for column in target.columns
+        if (floor := noise_floor(catalog[rows], column)) is not None
+    ]
+    metrics = pd.concat([*tables, *floors], ignore_index=True)[COLUMNS]
+    metrics.to_parquet(task.work / "metrics.parquet", index=False)
+    table = comparison_table(metrics)
+    table.to_csv(task.work / "comparison.csv", index=False)
+    (task.work / "comparison.txt").write_text(format_comparison(table) + "\n")
+    return {"n_rows": len(metrics)}
+
+
+def _floor_row(experiment: str, target: str, column: str, floor: float, n: int) -> pd.DataFrame:
+    """A row that no method can beat: the scatter of the label that the generator kept out of the image."""
+    row = {
+        "experiment": experiment, "features": "noise floor", "kind": "noise_floor", "k": None, "seed": None,
+        "probe": "none", "n_features_used": 0, "target": target, "column": column, "split": "test", "metric": "rmse",
+        "value": floor, "low": np.nan, "high": np.nan, "n": n,
+    }  # fmt: skip
+    return pd.DataFrame([row]).astype({"k": "Int64", "seed": "Int64"})
+
+
+main = partial(stage_main, "fit-probes")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

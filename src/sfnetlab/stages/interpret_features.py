@@ -1,0 +1,52 @@
+"""Stage interpret-features: `features.parquet`, a row a feature, and `examples.parquet`, its strongest galaxies.
+
+Scored on test galaxies, which neither the features nor their names were fitted on.
+"""
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfnetlab.artifacts import Metrics, read_features, read_survey
+from sfnetlab.interpret.catalog import describe_features, strongest_galaxies
+from sfnetlab.metrics.sparsity import usage_entropy
+from sfnetlab.plan import InterpretSpec
+from sfnetlab.runner import Task, stage_main
+
+N_EXAMPLES = 10
+
+
+def build(spec: InterpretSpec, task: Task) -> Metrics:
+    catalog = read_survey(task.inputs["survey"]).catalog
+    test = catalog[catalog["split"] == "test"]
+    values = read_features(task.inputs["features"]).of(test["id_str"])
+    labels = test.select_dtypes("number").astype(np.float64)
+    table = describe_features(values, labels, _head_weights(spec, task))
+    identity = {"features": spec.table.features, "seed": spec.table.seed, "k": spec.table.k}
+    table = table.assign(**identity).astype({"seed": "Int64", "k": "Int64"})
+    table.to_parquet(task.work / "features.parquet", index=False)
+
+    examples = strongest_galaxies(values, table["feature"].to_numpy(), N_EXAMPLES)
+    examples["id_str"] = test["id_str"].to_numpy()[examples.pop("row")]
+    examples.to_parquet(task.work / "examples.parquet", index=False)
+    return {
+        "n_alive": len(table),
+        "n_features": values.shape[1],
+        "effective_number": float(np.exp(usage_entropy(values))),
+    }
+
+
+def _head_weights(spec: InterpretSpec, task: Task) -> dict[str, NDArray[np.float64]]:
+    if spec.head_target is None:
+        return {}
+    from sfnetlab.models.sfnet import load_network
+
+    weights, _ = load_network(task.inputs["network"]).head_weights()
+    return dict(zip(spec.targets[spec.head_target].columns, weights, strict=True))
+
+
+main = partial(stage_main, "interpret-features")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,159 @@
+"""Stage make-figures: every figure as PDF and PNG, each a query on the tables of the stages before it."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sfnetlab.artifacts import Metrics, SurveyTable, read_survey
+from sfnetlab.figures.contact_sheet import plot_contact_sheet
+from sfnetlab.figures.fvu_vs_l0 import plot_fvu_vs_l0
+from sfnetlab.figures.predicted_vs_true import plot_predicted_vs_true
+from sfnetlab.figures.rmse_vs_k import plot_rmse_vs_k
+from sfnetlab.figures.strongest_galaxies import plot_strongest_galaxies
+from sfnetlab.figures.style import save_figure
+from sfnetlab.figures.training_curves import plot_training_curves
+from sfnetlab.plan import FiguresSpec, ProbeSpec, TableSpec
+from sfnetlab.runner import Task, stage_main
+from sfnetlab.surveys.catalog import unit_of
+
+N_SHEET = 60
+N_FEATURES = 6
+N_EXAMPLES = 8
+
+
+def build(spec: FiguresSpec, task: Task) -> Metrics:
+    survey = read_survey(task.inputs["survey"])
+    metrics = pd.read_parquet(task.inputs["comparison"] / "metrics.parquet")
+    n_figures = 0
+    for name, figure in _figures(spec, task, survey, metrics):
+        save_figure(figure, task.work, name)
+        n_figures += 1
+    return {"n_figures": n_figures}
+
+
+def _figures(spec: FiguresSpec, task: Task, survey: SurveyTable, metrics: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    yield "survey", _contact_sheet(spec, survey)
+    for name, target in spec.targets.items():
+        for column in target.columns:
+            own = (metrics["target"] == name) & (metrics["column"] == column)
+            floor = metrics.loc[own & (metrics["kind"] == "noise_floor"), "value"]
+            methods = metrics[metrics["kind"] != "noise_floor"]
+            figure = plot_rmse_vs_k(methods, name, column, unit_of(column), floor.iloc[0] if len(floor) else None)
+            yield f"rmse_vs_k-{name}-{column}", figure
+            y_true, predictions = _predictions(task, name, column)
+            if predictions:
+                figure = plot_predicted_vs_true(y_true, predictions, column, unit_of(column))
+                yield f"predicted_vs_true-{name}-{column}", figure
+    for table, directory in _typical(task, "interpret-features"):
+        yield f"strongest-{directory.name}", _strongest(table, directory, survey)
+    if task.inputs_of("train-sae"):
+        yield "fvu_vs_l0", plot_fvu_vs_l0(_reconstructions(task))
+    if task.inputs_of("train-sfnet") or task.inputs_of("train-sae"):
+        yield "training_curves", plot_training_curves(_histories(task))
+
+
+def _contact_sheet(spec: FiguresSpec, survey: SurveyTable) -> Figure:
+    """A random sheet, the same for the same survey, each galaxy with the first label of the first target."""
+    target = next(iter(spec.targets.values()))
+    rows = np.sort(np.random.default_rng(0).permutation(len(survey.catalog))[:N_SHEET])
+    values = survey.catalog[target.columns[0]].iloc[rows]
+    # MPA-JHU tables write -9999 where a quantity could not be measured.
+    labels = [f"{value:.2f}" if np.isfinite(value) and value > -99 else "–" for value in values]
+    return plot_contact_sheet(survey.images[rows], labels, survey.pixel_scale_arcsec)
+
+
+def _predictions(task: Task, target: str, column: str) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """Test predictions of one run of each method: a network by its own head, others by a probe on all features."""
+    tables = {}
+    for table, directory in _typical(task, "fit-probes"):
+        if table.kind == "mean":
+            continue
+        rows = pd.read_parquet(directory / "predictions.parquet")
+        rows = rows[(rows["target"] == target) & (rows["column"] == column)]
+        probe = next(name for name in ("head", "ridge", "linear", "xgboost") if (rows["probe"] == name).any())
+        rows = rows[rows["probe"] == probe]
+        rows = rows[rows["n_features_used"] == rows["n_features_used"].max()].set_index("id_str")
+        tables[f"{_label(table)}, {probe}"] = rows
+    if not tables:
+        return np.empty(0), {}
+    y_true = next(iter(tables.values()))["y_true"]
+    return y_true.to_numpy(), {name: rows["y_pred"].loc[y_true.index].to_numpy() for name, rows in tables.items()}
+
+
+def _typical(task: Task, stage: str) -> list[tuple[TableSpec, Path]]:
+    """One run of each method: the first seed, and the largest k that an SFNet has too (else the largest)."""
+    runs = [(job.spec.table, path) for job, path in task.inputs_of(stage).items() if hasattr(job.spec, "table")]
+    shared = {table.k for table, _ in runs if table.kind == "sfnet"}
+    methods: dict[str, list[tuple[TableSpec, Path]]] = {}
+    for run in runs:
+        methods.setdefault(run[0].features, []).append(run)
+
+    def preference(run: tuple[TableSpec, Path]) -> tuple[bool, int, int]:
+        k, seed = run[0].k or 0, run[0].seed or 0
+        return (k in shared, k, -seed)
+
+    return [max(runs_of_method, key=preference) for runs_of_method in methods.values()]
+
+
+def _label(table: TableSpec) -> str:
+    return table.features if table.k is None else f"{table.features} k={table.k}"
+
+
+def _strongest(table: TableSpec, directory: Path, survey: SurveyTable) -> Figure:
+    """The most used features of one table, each with its strongest test galaxies."""
+    features = pd.read_parquet(directory / "features.parquet").head(N_FEATURES)
+    examples = pd.read_parquet(directory / "examples.parquet")
+    examples = examples[examples["rank"] < N_EXAMPLES]
+    place = pd.Series(np.arange(len(survey.catalog)), index=survey.catalog["id_str"])
+    images = np.zeros((len(features), N_EXAMPLES, *survey.images.shape[1:]), dtype=np.uint8)
+    activations = np.full((len(features), N_EXAMPLES), np.nan)
+    for i, feature in enumerate(features["feature"]):
+        own = examples[examples["feature"] == feature]
+        images[i, : len(own)] = survey.images[place[own["id_str"]].to_numpy()]
+        activations[i, : len(own)] = own["activation"]
+    weights = [name for name in features.columns if name.startswith("weight_")]
+    notes = [
+        "\n".join(
+            [f"{name.removeprefix('weight_')}: {getattr(row, name):+.3f}" for name in weights]
+            + [f"ρ = {row.rho:+.2f} {row.best_label}"]
+        )
+        for row in features.itertuples()
+    ]
+    names = [f"{table.features} {feature}" for feature in features["feature"]]
+    frequencies = features["frequency"].to_numpy()
+    return plot_strongest_galaxies(images, activations, names, frequencies, survey.pixel_scale_arcsec, notes)
+
+
+def _reconstructions(task: Task) -> pd.DataFrame:
+    """FVU of every SAE and PCA, with the names by which the probes know them."""
+    made = {job.key: path for stage in ("train-sae", "fit-baselines") for job, path in task.inputs_of(stage).items()}
+    parts = []
+    for job in task.inputs_of("fit-probes"):
+        if not isinstance(job.spec, ProbeSpec):
+            continue
+        path = made.get(job.inputs["features"].key)
+        if path is not None and (path / "reconstruction.parquet").exists():
+            table = job.spec.table
+            part = pd.read_parquet(path / "reconstruction.parquet")
+            parts.append(part.assign(features=table.features, kind=table.kind, seed=table.seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _histories(task: Task) -> pd.DataFrame:
+    parts = []
+    for stage, kind in (("train-sfnet", "network"), ("train-sae", "sae")):
+        for job, directory in task.inputs_of(stage).items():
+            history = pd.read_json(directory / "progress.jsonl", lines=True)
+            parts.append(history.assign(run=job.name, kind=kind))
+    return pd.concat(parts, ignore_index=True)
+
+
+main = partial(stage_main, "make-figures")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,47 @@
+"""Stage train-sfnet: a network on cutouts, with top-k (an SFNet) or without (the dense control)."""
+
+from functools import partial
+
+import numpy as np
+
+from sfnetlab.artifacts import CHECKPOINT, Metrics, read_survey
+from sfnetlab.plan import NetworkSpec
+from sfnetlab.runner import Task, stage_main
+from sfnetlab.surveys.catalog import target_rows
+
+
+def build(spec: NetworkSpec, task: Task) -> Metrics:
+    from sfnetlab.models.backbones import make_backbone
+    from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
+    from sfnetlab.training.network import train_network
+
+    survey = read_survey(task.inputs["survey"])
+    usable = target_rows(survey.catalog, spec.target, str(task.inputs["survey"]))
+    split = survey.catalog["split"].to_numpy()
+    network = SparseFeatureNetwork(
+        backbone=make_backbone(spec.backbone, spec.weights.path or spec.weights.source, spec.seed),
+        backbone_name=spec.backbone,
+        n_outputs=len(spec.target.columns),
+        k=spec.k,
+    )
+    history = train_network(
+        network,
+        survey.images,
+        survey.catalog[list(spec.target.columns)].to_numpy(dtype=np.float64),
+        np.flatnonzero(usable & (split == "train")),
+        np.flatnonzero(usable & (split == "valid")),
+        spec.training,
+        seed=spec.seed,
+        device=task.device,
+        checkpoint=task.work / CHECKPOINT,
+        report=task.report,
+    )
+    save_network(task.work, network)
+    last = history[-1]
+    return {name: last[name] for name in ("epoch", "train_loss", "valid_rmse")}
+
+
+main = partial(stage_main, "train-sfnet")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Where galaxies come from: images, catalogues, ids, labels, splits."""

@@ -1,0 +1,348 @@
+"""The catalogue of a survey: reading it, its ids and line columns, cuts, target rows and the split.
+
+Every table that comes out has `id_str`, text, as its first column. Images belong to images.py and folder.py.
+"""
+
+import difflib
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import assert_never
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sfnetlab.errors import DataError
+from sfnetlab.schema import CutName, HashSplit, RandomSplit, Target
+
+LINE_FLUXES = {
+    "log_N2": "nii_6584_flux",
+    "log_Ha": "h_alpha_flux",
+    "log_O3": "oiii_5007_flux",
+    "log_Hb": "h_beta_flux",
+}
+"""Derived column: the MPA-JHU flux column (1e-17 erg/s/cm^2) whose log10 it is; `<flux>_err` is its error."""
+
+LONGEST_ID_BYTES = 200
+
+_FLOAT_TEXT = r"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]\d+)"
+
+_logger = logging.getLogger(__name__)
+
+
+def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
+    """The table of a .csv, .parquet or .fits file, with its ids as text in a first column `id_str`.
+
+    Ids are stripped of surrounding blanks and are otherwise taken to the letter. Empty CSV cells become NaN. A FITS
+    file gives its first table; its byte strings are decoded, and columns that hold arrays are left out (logged).
+
+    Raises
+    ------
+    DataError
+        If the file is missing, broken, of another type or without rows, or its ids are absent, floats, empty, repeated
+        or unsafe as file names.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such catalogue file")
+    try:
+        match path.suffix.lower():
+            case ".csv":
+                catalog = pd.read_csv(path, dtype={id_column: str}, low_memory=False)
+            case ".parquet":
+                catalog = pd.read_parquet(path)
+            case ".fits":
+                catalog = _read_fits_table(path)
+            case other:
+                raise DataError(f"{path}: a catalogue is a .csv, .parquet or .fits file, found {other!r}")
+    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+        raise DataError(
+            f"{path}: cannot be read as {path.suffix.lower()}, damaged or not such a file: {error}"
+        ) from error
+    if any(name is not None for name in catalog.index.names):
+        catalog = catalog.reset_index()
+    elif not isinstance(catalog.index, pd.RangeIndex):
+        raise DataError(f"{path}: rows hold more fields than the header names; give every column a name")
+    if len(catalog) == 0:
+        raise DataError(f"{path}: the catalogue has no rows")
+    if id_column not in catalog.columns:
+        raise DataError(f"{path}: no id column {id_column!r}; {_known_columns(id_column, catalog)}")
+    if id_column != "id_str" and "id_str" in catalog.columns:
+        raise DataError(
+            f"{path}: ids come from {id_column!r}, but there is a column 'id_str' as well; rename or drop one"
+        )
+    ids = _as_text(catalog[id_column], f"{path}: column {id_column!r}")
+    check_ids(ids, f"{path}: column {id_column!r}")
+    catalog = catalog.drop(columns=id_column)
+    catalog.insert(0, "id_str", ids)
+    return catalog
+
+
+def check_ids(ids: pd.Series, where: str) -> None:
+    """Refuse ids that do not name one galaxy each or could lead out of the images folder.
+
+    An id is printable text of at most 200 bytes in UTF-8, without '/' and '\\', that does not begin with '.'.
+
+    Raises
+    ------
+    DataError
+        If an id is empty, repeated or unsafe as a file name, beginning with `where`.
+    """
+    texts: list[str] = ids.tolist()
+    n_empty = sum(not text for text in texts)
+    if n_empty:
+        raise DataError(f"{where}: {n_empty:,} of {len(texts):,} ids are empty; drop these rows")
+    unsafe = [repr(text) for text in texts if not _is_file_name(text)]
+    if unsafe:
+        raise DataError(
+            f"{where}: {len(unsafe):,} ids cannot be file names: {_first(unsafe)}; an id is printable text of at most "
+            f"{LONGEST_ID_BYTES} bytes without '/' and '\\' that does not begin with '.'"
+        )
+    is_repeated = ids.duplicated()
+    if is_repeated.any():
+        repeated = ids[is_repeated].unique().tolist()
+        raise DataError(
+            f"{where}: {len(repeated):,} ids occur more than once, {int(is_repeated.sum()):,} rows too many: "
+            f"{_first(repeated)}; keep one row a galaxy"
+        )
+
+
+def add_line_logs(catalog: pd.DataFrame) -> pd.DataFrame:
+    """The catalogue with `log_N2, log_Ha, log_O3, log_Hb`: log10 of the raw fluxes, not dereddened (Wu 2024 targets).
+
+    NaN where a flux is not positive and finite. Without all four flux columns the catalogue returns as it is; columns
+    of these names that it already has are replaced.
+
+    Raises
+    ------
+    DataError
+        If a flux column is not numeric.
+    """
+    if not set(LINE_FLUXES.values()) <= set(catalog.columns):
+        return catalog
+    fluxes = _numbers(catalog, tuple(LINE_FLUXES.values()), "line fluxes")
+    usable = np.isfinite(fluxes) & (fluxes > 0)
+    logs = np.log10(fluxes, out=np.full_like(fluxes, np.nan), where=usable)
+    return catalog.assign(**dict(zip(LINE_FLUXES, logs, strict=True)))
+
+
+def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
+    """Rows (n,) that a named cut of the SFNet paper keeps; a row with a NaN in a column of the cut is not kept.
+
+    - "metallicity": oh_p50 > 0, lgm_tot_p50 > 0 and sfr_tot_p50 > -10.
+    - "lines": in each of [NII] 6584, H-alpha, [OIII] 5007 and H-beta, flux / error > 3 and flux < 1e5 (1e-17 cgs). An
+      error of zero or less marks no measurement and is not kept, where the plain quotient might keep it.
+
+    Raises
+    ------
+    DataError
+        If the catalogue lacks a column of the cut, or one is not numeric.
+    """
+    where = f'cut = "{cut}"'
+    match cut:
+        case "none":
+            return np.ones(len(catalog), dtype=np.bool_)
+        case "metallicity":
+            oh, mass, sfr = _numbers(catalog, ("oh_p50", "lgm_tot_p50", "sfr_tot_p50"), where)
+            return (oh > 0) & (mass > 0) & (sfr > -10)
+        case "lines":
+            names = tuple(LINE_FLUXES.values())
+            both = _numbers(catalog, (*names, *(f"{name}_err" for name in names)), where)
+            fluxes, errors = both[: len(names)], both[len(names) :]
+            snr = np.divide(fluxes, errors, out=np.zeros_like(fluxes), where=errors > 0)
+            return np.logical_and.reduce((snr > 3) & (fluxes < 1e5), axis=0)
+        case _ as never:
+            assert_never(never)
+
+
+def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np.bool_]:
+    """Rows (n,) on which a target means something: inside its cut, with every target column finite.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, not numeric, without any finite value or constant on the rows kept, or if no row is
+        kept; the message begins with `where`, the target's place in the config.
+    """
+    values = _numbers(catalog, target.columns, where)
+    finite = np.isfinite(values)
+    empty = [name for name, is_finite in zip(target.columns, finite, strict=True) if not is_finite.any()]
+    if empty:
+        raise DataError(f"{where}: no row has a finite value of {', '.join(map(repr, empty))}")
+    try:
+        in_cut = apply_cut(catalog, target.cut)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    rows = in_cut & finite.all(axis=0)
+    if not rows.any():
+        raise DataError(
+            f'{where}: of {len(catalog):,} rows, cut = "{target.cut}" keeps {int(in_cut.sum()):,} and '
+            f"{int(finite.all(axis=0).sum()):,} have every target column finite, but none both"
+        )
+    constant = [name for name, value in zip(target.columns, values, strict=True) if np.ptp(value[rows]) == 0]
+    if constant:
+        raise DataError(
+            f"{where}: nothing to learn, {', '.join(map(repr, constant))} has one and the same value "
+            f"on the {int(rows.sum()):,} rows kept"
+        )
+    return rows
+
+
+def split_catalog(catalog: pd.DataFrame, split: HashSplit | RandomSplit) -> NDArray[np.str_]:
+    """'train', 'valid' or 'test' for each row (n,).
+
+    Hash: galaxies within `neighbour_radius_arcsec` of each other, and chains of them, form a group; it goes where
+    sha256(salt + its smallest id) falls in [0, 1), so neither the order of rows nor galaxies elsewhere matter. Without
+    columns `ra` and `dec` (degrees), or with a NaN in them, a galaxy is a group of its own.
+
+    Random: fastai's RandomSplitter over the rows as they stand, the first int(share * n) of torch's permutation being
+    test (the SFNet paper's held-out rows: seed 256, a catalogue that its cut already went over), the next ones valid.
+
+    Raises
+    ------
+    DataError
+        If a part gets no row, or positions are not degrees.
+    """
+    match split:
+        case HashSplit():
+            parts = _hash_split(catalog, split)
+        case RandomSplit():
+            parts = _random_split(len(catalog), split)
+        case _ as never:
+            assert_never(never)
+    empty = [part for part in ("train", "valid", "test") if part not in parts]
+    if empty:
+        raise DataError(
+            f"split: {' and '.join(empty)} got none of {len(catalog):,} galaxies with fractions "
+            f"{list(split.fractions)}; use more galaxies, other fractions or a smaller neighbour_radius_arcsec"
+        )
+    return parts
+
+
+def _hash_split(catalog: pd.DataFrame, split: HashSplit) -> NDArray[np.str_]:
+    ids = catalog["id_str"].to_numpy(dtype=object)
+    group = _sky_groups(catalog, split.neighbour_radius_arcsec)
+    by_id = np.argsort(ids, kind="stable")
+    _, first = np.unique(group[by_id], return_index=True)
+    names = ids[by_id[first]]  # of each group, in order of its number
+    positions = np.array([_hash_position(split.salt + name) for name in names])
+    train, valid, _ = split.fractions
+    parts = np.array(["train", "valid", "test"])
+    return parts[np.searchsorted([train, train + valid], positions, side="right")][group]
+
+
+def _hash_position(text: str) -> float:
+    bits = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11
+    return bits / 2**53  # 53 bits: exact in a float, never rounded up to 1
+
+
+def _sky_groups(catalog: pd.DataFrame, radius_arcsec: float) -> NDArray[np.intp]:
+    """Numbers 0, 1, ... of the connected components of galaxies within the radius, (n,)."""
+    n = len(catalog)
+    if radius_arcsec == 0:
+        return np.arange(n)
+    if not {"ra", "dec"} <= set(catalog.columns):
+        _logger.warning("split: no columns 'ra' and 'dec', so neighbours on the sky may fall into different parts")
+        return np.arange(n)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
+
+    ra, dec = _numbers(catalog, ("ra", "dec"), "split")
+    placed = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
+    wrong = placed[(np.abs(ra[placed]) > 360) | (np.abs(dec[placed]) > 90)]
+    if len(wrong):
+        row = wrong[0]
+        raise DataError(
+            f"split: {len(wrong):,} positions are not degrees, first {catalog['id_str'].iloc[row]}: ra {ra[row]}, "
+            f"dec {dec[row]}; leave unknown positions empty"
+        )
+    alpha, delta = np.radians(ra[placed]), np.radians(dec[placed])
+    on_sphere = np.stack([np.cos(delta) * np.cos(alpha), np.cos(delta) * np.sin(alpha), np.sin(delta)], axis=1)
+    chord = 2 * np.sin(np.radians(radius_arcsec / 3600) / 2)
+    pairs = placed[KDTree(on_sphere).query_pairs(chord, output_type="ndarray")]
+    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    n_groups, group = connected_components(links, directed=False)
+    _logger.info("split: %d galaxies in %d groups, the largest of %d", n, n_groups, np.bincount(group).max())
+    return group.astype(np.intp)
+
+
+def _random_split(n: int, split: RandomSplit) -> NDArray[np.str_]:
+    import torch
+
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(split.seed)).numpy()
+    _, valid, test = split.fractions
+    n_test = int(test * n)
+    parts = np.full(n, "train")
+    parts[order[:n_test]] = "test"
+    parts[order[n_test : n_test + int(valid * n)]] = "valid"
+    return parts
+
+
+def _read_fits_table(path: Path) -> pd.DataFrame:
+    from astropy.io import fits
+    from astropy.table import Table
+
+    with fits.open(path, memmap=False) as hdus:
+        hdu = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
+        if hdu is None:
+            raise ValueError("it holds no table")
+        table = Table.read(hdu, mask_invalid=False)
+    arrays = [name for name in table.colnames if table[name].ndim > 1]
+    if arrays:
+        _logger.warning("%s: columns of arrays left out: %s", path, ", ".join(arrays))
+        table.remove_columns(arrays)
+    table.convert_bytestring_to_unicode()
+    return table.to_pandas()
+
+
+def _as_text(ids: pd.Series, where: str) -> pd.Series:
+    if pd.api.types.is_float_dtype(ids.dtype):
+        raise DataError(
+            f"{where}: ids are floats ({ids.dtype}), which do not hold 64-bit ids exactly (integers with empty cells "
+            "turn into floats too); write the ids as text or as integers without gaps"
+        )
+    if not pd.api.types.is_integer_dtype(ids.dtype) and not pd.api.types.is_string_dtype(ids.dropna()):
+        raise DataError(f"{where}: ids are text or integers, found {ids.dtype}")
+    text = ids.astype("string").str.strip().fillna("")
+    is_float = text.str.fullmatch(_FLOAT_TEXT)
+    if is_float.any():
+        raise DataError(
+            f"{where}: {int(is_float.sum()):,} ids are written as floats: {_first(text[is_float].tolist())}; 64-bit "
+            "ids do not survive as floats, so export them as text or integers (spreadsheets and NaN rows cause this)"
+        )
+    return text.astype("str")
+
+
+def _is_file_name(text: str) -> bool:
+    return (
+        text.isprintable()
+        and not text.startswith(".")
+        and "/" not in text
+        and "\\" not in text
+        and len(text.encode()) <= LONGEST_ID_BYTES
+    )
+
+
+def _numbers(catalog: pd.DataFrame, columns: tuple[str, ...], where: str) -> NDArray[np.float64]:
+    """The columns as rows of floats, (n_columns, n); empty cells are NaN."""
+    missing = [name for name in columns if name not in catalog.columns]
+    if missing:
+        names = ", ".join(map(repr, missing))
+        raise DataError(f"{where}: the catalogue has no column {names}; {_known_columns(missing[0], catalog)}")
+    for name in columns:
+        if not pd.api.types.is_numeric_dtype(catalog[name].dtype):
+            example = catalog[name].dropna().iloc[:1].tolist()
+            raise DataError(f"{where}: column {name!r} is not numeric but {catalog[name].dtype}, for example {example}")
+    return np.stack([catalog[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in columns])
+
+
+def _known_columns(name: str, catalog: pd.DataFrame) -> str:
+    known = [str(column) for column in catalog.columns]
+    near = difflib.get_close_matches(name, known)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"known columns: {_first(known, 30)}"
+
+
+def _first(items: Sequence[str], n: int = 5) -> str:
+    return ", ".join(items[:n]) + (", ..." if len(items) > n else "")

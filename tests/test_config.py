@@ -1,0 +1,475 @@
+"""Configuration: every mistake is reported where it was made, and what was resolved reads back the same."""
+
+import dataclasses
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfnetlab import config, schema
+from sfnetlab.errors import ConfigError
+
+GOOD = """\
+# a comment
+name = "demo"
+seeds = [0, 1]
+
+[targets.metallicity]
+columns = ["oh_p50"]
+
+[[features]]
+name = "dense"
+kind = "encoder"
+target = "metallicity"
+
+[[features]]
+name = "sae"
+kind = "sae"
+on = "dense"
+variant = "topk"
+n_latents = 512
+k = [
+  2,
+  4,
+]
+
+[[features]]
+kind = "photometry"
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def problems(text: str, *overrides: str) -> list[str]:
+    Path("x.toml").write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(ConfigError) as caught:
+        config.load(Path("x.toml"), overrides)
+    return str(caught.value).split("\n")
+
+
+def loaded(text: str, *overrides: str) -> schema.Experiment:
+    Path("x.toml").write_text(text, encoding="utf-8", newline="")
+    return config.load(Path("x.toml"), overrides)
+
+
+def test_a_good_file_becomes_the_dataclasses(directory: Path) -> None:
+    assert loaded(GOOD) == schema.Experiment(
+        name="demo",
+        seeds=(0, 1),
+        targets={"metallicity": schema.Target(columns=("oh_p50",))},
+        features=(
+            schema.Encoder(name="dense", target="metallicity"),
+            schema.SAE(name="sae", on="dense", n_latents=512, k=(2, 4)),
+            schema.Photometry(),
+        ),
+    )
+
+
+def test_an_int_is_a_float_and_a_string_is_a_path(directory: Path) -> None:
+    survey = loaded(GOOD + '[survey]\nkind = "folder"\ncatalog = "a/b.csv"\nimages = "i"\nfits_q = 8\n').survey
+    assert isinstance(survey, schema.FolderSurvey)
+    assert survey.catalog == Path("a/b.csv")
+    assert isinstance(survey.fits_q, float)
+
+
+def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
+    assert loaded("\ufeff" + GOOD.replace("\n", "\r\n")) == loaded(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("seeds = [0, 1]", "seeds = 3", "3: seeds: expected array of int, got 3 without brackets"),
+        ("seeds = [0, 1]", "seeds = [0, true]", "3: seeds[1]: expected int, got true"),
+        ("seeds = [0, 1]", "seeds = [0, 1.0]", "3: seeds[1]: expected int, got 1.0"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "3: seeds repeat: [0, 0]"),
+        ('name = "demo"', "name = 7", "2: name: expected str, got 7"),
+        ('name = "demo"', "name = 2024-01-01", "2: name: expected str, got 2024-01-01"),
+        ('name = "demo"\n', "", "1: name: missing"),
+        ("n_latents = 512", "n_latents = '32'", "18: features.sae.n_latents: expected int, got '32'"),
+        ("n_latents = 512", "n_latent = 512", "18: features.sae.n_latent: unknown key, did you mean 'n_latents'?"),
+        (
+            "n_latents = 512",
+            "zzz = 512",
+            "18: features.sae.zzz: unknown key; known keys: name, kind, on, variant, n_latents, k, group_sizes, "
+            "epochs, batch_size, learning_rate",
+        ),
+        ("n_latents = 512", "n_latents = 3", "19: features.sae: k must lie in [1, 3] (n_latents), got [4]"),
+        (
+            "n_latents = 512",
+            "learning_rate = inf",
+            "18: features.sae.learning_rate: expected finite float, got inf",
+        ),
+        ("  4,", "  '4',", "19: features.sae.k[1]: expected int, got '4'"),
+        ("k = [\n  2,\n  4,\n]", "k = 2", "19: features.sae.k: expected array of int, got 2 without brackets"),
+        (
+            'variant = "topk"',
+            'variant = "top-k"',
+            "17: features.sae.variant: expected one of 'topk', 'matryoshka', got 'top-k'",
+        ),
+        ('on = "dense"\n', "", "13: features.sae.on: missing"),
+        (
+            'on = "dense"',
+            'on = "dens"',
+            "16: features 'sae': on must name an encoder, one of ['dense'], got 'dens'",
+        ),
+        (
+            'kind = "sae"',
+            'kind = "soe"',
+            "15: features.sae.kind: expected one of 'sfnet', 'encoder', 'pca', 'sae', 'photometry', 'mean', got 'soe'",
+        ),
+        (
+            'kind = "photometry"',
+            "",
+            "24: features[2].kind: missing, expected one of 'sfnet', 'encoder', 'pca', 'sae', 'photometry', 'mean'",
+        ),
+        (
+            'columns = ["oh_p50"]',
+            "columns = []",
+            "6: targets.metallicity: columns must name at least one catalogue column",
+        ),
+        (
+            'columns = ["oh_p50"]',
+            'columns = "oh_p50"',
+            "6: targets.metallicity.columns: expected array of str, got 'oh_p50' without brackets",
+        ),
+        (
+            "[targets.metallicity]\n",
+            '[targets."a b"]\ncut = 1\n',
+            "6: targets.\"a b\".cut: expected one of 'none', 'metallicity', 'lines', got 1",
+        ),
+    ],
+)
+def test_a_mistake_is_reported_at_its_line(directory: Path, old: str, new: str, problem: str) -> None:
+    assert GOOD.count(old) == 1
+    assert problems(GOOD.replace(old, new)) == [f"x.toml:{problem}"]
+
+
+@pytest.mark.parametrize(
+    ("tail", "problem"),
+    [
+        ("[survey]\nn_galaxies = 9\n", "26: survey.kind: missing, expected one of 'mock', 'folder'"),
+        ("[survey]\nkind = 3\n", "27: survey.kind: expected one of 'mock', 'folder', got 3"),
+        ('[survey]\nkind = "mock"\nn_galaxies = 9\n', "28: survey: n_galaxies must be at least 10, got 9"),
+        ('[survey]\nkind = "folder"\ncatalog = ""\nimages = "i"\n', "28: survey.catalog: expected path, got ''"),
+        ("[training]\naugment = 1\n", "27: training.augment: expected bool, got 1"),
+        ("[training]\nlearning_rate = true\n", "27: training.learning_rate: expected float, got true"),
+        ("[[training]]\n", "26: training: expected table, got [{}]"),
+        ("[trainig]\nepochs = 1\n", "26: trainig: unknown key, did you mean 'training'?"),
+    ],
+)
+def test_a_wrong_table_is_reported_at_its_line(directory: Path, tail: str, problem: str) -> None:
+    assert problems(GOOD + tail) == [f"x.toml:{problem}"]
+
+
+def test_an_integer_too_large_for_a_float_is_not_finite(directory: Path) -> None:
+    (problem,) = problems(GOOD + f"[training]\nlearning_rate = 1{'0' * 400}\n")
+    assert problem.startswith("x.toml:27: training.learning_rate: expected finite float, got 10000")
+    assert len(problem) < 200
+
+
+def test_all_problems_come_at_once_sorted_by_line(directory: Path) -> None:
+    text = (
+        GOOD.replace("n_latents = 512", 'n_latent = "x"').replace('name = "demo"', "name = 1") + "[probes]\nkind = 1\n"
+    )
+    assert problems(text, "training.epochs=0", "seeds=[-1.5]") == [
+        "x.toml:2: name: expected str, got 1",
+        "x.toml:18: features.sae.n_latent: unknown key, did you mean 'n_latents'?",
+        "x.toml:27: probes.kind: unknown key, did you mean 'kinds'?",
+        "--set training.epochs: training: epochs must be at least 1, got 0",
+        "--set seeds: seeds[0]: expected int, got -1.5",
+    ]
+
+
+def test_single_brackets_where_an_array_of_tables_belongs_are_explained(directory: Path) -> None:
+    text = 'name = "a"\n[targets.t]\ncolumns = ["c"]\n[features]\nkind = "mean"\n'
+    assert problems(text) == ["x.toml:4: features: expected array of tables, got a table; write [[features]]"]
+
+
+def test_an_empty_file_lacks_what_is_required(directory: Path) -> None:
+    assert problems("") == ["x.toml:1: name: missing", "x.toml:1: targets: missing", "x.toml:1: features: missing"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name = demo\n", "x.toml:1: not valid TOML: Invalid value (column 8)"),
+        ('name = "a"\nname = "b"\n', "x.toml:2: not valid TOML: Cannot overwrite a value (column 11)"),
+        ('name = "a"\nseeds = [0,\n', "x.toml:2: not valid TOML: Unclosed array (at the end of the file)"),
+    ],
+)
+def test_a_syntax_error_has_its_line(directory: Path, text: str, problem: str) -> None:
+    assert problems(text) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda path: None, "x.toml: no such file, expected the TOML file of an experiment"),
+        (lambda path: path.mkdir(), "x.toml: is a directory, expected the TOML file of an experiment"),
+        (lambda path: path.write_bytes(b'name = "a"\n# \xe9\n'), "x.toml:2: expected UTF-8 text, got byte 0xe9"),
+        (lambda path: path.symlink_to(path), "x.toml: cannot be read: Too many levels of symbolic links"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(directory: Path, make: Any, problem: str) -> None:
+    make(Path("x.toml"))
+    with pytest.raises(ConfigError) as caught:
+        config.load(Path("x.toml"))
+    assert str(caught.value) == problem
+
+
+def test_an_override_by_name_and_one_by_index_set_the_same(directory: Path) -> None:
+    by_name = loaded(GOOD, "features.sae.k=[8]", "features.photometry.sizes = []")
+    assert by_name == loaded(GOOD, "features.1.k=[8]", "features.2.sizes = []")
+    assert by_name.features[1] == schema.SAE(name="sae", on="dense", n_latents=512, k=(8,))
+
+
+def test_an_override_creates_the_table_that_is_absent(directory: Path) -> None:
+    assert loaded(GOOD, "training.epochs=1").training == schema.Training(epochs=1)
+
+
+def test_a_later_override_wins(directory: Path) -> None:
+    assert loaded(GOOD, "seeds=[4]", "seeds=[5]").seeds == (5,)
+
+
+def test_an_override_of_a_whole_table_is_a_toml_table(directory: Path) -> None:
+    assert loaded(GOOD, "training={epochs = 2}", "training.batch_size=8").training == schema.Training(
+        epochs=2, batch_size=8
+    )
+
+
+def test_a_name_with_a_dot_is_addressed_in_quotes(directory: Path) -> None:
+    text = GOOD.replace('name = "sae"', 'name = "sae.v2"')
+    assert loaded(text, 'features."sae.v2".epochs=3').features[1].epochs == 3  # pyrefly: ignore
+    assert problems(text, 'features."sae.v2".epochs=""') == ["""--set features."sae.v2".epochs: expected int, got ''"""]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("features.sae.n_latents='32'", "features.sae.n_latents: expected int, got '32'"),
+        ("features.1.n_latents=''", "features.1.n_latents: expected int, got ''"),
+        ("features.sae.n_latent=3", "features.sae.n_latent: unknown key, did you mean 'n_latents'?"),
+        ("features.sae.k=[600]", "features.sae.k: features.sae: k must lie in [1, 512] (n_latents), got [600]"),
+        ("features.sae.on='x'", "features.sae.on: features 'sae': on must name an encoder, one of ['dense'], got 'x'"),
+        (
+            "features.sea.k=[2]",
+            "features.sea.k: features: no element 'sea'; known: 'dense', 'sae', 'photometry', or an index below 3",
+        ),
+        (
+            "features.3.k=[2]",
+            "features.3.k: features: no element '3'; known: 'dense', 'sae', 'photometry', or an index below 3",
+        ),
+        ("seeds.2=1", "seeds.2: seeds: no element '2'; expected an index below 2"),
+        ("name.x=1", "name.x: name: is not a table"),
+        ("trainig.epochs=1", "trainig.epochs: trainig: unknown key, did you mean 'training'?"),
+        ("split.salt='a'", "split.salt: split.kind: missing, expected one of 'hash', 'random'"),
+        (
+            "name=x",
+            "name: expected a TOML value, got x; text needs quotes (--set 'name=\"x\"'), an array brackets, "
+            "true and false are lower case",
+        ),
+        (
+            "name=",
+            "name: expected a TOML value, got nothing; text needs quotes (--set 'name=\"\"'), an array brackets, "
+            "true and false are lower case",
+        ),
+        ("name", "name: expected KEY=TOMLVALUE with a dotted KEY, such as training.epochs=5"),
+        ("=3", "=3: expected KEY=TOMLVALUE with a dotted KEY, such as training.epochs=5"),
+        ("a b=3", "a b=3: expected KEY=TOMLVALUE with a dotted KEY, such as training.epochs=5"),
+    ],
+)
+def test_a_wrong_override_is_reported_at_its_key(directory: Path, override: str, problem: str) -> None:
+    assert problems(GOOD, override) == [f"--set {problem}"]
+
+
+def test_an_override_that_smuggles_in_a_second_key_is_refused(directory: Path) -> None:
+    first, *_ = problems(GOOD, "training.epochs=1\nbatch_size=2")
+    assert first.startswith("--set training.epochs: expected a TOML value")
+
+
+FAKE = st.sampled_from(["# [x] key0 = 1", "", "   ", "#\u2028 key1 = 2", "# '''"])
+VALUES = st.sampled_from(
+    [
+        "1",
+        '"\u2028 # no comment"',
+        "[\n  1, # key0 = 1\n\n  2,\n]",
+        '"""\nkey0 = 1\n[table0]\n"""',
+        "'''\n\n# [[tables]]'''",
+        "{ inner = [1,\n2], deep.er = 1 }",
+    ]
+)
+
+
+@given(data=st.data(), newline=st.sampled_from(["\n", "\r\n"]))
+@settings(max_examples=150, deadline=None)
+def test_line_of_agrees_with_where_a_key_was_put(data: st.DataObject, newline: str) -> None:
+    lines: list[str] = []
+    expected: dict[config.Steps, int] = {}
+    prefix: config.Steps = ()
+    n_elements = 0
+    for n in range(data.draw(st.integers(1, 8))):
+        lines += data.draw(st.lists(FAKE, max_size=2))
+        here = len(lines) + 1
+        kind = data.draw(st.sampled_from(["key", "dotted", "table", "array"]))
+        if kind == "table":
+            prefix = (f"table{n}", "sub")
+            expected[prefix[:1]] = expected[prefix] = here
+            lines.append(f"[table{n}.sub]")
+        elif kind == "array":
+            prefix = ("tables", n_elements)
+            expected.setdefault(("tables",), here)
+            expected[prefix] = here
+            n_elements += 1
+            lines.append("[[tables]]")
+        else:
+            path = (f"key{n}",) if kind == "key" else (f"key{n}", "leaf")
+            value = data.draw(VALUES)
+            lines += f"{'.'.join(path)} = {value}".split("\n")
+            for end in range(1, len(path) + 1):
+                expected[(*prefix, *path[:end])] = here
+            inside = tomllib.loads(f"value = {value}")["value"]
+            for step in inside if isinstance(inside, dict) else range(len(inside) if isinstance(inside, list) else 0):
+                expected[(*prefix, *path, step)] = here
+    text = newline.join(lines)
+    assert {path: config.line_of(text, path) for path in expected} == expected
+
+
+def test_line_of_an_absent_key_is_that_of_its_nearest_parent() -> None:
+    text = "a = 1\n\n[b.c]\nd = 2\n"
+    assert config.line_of(text, ("b", "c", "x", "y")) == 3
+    assert config.line_of(text, ("x",)) == 1
+
+
+def test_line_of_text_that_is_not_toml_is_refused() -> None:
+    with pytest.raises(ValueError, match="not valid TOML"):
+        config.line_of("a = ", ("a",))
+
+
+NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+POSITIVE = st.floats(1e-300, 1e300)
+FRACTIONS = st.sampled_from([(0.7, 0.1, 0.2), (0.25, 0.25, 0.5)])
+PATHS = st.text(min_size=1).map(Path)
+
+
+def sweeps(largest: int) -> st.SearchStrategy[tuple[int, ...]]:
+    return st.lists(st.integers(1, largest), min_size=1, max_size=4, unique=True).map(tuple)
+
+
+SURVEYS = st.one_of(
+    st.builds(schema.MockSurvey, n_galaxies=st.integers(10), image_size=st.integers(16), field_arcsec=POSITIVE),
+    st.builds(
+        schema.FolderSurvey,
+        catalog=PATHS,
+        images=PATHS,
+        id_column=st.text(),
+        pixel_scale_arcsec=st.none() | POSITIVE,
+        resize=st.none() | st.integers(16, 99),
+        crop=st.just(16) | st.none(),
+        fits_q=st.floats(allow_nan=False, allow_infinity=False),
+    ),
+)
+SPLITS = st.one_of(
+    st.builds(schema.HashSplit, salt=st.text(), fractions=FRACTIONS, neighbour_radius_arcsec=POSITIVE),
+    st.builds(schema.RandomSplit, seed=st.integers(), fractions=FRACTIONS),
+)
+TARGETS = st.builds(
+    schema.Target,
+    columns=st.lists(st.text(), min_size=1, max_size=4, unique=True).map(tuple),
+    cut=st.sampled_from(get_args(schema.CutName)),
+)
+
+
+@st.composite
+def experiments(draw: st.DrawFn) -> schema.Experiment:
+    targets = draw(st.dictionaries(NAMES, TARGETS, min_size=1, max_size=3))
+    names = iter(draw(st.lists(NAMES, min_size=6, max_size=6, unique=True)))
+    dense = schema.Encoder(name=next(names), target=draw(st.sampled_from(sorted(targets))))
+    features: list[schema.Features] = [
+        dense,
+        schema.Encoder(name=next(names), weights=draw(st.text()) + ".safetensors", image_size=draw(st.integers())),
+        schema.SFNet(name=next(names), target=draw(st.sampled_from(sorted(targets))), k=draw(sweeps(512))),
+        schema.PCA(name=next(names), on=dense.name),
+        schema.SAE(name=next(names), on=dense.name, k=draw(sweeps(2048)), learning_rate=draw(st.none() | POSITIVE)),
+        schema.Photometry(name=next(names), sizes=tuple(draw(st.lists(st.text(), max_size=2)))),
+    ]
+    return schema.Experiment(
+        name=draw(NAMES),
+        seeds=tuple(draw(st.lists(st.integers(0), min_size=1, max_size=3, unique=True))),
+        survey=draw(SURVEYS),
+        split=draw(SPLITS),
+        targets=targets,
+        training=schema.Training(augment=draw(st.booleans()), learning_rate=draw(POSITIVE)),
+        features=tuple(draw(st.permutations(features))),
+    )
+
+
+@given(experiment=experiments())
+@settings(max_examples=60, deadline=None)
+def test_the_resolved_toml_loads_back_to_the_same_experiment(
+    tmp_path_factory: pytest.TempPathFactory, experiment: schema.Experiment
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "resolved.toml"
+    path.write_bytes(config.as_toml(experiment).encode())
+    assert config.load(path) == experiment
+
+
+def test_the_resolved_toml_spells_out_every_setting(directory: Path) -> None:
+    text = config.as_toml(loaded(GOOD))
+    assert text.startswith("# ")
+    assert 'kind = "mock"\nn_galaxies = 4000\n' in text
+    assert "# group_sizes" not in text
+    assert "group_sizes = []\n" in text
+    assert "# image_size is not set\n" in text
+    assert text.endswith("]\n") or text.endswith("000\n")
+
+
+@given(experiment=experiments())
+@settings(max_examples=20, deadline=None)
+def test_plain_data_survives_json(experiment: schema.Experiment) -> None:
+    plain = config.as_plain(experiment)
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+
+
+def test_plain_data_writes_paths_as_text() -> None:
+    assert config.as_plain({"a": (Path("x/y"), None, math.pi)}) == {"a": ["x/y", None, math.pi]}
+
+
+def test_every_setting_has_type_default_and_meaning_in_the_schema_text() -> None:
+    text = config.describe_schema()
+    assert '[survey] kind = "mock"      (the default)\n# Rendered galaxies' in text
+    assert '[[features]] kind = "sae"\n# Sparse autoencoder' in text
+    assert "[targets.<name>]\n" in text
+    assert "  k: array of int; default [32]\n      Latents active for each galaxy" in text
+    assert "  variant: one of 'topk', 'matryoshka'; default \"topk\"\n" in text
+    assert "  catalog: path; required\n" in text
+    assert "  learning_rate: float; optional\n" in text
+
+
+def test_the_schema_text_fits_a_terminal_of_100_columns() -> None:
+    assert max(map(len, config.describe_schema().split("\n"))) <= 100
+
+
+TABLES = [each for each in vars(schema).values() if dataclasses.is_dataclass(each)]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
+def test_every_setting_is_documented_below_its_field(table: type) -> None:
+    nested = (*get_args(schema.Survey), *get_args(schema.Split), *get_args(schema.Features), *TABLES)
+    docs = config._field_docs(table)
+    for name, hint in get_type_hints(table).items():
+        is_nested = (
+            hint in nested or any(member in nested for member in get_args(hint)) or name in ("targets", "features")
+        )
+        is_told_elsewhere = name == "kind" or (name == "name" and table in get_args(schema.Features))
+        assert docs.get(name) or is_nested or is_told_elsewhere, f"{table.__name__}.{name}"
+    assert table.__doc__
