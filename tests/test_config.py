@@ -204,7 +204,7 @@ def test_an_empty_file_lacks_what_is_required(directory: Path) -> None:
     [
         ("name = demo\n", "x.toml:1: not valid TOML: Invalid value (column 8)"),
         ('name = "a"\nname = "b"\n', "x.toml:2: not valid TOML: Cannot overwrite a value (column 11)"),
-        ('name = "a"\nseeds = [0,\n', "x.toml:2: not valid TOML: Unclosed array (at the end of the file)"),
+        ('name = "a"\nseeds = [0,\n\n', "x.toml:2: not valid TOML: Invalid value (at the end of the file)"),
     ],
 )
 def test_a_syntax_error_has_its_line(directory: Path, text: str, problem: str) -> None:
@@ -249,7 +249,9 @@ def test_an_override_of_a_whole_table_is_a_toml_table(directory: Path) -> None:
 
 def test_a_name_with_a_dot_is_addressed_in_quotes(directory: Path) -> None:
     text = GOOD.replace('name = "sae"', 'name = "sae.v2"')
-    assert loaded(text, 'features."sae.v2".epochs=3').features[1].epochs == 3  # pyrefly: ignore
+    assert loaded(text, 'features."sae.v2".epochs=3').features[1] == schema.SAE(
+        name="sae.v2", on="dense", n_latents=512, k=(2, 4), epochs=3
+    )
     assert problems(text, 'features."sae.v2".epochs=""') == ["""--set features."sae.v2".epochs: expected int, got ''"""]
 
 
@@ -263,13 +265,13 @@ def test_a_name_with_a_dot_is_addressed_in_quotes(directory: Path) -> None:
         ("features.sae.on='x'", "features.sae.on: features 'sae': on must name an encoder, one of ['dense'], got 'x'"),
         (
             "features.sea.k=[2]",
-            "features.sea.k: features: no element 'sea'; known: 'dense', 'sae', 'photometry', or an index below 3",
+            "features.sea.k: features: no element 'sea', expected 'dense', 'sae', 'photometry', an index below 3",
         ),
         (
             "features.3.k=[2]",
-            "features.3.k: features: no element '3'; known: 'dense', 'sae', 'photometry', or an index below 3",
+            "features.3.k: features: no element '3', expected 'dense', 'sae', 'photometry', an index below 3",
         ),
-        ("seeds.2=1", "seeds.2: seeds: no element '2'; expected an index below 2"),
+        ("seeds.2=1", "seeds.2: seeds: no element '2', expected an index below 2"),
         ("name.x=1", "name.x: name: is not a table"),
         ("trainig.epochs=1", "trainig.epochs: trainig: unknown key, did you mean 'training'?"),
         ("split.salt='a'", "split.salt: split.kind: missing, expected one of 'hash', 'random'"),
@@ -430,7 +432,6 @@ def test_the_resolved_toml_spells_out_every_setting(directory: Path) -> None:
     assert "# group_sizes" not in text
     assert "group_sizes = []\n" in text
     assert "# image_size is not set\n" in text
-    assert text.endswith("]\n") or text.endswith("000\n")
 
 
 @given(experiment=experiments())

@@ -14,7 +14,7 @@ import textwrap
 import tomllib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
@@ -166,9 +166,8 @@ def _syntax_problem(path: Path, text: str, said: str) -> str:
     if found is None:
         return f"{path}: not valid TOML: {said}"
     message, line, column = found.groups()
-    if line is None:
-        return f"{path}:{len(text.splitlines())}: not valid TOML: {message} (at the end of the file)"
-    return f"{path}:{line}: not valid TOML: {message} (column {column})"
+    place = f"column {column}" if column else "at the end of the file"
+    return f"{path}:{line or text.rstrip().count(chr(10)) + 1}: not valid TOML: {message} ({place})"
 
 
 def _apply(override: str, loading: _Loading) -> None:
@@ -196,7 +195,10 @@ def _apply(override: str, loading: _Loading) -> None:
             node[name] = {}
             step = name
         if step is None:
-            problem = f"no element {name!r}; {_known(node)}" if isinstance(node, list) else "is not a table"
+            problem = "is not a table"
+            if isinstance(node, list):
+                known = [repr(element) for element in map(_name_of, node) if element is not None]
+                problem = f"no element {name!r}, expected {', '.join([*known, f'an index below {len(node)}'])}"
             loading.report_override(key, f"{_dotted(path, loading.tree)}: {problem}")
             return
         path = (*path, step)
@@ -241,12 +243,6 @@ def _name_of(element: Any) -> str | None:
         if "name" not in element and element.get("kind") == _kind_of(member):
             (name,) = (each.default for each in fields(member) if each.name == "name")
     return name if isinstance(name, str) else None
-
-
-def _known(elements: list[Any]) -> str:
-    names = [repr(name) for name in map(_name_of, elements) if name is not None]
-    indices = f"an index below {len(elements)}"
-    return f"known: {', '.join(names)}, or {indices}" if names else f"expected {indices}"
 
 
 def _read(hint: Any, value: Any, path: Steps, loading: _Loading) -> Any:
@@ -313,7 +309,7 @@ def _read_table(cls: Any, table: dict[str, Any], path: Steps, loading: _Loading)
         advice = f", did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(hints)}"
         loading.report((*path, key), f"unknown key{advice}")
     for each in fields(cls):
-        if _is_required(each) and each.name not in table:
+        if each.default is MISSING and each.name not in table:
             loading.report((*path, each.name), "missing")
     if len(loading.problems) > n_before:
         return None
@@ -366,10 +362,6 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 def _kind_of(cls: Any) -> str:
     return get_args(get_type_hints(cls)["kind"])[0]
-
-
-def _is_required(each: Field[Any]) -> bool:
-    return each.default is MISSING and each.default_factory is MISSING
 
 
 def _spelt(hint: Any) -> str:
@@ -439,7 +431,7 @@ def _describe(cls: Any, heading: str, key: str) -> str:
         kind_of_value = _spelt(hints[each.name])
         if each.name == "kind" or kind_of_value in ("table", "array of tables"):
             continue
-        need = "required" if _is_required(each) else "optional"
+        need = "required" if each.default is MISSING else "optional"
         default = need if each.default in (MISSING, None) else f"default {_toml(each.default)}"
         lines += wrapped(f"{each.name}: {kind_of_value}; {default}", "  ", "      ")
         meaning = docs.get(each.name, f"Names its results; --set {key}.NAME.SETTING=... reaches it.")

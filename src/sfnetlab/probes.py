@@ -11,7 +11,15 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureTable, checked_table, column_mean_sd, row_blocks, transpose_product
+from sfnetlab.metrics.tables import (
+    FeatureTable,
+    Table,
+    checked_labels,
+    checked_table,
+    column_mean_sd,
+    row_blocks,
+    transpose_product,
+)
 from sfnetlab.schema import ProbeName
 
 logger = logging.getLogger(__name__)
@@ -92,14 +100,14 @@ class LinearProbe:
         self, X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
     ) -> Self:
         """See `Probe.fit`."""
-        X, Y, _, _ = _checked(X, Y, X_valid, Y_valid)
-        path = _PenaltyPath(X, Y)
-        if path.rank < X.shape[1]:
+        table, labels, _, _ = _checked(X, Y, X_valid, Y_valid)
+        path = _PenaltyPath(table, labels)
+        if path.rank < table.shape[1]:
             logger.warning(
                 "linear probe: %d columns but rank %d on %d train rows; taking the least-norm solution",
-                X.shape[1],
+                table.shape[1],
                 path.rank,
-                X.shape[0],
+                table.shape[0],
             )
         self.coef_ = path.coefficients(0.0)
         self.intercept_ = path.intercept(self.coef_)
@@ -130,12 +138,13 @@ class RidgeProbe:
         self, X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
     ) -> Self:
         """See `Probe.fit`."""
-        X, Y, X_valid, Y_valid = _checked(X, Y, X_valid, Y_valid)
-        path = _PenaltyPath(X, Y)
-        alphas = PENALTIES * X.shape[0]
+        table, labels, valid, valid_labels = _checked(X, Y, X_valid, Y_valid)
+        path = _PenaltyPath(table, labels)
+        alphas = PENALTIES * table.shape[0]
         coefs = [path.coefficients(alpha) for alpha in alphas]
         errors = [
-            np.mean((_linear_prediction(X_valid, coef, path.intercept(coef)) - Y_valid) ** 2, axis=0) for coef in coefs
+            np.mean((_linear_prediction(valid, coef, path.intercept(coef)) - valid_labels) ** 2, axis=0)
+            for coef in coefs
         ]
         best = np.argmin(errors, axis=0)
         self.coef_ = np.stack([coefs[i][:, column] for column, i in enumerate(best)], axis=1)
@@ -176,20 +185,20 @@ class XGBoostProbe:
         """See `Probe.fit`."""
         import xgboost
 
-        X, Y, X_valid, Y_valid = _checked(X, Y, X_valid, Y_valid)
+        table, labels, valid_table, valid_labels = _checked(X, Y, X_valid, Y_valid)
         # XGBoost computes in float32: standardised labels lose nothing, whatever their unit
-        self._mean, self._sd = column_mean_sd(Y)
-        self._n_columns = X.shape[1]
+        self._mean, self._sd = column_mean_sd(labels)
+        self._n_columns = table.shape[1]
         self._boosters: list[xgboost.Booster] = []
         self.n_rounds_ = []
-        if np.all(column_mean_sd(X)[1] == 0):
+        if np.all(column_mean_sd(table)[1] == 0):
             return self
         unit = np.where(self._sd == 0, 1, self._sd)
-        train = xgboost.QuantileDMatrix(X, missing=0.0, nthread=self.n_threads)
-        valid = xgboost.QuantileDMatrix(X_valid, missing=0.0, nthread=self.n_threads, ref=train)
-        for column in range(Y.shape[1]):
-            train.set_label((Y[:, column] - self._mean[column]) / unit[column])
-            valid.set_label((Y_valid[:, column] - self._mean[column]) / unit[column])
+        train = xgboost.QuantileDMatrix(table, missing=0.0, nthread=self.n_threads)
+        valid = xgboost.QuantileDMatrix(valid_table, missing=0.0, nthread=self.n_threads, ref=train)
+        for column in range(labels.shape[1]):
+            train.set_label((labels[:, column] - self._mean[column]) / unit[column])
+            valid.set_label((valid_labels[:, column] - self._mean[column]) / unit[column])
             booster = xgboost.train(
                 {**TREES, "seed": self.seed, "nthread": self.n_threads},
                 train,
@@ -206,11 +215,11 @@ class XGBoostProbe:
         """See `Probe.predict`."""
         import xgboost
 
-        X = checked_table(X)
-        _require_columns(X, self._n_columns)
+        table = checked_table(X)
+        _require_columns(table, self._n_columns)
         if not self._boosters:
-            return np.tile(self._mean, (X.shape[0], 1))
-        rows = xgboost.DMatrix(X, missing=0.0, nthread=self.n_threads)
+            return np.tile(self._mean, (table.shape[0], 1))
+        rows = xgboost.DMatrix(table, missing=0.0, nthread=self.n_threads)
         columns = [
             booster.predict(rows, iteration_range=(0, n_rounds))
             for booster, n_rounds in zip(self._boosters, self.n_rounds_, strict=True)
@@ -226,7 +235,7 @@ class _PenaltyPath:
     d x d Gram matrix and the n x n kernel matrix; constant columns get no weight.
     """
 
-    def __init__(self, X: NDArray[np.floating] | sp.csr_array, Y: NDArray[np.float64]) -> None:
+    def __init__(self, X: Table, Y: NDArray[np.float64]) -> None:
         self._mean, sd = column_mean_sd(X)
         self._scale = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0)
         self._label_mean = Y.mean(axis=0)
@@ -262,12 +271,10 @@ class _PenaltyPath:
         return self._label_mean - self._mean @ coef
 
 
-def _gram(
-    X: NDArray[np.floating] | sp.csr_array, mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _gram(X: Table, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """Z.T @ Z of the standardised columns Z."""
     n, d = X.shape
-    if isinstance(X, sp.csr_array) and X.nnz < 0.1 * n * d:
+    if not isinstance(X, np.ndarray) and X.nnz < 0.1 * n * d:
         scaled = X.astype(np.float64) @ sp.diags_array(scale)
         gram = (scaled.T @ scaled).toarray()
         gram -= n * np.outer(mean * scale, mean * scale)
@@ -280,55 +287,46 @@ def _gram(
     return gram
 
 
-def _kernel(
-    X: NDArray[np.floating] | sp.csr_array, mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _kernel(X: Table, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """Z @ Z.T of the standardised columns Z."""
-    if isinstance(X, sp.csr_array):
-        scaled = X.astype(np.float64) @ sp.diags_array(scale)
-        kernel = (scaled @ scaled.T).toarray()
-        kernel -= kernel.mean(axis=0)
-        kernel -= kernel.mean(axis=1, keepdims=True)
-        return kernel
-    standardised = (X - mean) * scale
-    return standardised @ standardised.T
+    if isinstance(X, np.ndarray):
+        standardised = (X - mean) * scale
+        return standardised @ standardised.T
+    scaled = X.astype(np.float64) @ sp.diags_array(scale)
+    kernel = (scaled @ scaled.T).toarray()
+    kernel -= kernel.mean(axis=0)
+    kernel -= kernel.mean(axis=1, keepdims=True)
+    return kernel
 
 
 def _eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if matrix.size == 0:
         return np.zeros(0), np.zeros((0, 0))
-    return scipy.linalg.eigh(matrix, overwrite_a=True, check_finite=False, driver="evd")
+    values, vectors = scipy.linalg.eigh(matrix, overwrite_a=True, check_finite=False, driver="evd")
+    return values, vectors
 
 
-def _linear_prediction(
-    X: NDArray[np.floating] | sp.csr_array, coef: NDArray[np.float64], intercept: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _linear_prediction(X: Table, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:
     _require_columns(X, coef.shape[0])
-    if isinstance(X, sp.csr_array):
-        return X @ coef + intercept
-    return np.concatenate([np.zeros((0, intercept.size)), *(block @ coef + intercept for _, block in row_blocks(X))])
+    if isinstance(X, np.ndarray):
+        return np.concatenate(
+            [np.zeros((0, intercept.size)), *(block @ coef + intercept for _, block in row_blocks(X))]
+        )
+    return X @ coef + intercept
 
 
 def _checked(
     X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
-) -> tuple[
-    NDArray[np.floating] | sp.csr_array, NDArray[np.float64], NDArray[np.floating] | sp.csr_array, NDArray[np.float64]
-]:
+) -> tuple[Table, NDArray[np.float64], Table, NDArray[np.float64]]:
     """The four tables, finite and fitting each other; labels in float64."""
-    X, X_valid = checked_table(X), checked_table(X_valid, "X_valid")
-    Y, Y_valid = checked_table(Y, "Y").astype(np.float64), checked_table(Y_valid, "Y_valid").astype(np.float64)
-    for part, features, labels in (("train", X, Y), ("valid", X_valid, Y_valid)):
-        if features.shape[0] != labels.shape[0] or labels.shape[0] == 0:
-            raise ValueError(
-                f"{part}: expected features and labels of as many rows, at least one; "
-                f"got {features.shape[0]} and {labels.shape[0]}"
-            )
-    _require_columns(X_valid, X.shape[1])
-    if Y_valid.shape[1] != Y.shape[1]:
-        raise ValueError(f"Y and Y_valid: expected as many columns, got {Y.shape[1]} and {Y_valid.shape[1]}")
-    return X, Y, X_valid, Y_valid
+    train, valid = checked_table(X), checked_table(X_valid, "X_valid")
+    labels, valid_labels = checked_labels(Y, train.shape[0]), checked_labels(Y_valid, valid.shape[0], "Y_valid")
+    if 0 in labels.shape or 0 in valid_labels.shape or labels.shape[1] != valid_labels.shape[1]:
+        raise ValueError(f"expected Y (n, m) and Y_valid (n_valid, m), got {labels.shape} and {valid_labels.shape}")
+    _require_columns(valid, train.shape[1])
+    return train, labels, valid, valid_labels
 
 
-def _require_columns(X: NDArray[np.floating] | sp.csr_array, n_columns: int) -> None:
+def _require_columns(X: Table, n_columns: int) -> None:
     if X.shape[1] != n_columns:
         raise ValueError(f"expected {n_columns} feature columns as in the train rows, got {X.shape[1]}")

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import cmasher
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -50,19 +50,20 @@ def plot_predicted_vs_true(
     n_columns = len(predictions) if len(predictions) <= 4 else 3
     n_rows = -(-len(predictions) // n_columns)
     width_in = style.COLUMN_WIDTH_IN if n_columns == 1 else style.PAGE_WIDTH_IN
-    fig = Figure(figsize=(width_in, 1.4 * n_rows * width_in / n_columns), layout="constrained")
-    grid = fig.add_gridspec(n_rows, n_columns)
+    fig = Figure(figsize=(width_in, 1.4 * n_rows * width_in / n_columns))
+    fig.set_layout_engine("constrained", h_pad=0.015, hspace=0.0)
+    grid = fig.add_gridspec(2 * n_rows, n_columns, height_ratios=[_RESIDUAL_SHARE, 1] * n_rows)
     axes: list[Axes] = []
     for i, (name, y_pred) in enumerate(predictions.items()):
-        cell = grid[i // n_columns, i % n_columns].subgridspec(2, 1, height_ratios=[_RESIDUAL_SHARE, 1], hspace=0.03)
-        upper, lower = fig.add_subplot(cell[0]), fig.add_subplot(cell[1])
+        row, position = divmod(i, n_columns)
+        upper, lower = fig.add_subplot(grid[2 * row, position]), fig.add_subplot(grid[2 * row + 1, position])
         axes += [upper, lower]
         upper.set(xlim=values, ylim=values, title=style.wrapped(name, 38 if n_columns == 1 else 84 // n_columns))
         lower.set(xlim=values, ylim=residuals)
         _draw_method(upper, lower, y_true, y_pred)
-        upper.tick_params(labelbottom=False, labelleft=i % n_columns == 0)
-        lower.tick_params(labelleft=i % n_columns == 0)
-        if i % n_columns == 0:
+        upper.tick_params(labelbottom=False, labelleft=position == 0)
+        lower.tick_params(labelleft=position == 0)
+        if position == 0:
             upper.set_ylabel(style.with_unit(f"predicted {column}", unit))
             lower.set_ylabel(style.with_unit("residual", unit))
         lower.set_xlabel(style.with_unit(f"true {column}", unit))
@@ -108,7 +109,7 @@ def _draw_galaxies(ax: Axes, x: NDArray[np.floating], y: NDArray[np.floating], n
         ax.plot(x, y, ".", color=style.BLUE, alpha=0.45, markersize=size, markeredgewidth=0, rasterized=True)
     else:
         counts, *edges = np.histogram2d(x, y, bins=(_N_BINS, n_y_bins), range=(x_range, y_range))
-        colors = cmasher.get_sub_cmap("cmr.arctic_r", 0.15, 1.0)
+        colors = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.25, 1, 256)))
         ax.pcolormesh(*edges, np.ma.masked_less(counts.T, 1), cmap=colors, norm=LogNorm(), rasterized=True)
     ax.set(xlim=x_range, ylim=y_range)
 

@@ -167,18 +167,17 @@ def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
 def _controls(rows: pd.DataFrame) -> list[tuple[str, float, tuple[float, float], style.MethodStyle]]:
     """Name, RMSE, 95 % interval (means over seeds) and look of each horizontal line."""
     with_all = _with_all_features(rows)
-    chosen = [(name, "predict the mean", look, _best_probe(own)) for name, look, own in _methods(with_all, "mean")]
+    chosen = [("predict the mean", look, _best_probe(own)) for _, look, own in _methods(with_all, "mean")]
     for name, look, own in _methods(with_all, "photometry"):
         best = _best_probe(own)
-        chosen.append((name, f"{name}, {best['probe'].iloc[0]}", look, best))
+        chosen.append((f"{name}, {best['probe'].iloc[0]}", look, best))
     for name, look, own in _methods(with_all, "encoder"):
         ridge = own[own["probe"] == "ridge"]
         if len(ridge) > 0:
-            chosen.append(
-                (name, f"{name}, ridge on all {ridge['n_features_used'].iloc[0]:.0f} dimensions", look, ridge)
-            )
+            n_dimensions = int(ridge["n_features_used"].iloc[0])
+            chosen.append((f"{name}, ridge on all {n_dimensions} dimensions", look, ridge))
     controls = []
-    for _, label, look, own in chosen:
+    for label, look, own in chosen:
         level = float(own["value"].mean())
         has_interval = {"low", "high"} <= set(own.columns) and own[["low", "high"]].notna().to_numpy().all()
         interval = (float(own["low"].mean()), float(own["high"].mean())) if has_interval else (level, level)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import cmasher
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,6 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 from sfnetlab.figures import style
 
+_COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.SKY, style.PURPLE, style.BLACK)
 _LINESTYLES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v")
 
@@ -46,7 +46,7 @@ def plot_training_curves(history: pd.DataFrame) -> Figure:
             ax.set_xlabel("epoch")
             ax.set_ylabel(label)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            if rows is not history and name in ("train_loss", "valid_rmse"):
+            if name in ("train_loss", "valid_rmse"):
                 _set_log_axis(ax)
         row[1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
     return fig
@@ -54,14 +54,15 @@ def plot_training_curves(history: pd.DataFrame) -> Figure:
 
 def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str) -> Sequence[Line2D]:
     runs = rows["run"].unique()
-    colors = cmasher.take_cmap_colors("cmr.rainforest", len(runs), cmap_range=(0.1, 0.8), return_fmt="hex")
     handles = []
     for i, run in enumerate(runs):
         own = rows[(rows["run"] == run) & rows[name].notna()].sort_values("epoch")
-        handles += ax.plot(
-            own["epoch"], own[name], color=colors[i], linestyle=_LINESTYLES[i % len(_LINESTYLES)], linewidth=1.0,
-            marker=_MARKERS[i % len(_MARKERS)], markersize=2.5, label=_legend_text(run),
-        )  # fmt: skip
+        look = {
+            "color": _COLORS[i % len(_COLORS)],
+            "linestyle": _LINESTYLES[i % len(_LINESTYLES)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+        }
+        handles += ax.plot(own["epoch"], own[name], label=_legend_text(run), linewidth=1.0, markersize=2.5, **look)
     return handles
 
 

@@ -1,1 +1,1 @@
-"""Pure functions on arrays: errors of a prediction, their intervals, reconstruction, sparsity, association, selection."""
+"""Pure functions on arrays: regression errors and their intervals, reconstruction, sparsity, association, selection."""

@@ -5,7 +5,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from sfnetlab.metrics.tables import BLOCK_VALUES, FeatureTable, checked_table
+from sfnetlab.metrics.tables import BLOCK_VALUES, CSR, FeatureTable, Table, checked_table
 
 
 def spearman(features: FeatureTable, labels: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -45,12 +45,12 @@ def spearman(features: FeatureTable, labels: NDArray[np.floating]) -> NDArray[np
     return rho
 
 
-def _rank_correlation(X: NDArray[np.floating] | sp.csr_array, Y: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rank_correlation(X: Table, Y: NDArray[np.float64]) -> NDArray[np.float64]:
     n, d = X.shape
     middle = (n + 1) / 2
     label_ranks = rankdata(Y, axis=0) - middle
     products, squares = np.empty((d, Y.shape[1])), np.empty(d)
-    if isinstance(X, sp.csr_array):
+    if not isinstance(X, np.ndarray):
         ranks = _ranks_above_zero(X)
         # label ranks are centred, so the feature ranks need not be
         products[:] = ranks.T @ label_ranks
@@ -68,7 +68,7 @@ def _rank_correlation(X: NDArray[np.floating] | sp.csr_array, Y: NDArray[np.floa
     return np.clip(np.divide(products, norms, out=np.full_like(norms, np.nan), where=norms > 0), -1, 1)
 
 
-def _ranks_above_zero(X: sp.csr_array) -> sp.csr_array:
+def _ranks_above_zero(X: CSR) -> CSR:
     """Average rank of each value in its column, less the rank of the column's zeros: as sparse as the table."""
     n, d = X.shape
     by_column = X.tocsc()

@@ -35,7 +35,8 @@ def fraction_of_variance_unexplained(
     ----------
     Gao et al. 2024, arXiv:2406.04093, section 2.
     """
-    x, x_hat = checked_table(x, "x"), checked_table(x_hat, "x_hat")
+    checked_table(x, "x")
+    checked_table(x_hat, "x_hat")
     if x.shape != x_hat.shape or x.shape[0] == 0:
         raise ValueError(f"expected x and x_hat of one shape (n_samples, d_in), got {x.shape} and {x_hat.shape}")
     if all(np.array_equal(x[rows], np.broadcast_to(x[0], x[rows].shape)) for rows in row_slices(x.shape)):

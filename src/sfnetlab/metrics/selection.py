@@ -3,7 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureTable, checked_table, column_mean_sd, transpose_product
+from sfnetlab.metrics.tables import (
+    FeatureTable,
+    checked_labels,
+    checked_table,
+    column_mean_sd,
+    transpose_product,
+)
 
 COLLINEAR = 1e-8
 """A column of whose variance the chosen ones leave less than this share is collinear with them."""
@@ -40,10 +46,9 @@ def select_forward(X: FeatureTable, Y: NDArray[np.floating], n_select: int) -> N
     ----------
     Chen, Cowan & Grant 1991, IEEE Trans. Neural Networks 2, 302.
     """
-    table, labels = checked_table(X), np.asarray(checked_table(Y, "Y"), dtype=np.float64)
+    table = checked_table(X)
     n, d = table.shape
-    if labels.shape[0] != n:
-        raise ValueError(f"X and Y: expected one number of rows, got {n} and {labels.shape[0]}")
+    labels = checked_labels(Y, n)
     if not 1 <= n_select <= d:
         raise ValueError(f"n_select must lie in [1, d={d}], got {n_select}")
     label_mean, label_sd = column_mean_sd(labels)
@@ -62,7 +67,7 @@ def select_forward(X: FeatureTable, Y: NDArray[np.floating], n_select: int) -> N
             break
         gain = np.divide(np.sum(covariance**2, axis=1), left, out=np.full(d, -1.0), where=is_usable)
         best = int(np.argmax(gain))
-        q[:] = table[:, [best]].toarray()[:, 0] if not isinstance(table, np.ndarray) else table[:, best]
+        q[:] = table[:, best] if isinstance(table, np.ndarray) else table[:, [best]].toarray()[:, 0]
         q -= q.mean()
         for _ in range(2):  # Gram-Schmidt twice is orthogonal to rounding
             q -= (basis[: len(chosen)] @ q) @ basis[: len(chosen)]

@@ -1,7 +1,6 @@
 """How many features a table uses, for each galaxy and in all. A feature is active where its value is not zero."""
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sfnetlab.metrics.tables import FeatureTable, checked_table, row_slices
@@ -13,18 +12,17 @@ def activation_frequency(features: FeatureTable) -> NDArray[np.float64]:
     n, d = table.shape
     if n == 0:
         raise ValueError("features: expected at least one row, got none")
-    if isinstance(table, sp.csr_array):
-        # a CSR may store zeros: count values, not entries
-        counts = np.bincount(table.indices[table.data != 0], minlength=d)
-    else:
+    if isinstance(table, np.ndarray):
         counts = sum((np.count_nonzero(table[rows], axis=0) for rows in row_slices(table.shape)), np.zeros(d))
+    else:  # a CSR may store zeros: count values, not entries
+        counts = np.bincount(table.indices[table.data != 0], minlength=d)
     return counts / n
 
 
 def l0(features: FeatureTable) -> NDArray[np.int64]:
     """Number of active features of each row of (n, d) features, dense or CSR; shape (n,)."""
     table = checked_table(features, "features")
-    if isinstance(table, sp.csr_array):
+    if not isinstance(table, np.ndarray):
         n_before = np.concatenate([[0], np.cumsum(table.data != 0)])
         return np.diff(n_before[table.indptr])
     return np.concatenate(

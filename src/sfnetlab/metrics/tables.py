@@ -4,12 +4,35 @@ What the other metrics and the probes share; no metric of its own.
 """
 
 from collections.abc import Iterator
+from typing import Any, Protocol, cast
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 FeatureTable = NDArray[np.floating] | sp.csr_array | sp.csr_matrix
+"""What callers may pass, shape (n, d)."""
+
+
+class CSR(Protocol):
+    """What is used of `scipy.sparse.csr_array`, which has no types of its own."""
+
+    shape: tuple[int, int]
+    nnz: int
+    data: NDArray[np.floating]
+    indices: NDArray[np.integer]
+    indptr: NDArray[np.integer]
+    T: Any
+
+    def __getitem__(self, key: Any) -> "CSR": ...
+    def __matmul__(self, other: Any) -> Any: ...
+    def astype(self, dtype: type) -> "CSR": ...
+    def toarray(self) -> NDArray[np.floating]: ...
+    def tocsc(self) -> Any: ...
+
+
+Table = NDArray[np.floating] | CSR
+"""A checked feature table."""
 
 BLOCK_VALUES = 2**22
 """Values of a block held at a time: 32 MiB in float64."""
@@ -19,24 +42,37 @@ CONSTANT_SPREAD = 1e-6
 the rounding of float32."""
 
 
-def checked_table(X: FeatureTable, name: str = "X") -> NDArray[np.floating] | sp.csr_array:
+def checked_table(X: FeatureTable, name: str = "X") -> Table:
     """The table itself, CSR as sorted `csr_array` without repeats; ValueError unless (n, d) and finite throughout."""
-    if sp.issparse(X) and X.format != "csr":
+    table: Table = cast("CSR", _canonical(X, name)) if sp.issparse(X) else np.asarray(X)
+    if len(table.shape) != 2:
+        raise ValueError(f"{name}: expected shape (n, d), got {table.shape}")
+    if isinstance(table, np.ndarray):
+        n_bad = sum(np.count_nonzero(~np.isfinite(table[rows])) for rows in row_slices(table.shape))
+    else:
+        n_bad = np.count_nonzero(~np.isfinite(table.data))
+    if n_bad:
+        raise ValueError(f"{name}: {n_bad} of {table.shape[0] * table.shape[1]} values are not finite")
+    return table
+
+
+def checked_labels(Y: NDArray[np.floating], n: int, name: str = "Y") -> NDArray[np.float64]:
+    """The labels in float64; ValueError unless (n, m) and finite throughout."""
+    labels = checked_table(Y, name)
+    if not isinstance(labels, np.ndarray) or labels.shape[0] != n:
+        raise ValueError(f"{name}: expected a dense array of {n} rows, one a row of features, got {labels.shape}")
+    return labels.astype(np.float64)
+
+
+def _canonical(X: Any, name: str) -> Any:
+    if X.format != "csr":
         raise ValueError(
             f"{name}: expected a dense array or CSR, got sparse format {X.format!r}; convert with .tocsr()"
         )
-    table = sp.csr_array(X) if sp.issparse(X) else np.asarray(X)
-    if table.ndim != 2:
-        raise ValueError(f"{name}: expected shape (n, d), got {table.shape}")
-    if isinstance(table, sp.csr_array):
-        if not table.has_canonical_format:
-            table = table.copy()
-            table.sum_duplicates()
-        n_bad = np.count_nonzero(~np.isfinite(table.data))
-    else:
-        n_bad = sum(np.count_nonzero(~np.isfinite(table[rows])) for rows in row_slices(table.shape))
-    if n_bad:
-        raise ValueError(f"{name}: {n_bad} of {table.shape[0] * table.shape[1]} values are not finite")
+    table = sp.csr_array(X)
+    if not table.has_canonical_format:
+        table = table.copy()
+        table.sum_duplicates()
     return table
 
 
@@ -47,34 +83,33 @@ def row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
         yield slice(start, min(start + n_rows, shape[0]))
 
 
-def row_blocks(X: NDArray[np.floating] | sp.csr_array) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+def row_blocks(X: Table) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Each row range and its rows as a dense float64 array."""
     for rows in row_slices(X.shape):
         block = X[rows]
-        yield rows, (block.toarray() if isinstance(block, sp.csr_array) else block).astype(np.float64)
+        yield rows, (block if isinstance(block, np.ndarray) else block.toarray()).astype(np.float64)
 
 
-def column_mean_sd(X: NDArray[np.floating] | sp.csr_array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def column_mean_sd(X: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and population standard deviation of each column; the sd of a constant column is exactly 0."""
     n, d = X.shape
     if n == 0:
         raise ValueError("mean and standard deviation need at least one row, got none")
-    if isinstance(X, sp.csr_array):
-        mean = np.bincount(X.indices, weights=X.data, minlength=d) / n
-        n_stored = np.bincount(X.indices, minlength=d)
-        squares = np.bincount(X.indices, weights=(X.data - mean[X.indices]) ** 2, minlength=d)
-        squares += (n - n_stored) * mean**2
-    else:
+    if isinstance(X, np.ndarray):
         mean = sum((block.sum(axis=0) for _, block in row_blocks(X)), np.zeros(d)) / n
         squares = sum((((block - mean) ** 2).sum(axis=0) for _, block in row_blocks(X)), np.zeros(d))
+    else:
+        mean = np.bincount(X.indices, weights=X.data, minlength=d) / n
+        squares = np.bincount(X.indices, weights=(X.data - mean[X.indices]) ** 2, minlength=d)
+        squares += (n - np.bincount(X.indices, minlength=d)) * mean**2
     sd = np.sqrt(squares / n)
     sd[sd <= CONSTANT_SPREAD * np.hypot(mean, sd)] = 0.0
     return mean, sd
 
 
-def transpose_product(X: NDArray[np.floating] | sp.csr_array, V: NDArray[np.float64]) -> NDArray[np.float64]:
+def transpose_product(X: Table, V: NDArray[np.float64]) -> NDArray[np.float64]:
     """X.T @ V in float64, for V of shape (n,) or (n, m)."""
-    if isinstance(X, sp.csr_array):
+    if not isinstance(X, np.ndarray):
         return X.T @ V
     product = np.zeros((X.shape[1], *V.shape[1:]))
     for rows, block in row_blocks(X):

@@ -15,6 +15,7 @@ from sfnetlab.artifacts import Metrics, read_features, read_survey
 from sfnetlab.metrics.bootstrap import bootstrap_intervals
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
+from sfnetlab.metrics.sparsity import n_alive as count_alive
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import make_probe
 from sfnetlab.report import comparison_table, format_comparison
@@ -85,7 +86,7 @@ def _predictions(
 ) -> Iterator[Prediction]:
     """The network's own head, then the probes on all features, then a linear probe on each budget of features."""
     train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")
-    n_alive = int((activation_frequency(X[train]) > 0).sum())
+    n_alive = count_alive(activation_frequency(X[train]))
     if network is not None:
         yield Prediction("head", n_alive, _head_predictions(network, X))
 
@@ -122,11 +123,23 @@ def _score(
     scores = []
     for part in ("train", "valid", "test"):
         rows = split == part
-        table = bootstrap_intervals(
-            Y[rows], prediction.values[rows], target.columns, n_resamples=n_resamples, seed=BOOTSTRAP_SEED
-        )
-        scores.append(table.assign(split=part, n=int(rows.sum())))
-    return pd.concat(scores).assign(probe=prediction.probe, n_features_used=prediction.n_features_used)
+        intervals = bootstrap_intervals(Y[rows], prediction.values[rows], n_resamples=n_resamples, seed=BOOTSTRAP_SEED)
+        for interval in intervals:
+            pooled = interval.column is None
+            if pooled and len(target.columns) == 1:
+                continue  # the same number as the only column's
+            scores.append(
+                {
+                    "column": "pooled" if pooled else target.columns[interval.column],
+                    "split": part,
+                    "metric": "rmse" if pooled else interval.metric,
+                    "value": interval.value,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "n": int(rows.sum()),
+                }
+            )
+    return pd.DataFrame(scores).assign(probe=prediction.probe, n_features_used=prediction.n_features_used)
 
 
 def _test_predictions(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.artifacts import Metrics, read_features, read_survey
 from sfnetlab.interpret.catalog import describe_features, strongest_galaxies
-from sfnetlab.metrics.sparsity import usage_entropy
+from sfnetlab.metrics.sparsity import activation_frequency, usage_entropy
 from sfnetlab.plan import InterpretSpec
 from sfnetlab.runner import Task, stage_main
 
@@ -33,7 +33,7 @@ def build(spec: InterpretSpec, task: Task) -> Metrics:
     return {
         "n_alive": len(table),
         "n_features": values.shape[1],
-        "effective_number": float(np.exp(usage_entropy(values))),
+        "effective_number": float(np.exp(usage_entropy(activation_frequency(values)))),
     }
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from sfnetlab.artifacts import CHECKPOINT, Metrics, read_features, write_features
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
-from sfnetlab.metrics.sparsity import dead_fraction, l0
+from sfnetlab.metrics.sparsity import activation_frequency, dead_fraction, l0
 from sfnetlab.plan import SAESpec
 from sfnetlab.runner import Task, stage_main
 
@@ -40,7 +40,7 @@ def build(spec: SAESpec, task: Task) -> Metrics:
     reconstruction = pd.DataFrame(table)
     reconstruction.to_parquet(task.work / "reconstruction.parquet", index=False)
     facts = {f"fvu_{row.split}": float(row.fvu) for row in reconstruction.itertuples()}
-    return facts | {"dead_fraction": dead_fraction(codes[np.flatnonzero(split == "train")])}
+    return facts | {"dead_fraction": dead_fraction(activation_frequency(codes[np.flatnonzero(split == "train")]))}
 
 
 main = partial(stage_main, "train-sae")

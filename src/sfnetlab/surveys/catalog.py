@@ -16,13 +16,9 @@ from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
 from sfnetlab.schema import CutName, HashSplit, RandomSplit, Target
+from sfnetlab.surveys.lines import LINES
 
-LINE_FLUXES = {
-    "log_N2": "nii_6584_flux",
-    "log_Ha": "h_alpha_flux",
-    "log_O3": "oiii_5007_flux",
-    "log_Hb": "h_beta_flux",
-}
+LINE_FLUXES = dict(zip(("log_N2", "log_Ha", "log_O3", "log_Hb"), (f"{line}_flux" for line in LINES), strict=True))
 """Derived column: the MPA-JHU flux column (1e-17 erg/s/cm^2) whose log10 it is; `<flux>_err` is its error."""
 
 LONGEST_ID_BYTES = 200
@@ -103,7 +99,7 @@ def check_ids(ids: pd.Series, where: str) -> None:
     if is_repeated.any():
         repeated = ids[is_repeated].unique().tolist()
         raise DataError(
-            f"{where}: {len(repeated):,} ids occur more than once, {int(is_repeated.sum()):,} rows too many: "
+            f"{where}: {len(repeated):,} ids occur more than once, {is_repeated.sum():,} rows too many: "
             f"{_first(repeated)}; keep one row a galaxy"
         )
 
@@ -309,7 +305,7 @@ def _as_text(ids: pd.Series, where: str) -> pd.Series:
     is_float = text.str.fullmatch(_FLOAT_TEXT)
     if is_float.any():
         raise DataError(
-            f"{where}: {int(is_float.sum()):,} ids are written as floats: {_first(text[is_float].tolist())}; 64-bit "
+            f"{where}: {is_float.sum():,} ids are written as floats: {_first(text[is_float].tolist())}; 64-bit "
             "ids do not survive as floats, so export them as text or integers (spreadsheets and NaN rows cause this)"
         )
     return text.astype("str")
@@ -339,7 +335,7 @@ def _numbers(catalog: pd.DataFrame, columns: tuple[str, ...], where: str) -> NDA
 
 
 def _known_columns(name: str, catalog: pd.DataFrame) -> str:
-    known = [str(column) for column in catalog.columns]
+    known = catalog.columns.tolist()
     near = difflib.get_close_matches(name, known)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else f"known columns: {_first(known, 30)}"
 

@@ -31,8 +31,9 @@ def build_folder_survey(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decode the cutout of every row, in order, into `images_path`: a .npy of (n, side, side, 3) uint8.
 
-    Cutouts are `<images>/<id_str><extension>`. `side` is `crop`, or else `resize`, or else the commonest side among the readable square cutouts of the first 256
-    rows (at a tie the one seen first). A cutout of another size, or not square, is as bad as a broken one.
+    Cutouts are `<images>/<id_str><extension>`. `side` is `crop`, or else `resize`, or else the commonest side among the
+    readable square cutouts of the first 256 rows (at a tie the one seen first). A cutout of another size, or not
+    square, is as bad as a broken one.
 
     Parameters
     ----------

@@ -189,13 +189,13 @@ def component_masks(
     return {name: (red.get(name, empty) > np.maximum(shares[name] * total, noise)) for name in MASK_NAMES}
 
 
-def band_fluxes(factors: "Mapping[str, Any]") -> dict[str, NDArray[np.float64]]:
-    """Flux in g, r, i (nanomaggies) of a galaxy's parts: bulge, disc, arms, clumps, agn, companion; shape (..., 3).
+def band_fluxes(factors: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float64]]:
+    """Flux in g, r, i (nanomaggies) of a galaxy's parts, bulge, disc, arms, clumps and agn; shape (..., 3).
 
-    The parts but for the companion sum to the magnitude `factor_r_mag` in r. Colours are rest-frame, reddened by
+    In r they sum to the magnitude `factor_r_mag`. Colours are rest-frame, reddened by
     redshift (a linear k-correction of 1.1 z mag in g - r) and, for the disc, by dust that grows with inclination.
     """
-    f = {name: np.asarray(factors[name], dtype=float) for name in RENDER_FACTORS}
+    f = {name: np.asarray(value, dtype=float) for name, value in factors.items()}
     total = 10 ** (0.4 * (22.5 - f["factor_r_mag"]))
     agn = total * f["factor_agn_fraction"]
     bulge = (total - agn) * f["factor_bulge_to_total"]
@@ -211,7 +211,6 @@ def band_fluxes(factors: "Mapping[str, Any]") -> dict[str, NDArray[np.float64]]:
         "arms": (arms, disc_gr + ARM_GR_OFFSET),
         "clumps": (clumps, CLUMP_GR + reddening),
         "agn": (agn, np.full_like(total, AGN_GR)),
-        "companion": (total * f["factor_companion_flux_ratio"], f["factor_companion_gr"]),
     }
     return {name: flux[..., None] * _colour(gr + redshifting) for name, (flux, gr) in parts.items()}
 
@@ -328,7 +327,7 @@ def _components(factors: Factors, frame: _Frame, rng: np.random.Generator) -> It
     if factors["factor_agn_fraction"] > 0:
         yield "agn", _points(frame, np.zeros((1, 2)), fluxes["agn"][None])
     if factors["factor_companion_flux_ratio"] > 0:
-        yield "companion", _companion(factors, fluxes["companion"], frame, rng)
+        yield "companion", _companion(factors, frame, rng)
     yield "field", _field(frame, rng)
 
 
@@ -455,7 +454,9 @@ def _dust_lane(factors: Factors, major: Image, minor: Image) -> Image | np.float
     return np.exp(-extinction[:, None, None] * depth)
 
 
-def _companion(factors: Factors, flux: Image, frame: _Frame, rng: np.random.Generator) -> Image:
+def _companion(factors: Factors, frame: _Frame, rng: np.random.Generator) -> Image:
+    magnitude = factors["factor_r_mag"] - 2.5 * math.log10(factors["factor_companion_flux_ratio"])
+    flux = 10 ** (0.4 * (22.5 - magnitude)) * _colour(factors["factor_companion_gr"])
     angle = math.radians(factors["factor_companion_angle_deg"])
     separation = factors["factor_companion_separation_arcsec"]
     centre = (separation * math.cos(angle), separation * math.sin(angle))

@@ -1,0 +1,187 @@
+"""Artifacts: keys, staleness, whole-or-absent directories, feature tables."""
+
+import errno
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from sfnetlab import artifacts
+from sfnetlab.artifacts import Job, build, read_features, state_of, write_features
+from sfnetlab.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Spec:
+    epochs: int = 1
+    seed: int = 0
+    place: Path = Path("here")
+
+
+def job(inputs: dict[str, Job] | None = None, **settings: object) -> Job:
+    return Job(stage="train", version=1, name="net", spec=Spec(**settings), inputs=inputs or {})  # type: ignore[arg-type]
+
+
+def make(text: str = "weights"):
+    def write(work: Path) -> dict[str, float]:
+        (work / "weights.txt").write_text(text)
+        return {"loss": 0.5}
+
+    return write
+
+
+def build_it(root: Path, what: Job, how=None) -> None:
+    build(root, what, how or make(), config_toml="", device="cpu")
+
+
+def test_a_built_job_is_current(tmp_path):
+    build_it(tmp_path, job())
+    assert state_of(tmp_path, job()).kind == "current"
+
+
+def test_nothing_on_disk_is_missing(tmp_path):
+    assert state_of(tmp_path, job()).kind == "missing"
+
+
+def test_a_changed_setting_is_stale_and_says_which(tmp_path):
+    build_it(tmp_path, job())
+    assert state_of(tmp_path, job(epochs=2)) == ("stale", ("epochs: 1 -> 2",))
+
+
+def test_a_changed_input_is_stale_and_says_which(tmp_path):
+    build_it(tmp_path, job({"survey": job(seed=1)}))
+    assert state_of(tmp_path, job({"survey": job(seed=2)})) == ("stale", ("input survey changed",))
+
+
+def test_a_place_is_not_part_of_the_key():
+    assert job(place=Path("a")).key == job(place=Path("b")).key
+
+
+@given(st.permutations(["a", "b", "c"]))
+def test_the_order_of_inputs_is_not_part_of_the_key(order):
+    inputs = {name: job(seed=ord(name)) for name in order}
+    assert job(inputs).key == job(dict(sorted(inputs.items()))).key
+
+
+def test_a_truncated_payload_is_stale(tmp_path):
+    build_it(tmp_path, job())
+    (tmp_path / "train/net/weights.txt").write_text("w")
+    assert state_of(tmp_path, job()).why == ("weights.txt is damaged: expected 7 bytes, found 1",)
+
+
+def test_an_unknown_manifest_format_is_refused(tmp_path):
+    build_it(tmp_path, job())
+    path = tmp_path / "train/net/manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    with pytest.raises(ArtifactError, match="expected format 1, found 99"):
+        state_of(tmp_path, job())
+
+
+def test_a_failed_build_leaves_the_old_result(tmp_path):
+    build_it(tmp_path, job())
+
+    def fail(work: Path) -> dict[str, float]:
+        (work / "weights.txt").write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        build_it(tmp_path, job(epochs=2), fail)
+    assert (tmp_path / "train/net/weights.txt").read_text() == "weights"
+    assert state_of(tmp_path, job()).kind == "current"
+
+
+def test_a_failed_build_finds_its_own_work_again_and_no_other_recipe_does(tmp_path):
+    def fail(work: Path) -> dict[str, float]:
+        (work / artifacts.CHECKPOINT).write_text("step 7")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        build_it(tmp_path, job(), fail)
+    seen = []
+    build_it(tmp_path, job(epochs=2), lambda work: seen.append((work / artifacts.CHECKPOINT).exists()) or {})
+    with pytest.raises(RuntimeError):
+        build_it(tmp_path, job(), fail)
+    build_it(tmp_path, job(), lambda work: seen.append((work / artifacts.CHECKPOINT).read_text()) or {})
+    assert seen == [False, "step 7"]
+
+
+def test_publishing_leaves_no_litter(tmp_path):
+    build_it(tmp_path, job())
+    build_it(tmp_path, job(epochs=2))
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["net"]
+
+
+def test_a_kill_between_manifest_and_rename_needs_only_the_rename(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "_publish", lambda work, final: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        build_it(tmp_path, job())
+    monkeypatch.undo()
+
+    def never(work: Path) -> dict[str, float]:
+        raise AssertionError
+
+    build_it(tmp_path, job(), never)
+    assert state_of(tmp_path, job()).kind == "current"
+
+
+def test_two_processes_cannot_build_the_same_job(tmp_path):
+    with pytest.raises(ArtifactError, match="another process is building train/net"):
+        build_it(tmp_path, job(), lambda work: build_it(tmp_path, job()) or {})
+
+
+@pytest.mark.parametrize(
+    ("number", "says"), [(errno.ENOSPC, "no space"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")]
+)
+def test_a_full_or_read_only_disk_is_a_message(tmp_path, number, says):
+    def fail(work: Path) -> dict[str, float]:
+        raise OSError(number, os.strerror(number), str(work / "x"))
+
+    with pytest.raises(ArtifactError, match=says):
+        build_it(tmp_path, job(), fail)
+
+
+def test_a_results_folder_that_is_a_file_is_a_message(tmp_path):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(ArtifactError, match="choose another folder with --out"):
+        build_it(tmp_path / "results", job())
+
+
+def test_a_metric_that_is_not_finite_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        build_it(tmp_path, job(), lambda work: {"loss": float("nan")})
+    assert state_of(tmp_path, job()).kind == "missing"
+
+
+def rows(ids: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"id_str": ids, "split": "train"})
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_features_come_back_by_id_in_the_order_asked(tmp_path, kind):
+    values = np.array([[1, 0], [0, 2], [3, 0]], dtype=np.float32)
+    write_features(tmp_path, rows(["a", "b", "c"]), sparse.csr_array(values) if kind == "sparse" else values)
+    chosen = read_features(tmp_path).of(pd.Series(["c", "a"]))
+    dense = chosen.toarray() if sparse.issparse(chosen) else chosen
+    np.testing.assert_array_equal(dense, values[[2, 0]])
+
+
+def test_a_galaxy_without_features_is_an_error(tmp_path):
+    write_features(tmp_path, rows(["a"]), np.ones((1, 2), dtype=np.float32))
+    with pytest.raises(ArtifactError, match=r"1 of 2 galaxies have no features \(first: z\)"):
+        read_features(tmp_path).of(pd.Series(["a", "z"]))
+
+
+def test_a_reserved_array_takes_its_disk_space_at_once(tmp_path):
+    path = tmp_path / "x.npy"
+    array = artifacts.create_array(path, (1000, 1000), "uint8")
+    array[3] = 7
+    array.flush()
+    assert os.stat(path).st_blocks * 512 >= 1_000_000
+    assert np.load(path)[3].min() == 7
