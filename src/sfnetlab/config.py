@@ -80,20 +80,9 @@ def as_toml(experiment: schema.Experiment) -> str:
     return "\n".join([comment, *_table_lines(experiment, ()), ""])
 
 
-def as_plain(value: Any) -> Any:
-    """Dataclasses as dicts, tuples as lists, paths as str, all the way down: what JSON can hold."""
-    if is_dataclass(value):
-        return {each.name: as_plain(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): as_plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [as_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def describe_schema() -> str:
     """Every setting with its type, default and meaning, table by table, at most 100 columns wide."""
-    blocks = [_describe(schema.Experiment, "At the top of the file", "")]
+    blocks = [_describe(schema.Experiment, "At the top of the file")]
     hints = get_type_hints(schema.Experiment)
     for each in fields(schema.Experiment):
         heading, table = f"[{each.name}]", hints[each.name]
@@ -105,7 +94,7 @@ def describe_schema() -> str:
         for member in members:
             kind = f" kind = {_toml(_kind_of(member))}" if len(members) > 1 else ""
             default = "      (the default)" if kind and isinstance(each.default, member) else ""
-            blocks.append(_describe(member, heading + kind + default, each.name))
+            blocks.append(_describe(member, heading + kind + default))
     return "\n\n".join(blocks)
 
 
@@ -419,7 +408,7 @@ def _table_lines(table: Any, path: tuple[str, ...]) -> Iterator[str]:
         yield from ("", heading.format(".".join((*path, key))), *_table_lines(item, (*path, key)))
 
 
-def _describe(cls: Any, heading: str, key: str) -> str:
+def _describe(cls: Any, heading: str) -> str:
     """One table: heading, class docstring, then each setting with its type, default and meaning."""
 
     def wrapped(text: str, first: str, rest: str) -> list[str]:
@@ -434,8 +423,7 @@ def _describe(cls: Any, heading: str, key: str) -> str:
         need = "required" if each.default is MISSING else "optional"
         default = need if each.default in (MISSING, None) else f"default {_toml(each.default)}"
         lines += wrapped(f"{each.name}: {kind_of_value}; {default}", "  ", "      ")
-        meaning = docs.get(each.name, f"Names its results; --set {key}.NAME.SETTING=... reaches it.")
-        lines += wrapped(meaning, "      ", "      ")
+        lines += wrapped(docs[each.name], "      ", "      ")
     return "\n".join(lines)
 
 

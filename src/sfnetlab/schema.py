@@ -12,6 +12,34 @@ N_SFNET_FEATURES = 512
 """Pooled features of a ResNet18, the dictionary from which an SFNet picks k for each galaxy."""
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name is safe as one component of a path."""
+    return (
+        0 < len(name) <= 100
+        and name[0] not in ".-"
+        and all(character.isascii() and (character.isalnum() or character in "_-.") for character in name)
+    )
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def _require_sweep(k: tuple[int, ...], largest: int, what: str) -> None:
+    _require(len(k) > 0, "k must hold at least one value")
+    _require(len(set(k)) == len(k), f"k repeats a value: {list(k)}")
+    wrong = [value for value in k if not 1 <= value <= largest]
+    _require(not wrong, f"k must lie in [1, {largest}] ({what}), got {wrong}")
+
+
+def _require_fractions(fractions: tuple[float, ...]) -> None:
+    _require(
+        len(fractions) == 3 and min(fractions) > 0 and abs(sum(fractions) - 1) < 1e-9,
+        f"fractions are three positive shares (train, valid, test) that sum to 1, got {list(fractions)}",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class MockSurvey:
     """Rendered galaxies with known factors: the embedded default, no download."""
@@ -156,6 +184,7 @@ class SFNet:
     """Sparse Feature Network: ResNet18, the k largest of 512 pooled features, a linear head. Supervised."""
 
     name: str
+    """Names its results, and its rows in every table."""
     kind: Literal["sfnet"] = "sfnet"
     target: str
     """Which of [targets] it learns to predict."""
@@ -173,6 +202,7 @@ class Encoder:
     """Dense embeddings of a timm backbone: the pooled output before its head."""
 
     name: str
+    """Names its results, and its rows in every table."""
     kind: Literal["encoder"] = "encoder"
     backbone: str = "resnet18"
     """A timm model name."""
@@ -200,6 +230,7 @@ class PCA:
     """Principal components of an encoder's embeddings, fitted on train rows. Unsupervised."""
 
     name: str
+    """Names its results, and its rows in every table."""
     kind: Literal["pca"] = "pca"
     on: str
     """The encoder whose embeddings to decompose."""
@@ -215,6 +246,7 @@ class SAE:
     """Sparse autoencoder on an encoder's embeddings, trained on train rows. Unsupervised."""
 
     name: str
+    """Names its results, and its rows in every table."""
     kind: Literal["sae"] = "sae"
     on: str
     """The encoder whose embeddings to decompose."""
@@ -254,6 +286,7 @@ class Photometry:
     """Control: catalogue magnitudes, the colours between neighbouring bands, and sizes."""
 
     name: str = "photometry"
+    """Names its results, and its rows in every table."""
     kind: Literal["photometry"] = "photometry"
     magnitudes: tuple[str, ...] = ("modelMag_u", "modelMag_g", "modelMag_r", "modelMag_i", "modelMag_z")
     """Magnitude columns in order of wavelength; neighbours make the colours."""
@@ -269,6 +302,7 @@ class Mean:
     """Control: no features at all, so that every probe predicts the mean of the training rows."""
 
     name: str = "mean"
+    """Names its results, and its rows in every table."""
     kind: Literal["mean"] = "mean"
 
 
@@ -332,31 +366,3 @@ class Experiment:
                     feature.on in encoders,
                     f"features {feature.name!r}: on must name an encoder, one of {encoders}, got {feature.on!r}",
                 )
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether a name is safe as one component of a path."""
-    return (
-        0 < len(name) <= 100
-        and name[0] not in ".-"
-        and all(character.isascii() and (character.isalnum() or character in "_-.") for character in name)
-    )
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ValueError(message)
-
-
-def _require_sweep(k: tuple[int, ...], largest: int, what: str) -> None:
-    _require(len(k) > 0, "k must hold at least one value")
-    _require(len(set(k)) == len(k), f"k repeats a value: {list(k)}")
-    wrong = [value for value in k if not 1 <= value <= largest]
-    _require(not wrong, f"k must lie in [1, {largest}] ({what}), got {wrong}")
-
-
-def _require_fractions(fractions: tuple[float, ...]) -> None:
-    _require(
-        len(fractions) == 3 and min(fractions) > 0 and abs(sum(fractions) - 1) < 1e-9,
-        f"fractions are three positive shares (train, valid, test) that sum to 1, got {list(fractions)}",
-    )

@@ -29,7 +29,8 @@ HIDDEN_SCATTER_DEX = 0.06
 """Scatter of `oh_p50` that nothing else in the catalogue or the image depends on: no model can beat it."""
 
 N_DRAWS = 96
-Z_MIN, Z_MAX, R_LIMIT = 0.02, 0.25, 17.77
+Z_MIN, Z_MAX, R_LIMIT = 0.02, 0.12, 17.77
+KEPT_RETIRED = 0.2
 PAIR_SHARE = 0.06
 BULGE_SERSIC_N = {True: 4.0, False: 2.0}
 FIBRE_RADIUS_ARCSEC = 1.5
@@ -102,7 +103,8 @@ def oh_noise_floor(catalog_rows: pd.DataFrame) -> float:
 def _physics(draws: _Draws) -> dict[str, Array]:
     """Stellar mass, star formation, metallicity."""
     log_mass = _log_masses(draws.uniform())
-    quiescent = draws.share(0.55 * expit((log_mass - 10.7) / 0.35))
+    retired = _retired(log_mass)
+    quiescent = draws.share(KEPT_RETIRED * retired / (1 - retired + KEPT_RETIRED * retired))
     excess = np.where(quiescent, -1.6 + draws.normal(0.35), draws.normal(0.3))
     log_sfr = 0.76 * log_mass - 7.64 + excess
     relation = tremonti_2004(np.clip(log_mass, 8.5, 11.2))
@@ -122,13 +124,22 @@ def _physics(draws: _Draws) -> dict[str, Array]:
 
 
 def _log_masses(uniform: Array) -> Array:
-    """Inverse cumulative of the mass function times the volume in which such a galaxy is brighter than the limit."""
+    """Inverse cumulative of the mass function times the volume in which such a galaxy is brighter than the limit.
+
+    Most retired galaxies are left out, for the SDSS query asks for four emission lines.
+    """
     grid = np.linspace(8.6, 11.6, 400)
     x = 10 ** (grid - 10.66)
     function = np.exp(-x) * (3.96 * x ** (-0.35 + 1) + 0.79 * x ** (-1.47 + 1))
     volume = _volume(_furthest(_absolute_r(grid, 0.25 + 0.12 * (grid - 8.5)))) - _volume(Z_MIN)
-    cumulative = np.cumsum(function * np.maximum(volume, 0))
+    with_lines = 1 - _retired(grid) + KEPT_RETIRED * _retired(grid)
+    cumulative = np.cumsum(function * np.maximum(volume, 0) * with_lines)
     return np.interp(uniform, cumulative / cumulative[-1], grid)
+
+
+def _retired(log_mass: Array) -> Array:
+    """Share of galaxies that no longer form stars."""
+    return expit((log_mass - 10.45) / 0.3)
 
 
 def _absolute_r(log_mass: Array, gr: Array) -> Array:
@@ -192,7 +203,7 @@ def _morphology(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
     disturbance = np.select([merger, irregular], [draws.uniform(0.5, 1.0), draws.uniform(0.2, 0.9)], 0.0)
     disturbance = np.where(kind == SPIRAL, np.clip(draws.normal(0.12), 0, 0.4), disturbance)
     active = draws.share(0.02 + 0.42 * expit((log_mass - 10.5) / 0.25) * np.where(quiescent, 1.2, 0.8))
-    agn_mix = np.where(active, draws.uniform(0.05, 1.0) ** 1.3, 0.0)
+    agn_mix = np.where(active, draws.uniform(0.05, 0.9), 0.0)
     return {
         "_radius_kpc": radius_kpc,
         "_agn_mix": agn_mix,
@@ -312,7 +323,8 @@ def _photometry(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
     return measured | {
         "petroMag_r": np.minimum(mag_r + 0.03 + draws.normal(0.03), R_LIMIT),
         "petroR50_r": r50 * np.exp(draws.normal(0.04)),
-        "petroR90_r": 0.92 * r90 * np.exp(draws.normal(0.07)),  # the Petrosian aperture misses faint outskirts
+        # The Petrosian aperture misses faint outskirts: even de Vaucouleurs profiles measure R90 / R50 < 3.5.
+        "petroR90_r": np.minimum(0.92 * r90, 3.4 * r50) * np.exp(draws.normal(0.07)),
         "_fibre_share": np.array([np.interp(FIBRE_RADIUS_ARCSEC, radius, row) for row in within]),
     }
 
@@ -370,7 +382,7 @@ def _line_fluxes(g: dict[str, Array], draws: _Draws) -> Array:
     log_old = g["_log_mass"] + 28.45 + np.log10(g["_fibre_share"]) + draws.normal(0.2)
     # An active nucleus gives the share `_agn_mix` of the Balmer light.
     young = 10**log_young
-    hard = 10**log_old + young * g["_agn_mix"] / (1 - 0.95 * g["_agn_mix"])
+    hard = 10**log_old + young * g["_agn_mix"] / (1 - g["_agn_mix"])
     h_alpha = young + hard
     h_beta = young / 2.86 + hard / 3.1
     nii = young * 10**log_nii_ha + hard * 10**agn_nii_ha

@@ -1,0 +1,116 @@
+"""Sparse Feature Network: a backbone, the k largest of its pooled features, and a linear head that sees only those."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sfnetlab.models.backbones import ImageEncoder, make_backbone
+from sfnetlab.models.files import load_state, read_arguments, write_model
+from sfnetlab.models.topk import keep_top_k
+
+KIND = "sfnet"
+
+
+class SparseFeatureNetwork(nn.Module):
+    """Cutouts to predictions through at most k active features a galaxy; the dense control with `k=None`.
+
+    Pixels and targets are standardised inside: the statistics of the training rows are buffers of the model, set by
+    `set_statistics`. The head starts at zero, that is with the training means as predictions.
+
+    Parameters
+    ----------
+    backbone
+        From `make_backbone`. A ResNet's pooled features are 0 or more, so that k bounds the non-zeros.
+    backbone_name
+        timm's name of it, by which `load_network` makes it again.
+    n_outputs
+        Columns to predict.
+    k
+        Active features a galaxy; None leaves out the top-k.
+    """
+
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(self, backbone: nn.Module, backbone_name: str, n_outputs: int, k: int | None) -> None:
+        super().__init__()
+        self.backbone_name = backbone_name
+        self.k = k
+        self.encoder = ImageEncoder(backbone, mean=(0.0,) * 3, std=(1.0,) * 3)
+        self.head = nn.utils.skip_init(nn.Linear, self.encoder.n_features, n_outputs)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("target_mean", torch.zeros(n_outputs))
+        self.register_buffer("target_std", torch.ones(n_outputs))
+        if k is not None and not 1 <= k <= self.n_features:
+            raise ValueError(f"k must lie in [1, {self.n_features}] (pooled features of {backbone_name}), got {k}")
+
+    @property
+    def n_features(self) -> int:
+        return self.encoder.n_features
+
+    def set_statistics(
+        self,
+        *,
+        pixel_mean: NDArray[np.floating],
+        pixel_std: NDArray[np.floating],
+        target_mean: NDArray[np.floating],
+        target_std: NDArray[np.floating],
+    ) -> None:
+        """Standardise channels (3,), black 0 and white 1, and targets (n_outputs,), in label units, with these."""
+        for buffer, values in (
+            (self.encoder.pixel_mean, pixel_mean),
+            (self.encoder.pixel_std, pixel_std),
+            (self.target_mean, target_mean),
+            (self.target_std, target_std),
+        ):
+            buffer.copy_(torch.as_tensor(values))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the head sees, (n, n_features), of cutouts, uint8 (n, height, width, 3)."""
+        pooled: Tensor = self.encoder(images)
+        return pooled if self.k is None else keep_top_k(pooled, self.k)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Standardised predictions, (n, n_outputs)."""
+        standardised: Tensor = self.head(self.features(images))
+        return standardised
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Predictions in label units, (n, n_outputs)."""
+        return self.standardised_to_label(self(images))
+
+    def standardised_to_label(self, standardised: Tensor) -> Tensor:
+        return standardised * self.target_std + self.target_mean
+
+    def head_weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weights (n_outputs, n_features) and bias (n_outputs,): `features @ weights.T + bias` is in label units."""
+        weight, bias, mean, std = (
+            tensor.detach().cpu().numpy().astype(np.float64)
+            for tensor in (self.head.weight, self.head.bias, self.target_mean, self.target_std)
+        )
+        return weight * std[:, None], bias * std + mean
+
+
+def save_network(directory: Path, network: SparseFeatureNetwork) -> None:
+    """Write `model.safetensors` and `model.json` into a directory."""
+    arguments = {"backbone": network.backbone_name, "n_outputs": len(network.target_mean), "k": network.k}
+    write_model(directory, KIND, network, arguments)
+
+
+def load_network(directory: Path) -> SparseFeatureNetwork:
+    """The network that `save_network` wrote, on the CPU and ready to predict.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing or damaged, or does not describe an SFNet in a known format.
+    """
+    arguments = read_arguments(directory, KIND)
+    name = arguments["backbone"]
+    network = SparseFeatureNetwork(make_backbone(name, "random", 0), name, arguments["n_outputs"], arguments["k"])
+    load_state(directory, network)
+    return network.eval()
