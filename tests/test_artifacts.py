@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from sfnetlab import artifacts
-from sfnetlab.artifacts import Job, build, read_features, state_of, write_features
+from sfnetlab.artifacts import Job, build, read_features, state_of, write_csr_features, write_dense_features, write_rows
 from sfnetlab.errors import ArtifactError
 
 
@@ -166,14 +166,19 @@ def rows(ids: list[str]) -> pd.DataFrame:
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_features_come_back_by_id_in_the_order_asked(tmp_path, kind):
     values = np.array([[1, 0], [0, 2], [3, 0]], dtype=np.float32)
-    write_features(tmp_path, rows(["a", "b", "c"]), sparse.csr_array(values) if kind == "sparse" else values)
+    write_rows(tmp_path, rows(["a", "b", "c"]))
+    if kind == "sparse":
+        write_csr_features(tmp_path, sparse.csr_array(values))
+    else:
+        write_dense_features(tmp_path, values)
     chosen = read_features(tmp_path).of(pd.Series(["c", "a"]))
     dense = chosen.toarray() if sparse.issparse(chosen) else chosen
     np.testing.assert_array_equal(dense, values[[2, 0]])
 
 
 def test_a_galaxy_without_features_is_an_error(tmp_path):
-    write_features(tmp_path, rows(["a"]), np.ones((1, 2), dtype=np.float32))
+    write_rows(tmp_path, rows(["a"]))
+    write_dense_features(tmp_path, np.ones((1, 2)))
     with pytest.raises(ArtifactError, match=r"1 of 2 galaxies have no features \(first: z\)"):
         read_features(tmp_path).of(pd.Series(["a", "z"]))
 

@@ -264,18 +264,24 @@ def read_survey(directory: Path) -> SurveyTable:
     return SurveyTable(catalog, images, scale)
 
 
-def write_features(directory: Path, rows: "pd.DataFrame", values: "NDArray[np.float32] | csr_array") -> None:
-    """Write `rows.parquet` with `features.npy`, or with `features.npz` for CSR."""
+def write_rows(directory: Path, rows: "pd.DataFrame") -> None:
+    """Write `rows.parquet`: whose features these are."""
+    rows[["id_str", "split"]].to_parquet(directory / "rows.parquet", index=False)
+
+
+def write_dense_features(directory: Path, values: "NDArray[np.floating]") -> None:
+    """Write `features.npy` at once; larger than memory: `create_array` and fill it."""
+    import numpy as np
+
+    np.save(directory / "features.npy", np.ascontiguousarray(values, dtype=np.float32))
+
+
+def write_csr_features(directory: Path, values: "csr_array") -> None:
+    """Write `features.npz`."""
     import numpy as np
     from scipy import sparse
 
-    if len(rows) != values.shape[0]:
-        raise ValueError(f"{len(rows)} rows but {values.shape[0]} rows of features")
-    rows[["id_str", "split"]].to_parquet(directory / "rows.parquet", index=False)
-    if sparse.issparse(values):
-        sparse.save_npz(directory / "features.npz", sparse.csr_array(values, dtype=np.float32))
-    else:
-        np.save(directory / "features.npy", np.ascontiguousarray(values, dtype=np.float32))
+    sparse.save_npz(directory / "features.npz", sparse.csr_array(values, dtype=np.float32))
 
 
 def read_features(directory: Path) -> FeatureTable:

@@ -151,13 +151,15 @@ class RidgeProbe:
         self.intercept_ = path.intercept(self.coef_)
         self.alpha_ = alphas[best]
         self.is_at_edge_ = (best == 0) | (best == alphas.size - 1)
-        if self.is_at_edge_.any() and path.rank > 0:
-            logger.warning(
-                "ridge probe: the valid rows choose the edge of the penalties (%g to %g) for label columns %s",
-                alphas[0],
-                alphas[-1],
-                {int(column): float(self.alpha_[column]) for column in np.flatnonzero(self.is_at_edge_)},
-            )
+        for edge, meaning, loudness in (
+            (0, "as good as least squares", logging.INFO),
+            (alphas.size - 1, "nearly the train mean: the features predict nothing on the valid rows", logging.WARNING),
+        ):
+            if path.rank > 0 and np.any(best == edge):
+                columns = np.flatnonzero(best == edge).tolist()
+                logger.log(
+                    loudness, "ridge probe: label columns %s take penalty %g, %s", columns, alphas[edge], meaning
+                )
         return self
 
     def predict(self, X: FeatureTable) -> NDArray[np.float64]:
@@ -187,13 +189,13 @@ class XGBoostProbe:
 
         table, labels, valid_table, valid_labels = _checked(X, Y, X_valid, Y_valid)
         # XGBoost computes in float32: standardised labels lose nothing, whatever their unit
-        self._mean, self._sd = column_mean_sd(labels)
+        self._mean, self._sd = labels.mean(axis=0), labels.std(axis=0)
         self._n_columns = table.shape[1]
         self._boosters: list[xgboost.Booster] = []
         self.n_rounds_ = []
         if np.all(column_mean_sd(table)[1] == 0):
             return self
-        unit = np.where(self._sd == 0, 1, self._sd)
+        unit = np.where(self._sd > 0, self._sd, 1)
         train = xgboost.QuantileDMatrix(table, missing=0.0, nthread=self.n_threads)
         valid = xgboost.QuantileDMatrix(valid_table, missing=0.0, nthread=self.n_threads, ref=train)
         for column in range(labels.shape[1]):
@@ -303,7 +305,7 @@ def _eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
     if matrix.size == 0:
         return np.zeros(0), np.zeros((0, 0))
     values, vectors = scipy.linalg.eigh(matrix, overwrite_a=True, check_finite=False, driver="evd")
-    return values, vectors
+    return np.asarray(values), np.asarray(vectors)
 
 
 def _linear_prediction(X: Table, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:

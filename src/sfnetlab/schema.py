@@ -92,6 +92,8 @@ class FolderSurvey:
             _require(value is None or value >= 16, f"{name} must be at least 16, got {value}")
         if self.resize is not None and self.crop is not None:
             _require(self.crop <= self.resize, f"crop must be at most resize={self.resize}, got {self.crop}")
+        for name in ("fits_stretch", "fits_q"):
+            _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         _require(
             self.pixel_scale_arcsec is None or self.pixel_scale_arcsec > 0,
             f"pixel_scale_arcsec must be positive, got {self.pixel_scale_arcsec}",

@@ -29,16 +29,16 @@ def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
         raise ValueError(f"the FVU table has no test rows; its splits are {sorted(table['split'].unique())}")
     if not (rows["k"] > 0).all() or rows["fvu"].isna().any():
         raise ValueError("k must be positive and fvu finite in every test row of the FVU table")
-    fig = Figure(figsize=(style.COLUMN_WIDTH_IN, 3.2), layout="constrained")
-    ax = fig.subplots()
-    style.set_budget_axis(ax, rows["k"], "active latents per galaxy (L0), or components")
-    handles = []
+    curves = []
     for kind, names in rows.groupby("kind")["features"].unique().items():
         for name in sorted(names):
-            look = style.method_style(name, str(kind), names)
-            label = style.wrapped(style.method_name(name, str(kind)), 44)
-            handles.append(style.draw_over_seeds(ax, rows[rows["features"] == name], "k", "fvu", label, look))
+            own = rows[rows["features"] == name].rename(columns={"k": "x", "fvu": "y"})
+            label = style.wrapped(style.method_name(name, str(kind)), 40)
+            curves.append(style.Curve(label, style.method_style(name, str(kind), names), own))
+    height_in = 2.6 + style.legend_height_in(curve.label for curve in curves)
+    fig = Figure(figsize=(style.COLUMN_WIDTH_IN, height_in), layout="constrained")
+    ax = fig.subplots()
+    style.draw_budget_panel(ax, curves, "active latents per galaxy (L0), or components")
     ax.set_ylim(0, max(1.0, ax.get_ylim()[1]))
     ax.set_ylabel("test FVU (fraction of variance)")
-    style.legend_below(ax, handles, n_columns=1 if max(len(str(h.get_label())) for h in handles) > 20 else 2)
     return fig

@@ -15,7 +15,7 @@ from sfnetlab.metrics.regression import bias, nmad, rmse
 _N_DOTS = 1500
 """Beyond this many galaxies dots hide each other, and counts are drawn instead."""
 _N_BINS = 48
-_RESIDUAL_SHARE = 3
+_RESIDUAL_SHARE = 2.4
 """Height of a panel over that of its residuals; bins keep their size."""
 
 _Range = tuple[float, float]
@@ -53,32 +53,36 @@ def plot_predicted_vs_true(
     fig = Figure(figsize=(width_in, 1.4 * n_rows * width_in / n_columns))
     fig.set_layout_engine("constrained", h_pad=0.015, hspace=0.0)
     grid = fig.add_gridspec(2 * n_rows, n_columns, height_ratios=[_RESIDUAL_SHARE, 1] * n_rows)
+    n_label_characters = int(13 * width_in / n_columns)
     axes: list[Axes] = []
     for i, (name, y_pred) in enumerate(predictions.items()):
         row, position = divmod(i, n_columns)
         upper, lower = fig.add_subplot(grid[2 * row, position]), fig.add_subplot(grid[2 * row + 1, position])
         axes += [upper, lower]
-        upper.set(xlim=values, ylim=values, title=style.wrapped(name, 38 if n_columns == 1 else 84 // n_columns))
+        upper.set(xlim=values, ylim=values)
+        title = style.wrapped(name, 38 if n_columns == 1 else 84 // n_columns)
+        upper.set_title(title if row == 0 else f"\n{title}")  # an empty line parts it from the panels above
         lower.set(xlim=values, ylim=residuals)
         _draw_method(upper, lower, y_true, y_pred)
         upper.tick_params(labelbottom=False, labelleft=position == 0)
         lower.tick_params(labelleft=position == 0)
         if position == 0:
-            upper.set_ylabel(style.with_unit(f"predicted {column}", unit))
-            lower.set_ylabel(style.with_unit("residual", unit))
-        lower.set_xlabel(style.with_unit(f"true {column}", unit))
+            upper.set_ylabel(style.wrapped(style.with_unit(f"predicted {column}", unit), n_label_characters))
+            lower.set_ylabel("residual" + (f"\n({unit})" if unit else ""))
+        lower.set_xlabel(style.wrapped(style.with_unit(f"true {column}", unit), n_label_characters))
+    fig.align_ylabels(axes)
     _share_counts(fig, axes)
     fig.draw_without_rendering()
     box = axes[0].bbox
     extra_in = (box.width - box.height) / fig.dpi * (1 + 1 / _RESIDUAL_SHARE) * n_rows
-    fig.set_size_inches(width_in, fig.get_size_inches()[1] + extra_in)  # so that 1:1 stands at 45 degrees
+    fig.set_size_inches(width_in, fig.get_figheight() + extra_in)  # so that 1:1 stands at 45 degrees
     return fig
 
 
 def _draw_method(upper: Axes, lower: Axes, y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> None:
     residual = y_pred - y_true
     _draw_galaxies(upper, y_true, y_pred, _N_BINS)
-    _draw_galaxies(lower, y_true, residual, _N_BINS // _RESIDUAL_SHARE)
+    _draw_galaxies(lower, y_true, residual, round(_N_BINS / _RESIDUAL_SHARE))
     upper.axline((0, 0), slope=1, color=style.BLACK, linewidth=0.8, linestyle="--", label="1:1")
     lower.axhline(0, color=style.BLACK, linewidth=0.8, linestyle="--")
     center, (median,) = _running_quantiles(y_true, y_pred, (0.5,))
@@ -86,15 +90,14 @@ def _draw_method(upper: Axes, lower: Axes, y_true: NDArray[np.floating], y_pred:
     center, levels = _running_quantiles(y_true, residual, (0.16, 0.5, 0.84))
     for level, width in zip(levels, (0.7, 1.3, 0.7), strict=True):
         lower.plot(center, level, color=style.VERMILION, linewidth=width)
-    score = rmse(y_true, y_pred)
-    n_decimals = int(np.clip(2 - np.floor(np.log10(score)), 0, 6)) if score > 0 else 2
+    scores = {"RMSE": rmse(y_true, y_pred), "NMAD": nmad(y_true, y_pred)}
+    n_decimals = max((int(np.clip(2 - np.floor(np.log10(s)), 0, 6)) for s in scores.values() if s > 0), default=2)
+    offset = round(bias(y_true, y_pred), n_decimals) + 0.0  # not -0.0
     n_outside = int((_is_outside(y_pred, upper.get_ylim()) | _is_outside(residual, lower.get_ylim())).sum())
-    lines = [
-        f"RMSE {score:.{n_decimals}f}",
-        f"NMAD {nmad(y_true, y_pred):.{n_decimals}f}",
-        f"bias {bias(y_true, y_pred):+.{n_decimals}f}",
-        *([f"{n_outside} outside"] if n_outside else []),
-    ]
+    lines = [f"{name} {score:.{n_decimals}f}" for name, score in scores.items()]
+    lines.append(f"bias {offset:+.{n_decimals}f}".replace("-", "−"))
+    if n_outside:
+        lines.append(f"{n_outside} outside")
     upper.text(
         0.05, 0.95, "\n".join(lines), transform=upper.transAxes, va="top", fontsize=style.SMALL_PT,
         bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1.5},
@@ -105,8 +108,8 @@ def _draw_galaxies(ax: Axes, x: NDArray[np.floating], y: NDArray[np.floating], n
     """Dots, or counts of galaxies in bins, within the limits of the axes."""
     x_range, y_range = ax.get_xlim(), ax.get_ylim()
     if len(x) <= _N_DOTS:
-        size = float(np.clip(60 / np.sqrt(len(x)), 1.5, 4.5))
-        ax.plot(x, y, ".", color=style.BLUE, alpha=0.45, markersize=size, markeredgewidth=0, rasterized=True)
+        size = float(np.clip(100 / np.sqrt(len(x)), 2.5, 5))
+        ax.plot(x, y, ".", color=style.BLUE, alpha=0.5, markersize=size, markeredgewidth=0, rasterized=True)
     else:
         counts, *edges = np.histogram2d(x, y, bins=(_N_BINS, n_y_bins), range=(x_range, y_range))
         colors = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.25, 1, 256)))
@@ -118,17 +121,17 @@ def _share_counts(fig: Figure, axes: Sequence[Axes]) -> None:
     """One colour scale and bar for the counts of all panels; nothing where there are dots."""
     meshes = [mesh for ax in axes for mesh in ax.collections]
     if meshes:
-        norm = LogNorm(1, max(10.0, *(float(np.max(mesh.get_array())) for mesh in meshes)))
+        norm = LogNorm(1, max(10.0, *(mesh.get_clim()[1] for mesh in meshes)))
         for mesh in meshes:
             mesh.set_norm(norm)
-        fig.colorbar(meshes[0], ax=list(axes), label="galaxies per bin", aspect=30, pad=0.01)
+        fig.colorbar(meshes[0], ax=list(axes), label="galaxies per bin", aspect=fig.get_figheight() / 0.08, pad=0.01)
 
 
 def _running_quantiles(
     x: NDArray[np.floating], y: NDArray[np.floating], levels: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Medians of `x`, shape (n_bins,), and quantiles of `y`, shape (n_levels, n_bins), in bins of equal numbers."""
-    bins = np.array_split(np.argsort(x, kind="stable"), int(np.clip(len(x) // 20, 1, 12)))
+    bins = np.array_split(np.argsort(x, kind="stable"), int(np.clip(len(x) // 40, 1, 24)))
     centers = np.array([np.median(x[rows]) for rows in bins], dtype=np.float64)
     return centers, np.array([np.quantile(y[rows], levels) for rows in bins], dtype=np.float64).T
 

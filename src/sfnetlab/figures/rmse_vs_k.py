@@ -4,24 +4,16 @@ Where the paper showed one budget, both stand here side by side, with intervals,
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
 
 COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
 
-
-class _Curve(NamedTuple):
-    """One line of a panel: rows of the metrics table with the budget in the column `x`."""
-
-    label: str
-    look: style.MethodStyle
-    rows: pd.DataFrame
-    is_filled: bool = True
+_SUPERVISED = "† supervised; the others never saw the labels"
 
 
 @style.paper_figure
@@ -57,40 +49,32 @@ def plot_rmse_vs_k(
     curves = (_per_galaxy_curves(rows), _in_all_curves(rows))
     if not any(curves):
         raise ValueError(f"no SFNet, SAE or PCA rows with a known probe for target {target!r}, column {column!r}")
-    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.6), layout="constrained")
+    legend_in = max(style.legend_height_in(curve.label for curve in panel) for panel in curves)
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.15 + legend_in), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True)
     levels = _controls(rows)
+    if noise_floor is not None:
+        floor = style.MethodStyle(style.BLACK, "", ":")
+        levels.append(("noise floor", noise_floor, (noise_floor, noise_floor), floor))
     for ax, panel, label in (
         (left, curves[0], "features active per galaxy (L0)"),
         (right, curves[1], "features used in all"),
     ):
-        for _, level, interval, look in levels:
+        for name, level, interval, look in levels:
             ax.axhspan(*interval, color=look.color, alpha=0.10, linewidth=0)
-            ax.axhline(level, color=look.color, linestyle=look.linestyle, linewidth=0.8, label="_control")
-        if noise_floor is not None:
-            ax.axhline(noise_floor, color=style.BLACK, linestyle=(0, (1, 1)), linewidth=1.0, label="_noise floor")
-        _draw_panel(ax, panel, label)
-    left.set_ylabel(style.with_unit(f"test RMSE of {column}", unit))
+            ax.axhline(level, color=look.color, linestyle=look.linestyle, linewidth=0.9, label=f"_{name}")
+        if panel:
+            style.draw_budget_panel(ax, panel, label, _SUPERVISED)
+        else:
+            ax.text(0.5, 0.5, "no such rows", transform=ax.transAxes, ha="center", fontsize=style.SMALL_PT)
+            ax.set(xticks=[], xlabel=label)
+    left.set_ylabel(style.wrapped(style.with_unit(f"test RMSE of {column}", unit), 34))
     left.set_ylim(left.get_ylim())
-    texts = {style.wrapped(f"{name}: {level:.3g}", 22): (level, look.color) for name, level, _, look in levels}
-    if noise_floor is not None:
-        texts[f"noise floor: {noise_floor:.3g}"] = (noise_floor, style.BLACK)
-    style.label_levels(right, texts)
+    style.label_levels(
+        right,
+        {style.wrapped(f"{name}: {style.three_digits(y)}", 22): (y, look.color) for name, y, _, look in levels},
+    )
     return fig
-
-
-def _draw_panel(ax: Axes, curves: Sequence[_Curve], label: str) -> None:
-    if not curves:
-        ax.text(0.5, 0.5, "no such rows in the table", transform=ax.transAxes, ha="center", fontsize=style.SMALL_PT)
-        ax.set_xticks([])
-        ax.set_xlabel(label)
-        return
-    style.set_budget_axis(ax, (x for curve in curves for x in curve.rows["x"]), label)
-    handles = [
-        style.draw_over_seeds(ax, curve.rows, "x", "value", curve.label, curve.look, is_filled=curve.is_filled)
-        for curve in curves
-    ]
-    style.legend_below(ax, handles, n_columns=1)
 
 
 def _test_rmse(metrics: pd.DataFrame, target: str, column: str) -> pd.DataFrame:
@@ -101,7 +85,7 @@ def _test_rmse(metrics: pd.DataFrame, target: str, column: str) -> pd.DataFrame:
     if rows.empty:
         known = sorted({(str(t), str(c)) for t, c in zip(metrics["target"], metrics["column"], strict=True)})
         raise ValueError(f"no test RMSE of target {target!r}, column {column!r}; the table has {known}")
-    rows = rows.astype({"k": float, "n_features_used": float, "value": float})
+    rows = rows.astype({"k": float, "n_features_used": float, "value": float}).rename(columns={"value": "y"})
     repeated = rows.duplicated(["features", "k", "seed", "probe", "n_features_used"])
     if repeated.any():
         first = rows.loc[repeated, ["features", "k", "seed", "probe", "n_features_used"]].iloc[0].to_dict()
@@ -109,46 +93,53 @@ def _test_rmse(metrics: pd.DataFrame, target: str, column: str) -> pd.DataFrame:
     return rows
 
 
-def _per_galaxy_curves(rows: pd.DataFrame) -> list[_Curve]:
+def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
     with_all = _with_all_features(rows)
-    curves = []
+    curves: list[style.Curve] = []
     for name, look, own in _methods(rows, "sfnet"):
-        label = style.method_name(name, "sfnet")
+        label = f"{style.method_name(name, 'sfnet')}†(k)"
+        head = own[own["probe"] == "head"]
         refitted = with_all[(with_all["features"] == name) & (with_all["probe"] == "linear")]
-        dotted = style.MethodStyle(look.color, look.marker, ":")
-        curves.append(_Curve(f"{label}(k), own head", look, own[own["probe"] == "head"].assign(x=own["k"])))
-        curves.append(_Curve(f"{label}(k), linear probe", dotted, refitted.assign(x=refitted["k"]), is_filled=False))
+        curves += [
+            style.Curve(f"{label}, own head", look, head.assign(x=head["k"])),
+            style.Curve(
+                f"{label}, linear probe on all features",
+                replace(look, linestyle=":"),
+                refitted.assign(x=refitted["k"]),
+                is_filled=False,
+            ),
+        ]
     for name, look, _ in _methods(rows, "sae"):
         own = with_all[with_all["features"] == name]
         probe = "ridge" if (own["probe"] == "ridge").any() else "linear"
         label = f"{style.method_name(name, 'sae')}(k), {probe} probe on all latents"
-        curves.append(_Curve(label, look, own[own["probe"] == probe].assign(x=own["k"])))
+        curves.append(style.Curve(label, look, own[own["probe"] == probe].assign(x=own["k"])))
     return _drawable([*curves, *_pca_curves(rows)])
 
 
-def _in_all_curves(rows: pd.DataFrame) -> list[_Curve]:
+def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
     budgeted = rows[(rows["probe"] == "linear") & (rows["n_features_used"] == rows["k"])]
-    curves = []
-    for kind, noun in (("sfnet", "features"), ("sae", "latents")):
+    curves: list[style.Curve] = []
+    for kind, mark, noun in (("sfnet", "†", "features"), ("sae", "", "latents")):
         for name, look, _ in _methods(rows, kind):
             own = budgeted[budgeted["features"] == name]
-            label = f"{style.method_name(name, kind)}(k), best k {noun}, linear probe"
-            curves.append(_Curve(label, look, own.assign(x=own["k"])))
+            label = f"{style.method_name(name, kind)}{mark}(k), linear probe on best k {noun}"
+            curves.append(style.Curve(label, look, own.assign(x=own["k"])))
     return _drawable([*curves, *_pca_curves(rows)])
 
 
-def _pca_curves(rows: pd.DataFrame) -> list[_Curve]:
+def _pca_curves(rows: pd.DataFrame) -> list[style.Curve]:
     """First k components, linear probe: all of them are active for every galaxy, so both budgets are k."""
-    curves = []
+    curves: list[style.Curve] = []
     for name, look, own in _methods(rows, "pca"):
         linear = own[own["probe"] == "linear"]
-        label = f"{style.method_name(name, 'pca')}, first k components, linear probe"
-        curves.append(_Curve(label, look, linear.assign(x=linear["n_features_used"])))
+        label = f"{style.method_name(name, 'pca')}(k), linear probe on first k components"
+        curves.append(style.Curve(label, look, linear.assign(x=linear["n_features_used"])))
     return curves
 
 
-def _drawable(curves: Sequence[_Curve]) -> list[_Curve]:
-    return [curve._replace(label=style.wrapped(curve.label, 44)) for curve in curves if len(curve.rows) > 0]
+def _drawable(curves: Sequence[style.Curve]) -> list[style.Curve]:
+    return [curve._replace(label=style.wrapped(curve.label, 46)) for curve in curves if len(curve.rows) > 0]
 
 
 def _methods(rows: pd.DataFrame, kind: str) -> list[tuple[str, style.MethodStyle, pd.DataFrame]]:
@@ -178,7 +169,7 @@ def _controls(rows: pd.DataFrame) -> list[tuple[str, float, tuple[float, float],
             chosen.append((f"{name}, ridge on all {n_dimensions} dimensions", look, ridge))
     controls = []
     for label, look, own in chosen:
-        level = float(own["value"].mean())
+        level = float(own["y"].mean())
         has_interval = {"low", "high"} <= set(own.columns) and own[["low", "high"]].notna().to_numpy().all()
         interval = (float(own["low"].mean()), float(own["high"].mean())) if has_interval else (level, level)
         controls.append((label, level, interval, look))
@@ -187,4 +178,4 @@ def _controls(rows: pd.DataFrame) -> list[tuple[str, float, tuple[float, float],
 
 def _best_probe(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the probe with the lowest mean over seeds."""
-    return rows[rows["probe"] == rows.groupby("probe")["value"].mean().idxmin()]
+    return rows[rows["probe"] == rows.groupby("probe")["y"].mean().idxmin()]

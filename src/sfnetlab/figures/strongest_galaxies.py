@@ -40,7 +40,7 @@ def plot_strongest_galaxies(
     Raises
     ------
     ValueError
-        If shapes differ, images are not uint8 RGB, or a frequency lies outside [0, 1].
+        If shapes differ, images are not uint8 RGB, a frequency lies outside [0, 1], or every activation is NaN.
     """
     style.require_cutouts(images, n_dimensions=5)
     n_features, n_examples = images.shape[:2]
@@ -53,6 +53,8 @@ def plot_strongest_galaxies(
         raise ValueError(f"names and notes must have {n_features} entries, got {len(names)} and {len(notes)}")
     if not ((frequencies >= 0) & (frequencies <= 1)).all():
         raise ValueError("frequencies must lie in [0, 1]")
+    if not np.isfinite(activations).any():
+        raise ValueError("activations hold no finite value: there is no galaxy to draw")
     labels = [_label(*row) for row in zip(names, frequencies, notes, strict=True)]
     pitch = 1 + _GAP
     side_in = min(1.1, (style.PAGE_WIDTH_IN - _LABEL_IN) / (n_examples * pitch))
@@ -71,17 +73,21 @@ def plot_strongest_galaxies(
             left = label_width + i * pitch
             style.draw_cutout(ax, row[i], left, top)
             ax.text(
-                left + 0.05, top + 0.04, f"{strengths[i]:.3g}", color="white", fontsize=style.SMALL_PT, va="top",
-                path_effects=style.outlined(),
+                left + 0.05, top + 0.04, style.three_digits(strengths[i]), va="top", fontsize=style.SMALL_PT,
+                color="white", path_effects=style.outlined(),
             )  # fmt: skip
+    first_row, first_column = np.argwhere(np.isfinite(activations))[0]
+    marked = (label_width + first_column * pitch, float(tops[first_row]))
     if pixel_scale_arcsec is not None:
-        style.draw_scale_bar(ax, label_width, tops[0], style.field_of(pixel_scale_arcsec, images[0, 0]))
-    style.draw_compass(ax, label_width, tops[0])
+        style.draw_scale_bar(ax, *marked, style.field_of(pixel_scale_arcsec, images[0, 0]))
+    style.draw_compass(ax, *marked)
     ax.set(xlim=(0, width), ylim=(height, 0))
     return fig
 
 
 def _label(name: str, frequency: float, note: str) -> tuple[str, str]:
     """Name, and what stands beneath it, broken to the width of the margin."""
-    lines = [f"active in {100 * frequency:.2g} %", *note.splitlines()]
+    percent = 100 * frequency
+    share = "< 0.01" if 0 < percent < 0.01 else f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
+    lines = [f"active in {share} %", *note.splitlines()]
     return style.wrapped(name, 17), "\n".join(style.wrapped(line, 20) for line in lines)

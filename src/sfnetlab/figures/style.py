@@ -8,12 +8,11 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import NamedTuple, ParamSpec
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import NullFormatter
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.transforms import ScaledTranslation, Transform
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
@@ -44,6 +43,7 @@ _PAPER = {
     "xtick.labelsize": SMALL_PT,
     "ytick.labelsize": SMALL_PT,
     "legend.fontsize": SMALL_PT,
+    "legend.title_fontsize": SMALL_PT,
     "legend.frameon": False,
     "legend.handlelength": 3.2,
     "axes.linewidth": 0.7,
@@ -52,7 +52,7 @@ _PAPER = {
     "xtick.top": True,
     "ytick.right": True,
     "lines.linewidth": 1.3,
-    "lines.markersize": 4.5,
+    "lines.markersize": 4.2,
     "pdf.fonttype": 42,
     "savefig.dpi": 300,
 }
@@ -156,75 +156,97 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> N
         raise ValueError(f"{what} has no rows")
 
 
-def draw_over_seeds(
-    ax: Axes, rows: pd.DataFrame, x: str, y: str, label: str, style: MethodStyle, *, is_filled: bool = True
-) -> Line2D:
-    """Line through the means over seeds, each seed's value as a dot, and the mean `low` to `high` where given.
+class Curve(NamedTuple):
+    """One line of a budget panel."""
 
-    Parameters
-    ----------
-    rows : DataFrame
-        A row an `x` and seed, with columns `x`, `seed`, `y` and perhaps `low` and `high` (NaN: no interval).
+    label: str
+    look: MethodStyle
+    rows: pd.DataFrame
+    """A row a budget and seed, columns `x`, `y`, `seed` and perhaps `low` and `high` (NaN: no interval)."""
+    is_filled: bool = True
+
+
+def draw_budget_panel(ax: Axes, curves: Sequence[Curve], x_label: str, legend_title: str | None = None) -> None:
+    """Curves over a logarithmic axis of feature budgets, with a legend beneath, where it hides no data.
+
+    Lines join means over seeds, small dots are the seeds, bars reach from the mean `low` to the mean `high`. Curves are
+    drawn a few points apart, so that bars at one budget stand side by side; the data in the axes are not moved.
     """
-    shift = _next_shift(ax)
-    by_x = rows.groupby(x, sort=True)
-    mean = by_x[y].mean()
-    at = mean.index.to_numpy(dtype=float)
-    several = rows[rows.groupby(x)["seed"].transform("nunique") > 1]
-    ax.plot(
-        several[x], several[y], ".", color=style.color, alpha=0.45, markersize=3.5, markeredgewidth=0,
-        transform=shift, zorder=2.1, label="_seeds",
+    budgets = sorted({float(x) for curve in curves for x in curve.rows["x"]})
+    low, high = budgets[0] / 1.45, budgets[-1] * 1.45
+    fig = figure_of(ax)
+    octave_pt = 0.85 * ax.bbox.width / fig.dpi * 72 / float(np.log2(high / low))
+    labelled = _labelled_budgets(budgets, octave_pt)
+    ax.set_xscale("log", base=2)
+    ax.set_xlim(low, high)
+    ax.set_xticks(labelled, labels=[f"{budget:g}" for budget in labelled])
+    ax.set_xticks(budgets, minor=True)
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel(x_label)
+    gap_pt = octave_pt * float(np.diff(np.log2(budgets)).min(initial=1.0))
+    step_pt = min(3.0, 0.6 * gap_pt / len(curves))
+    handles = []
+    for i, curve in enumerate(curves):
+        shift_in = step_pt * (i - (len(curves) - 1) / 2) / 72
+        handles.append(_draw_curve(ax, curve, ax.transData + ScaledTranslation(shift_in, 0, fig.dpi_scale_trans)))
+    ax.legend(
+        handles=handles, title=legend_title, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=0,
+        bbox_transform=ax.transAxes + ScaledTranslation(0, -31 / 72, fig.dpi_scale_trans),
     )  # fmt: skip
-    if {"low", "high"} <= set(rows.columns):
-        low, high = by_x["low"].mean().to_numpy(), by_x["high"].mean().to_numpy()
+
+
+def legend_height_in(labels: Iterable[str]) -> float:
+    """Height that a legend of one column of these labels needs, in inches."""
+    return sum(0.135 * (label.count("\n") + 1) + 0.02 for label in labels)
+
+
+def _draw_curve(ax: Axes, curve: Curve, transform: Transform) -> Line2D:
+    rows, color = curve.rows, curve.look.color
+    mean = rows.groupby("x", sort=True)[["y", *({"low", "high"} & set(rows.columns))]].mean()
+    x = mean.index.to_numpy(dtype=float)
+    if "low" in mean and "high" in mean:
+        center, half = (mean["low"] + mean["high"]) / 2, (mean["high"] - mean["low"]) / 2
         ax.errorbar(
-            at, (low + high) / 2, yerr=(high - low) / 2, fmt="none", ecolor=style.color, elinewidth=0.9, capsize=1.6,
-            capthick=0.7, alpha=0.8, transform=shift, label="_interval",
+            x, center, yerr=half, fmt="none", ecolor=color, elinewidth=0.9, capsize=1.6, capthick=0.7,
+            transform=transform, label="_intervals",
         )  # fmt: skip
     (line,) = ax.plot(
-        at, mean.to_numpy(), color=style.color, marker=style.marker, linestyle=style.linestyle, label=label,
-        markerfacecolor=style.color if is_filled else "white", transform=shift, zorder=2.5,
+        x, mean["y"], color=color, marker=curve.look.marker, linestyle=curve.look.linestyle, label=curve.label,
+        markerfacecolor=color if curve.is_filled else "white", transform=transform, zorder=2.5,
+    )  # fmt: skip
+    several = rows[rows.groupby("x")["seed"].transform("nunique") > 1]
+    ax.plot(
+        several["x"], several["y"], linestyle="none", marker="o", markersize=2.2, markeredgewidth=0, color=color,
+        transform=transform, zorder=2.4, label="_seeds",
     )  # fmt: skip
     return line
 
 
-def _next_shift(ax: Axes) -> Any:
-    """Data transform moved sideways by 0, +2, -2, +4 ... points, so that intervals at one x stand side by side."""
-    fig = ax.get_figure(root=True)
-    assert fig is not None
-    n_before = sum(not str(line.get_label()).startswith("_") for line in ax.lines)
-    points = 1.8 * ((n_before + 1) // 2) * (1 if n_before % 2 else -1)
-    return ax.transData + ScaledTranslation(points / 72, 0, fig.dpi_scale_trans)
+def _labelled_budgets(budgets: Sequence[float], octave_pt: float) -> list[float]:
+    """The budgets whose tick labels fit beside each other; powers of two are kept before others."""
 
+    def half_width_pt(budget: float) -> float:
+        return 0.34 * SMALL_PT * len(f"{budget:g}") + 1.5
 
-def set_budget_axis(ax: Axes, budgets: Iterable[float], label: str) -> None:
-    """Logarithmic x axis with a tick at every budget; those that would collide go unlabelled, powers of two last."""
-    values = sorted({float(value) for value in budgets})
-    low, high = values[0] / 1.45, values[-1] * 1.45
-    fig = ax.get_figure(root=True)
-    assert fig is not None
-    octave_pt = 0.85 * ax.bbox.width / fig.dpi * 72 / np.log2(high / low)
-    labelled: list[float] = []
-    for value in sorted(values, key=lambda v: (not float(np.log2(v)).is_integer(), v)):
-        half = 0.34 * SMALL_PT * len(f"{value:g}") + 1.5
+    kept: list[float] = []
+    for budget in sorted(budgets, key=lambda b: (not float(np.log2(b)).is_integer(), b)):
         if all(
-            octave_pt * abs(np.log2(value / other)) > half + 0.34 * SMALL_PT * len(f"{other:g}") + 1.5
-            for other in labelled
+            octave_pt * abs(np.log2(budget / other)) > half_width_pt(budget) + half_width_pt(other) for other in kept
         ):
-            labelled.append(value)
-    labelled.sort()
-    ax.set_xscale("log", base=2)
-    ax.set_xlim(low, high)
-    ax.set_xticks(labelled, labels=[f"{value:g}" for value in labelled])
-    ax.set_xticks(values, minor=True)
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel(label)
+            kept.append(budget)
+    return sorted(kept)
 
 
-def legend_below(ax: Axes, handles: Sequence[Artist], n_columns: int) -> None:
-    """Legend under the axes, where it hides no data."""
-    if handles:
-        ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=n_columns, borderaxespad=0.2)
+def figure_of(ax: Axes) -> Figure:
+    """The figure that the axes belong to."""
+    fig = ax.get_figure(root=True)
+    assert fig is not None
+    return fig
+
+
+def three_digits(value: float) -> str:
+    """A number with three significant digits, without an exponent where it is large."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def label_levels(ax: Axes, levels: Mapping[str, tuple[float, str]]) -> None:
@@ -233,12 +255,11 @@ def label_levels(ax: Axes, levels: Mapping[str, tuple[float, str]]) -> None:
     Parameters
     ----------
     levels : mapping
-        Label to (y in data units, colour of the text).
+        Label to (y in data units, colour of its line).
     """
     if not levels:
         return
-    fig = ax.get_figure(root=True)
-    assert fig is not None
+    fig = figure_of(ax)
     bottom, top = ax.get_ylim()
     fig.draw_without_rendering()
     height_pt = ax.bbox.height / fig.dpi * 72
@@ -250,8 +271,11 @@ def label_levels(ax: Axes, levels: Mapping[str, tuple[float, str]]) -> None:
     for label, y, y_text in zip(labels, wanted, placed, strict=True):
         ax.annotate(
             label, (1, y), (1.05, y_text), xycoords="axes fraction", textcoords="axes fraction", va="center",
-            fontsize=SMALL_PT, color=levels[label][1], annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": levels[label][1], "shrinkA": 1, "shrinkB": 0},
+            fontsize=SMALL_PT, annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-", "linewidth": 0.6, "color": levels[label][1], "shrinkA": 1, "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
         )  # fmt: skip
 
 

@@ -1,12 +1,9 @@
 """How training went: loss and validation RMSE of networks, FVU and dead latents of sparse autoencoders."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from sfnetlab.figures import style
@@ -42,28 +39,30 @@ def plot_training_curves(history: pd.DataFrame) -> Figure:
     for row, (rows, panels) in zip(axes, parts, strict=True):
         style.require_columns(rows, [name for name, _ in panels], "the training history")
         for ax, (name, label) in zip(row, panels, strict=True):
-            handles = _draw_runs(ax, rows, name)
+            _draw_runs(ax, rows, name)
             ax.set_xlabel("epoch")
             ax.set_ylabel(label)
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
             if name in ("train_loss", "valid_rmse"):
                 _set_log_axis(ax)
-        row[1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
+        row[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
     return fig
 
 
-def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str) -> Sequence[Line2D]:
-    runs = rows["run"].unique()
-    handles = []
-    for i, run in enumerate(runs):
+def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str) -> None:
+    for i, run in enumerate(rows["run"].unique()):
         own = rows[(rows["run"] == run) & rows[name].notna()].sort_values("epoch")
-        look = {
-            "color": _COLORS[i % len(_COLORS)],
-            "linestyle": _LINESTYLES[i % len(_LINESTYLES)],
-            "marker": _MARKERS[i % len(_MARKERS)],
-        }
-        handles += ax.plot(own["epoch"], own[name], label=_legend_text(run), linewidth=1.0, markersize=2.5, **look)
-    return handles
+        ax.plot(
+            own["epoch"],
+            own[name],
+            color=_COLORS[i % len(_COLORS)],
+            linestyle=_LINESTYLES[i % len(_LINESTYLES)],
+            marker=_MARKERS[i % len(_MARKERS)],
+            markevery=max(1, len(own) // 10),
+            linewidth=1.0,
+            markersize=2.5,
+            label=_legend_text(run),
+        )
 
 
 def _legend_text(run: str) -> str:

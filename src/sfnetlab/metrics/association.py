@@ -1,5 +1,7 @@
 """How strongly each feature goes with each label, one number a pair."""
 
+from typing import cast
+
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -50,20 +52,20 @@ def _rank_correlation(X: Table, Y: NDArray[np.float64]) -> NDArray[np.float64]:
     middle = (n + 1) / 2
     label_ranks = rankdata(Y, axis=0) - middle
     products, squares = np.empty((d, Y.shape[1])), np.empty(d)
-    if not isinstance(X, np.ndarray):
-        ranks = _ranks_above_zero(X)
-        # label ranks are centred, so the feature ranks need not be
-        products[:] = ranks.T @ label_ranks
-        raw = np.bincount(ranks.indices, weights=ranks.data**2, minlength=d)
-        squares[:] = raw - np.bincount(ranks.indices, weights=ranks.data, minlength=d) ** 2 / n
-        # the least that one row apart from a tie leaves is about raw / n
-        squares[squares <= 1e-12 * raw] = 0
-    else:
-        width = max(1, BLOCK_VALUES // max(1, n))
+    if isinstance(X, np.ndarray):
+        width = max(1, BLOCK_VALUES // n)
         for start in range(0, d, width):
             columns = slice(start, start + width)
             block = rankdata(X[:, columns], axis=0) - middle
             products[columns], squares[columns] = block.T @ label_ranks, np.sum(block**2, axis=0)
+    else:
+        ranks = _ranks_above_zero(X)
+        # the label ranks are centred, so the feature ranks need not be
+        products[:] = ranks.T @ label_ranks
+        raw = np.bincount(ranks.indices, weights=ranks.data**2, minlength=d)
+        squares[:] = raw - np.bincount(ranks.indices, weights=ranks.data, minlength=d) ** 2 / n
+        # one row apart from a tie leaves about raw / n; less is rounding
+        squares[squares <= 1e-12 * raw] = 0
     norms = np.sqrt(np.outer(squares, np.sum(label_ranks**2, axis=0)))
     return np.clip(np.divide(products, norms, out=np.full_like(norms, np.nan), where=norms > 0), -1, 1)
 
@@ -85,4 +87,4 @@ def _ranks_above_zero(X: CSR) -> CSR:
     zero_rank = np.bincount(column[value < 0], minlength=d) + (n_zero + 1) / 2
     ranks = np.empty(value.size)
     ranks[order] = position + np.where(value > 0, n_zero[column], 0) - zero_rank[column]
-    return sp.csc_array((ranks, by_column.indices, by_column.indptr), shape=X.shape).tocsr()
+    return cast("CSR", sp.csc_array((ranks, by_column.indices, by_column.indptr), shape=X.shape).tocsr())

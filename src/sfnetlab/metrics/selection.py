@@ -51,10 +51,9 @@ def select_forward(X: FeatureTable, Y: NDArray[np.floating], n_select: int) -> N
     labels = checked_labels(Y, n)
     if not 1 <= n_select <= d:
         raise ValueError(f"n_select must lie in [1, d={d}], got {n_select}")
-    label_mean, label_sd = column_mean_sd(labels)
-    if np.any(label_sd == 0):
-        raise ValueError(f"Y: columns {np.flatnonzero(label_sd == 0).tolist()} are constant, nothing predicts them")
-    targets = (labels - label_mean) / label_sd
+    if constant := [column for column in range(labels.shape[1]) if np.all(labels[:, column] == labels[0, column])]:
+        raise ValueError(f"Y: columns {constant} are constant, nothing predicts them")
+    targets = (labels - labels.mean(axis=0)) / labels.std(axis=0)
     _, sd = column_mean_sd(table)
     total = n * sd**2
     left = total.copy()

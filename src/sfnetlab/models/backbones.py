@@ -1,6 +1,6 @@
 """Trunks of networks: timm models without their classifier, and what turns cutouts into their input."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import interpolate
 
 from sfnetlab.errors import DataError
 
@@ -93,9 +93,10 @@ class ImageEncoder(nn.Module):
 
     @property
     def n_features(self) -> int:
-        return int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
+        backbone: Any = self.backbone  # timm's models; some have a layer between their features and the classifier
+        return int(getattr(backbone, "head_hidden_size", backbone.num_features))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
         """Pooled features (n, n_features) of cutouts, uint8 (n, height, width, 3).
 
         Raises
@@ -110,7 +111,7 @@ class ImageEncoder(nn.Module):
         # Channels are last already: after the permutation this *is* torch's channels_last layout, without a copy.
         x = ((images / 255 - self.pixel_mean) / self.pixel_std).permute(0, 3, 1, 2)
         if self.image_size is not None and x.shape[2:] != (self.image_size, self.image_size):
-            x = F.interpolate(x, (self.image_size, self.image_size), mode="bilinear", antialias=True)
+            x = interpolate(x, (self.image_size, self.image_size), mode="bilinear", antialias=True)
         self._require_whole_patches(x.shape[2], x.shape[3])
         features: Tensor = self.backbone(x)
         return features
@@ -119,9 +120,10 @@ class ImageEncoder(nn.Module):
         patch_embed = getattr(self.backbone, "patch_embed", None)
         patch = getattr(patch_embed, "patch_size", (1, 1))
         if height % patch[0] or width % patch[1]:
+            nearest = max(1, height // patch[0]) * patch[0]
             raise DataError(
-                f"cutouts of {height} x {width} px cannot be cut into this backbone's patches of {patch[0]} x {patch[1]} "
-                f"px; set image_size to a multiple of {patch[0]}, for example {max(1, height // patch[0]) * patch[0]}"
+                f"cutouts of {height} x {width} px do not divide into this backbone's patches of "
+                f"{patch[0]} x {patch[1]} px; set image_size to a multiple of {patch[0]}, for example {nearest}"
             )
 
 
@@ -147,7 +149,7 @@ def _require_known(name: str) -> None:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seeded(seed: int) -> Generator[None, None, None]:
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         yield
@@ -158,8 +160,8 @@ def _load_weights(backbone: nn.Module, path: Path, name: str) -> None:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: not a readable .safetensors file ({error})") from None
-    classifier: Any = backbone.pretrained_cfg["classifier"]
-    layers = [classifier] if isinstance(classifier, str) else list(classifier or ())
+    config: Any = backbone.pretrained_cfg
+    layers = [config["classifier"]] if isinstance(config["classifier"], str) else config["classifier"] or ()
     found = {key: value for key, value in found.items() if not any(key.startswith(f"{layer}.") for layer in layers)}
     expected = backbone.state_dict()
 

@@ -1,4 +1,4 @@
-"""Sparse autoencoder with an exact top-k for each row, plain or Matryoshka. How it is trained stands in training/sae.py."""
+"""Sparse autoencoder with an exact top-k for each row, plain or Matryoshka. Its training stands in training/sae.py."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import embedding_bag
 
 from sfnetlab.models.files import load_state, read_arguments, write_model
 
@@ -88,7 +88,7 @@ class SparseAutoencoder(nn.Module):
         """x_hat (n_samples, d_in) from active latents."""
         return self.decode_standardised(encoded) * self.scale + self.mean
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
         """x_hat (n_samples, d_in)."""
         return self.decode(self.encode(x))
 
@@ -104,7 +104,7 @@ class SparseAutoencoder(nn.Module):
     def decode_standardised(self, encoded: Encoded) -> Tensor:
         """As `decode`, to centred and scaled rows."""
         # Reads the k atoms of a row instead of all n_latents: a fifth of the arithmetic of a dense decoder.
-        sums = F.embedding_bag(encoded.indices, self.W_dec, per_sample_weights=encoded.values, mode="sum")
+        sums = embedding_bag(encoded.indices, self.W_dec, per_sample_weights=encoded.values, mode="sum")
         return sums + self.b_dec
 
     def decode_prefixes_standardised(self, encoded: Encoded) -> Tensor:
@@ -115,7 +115,7 @@ class SparseAutoencoder(nn.Module):
         # In order of index, a row's latents of one group are neighbours: one bag for each row and group, then sums.
         first_latents = torch.tensor((0, *self.prefixes[:-1]), device=indices.device).expand(n, -1).contiguous()
         starts = torch.searchsorted(indices, first_latents) + k * torch.arange(n, device=indices.device)[:, None]
-        groups = F.embedding_bag(
+        groups = embedding_bag(
             indices.flatten(), self.W_dec, starts.flatten(), per_sample_weights=values.flatten(), mode="sum"
         )
         return groups.view(n, len(self.prefixes), -1).cumsum(dim=1) + self.b_dec

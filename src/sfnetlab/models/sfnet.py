@@ -40,7 +40,7 @@ class SparseFeatureNetwork(nn.Module):
         self.backbone_name = backbone_name
         self.k = k
         self.encoder = ImageEncoder(backbone, mean=(0.0,) * 3, std=(1.0,) * 3)
-        self.head = nn.utils.skip_init(nn.Linear, self.encoder.n_features, n_outputs)
+        self.head = nn.Linear(self.encoder.n_features, n_outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("target_mean", torch.zeros(n_outputs))
@@ -74,7 +74,7 @@ class SparseFeatureNetwork(nn.Module):
         pooled: Tensor = self.encoder(images)
         return pooled if self.k is None else keep_top_k(pooled, self.k)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
         """Standardised predictions, (n, n_outputs)."""
         standardised: Tensor = self.head(self.features(images))
         return standardised

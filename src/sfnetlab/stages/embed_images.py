@@ -4,11 +4,62 @@ An SFNet gives what its head sees (at most k values a galaxy, CSR); a dense netw
 """
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
-from sfnetlab.artifacts import Metrics, create_array, read_survey, write_features
-from sfnetlab.metrics.sparsity import activation_frequency
+from sfnetlab.artifacts import Metrics, SurveyTable, create_array, read_survey, write_csr_features, write_rows
 from sfnetlab.plan import FrozenEmbeddingSpec, TrainedEmbeddingSpec
 from sfnetlab.runner import Task, stage_main
+
+if TYPE_CHECKING:
+    from sfnetlab.models.backbones import ImageEncoder
+
+
+def build(spec: TrainedEmbeddingSpec | FrozenEmbeddingSpec, task: Task) -> Metrics:
+    from sfnetlab.models.sfnet import load_network
+    from sfnetlab.training.network import embed_batches
+
+    survey = read_survey(task.inputs["survey"])
+    write_rows(task.work, survey.catalog)
+    match spec:
+        case TrainedEmbeddingSpec():
+            network = load_network(task.inputs["network"]).to(task.device)
+            batches = embed_batches(network.features, survey.images, device=task.device)
+            if network.k is not None:
+                features = sparse.vstack([sparse.csr_array(batch) for batch in batches], format="csr")
+                write_csr_features(task.work, features)
+                return {"n_features": features.shape[1], "l0": features.nnz / features.shape[0]}
+            n_features = network.n_features
+        case FrozenEmbeddingSpec():
+            encoder = _frozen_encoder(spec, survey).to(task.device).eval()
+            batches = embed_batches(encoder, survey.images, device=task.device)
+            n_features = encoder.n_features
+    out = create_array(task.work / "features.npy", (len(survey.images), n_features), "float32")
+    start = 0
+    for batch in batches:
+        out[start : start + len(batch)] = batch
+        start += len(batch)
+    out.flush()
+    return {"n_features": n_features}
+
+
+def _frozen_encoder(spec: FrozenEmbeddingSpec, survey: SurveyTable) -> "ImageEncoder":
+    from sfnetlab.models.backbones import ImageEncoder, make_backbone, normalisation
+    from sfnetlab.surveys.images import channel_statistics
+
+    backbone = make_backbone(spec.backbone, spec.weights.path or spec.weights.source, spec.seed)
+    if spec.weights.source == "random":
+        # Untrained weights have no input convention of their own: they get the survey's.
+        train = np.flatnonzero(survey.catalog["split"] == "train")
+        mean, std = (values.tolist() for values in channel_statistics(survey.images, train))
+    else:
+        mean, std = normalisation(spec.backbone)
+    return ImageEncoder(backbone, mean, std, spec.image_size)
+
+
+main = partial(stage_main, "embed-images")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

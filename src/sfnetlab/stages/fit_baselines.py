@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import FORMAT, Metrics, read_features, read_survey, write_features
+from sfnetlab.artifacts import FORMAT, Metrics, read_features, read_survey, write_dense_features, write_rows
 from sfnetlab.errors import DataError
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.plan import BaselineSpec
@@ -23,11 +23,13 @@ def build(spec: BaselineSpec, task: Task) -> Metrics:
             catalog = read_survey(task.inputs["survey"]).catalog
             features = photometry_features(catalog, spec.baseline)
             (task.work / "model.json").write_text(json.dumps({"format": FORMAT, "columns": list(features.columns)}))
-            write_features(task.work, catalog, features.to_numpy(dtype=np.float32))
+            write_rows(task.work, catalog)
+            write_dense_features(task.work, features.to_numpy())
             return {"n_features": features.shape[1]}
         case Mean():
             catalog = read_survey(task.inputs["survey"]).catalog
-            write_features(task.work, catalog, np.empty((len(catalog), 0), dtype=np.float32))
+            write_rows(task.work, catalog)
+            write_dense_features(task.work, np.empty((len(catalog), 0)))
             return {"n_features": 0}
 
 
@@ -45,7 +47,8 @@ def _pca(settings: PCA, task: Task) -> Metrics:
         )
     pca = decomposition.PCA(settings.n_components, svd_solver="full").fit(train.astype(np.float64))
     scores = pca.transform(embedding)
-    write_features(task.work, rows, scores)
+    write_rows(task.work, rows)
+    write_dense_features(task.work, scores)
     model = {
         "components": pca.components_,
         "mean": pca.mean_,

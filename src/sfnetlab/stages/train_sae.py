@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from sfnetlab.artifacts import CHECKPOINT, Metrics, read_features, write_features
+from sfnetlab.artifacts import CHECKPOINT, Metrics, read_features, write_csr_features, write_rows
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.metrics.sparsity import activation_frequency, dead_fraction, l0
 from sfnetlab.plan import SAESpec
@@ -29,7 +29,8 @@ def build(spec: SAESpec, task: Task) -> Metrics:
     )
     save_sae(task.work, sae)
     codes = sae.encode_csr(embedding)
-    write_features(task.work, rows, codes)
+    write_rows(task.work, rows)
+    write_csr_features(task.work, codes)
 
     table = []
     for part in ("train", "valid", "test"):

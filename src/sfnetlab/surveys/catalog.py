@@ -6,6 +6,7 @@ Every table that comes out has `id_str`, text, as its first column. Images belon
 import difflib
 import hashlib
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
@@ -45,9 +46,10 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
     try:
         match path.suffix.lower():
             case ".csv":
-                catalog = pd.read_csv(path, dtype={id_column: str}, low_memory=False)
+                catalog = _read_csv(path, id_column)
             case ".parquet":
-                catalog = pd.read_parquet(path)
+                stored = pd.read_parquet(path)
+                catalog = stored.reset_index(drop=all(name is None for name in stored.index.names))
             case ".fits":
                 catalog = _read_fits_table(path)
             case other:
@@ -56,10 +58,6 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
         raise DataError(
             f"{path}: cannot be read as {path.suffix.lower()}, damaged or not such a file: {error}"
         ) from error
-    if any(name is not None for name in catalog.index.names):
-        catalog = catalog.reset_index()
-    elif not isinstance(catalog.index, pd.RangeIndex):
-        raise DataError(f"{path}: rows hold more fields than the header names; give every column a name")
     if len(catalog) == 0:
         raise DataError(f"{path}: the catalogue has no rows")
     if id_column not in catalog.columns:
@@ -274,6 +272,15 @@ def _random_split(n: int, split: RandomSplit) -> NDArray[np.str_]:
     parts[order[:n_test]] = "test"
     parts[order[n_test : n_test + int(valid * n)]] = "valid"
     return parts
+
+
+def _read_csv(path: Path, id_column: str) -> pd.DataFrame:
+    # Given rows longer than the header, pandas would take the first fields for an index and shift all columns.
+    with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+        try:
+            return pd.read_csv(path, dtype={id_column: str}, index_col=False, low_memory=False)
+        except pd.errors.ParserWarning as warning:
+            raise ValueError("rows hold more fields than the header names") from warning
 
 
 def _read_fits_table(path: Path) -> pd.DataFrame:

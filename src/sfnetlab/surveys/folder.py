@@ -80,6 +80,11 @@ def build_folder_survey(
     return kept, bad
 
 
+def image_path(survey: FolderSurvey, id_str: str) -> Path:
+    """Where the cutout of a galaxy lies; the id must have passed `check_ids`."""
+    return survey.images / f"{id_str}{survey.extension}"
+
+
 def fingerprint(survey: FolderSurvey) -> dict[str, str]:
     """What identifies the input: sha256 of the catalogue, and of name, size and mtime of every file with the extension.
 
@@ -115,7 +120,7 @@ def _read_chunks(
 
 def _read_cutout(survey: FolderSurvey, id_str: str) -> NDArray[np.uint8] | str:
     """The square cutout, or the reason why there is none."""
-    path = survey.images / f"{id_str}{survey.extension}"
+    path = image_path(survey, id_str)
     try:
         image = read_image(path, fits_stretch=survey.fits_stretch, fits_q=survey.fits_q)
         cutout = fit_to_size(image, survey.resize, survey.crop)

@@ -170,4 +170,5 @@ def _lupton_rgb(planes: NDArray[np.float64], stretch: float, q: float) -> NDArra
     from astropy.visualization import make_lupton_rgb
 
     red, green, blue = planes[::-1] if len(planes) == 3 else np.repeat(planes, 3, axis=0)
-    return make_lupton_rgb(red, green, blue, minimum=0, stretch=stretch, Q=q)
+    with np.errstate(invalid="ignore"):  # astropy divides by the intensity before it replaces empty pixels by black
+        return make_lupton_rgb(red, green, blue, minimum=0, stretch=stretch, Q=q)

@@ -29,10 +29,13 @@ HIDDEN_SCATTER_DEX = 0.06
 """Scatter of `oh_p50` that nothing else in the catalogue or the image depends on: no model can beat it."""
 
 N_DRAWS = 96
-Z_MIN, Z_MAX, R_LIMIT = 0.02, 0.12, 17.77
-KEPT_RETIRED = 0.2
+Z_MIN, Z_MAX, R_BRIGHT, R_FAINT = 0.02, 0.1, 14.0, 17.77
+KEPT_RETIRED = 0.55
+"""Share of the retired galaxies that stay in a sample which wants emission lines."""
+LEVELLING = 0.65
+"""Power of the survey volume by which masses are weighted; 1 is a flux-limited sample, in which dwarfs are rare."""
 PAIR_SHARE = 0.06
-BULGE_SERSIC_N = {True: 4.0, False: 2.0}
+ELLIPTICAL_SERSIC_N, BULGE_SERSIC_N = 4.0, 2.0
 FIBRE_RADIUS_ARCSEC = 1.5
 CARDELLI_K = np.array([2.52, 2.53, 3.47, 3.61])
 """A(line) / E(B-V) of `LINES` (Cardelli, Clayton & Mathis 1989, R_V = 3.1)."""
@@ -74,7 +77,7 @@ def make_population(n_galaxies: int, seed: int, field_arcsec: float) -> pd.DataF
 
     References
     ----------
-    Masses: Baldry et al. 2012 (double Schechter), weighted by the volume in which r < 17.77 (Strauss et al. 2002).
+    Masses: Baldry et al. 2012 (double Schechter), in the volume in which r < 17.77 (Strauss et al. 2002).
     Star formation: Renzini & Peng 2015. Metallicity: Tremonti et al. 2004, falling with excess star formation as in
     Mannucci et al. 2010. Sizes: Shen et al. 2003. Mass-to-light: Bell et al. 2003. Lines: see `_line_ratios`,
     `_line_fluxes`.
@@ -108,7 +111,7 @@ def _physics(draws: _Draws) -> dict[str, Array]:
     excess = np.where(quiescent, -1.6 + draws.normal(0.35), draws.normal(0.3))
     log_sfr = 0.76 * log_mass - 7.64 + excess
     relation = tremonti_2004(np.clip(log_mass, 8.5, 11.2))
-    visible = relation - 0.13 * np.clip(excess, -0.9, 0.9) + draws.normal(0.085)
+    visible = relation - 0.16 * np.clip(excess, -0.9, 0.9) + draws.normal(0.095)
     hidden = draws.normal(HIDDEN_SCATTER_DEX)
     return {
         "_log_mass": log_mass,
@@ -124,16 +127,13 @@ def _physics(draws: _Draws) -> dict[str, Array]:
 
 
 def _log_masses(uniform: Array) -> Array:
-    """Inverse cumulative of the mass function times the volume in which such a galaxy is brighter than the limit.
-
-    Most retired galaxies are left out, for the SDSS query asks for four emission lines.
-    """
+    """Inverse cumulative of the mass function, weighted by the volume in which such a galaxy enters the survey."""
     grid = np.linspace(8.6, 11.6, 400)
     x = 10 ** (grid - 10.66)
     function = np.exp(-x) * (3.96 * x ** (-0.35 + 1) + 0.79 * x ** (-1.47 + 1))
-    volume = _volume(_furthest(_absolute_r(grid, 0.25 + 0.12 * (grid - 8.5)))) - _volume(Z_MIN)
+    volume = _volume(_redshift_at(_absolute_r(grid, 0.25 + 0.12 * (grid - 8.5)), R_FAINT)) - _volume(Z_MIN)
     with_lines = 1 - _retired(grid) + KEPT_RETIRED * _retired(grid)
-    cumulative = np.cumsum(function * np.maximum(volume, 0) * with_lines)
+    cumulative = np.cumsum(function * np.maximum(volume, 0) ** LEVELLING * with_lines)
     return np.interp(uniform, cumulative / cumulative[-1], grid)
 
 
@@ -161,10 +161,10 @@ def _volume(z: ArrayLike) -> Array:
     return (_luminosity_distance_mpc(z) / (1 + np.asarray(z))) ** 3
 
 
-def _furthest(absolute_r: Array) -> Array:
-    """Redshift at which a galaxy has the survey's limiting magnitude, with a k-correction of z mag."""
+def _redshift_at(absolute_r: Array, r_mag: float) -> Array:
+    """Redshift, within the survey's, at which a galaxy has this magnitude, with a k-correction of z mag."""
     modulus = 5 * np.log10(_luminosity_distance_mpc(_REDSHIFTS) * 1e5) + _REDSHIFTS
-    return np.clip(np.interp(R_LIMIT - absolute_r, modulus, _REDSHIFTS), Z_MIN, Z_MAX)
+    return np.clip(np.interp(r_mag - absolute_r, modulus, _REDSHIFTS), Z_MIN, Z_MAX)
 
 
 def _morphology(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
@@ -190,26 +190,26 @@ def _morphology(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
 
     late = 0.1 * 10 ** (0.14 * log_mass) * (1 + 10 ** (log_mass - np.log10(3.98e10))) ** (0.39 - 0.14)
     early = 2.88e-6 * 10 ** (0.56 * log_mass)
-    radius_kpc = np.where(elliptical, early, 1.25 * late) * 10 ** (-0.03 * t + draws.normal(0.12))
+    radius_kpc = 1.6 * np.where(elliptical, early, late) * 10 ** (-0.03 * t + draws.normal(0.12))
 
     armed = (kind == SPIRAL) & draws.share(np.where(quiescent, 0.3, 0.85)) & (axis_ratio > 0.25)
     n_arms = np.select([draws.share(0.68), draws.share(0.6)], [2, 3], 4) * armed
     arm_strength = np.clip(0.6 + 0.12 * t - 0.25 * quiescent + draws.normal(0.14), 0.15, 1.0) * armed
-    pitch = np.clip(21 - 4.0 * t + draws.normal(3.5), 7, 40)
+    pitch = np.clip(21 - 4.0 * t + draws.normal(3.5), 7, 40) * armed
     bar = np.where(disc & ~irregular & draws.share(0.3), draws.uniform(0.08, 0.22), 0.0)
     clump_strength = np.exp(-2.7 - 0.55 * t + 0.3 * np.clip(excess, -1, 1) + draws.normal(0.35) + 0.5 * irregular)
-    clump_strength = np.where(disc & ~quiescent, np.clip(clump_strength, 0, 0.5), 0.0)
+    clump_strength = np.where(disc & ~quiescent, np.minimum(clump_strength, 0.4), 0.0)
     n_clumps = np.where(clump_strength > 0, np.floor(6 + 60 * clump_strength * draws.uniform(0.6, 1.4)), 0)
     disturbance = np.select([merger, irregular], [draws.uniform(0.5, 1.0), draws.uniform(0.2, 0.9)], 0.0)
     disturbance = np.where(kind == SPIRAL, np.clip(draws.normal(0.12), 0, 0.4), disturbance)
-    active = draws.share(0.02 + 0.42 * expit((log_mass - 10.5) / 0.25) * np.where(quiescent, 1.2, 0.8))
+    active = draws.share(0.02 + 0.5 * expit((log_mass - 10.4) / 0.25) * np.where(quiescent, 1.2, 0.8))
     agn_mix = np.where(active, draws.uniform(0.05, 0.9), 0.0)
     return {
         "_radius_kpc": radius_kpc,
         "_agn_mix": agn_mix,
         "factor_type": kind.astype(float),
         "factor_bulge_to_total": bulge_to_total,
-        "factor_bulge_sersic_n": np.where(elliptical, BULGE_SERSIC_N[True], BULGE_SERSIC_N[False]),
+        "factor_bulge_sersic_n": np.where(elliptical, ELLIPTICAL_SERSIC_N, BULGE_SERSIC_N),
         "factor_bulge_gr": bulge_gr,
         "factor_disc_gr": np.where(elliptical, bulge_gr, disc_gr),
         "factor_axis_ratio": axis_ratio,
@@ -228,19 +228,17 @@ def _morphology(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
 
 def _observation(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
     """Distance, apparent size and brightness, seeing and sky."""
-    gr = (
-        g["factor_bulge_to_total"] * g["factor_bulge_gr"] + (1 - g["factor_bulge_to_total"]) * g["factor_disc_gr"]
-    )
+    gr = g["factor_bulge_to_total"] * g["factor_bulge_gr"] + (1 - g["factor_bulge_to_total"]) * g["factor_disc_gr"]
     absolute_r = _absolute_r(g["_log_mass"], gr) + draws.normal(0.12)
-    nearest, furthest = _volume(Z_MIN), _volume(_furthest(absolute_r))
+    nearest, furthest = (_volume(_redshift_at(absolute_r, limit)) for limit in (R_BRIGHT, R_FAINT))
     volume = nearest + (furthest - nearest) * draws.uniform()
     grid_volume = _volume(_REDSHIFTS)
     z = np.interp(volume, grid_volume, _REDSHIFTS)
     distance = _luminosity_distance_mpc(z)
-    # A dwarf that the limit allows nowhere beyond Z_MIN stands at Z_MIN, as bright as the limit.
-    r_mag = np.minimum(absolute_r + 5 * np.log10(distance * 1e5) + z, R_LIMIT - 0.01)
+    # A dwarf too faint even at Z_MIN stands there, as bright as the limit.
+    r_mag = np.clip(absolute_r + 5 * np.log10(distance * 1e5) + z, R_BRIGHT, R_FAINT - 0.01)
     arcsec_per_kpc = 206.265 * (1 + z) ** 2 / distance
-    radius = np.clip(g["_radius_kpc"] * arcsec_per_kpc, 0.6, 12)
+    radius = np.clip(g["_radius_kpc"] * arcsec_per_kpc, 0.8, 14)
     elliptical = g["factor_type"] == ELLIPTICAL
     bulge_radius = np.where(elliptical, radius, radius * np.exp(-1.3 + draws.normal(0.2)))
     return {
@@ -321,7 +319,7 @@ def _photometry(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
     within = _light_within(g, radius)
     r50, r90 = (np.array([np.interp(share, row, radius) for row in within]) for share in (0.5, 0.9))
     return measured | {
-        "petroMag_r": np.minimum(mag_r + 0.03 + draws.normal(0.03), R_LIMIT),
+        "petroMag_r": np.minimum(mag_r + 0.03 + draws.normal(0.03), R_FAINT),
         "petroR50_r": r50 * np.exp(draws.normal(0.04)),
         # The Petrosian aperture misses faint outskirts: even de Vaucouleurs profiles measure R90 / R50 < 3.5.
         "petroR90_r": np.minimum(0.92 * r90, 3.4 * r50) * np.exp(draws.normal(0.07)),
@@ -339,7 +337,7 @@ def _light_within(g: dict[str, Array], radius: Array) -> Array:
     within = np.zeros((psf.size, radius.size))
     profiles = [
         (np.where(g["factor_bulge_sersic_n"] == n, bulge_to_total, 0), g["factor_bulge_radius_arcsec"], n)
-        for n in BULGE_SERSIC_N.values()
+        for n in (ELLIPTICAL_SERSIC_N, BULGE_SERSIC_N)
     ]
     profiles.append((1 - bulge_to_total, g["factor_effective_radius_arcsec"], 1.0))
     for share, half_light, sersic_n in profiles:

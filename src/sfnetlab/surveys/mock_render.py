@@ -73,10 +73,10 @@ PSF_WING_SHARE, PSF_WING_SCALE = 0.12, 2.4
 ARM_CONCENTRATION = 2.5
 ARM_GR_OFFSET, CLUMP_GR, AGN_GR, TAIL_GR_OFFSET = -0.20, -0.02, 0.25, -0.08
 
-RGB_WEIGHTS = np.array([0.80, 1.0, 1.36], dtype=np.float32)  # of i, r, g: the proportions of the SDSS SkyServer
-RGB_SOFTENING_NMGY, RGB_WHITE_NMGY, RGB_SKY_LEVEL = 1.3, 5.0, 0.010
+RGB_WEIGHTS = np.array([0.84, 1.0, 1.30], dtype=np.float32)  # of i, r, g: the proportions of the SDSS SkyServer
+RGB_SOFTENING_NMGY, RGB_WHITE_NMGY, RGB_SKY_LEVEL = 0.5, 3.2, 0.010
 
-IN_PROCESS_LIMIT = 200
+IN_PROCESS_LIMIT = 400
 BLOCK = 64
 
 
@@ -115,7 +115,7 @@ def render_images(
     start, stop : int
         Rows to render; all by default.
     n_workers : int, optional
-        Processes; the cores of this process by default. Fewer than 200 galaxies are rendered in this one.
+        Processes; the cores of this process by default. Fewer than 400 galaxies are rendered in this one.
 
     Raises
     ------
@@ -282,7 +282,9 @@ def _observe(image: Image, factors: Factors, frame: _Frame) -> Image:
     """Bands of nanomaggies a camera pixel, (b, n, n), through the PSF onto the cutout, (b, image_size, image_size)."""
     sigma = factors["factor_psf_fwhm_arcsec"] / 2.3548
     core = _apply(_gaussian_operator(sigma, frame), image)
-    return (1 - PSF_WING_SHARE) * core + PSF_WING_SHARE * _apply(_gaussian_operator(PSF_WING_SCALE * sigma, frame), image)
+    return (1 - PSF_WING_SHARE) * core + PSF_WING_SHARE * _apply(
+        _gaussian_operator(PSF_WING_SCALE * sigma, frame), image
+    )
 
 
 def _gaussian_operator(sigma: float, frame: _Frame) -> csr_array:
@@ -350,10 +352,10 @@ def _disc_components(
     disturbance = factors["factor_disturbance"]
     if disturbance > 0:
         disc *= 1 + disturbance * np.tanh(0.7 * radius) * np.cos(angle - lopsided_angle)
-    winding = np.log(radius) / math.tan(math.radians(factors["factor_pitch_angle_deg"]))
     n_arms = factors["factor_n_arms"]
     arms = None
     if n_arms > 0:
+        winding = np.log(radius) / math.tan(math.radians(factors["factor_pitch_angle_deg"]))
         ragged = 0.5 * np.sin(2 * angle + 1.7 * radius + wobble)
         crest = np.cos(n_arms * (angle - winding) + phase + ragged)
         arms = disc * np.exp(ARM_CONCENTRATION * (crest - 1)) / i0e(ARM_CONCENTRATION)
@@ -368,7 +370,7 @@ def _disc_components(
     if factors["factor_n_clumps"] > 0:
         yield "clumps", _clumps(factors, fluxes["clumps"], frame, handedness, phase, rng)
     if factors["factor_type"] == MERGER:
-        tail = np.exp(-radius / 2.2 + 1.5 * (np.cos(angle - winding / 6 + lopsided_angle) - 1) / 0.5)
+        tail = np.exp(-radius / 2.2 + 3.0 * (np.cos(angle - 0.5 * np.log(radius) + lopsided_angle) - 1))
         tail *= np.where(radius > 1, 1 - np.exp(-(((radius - 1) / 0.8) ** 2)), 0)
         flux = 0.22 * disturbance * fluxes["disc"] * _colour(TAIL_GR_OFFSET).astype(np.float32)
         yield "tail", _painted(tail * (1 / max(float(tail.sum()), 1e-6)), flux)
@@ -478,7 +480,9 @@ def _blob(
     )
     north, east = frame.north[rows] - np.float32(centre[0]), frame.east[:, columns] - np.float32(centre[1])
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-    image[rows, columns] = _sersic(north * cos + east * sin, east * cos - north * sin, radius_arcsec, axis_ratio, sersic_n)
+    image[rows, columns] = _sersic(
+        north * cos + east * sin, east * cos - north * sin, radius_arcsec, axis_ratio, sersic_n
+    )
     return image
 
 
@@ -486,7 +490,7 @@ def _field(frame: _Frame, rng: np.random.Generator) -> Image:
     """Unrelated stars and faint galaxies: numbers for a high-latitude SDSS field, uniform over the frame."""
     half = float(frame.centres[-1])
     area_arcmin2 = (2 * half / 60) ** 2
-    n_stars, n_galaxies = rng.poisson(2.0 * area_arcmin2), rng.poisson(9.0 * area_arcmin2)
+    n_stars, n_galaxies = rng.poisson(2.0 * area_arcmin2), rng.poisson(6.0 * area_arcmin2)
     # Counts rise with magnitude m as 10^(0.2 m) for stars and 10^(0.4 m) for galaxies.
     star_mags = 21.5 + np.log10(rng.uniform(10 ** (0.2 * -6.5), 1, size=n_stars)) / 0.2
     galaxy_mags = 21.8 + np.log10(rng.uniform(10 ** (0.4 * -4.3), 1, size=n_galaxies)) / 0.4

@@ -1,0 +1,123 @@
+"""A training run's state in one safetensors file: tensors as such, everything around them as JSON in its header.
+
+What is read equals what was written: types, memory layout, integer keys and tuples of optimiser states included.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sfnetlab.errors import ArtifactError
+
+FORMAT = "1"
+
+
+def write_checkpoint(path: Path, state: Any) -> None:
+    """Replace the checkpoint at `path` at once: whatever kills the process, the old or the new one is there, whole.
+
+    Parameters
+    ----------
+    state
+        Dicts (string or integer keys), lists and tuples, nested, of tensors, strings, numbers, booleans and None.
+
+    Raises
+    ------
+    TypeError
+        If it holds anything else.
+    """
+    tensors: dict[str, Tensor] = {}
+    structure = json.dumps(_pack(state, tensors))
+    metadata = {"format": FORMAT, "structure": structure, "crc32": str(_checksum(structure, tensors))}
+    partial = path.with_name(f".{path.name}.tmp")
+    save_file(tensors, partial, metadata)
+    _fsync(partial)
+    partial.replace(path)
+    _fsync(path.parent)
+
+
+def read_checkpoint(path: Path) -> Any:
+    """The state that `write_checkpoint` wrote, on the CPU.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing or damaged, or of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path}: not a readable checkpoint ({error}); remove it to train from the start") from None
+    if metadata.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{path}: expected a checkpoint of format {FORMAT}, found {metadata.get('format')!r}; "
+            f"remove it to train from the start"
+        )
+    structure = metadata.get("structure", "")
+    if metadata.get("crc32") != str(_checksum(structure, tensors)):
+        raise ArtifactError(f"{path}: the checkpoint is damaged (wrong checksum); remove it to train from the start")
+    return _unpack(json.loads(structure), tensors)
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """JSON data in which every container and tensor is an object with one tagged entry; move tensors to `tensors`."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        return {"channels_last" if _is_channels_last(value) else "tensor": name}
+    if isinstance(value, Mapping):
+        wrong = [key for key in value if type(key) not in (str, int)]
+        if wrong:
+            raise TypeError(f"keys of a checkpoint are strings or integers, got {wrong[0]!r}")
+        return {"dict": [[key, _pack(item, tensors)] for key, item in value.items()]}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [_pack(item, tensors) for item in value]}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"a checkpoint holds tensors and plain values, got {type(value).__name__}")
+
+
+def _unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(packed, dict):
+        return packed
+    ((tag, content),) = packed.items()
+    match tag:
+        case "tensor":
+            return tensors[content]
+        case "channels_last":
+            return tensors[content].to(memory_format=torch.channels_last)
+        case "dict":
+            return {key: _unpack(item, tensors) for key, item in content}
+        case _:
+            return {"list": list, "tuple": tuple}[tag](_unpack(item, tensors) for item in content)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    # Optimisers keep their moments in the layout of the weights, and another layout could round differently.
+    return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def _checksum(structure: str, tensors: Mapping[str, Tensor]) -> int:
+    checksum = zlib.crc32(structure.encode())
+    for name, tensor in sorted(tensors.items()):
+        checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
+        if tensor.numel():
+            checksum = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, checksum)
+    return checksum
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,206 @@
+"""The one training loop: batches, checkpoints, resuming, the guard against non-finite numbers, progress.
+
+What is learnt, and how a step goes, is the learner's (network.py, sae.py).
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from sfnetlab.errors import ArtifactError, TrainingError
+from sfnetlab.training.checkpoint import read_checkpoint, write_checkpoint
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_INTERVAL_S = 10.0
+_STEPS_BETWEEN_CHECKS = 10
+_ORDER, AUGMENTATION, START, RESAMPLING = range(4)
+"""What random numbers are for: the first part of a generator's key."""
+
+Record = dict[str, Any]
+Report = Callable[[Sequence[Record]], None]
+
+
+def generator(seed: int, *key: int) -> np.random.Generator:
+    """Random numbers that depend on the seed and on what they are for, not on what was drawn before."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+class Learner(Protocol):
+    """Something that learns from batches of rows. Its randomness is a function of its seed and the step alone."""
+
+    def step(self, rows: NDArray[np.intp], step: int) -> Tensor:
+        """Learn from a batch; returns sums over it, (n_sums,), which are not finite if the step went wrong."""
+        ...
+
+    def record(self, sums: NDArray[np.float64], step: int) -> Record:
+        """The history's entry for an epoch, from its sums and the number of steps done."""
+        ...
+
+    def state(self) -> Record:
+        """What a checkpoint must hold, see `write_checkpoint`."""
+        ...
+
+    def restore(self, state: Record) -> None:
+        """Go back to a state."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How a learner goes through its rows.
+
+    In each epoch the rows are permuted by a function of (seed, epoch) and dealt into ceil(n_rows / batch_size)
+    batches whose sizes differ by at most one: none is ragged, each row is seen once. `smallest_batch` = 2 is for batch
+    normalisation, which a batch of one row breaks; fewer, larger batches are dealt where that is needed.
+    """
+
+    n_rows: int
+    batch_size: int
+    epochs: int
+    seed: int
+    checkpoint: Path
+    settings: Record
+    """What the checkpoint of another run would differ in."""
+    label: str
+    unit: str
+    """What a row is, for the rate in the history: "image" gives `images_per_s`."""
+    smallest_batch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.n_rows < self.smallest_batch:
+            raise ValueError(f"{self.label}: needs at least {self.smallest_batch} training rows, got {self.n_rows}")
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return min(math.ceil(self.n_rows / self.batch_size), self.n_rows // self.smallest_batch)
+
+    @property
+    def n_steps(self) -> int:
+        return self.epochs * self.batches_per_epoch
+
+    def batches(self, epoch: int) -> list[NDArray[np.intp]]:
+        return np.array_split(generator(self.seed, _ORDER, epoch).permutation(self.n_rows), self.batches_per_epoch)
+
+
+@dataclass
+class _Run:
+    """Where a run is: everything of the loop that a checkpoint holds."""
+
+    step: int = 0
+    sums: list[float] = field(default_factory=list)
+    training_s: float = 0.0
+    history: list[Record] = field(default_factory=list)
+
+
+def train(learner: Learner, course: Course, report: Report) -> list[Record]:
+    """Take a learner through its course, from the checkpoint if there is one; returns the history, a record an epoch.
+
+    A checkpoint is written every 10 s, between two steps, and at the end. On the CPU a run that was killed and
+    goes on from it ends bit for bit where an uninterrupted one does. `report` gets the history after every epoch.
+
+    Raises
+    ------
+    TrainingError
+        If a loss or a weight is not finite; the checkpoint is then the last good one.
+    ArtifactError
+        If the checkpoint is damaged or belongs to another run.
+    """
+    run = _Run()
+    if course.checkpoint.exists():
+        run = _resume(learner, course)
+        log.info("%s: goes on at step %d of %d", course.label, run.step, course.n_steps)
+        report(run.history)
+    saved_at = time.monotonic()
+    pending: list[Tensor] = []  # sums that are still on the device: reading each at once would make the device wait
+    hidden = None if log.isEnabledFor(logging.INFO) else True
+    with tqdm(total=course.n_steps, initial=run.step, desc=course.label, disable=hidden) as bar:
+        for rows in _remaining(course, run.step):
+            started = time.perf_counter()
+            pending.append(learner.step(rows, run.step))
+            run.step += 1
+            ends_epoch = run.step % course.batches_per_epoch == 0
+            is_due = run.step == course.n_steps or time.monotonic() - saved_at > CHECKPOINT_INTERVAL_S
+            if ends_epoch or is_due or len(pending) == _STEPS_BETWEEN_CHECKS:
+                _collect(run, pending, course)
+            run.training_s += time.perf_counter() - started
+            if ends_epoch:
+                _end_epoch(run, learner, course, bar)
+            if is_due:
+                _save(run, learner, course)
+                saved_at = time.monotonic()
+            if ends_epoch:
+                report(run.history)
+            bar.update()
+    return run.history
+
+
+def _remaining(course: Course, step: int) -> Iterator[NDArray[np.intp]]:
+    first_epoch, n_done = divmod(step, course.batches_per_epoch)
+    for epoch in range(first_epoch, course.epochs):
+        yield from course.batches(epoch)[n_done if epoch == first_epoch else 0 :]
+
+
+def _collect(run: _Run, pending: list[Tensor], course: Course) -> None:
+    values = torch.stack(pending).cpu().double()
+    first = run.step - len(pending)
+    pending.clear()
+    for offset, sums in enumerate(values.tolist()):
+        if not all(map(math.isfinite, sums)):
+            raise _diverged(course, f"the loss of step {first + offset} of {course.n_steps} is not finite")
+        run.sums = [a + b for a, b in zip(run.sums or [0.0] * len(sums), sums, strict=True)]
+
+
+def _end_epoch(run: _Run, learner: Learner, course: Course, bar: "tqdm[Any]") -> None:
+    epoch = run.step // course.batches_per_epoch
+    record = {"epoch": epoch, "step": run.step} | learner.record(np.array(run.sums), run.step)
+    record |= {f"{course.unit}s_per_s": course.n_rows / run.training_s, "seconds": run.training_s}
+    run.history.append(record)
+    run.sums.clear()
+    run.training_s = 0.0
+    numbers = {name: f"{value:.4g}" for name, value in record.items() if isinstance(value, float)}
+    bar.set_postfix(numbers)
+    if bar.disable:
+        log.info("%s: epoch %d/%d %s", course.label, epoch, course.epochs, " ".join(map("=".join, numbers.items())))
+
+
+def _save(run: _Run, learner: Learner, course: Course) -> None:
+    state = learner.state()
+    if not _is_finite(state):
+        raise _diverged(course, f"the weights after step {run.step - 1} of {course.n_steps} are not finite")
+    write_checkpoint(course.checkpoint, {"settings": course.settings, "run": vars(run), "learner": state})
+
+
+def _resume(learner: Learner, course: Course) -> _Run:
+    saved = read_checkpoint(course.checkpoint)
+    if saved["settings"] != course.settings:
+        changed = sorted(key for key in course.settings if saved["settings"].get(key) != course.settings[key])
+        raise ArtifactError(
+            f"{course.checkpoint}: belongs to a run with other settings ({', '.join(changed)}); "
+            f"remove it to train from the start"
+        )
+    learner.restore(saved["learner"])
+    return _Run(**saved["run"])
+
+
+def _is_finite(state: Any) -> bool:
+    if isinstance(state, Tensor):
+        return not state.is_floating_point() or bool(state.isfinite().all())
+    if isinstance(state, dict):
+        return all(_is_finite(value) for value in state.values())
+    return all(_is_finite(value) for value in state) if isinstance(state, (list, tuple)) else True
+
+
+def _diverged(course: Course, what: str) -> TrainingError:
+    kept = f"the last good checkpoint is {course.checkpoint}" if course.checkpoint.exists() else "no checkpoint yet"
+    return TrainingError(f"{course.label}: {what} ({kept}); lower the learning rate")

@@ -1,0 +1,228 @@
+"""Folder survey: every galaxy has its own cutout, or is an error, or is left out on record."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.io import fits
+from PIL import Image
+
+from sfnetlab.errors import DataError
+from sfnetlab.schema import FolderSurvey
+from sfnetlab.surveys import folder
+from sfnetlab.surveys.catalog import read_catalog
+from sfnetlab.surveys.folder import build_folder_survey, fingerprint
+from sfnetlab.surveys.images import read_image
+
+SDSS = Path(__file__).resolve().parents[2] / "../shared/data/sdss_metallicity"
+
+
+def pixels_of(i: int, side: int = 20) -> np.ndarray:
+    return np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def make_survey(tmp_path: Path, n: int = 12, **settings: Any) -> tuple[FolderSurvey, pd.DataFrame]:
+    """PNG cutouts g0, g1, ... beside a catalogue that lists them in another order."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(n):
+        Image.fromarray(pixels_of(i)).save(images / f"g{i}.png")
+    order = np.random.default_rng(0).permutation(n)
+    catalog = pd.DataFrame({"id_str": [f"g{i}" for i in order], "number": order})
+    catalog.to_csv(tmp_path / "galaxies.csv", index=False)
+    survey = FolderSurvey(catalog=tmp_path / "galaxies.csv", images=images, extension=".png", **settings)
+    return survey, catalog
+
+
+def damage(survey: FolderSurvey) -> dict[str, str]:
+    """Spoil five cutouts; returns what each reason must say."""
+    (survey.images / "g1.png").unlink()
+    whole = (survey.images / "g2.png").read_bytes()
+    (survey.images / "g2.png").write_bytes(whole[: len(whole) // 2])
+    (survey.images / "g3.png").write_bytes(b"")
+    (survey.images / "g4.png").write_bytes(b"<html>404</html>")
+    Image.fromarray(pixels_of(5, side=31)).save(survey.images / "g5.png")
+    Image.fromarray(pixels_of(6)[:18]).save(survey.images / "g6.png")
+    return {
+        "g1": "missing",
+        "g2": "cannot be decoded",
+        "g3": "0 bytes",
+        "g4": "b'<html>404</h",
+        "g5": "expected 20×20 pixels, found 31×31",
+        "g6": "20×18 pixels: not square",
+    }
+
+
+def assert_images_match(path: Path, kept: pd.DataFrame) -> None:
+    images = np.load(path, mmap_mode="r")
+    assert images.shape == (len(kept), 20, 20, 3)
+    assert images.dtype == np.uint8
+    for image, number in zip(images, kept["number"], strict=True):
+        np.testing.assert_array_equal(image, pixels_of(number))
+
+
+@pytest.mark.parametrize("n_workers", [1, 4])
+@pytest.mark.parametrize("chunk", [1, 5, 256])
+def test_every_row_gets_its_own_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_workers: int, chunk: int
+) -> None:
+    monkeypatch.setattr(folder, "_CHUNK", chunk)
+    survey, catalog = make_survey(tmp_path)
+    kept, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy", n_workers)
+    pd.testing.assert_frame_equal(kept, catalog)
+    assert_images_match(tmp_path / "images.npy", kept)
+    assert bad.columns.tolist() == ["id_str", "reason"]
+    assert len(bad) == 0
+
+
+def test_drop_leaves_out_bad_images_on_record_and_shifts_nothing(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path, on_bad_image="drop")
+    expected = damage(survey)
+    kept, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert sorted(bad["id_str"]) == sorted(expected)
+    for id_str, reason in zip(bad["id_str"], bad["reason"], strict=True):
+        assert expected[id_str] in reason
+        assert str(survey.images) not in reason
+    assert kept["id_str"].tolist() == [id_str for id_str in catalog["id_str"] if id_str not in expected]
+    assert kept.index.tolist() == list(range(6))
+    assert_images_match(tmp_path / "images.npy", kept)
+    assert (tmp_path / "images.npy").stat().st_size == 128 + 6 * 20 * 20 * 3
+
+
+def test_error_lists_bad_images_at_once_and_says_how_to_drop_them(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path)
+    expected = damage(survey)
+    with pytest.raises(DataError, match=r"6 of 12 cutouts <id>\.png cannot be used") as caught:
+        build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    message = str(caught.value)
+    for id_str, reason in expected.items():
+        assert any(line.startswith(f"  {id_str}: ") and reason in line for line in message.splitlines())
+    assert 'survey.on_bad_image = "drop"' in message
+    assert not (tmp_path / "images.npy").exists()
+
+
+def test_a_long_list_of_bad_images_is_cut_short(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path, n=15)
+    for i in range(13):
+        (survey.images / f"g{i}.png").unlink()
+    with pytest.raises(DataError, match="and 3 more") as caught:
+        build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert str(caught.value).count(": missing") == 10
+
+
+@pytest.mark.parametrize("on_bad_image", ["error", "drop"])
+def test_no_usable_image_at_all_is_an_error_that_shows_what_is_there(tmp_path: Path, on_bad_image: Any) -> None:
+    survey, catalog = make_survey(tmp_path, on_bad_image=on_bad_image)
+    wrong = catalog.assign(id_str="x" + catalog["id_str"])
+    with pytest.raises(DataError, match=r"12 of 12 .*(\n.*)+the folder holds 12 entries, such as 'g0.png'") as caught:
+        build_folder_survey(survey, wrong, tmp_path / "images.npy")
+    assert "drop" not in str(caught.value)
+    assert not (tmp_path / "images.npy").exists()
+
+
+def test_the_commonest_side_is_expected_even_if_the_first_image_is_odd(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path, on_bad_image="drop")
+    first = catalog["id_str"].iloc[0]
+    Image.fromarray(pixels_of(0, side=31)).save(survey.images / f"{first}.png")
+    kept, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert bad["id_str"].tolist() == [first]
+    assert len(kept) == 11
+
+
+@pytest.mark.parametrize(
+    ("settings", "side"), [({"resize": 16}, 16), ({"crop": 18}, 18), ({"resize": 40, "crop": 32}, 32)]
+)
+def test_resize_and_crop_bring_mixed_sizes_to_one(tmp_path: Path, settings: dict[str, int], side: int) -> None:
+    survey, catalog = make_survey(tmp_path, **settings)
+    Image.fromarray(pixels_of(5, side=31)).save(survey.images / "g5.png")
+    kept, _ = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert np.load(tmp_path / "images.npy").shape == (len(catalog), side, side, 3) == (len(kept), side, side, 3)
+
+
+def test_an_image_smaller_than_the_crop_is_bad(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path, crop=20, on_bad_image="drop")
+    Image.fromarray(pixels_of(5, side=17)).save(survey.images / "g5.png")
+    _, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert bad["reason"].tolist() == ["17×17 pixels: smaller than crop = 20"]
+
+
+def test_fits_cutouts_with_nan_are_dropped_by_name(tmp_path: Path) -> None:
+    for i in range(3):
+        planes = np.full((3, 16, 16), 0.2, dtype=np.float32)
+        planes[:, i, i] = np.nan if i == 1 else 0.4
+        fits.PrimaryHDU(planes).writeto(tmp_path / f"g{i}.fits")
+    catalog = pd.DataFrame({"id_str": ["g0", "g1", "g2"]})
+    survey = FolderSurvey(catalog=tmp_path / "c.csv", images=tmp_path, extension=".fits", on_bad_image="drop")
+    kept, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert kept["id_str"].tolist() == ["g0", "g2"]
+    assert "3 of 768 pixels are not finite" in bad["reason"].iloc[0]
+
+
+def test_an_id_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path)
+    catalog.loc[0, "id_str"] = "../images/g0"
+    with pytest.raises(DataError, match="cannot be file names"):
+        build_folder_survey(survey, catalog, tmp_path / "images.npy")
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    survey = FolderSurvey(catalog=tmp_path / "c.csv", images=tmp_path / "none")
+    with pytest.raises(DataError, match="no such folder of images"):
+        build_folder_survey(survey, pd.DataFrame({"id_str": ["1"]}), tmp_path / "images.npy")
+    with pytest.raises(DataError, match="no such folder of images"):
+        fingerprint(survey)
+
+
+def test_the_fingerprint_is_repeatable_and_ignores_other_files(tmp_path: Path) -> None:
+    survey, _ = make_survey(tmp_path)
+    before = fingerprint(survey)
+    (survey.images / "notes.txt").write_text("x")
+    assert fingerprint(survey) == before
+
+
+@pytest.mark.parametrize("change", ["touch", "add", "remove", "rename", "catalogue"])
+def test_the_fingerprint_changes_with_the_input(tmp_path: Path, change: str) -> None:
+    survey, _ = make_survey(tmp_path)
+    before = fingerprint(survey)
+    cutout = survey.images / "g0.png"
+    match change:
+        case "touch":
+            os.utime(cutout, ns=(0, 1))
+        case "add":
+            (survey.images / "new.png").touch()
+        case "remove":
+            cutout.unlink()
+        case "rename":
+            cutout.rename(survey.images / "h0.png")
+        case "catalogue":
+            survey.catalog.write_text(survey.catalog.read_text() + "\n")
+    after = fingerprint(survey)
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed == {"catalog_sha256" if change == "catalogue" else "images_sha256"}
+
+
+def test_a_fingerprint_needs_the_catalogue_and_images(tmp_path: Path) -> None:
+    survey, _ = make_survey(tmp_path, n=1)
+    (survey.images / "g0.png").rename(survey.images / "g0.PNG")
+    with pytest.raises(DataError, match=r"no \.png files; the folder holds 1 entries, such as 'g0\.PNG'"):
+        fingerprint(survey)
+    (survey.images / "g0.PNG").rename(survey.images / "g0.png")
+    survey.catalog.unlink()
+    with pytest.raises(DataError, match="no readable catalogue file"):
+        fingerprint(survey)
+
+
+@pytest.mark.skipif(not SDSS.is_dir(), reason="the SDSS metallicity sample is not beside the checkout")
+def test_the_sdss_sample_becomes_a_survey(tmp_path: Path) -> None:
+    survey = FolderSurvey(catalog=SDSS / "galaxies.csv", images=SDSS / "images", id_column="objID")
+    catalog = read_catalog(survey.catalog, survey.id_column)
+    kept, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert images.shape == (400, 128, 128, 3)
+    assert len(bad) == 0
+    for i in (0, 257, 399):
+        path = survey.images / f"{kept['id_str'].iloc[i]}.jpg"
+        np.testing.assert_array_equal(images[i], read_image(path, fits_stretch=1.0, fits_q=1.0))
