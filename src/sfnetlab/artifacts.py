@@ -33,7 +33,7 @@ CHECKPOINT = "checkpoint.safetensors"
 Metrics = Mapping[str, float | int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One result to have: a stage's settings and the results that it reads.
 

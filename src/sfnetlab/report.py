@@ -72,7 +72,10 @@ def _block(rows: pd.DataFrame) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text.insert(1, "  ".join("-" * width for width in widths))
-    text.append("* features trained on a label; the others never saw one. L0: features active for each galaxy")
+    text.append(
+        "L0: features active for each galaxy; in all: features used for the whole sample\n"
+        "* features learnt with a label; PCA and SAEs never see one, but their encoder may have"
+    )
     if len(floor):
         text.append(f"noise floor, the scatter that the generator shows in no image: {floor['rmse'].iloc[0]:.4f}")
     return "\n".join(text)

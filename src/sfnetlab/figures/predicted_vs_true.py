@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
@@ -17,6 +18,9 @@ _N_DOTS = 1500
 _N_BINS = 48
 _RESIDUAL_SHARE = 2.4
 """Height of a panel over that of its residuals; bins keep their size."""
+
+_N_TICKS = {1: 5, 2: 6, 3: 5, 4: 4}
+"""Intervals between ticks that leave room for six digits, by panels in a row."""
 
 _Range = tuple[float, float]
 
@@ -63,6 +67,8 @@ def plot_predicted_vs_true(
         title = style.wrapped(name, 38 if n_columns == 1 else 84 // n_columns)
         upper.set_title(title if row == 0 else f"\n{title}")  # an empty line parts it from the panels above
         lower.set(xlim=values, ylim=residuals)
+        for axis in (upper.xaxis, upper.yaxis, lower.xaxis):
+            axis.set_major_locator(MaxNLocator(_N_TICKS[n_columns]))
         _draw_method(upper, lower, y_true, y_pred)
         upper.tick_params(labelbottom=False, labelleft=position == 0)
         lower.tick_params(labelleft=position == 0)
@@ -91,7 +97,8 @@ def _draw_method(upper: Axes, lower: Axes, y_true: NDArray[np.floating], y_pred:
     for level, width in zip(levels, (0.7, 1.3, 0.7), strict=True):
         lower.plot(center, level, color=style.VERMILION, linewidth=width)
     scores = {"RMSE": rmse(y_true, y_pred), "NMAD": nmad(y_true, y_pred)}
-    n_decimals = max((int(np.clip(2 - np.floor(np.log10(s)), 0, 6)) for s in scores.values() if s > 0), default=2)
+    visible = [score for score in scores.values() if score > 0.01 * scores["RMSE"]]  # not the rounding of a zero
+    n_decimals = int(np.clip(2 - np.floor(np.log10(min(visible))), 0, 6)) if visible else 2
     offset = round(bias(y_true, y_pred), n_decimals) + 0.0  # not -0.0
     n_outside = int((_is_outside(y_pred, upper.get_ylim()) | _is_outside(residual, lower.get_ylim())).sum())
     lines = [f"{name} {score:.{n_decimals}f}" for name, score in scores.items()]

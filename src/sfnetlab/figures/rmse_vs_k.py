@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
 
-COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
+_COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
 
-_SUPERVISED = "† supervised; the others never saw the labels"
+_SUPERVISED = "† supervised; the others: unsupervised"
 
 
 @style.paper_figure
@@ -64,9 +64,10 @@ def plot_rmse_vs_k(
             ax.axhspan(*interval, color=look.color, alpha=0.10, linewidth=0)
             ax.axhline(level, color=look.color, linestyle=look.linestyle, linewidth=0.9, label=f"_{name}")
         if panel:
-            style.draw_budget_panel(ax, panel, label, _SUPERVISED)
+            has_supervised = any("†" in curve.label for curve in panel)
+            style.draw_budget_panel(ax, panel, label, _SUPERVISED if has_supervised else None)
         else:
-            ax.text(0.5, 0.5, "no such rows", transform=ax.transAxes, ha="center", fontsize=style.SMALL_PT)
+            ax.text(0.5, 0.5, "no rows for this budget", transform=ax.transAxes, ha="center", fontsize=style.SMALL_PT)
             ax.set(xticks=[], xlabel=label)
     left.set_ylabel(style.wrapped(style.with_unit(f"test RMSE of {column}", unit), 34))
     left.set_ylim(left.get_ylim())
@@ -79,7 +80,7 @@ def plot_rmse_vs_k(
 
 def _test_rmse(metrics: pd.DataFrame, target: str, column: str) -> pd.DataFrame:
     """Rows of the test RMSE of one column, `k` and `n_features_used` as floats, each number once."""
-    style.require_columns(metrics, COLUMNS, "the metrics table")
+    style.require_columns(metrics, _COLUMNS, "the metrics table")
     rows = metrics[(metrics["metric"] == "rmse") & (metrics["split"] == "test")]
     rows = rows[(rows["target"] == target) & (rows["column"] == column)]
     if rows.empty:
@@ -161,7 +162,7 @@ def _controls(rows: pd.DataFrame) -> list[tuple[str, float, tuple[float, float],
     chosen = [("predict the mean", look, _best_probe(own)) for _, look, own in _methods(with_all, "mean")]
     for name, look, own in _methods(with_all, "photometry"):
         best = _best_probe(own)
-        chosen.append((f"{name}, {best['probe'].iloc[0]}", look, best))
+        chosen.append((f"{name}, best probe ({best['probe'].iloc[0]})", look, best))
     for name, look, own in _methods(with_all, "encoder"):
         ridge = own[own["probe"] == "ridge"]
         if len(ridge) > 0:

@@ -31,7 +31,7 @@ PAGE_WIDTH_IN = 7.1
 SMALL_PT = 7.0
 
 BLACK, GREY = "#000000", "#666666"
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 _PAPER = {
@@ -189,6 +189,9 @@ def draw_budget_panel(ax: Axes, curves: Sequence[Curve], x_label: str, legend_ti
     for i, curve in enumerate(curves):
         shift_in = step_pt * (i - (len(curves) - 1) / 2) / 72
         handles.append(_draw_curve(ax, curve, ax.transData + ScaledTranslation(shift_in, 0, fig.dpi_scale_trans)))
+        for column in {"y", "low", "high"} & set(curve.rows.columns):  # axes do not scale to what is shifted
+            ax.update_datalim(curve.rows[["x", column]].dropna().to_numpy(dtype=float), updatex=False)
+    ax.autoscale_view(scalex=False)
     ax.legend(
         handles=handles, title=legend_title, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=0,
         bbox_transform=ax.transAxes + ScaledTranslation(0, -31 / 72, fig.dpi_scale_trans),

@@ -30,7 +30,7 @@ def plot_training_curves(history: pd.DataFrame) -> Figure:
     """
     style.require_columns(history, ("run", "kind", "epoch"), "the training history")
     is_sae = history["kind"] == "sae"
-    networks = (("train_loss", "train loss (target units)"), ("valid_rmse", "valid RMSE (target units)"))
+    networks = (("train_loss", "train loss (target scatter)"), ("valid_rmse", "valid RMSE (target units)"))
     saes = (("train_fvu", "train FVU (fraction of variance)"), ("dead_fraction", "dead latents (fraction)"))
     parts = [(rows, panels) for rows, panels in ((history[~is_sae], networks), (history[is_sae], saes)) if len(rows)]
     heights = [max(2.1, 0.6 + 0.16 * _n_legend_lines(rows)) for rows, _ in parts]

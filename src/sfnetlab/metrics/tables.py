@@ -100,8 +100,8 @@ def column_mean_sd(X: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         squares = sum((((block - mean) ** 2).sum(axis=0) for _, block in row_blocks(X)), np.zeros(d))
     else:
         mean = np.bincount(X.indices, weights=X.data, minlength=d) / n
-        squares = np.bincount(X.indices, weights=(X.data - mean[X.indices]) ** 2, minlength=d)
-        squares += (n - np.bincount(X.indices, minlength=d)) * mean**2
+        of_zeros = (n - np.bincount(X.indices, minlength=d)) * mean**2
+        squares = of_zeros + np.bincount(X.indices, weights=(X.data - mean[X.indices]) ** 2, minlength=d)
     sd = np.sqrt(squares / n)
     sd[sd <= CONSTANT_SPREAD * np.hypot(mean, sd)] = 0.0
     return mean, sd

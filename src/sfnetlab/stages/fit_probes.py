@@ -15,20 +15,19 @@ from sfnetlab.artifacts import Metrics, read_features, read_survey
 from sfnetlab.metrics.bootstrap import bootstrap_intervals
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.metrics.sparsity import n_alive as count_alive
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import make_probe
 from sfnetlab.report import comparison_table, format_comparison
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.runtime import n_threads
-from sfnetlab.schema import Target
+from sfnetlab.schema import ProbeName, Target
 from sfnetlab.surveys.catalog import noise_floor, target_rows
 
 log = logging.getLogger(__name__)
 
 Values = NDArray[np.float32] | sparse.csr_array
-BOOTSTRAP_SEED = 0
-"""The same resamples for every method, so that differences between methods are paired."""
+SEED = 0
+"""Of resamples and of XGBoost: the same for every method, so that differences between methods are paired."""
 
 
 @dataclass(frozen=True)
@@ -86,28 +85,28 @@ def _predictions(
 ) -> Iterator[Prediction]:
     """The network's own head, then the probes on all features, then a linear probe on each budget of features."""
     train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")
-    n_alive = count_alive(activation_frequency(X[train]))
+    alive = np.flatnonzero(activation_frequency(X[train]) > 0)
     if network is not None:
-        yield Prediction("head", n_alive, _head_predictions(network, X))
+        yield Prediction("head", len(alive), _head_predictions(network, X))
 
-    def fitted(name: str, columns: NDArray[np.intp] | None, n_used: int) -> Prediction:
-        chosen = X if columns is None else X[:, columns]
-        probe = make_probe(name, seed=BOOTSTRAP_SEED, n_threads=n_threads())
+    def fitted(name: ProbeName, columns: NDArray[np.integer]) -> Prediction:
+        chosen = X[:, columns]
+        probe = make_probe(name, seed=SEED, n_threads=n_threads())
         probe.fit(chosen[train], Y[train], chosen[valid], Y[valid])
-        return Prediction(name, n_used, probe.predict(chosen))
+        return Prediction(name, len(columns), probe.predict(chosen))
 
     for name in spec.probes.kinds:
-        yield fitted(name, None, n_alive)
-    budgets = [budget for budget in spec.probes.budgets if budget < n_alive]
+        yield fitted(name, alive)
+    budgets = [budget for budget in spec.probes.budgets if budget < len(alive)]
     if spec.table.kind == "pca":
-        order = np.arange(n_alive)
+        order = alive
     elif budgets and spec.table.kind != "photometry":
         order = select_forward(X[train], Y[train], max(budgets))
     else:
         return
     for budget in budgets:
         if budget <= len(order):
-            yield fitted("linear", order[:budget], budget)
+            yield fitted("linear", order[:budget])
 
 
 def _head_predictions(network: Path, X: Values) -> NDArray[np.float64]:
@@ -123,7 +122,7 @@ def _score(
     scores = []
     for part in ("train", "valid", "test"):
         rows = split == part
-        intervals = bootstrap_intervals(Y[rows], prediction.values[rows], n_resamples=n_resamples, seed=BOOTSTRAP_SEED)
+        intervals = bootstrap_intervals(Y[rows], prediction.values[rows], n_resamples=n_resamples, seed=SEED)
         for interval in intervals:
             pooled = interval.column is None
             if pooled and len(target.columns) == 1:

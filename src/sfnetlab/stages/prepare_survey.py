@@ -12,7 +12,8 @@ from sfnetlab.schema import FolderSurvey, MockSurvey
 from sfnetlab.surveys.catalog import add_line_logs, read_catalog, split_catalog
 from sfnetlab.surveys.folder import build_folder_survey, image_path
 from sfnetlab.surveys.images import read_image
-from sfnetlab.surveys.mock import make_population, render_images
+from sfnetlab.surveys.mock_population import make_population
+from sfnetlab.surveys.mock_render import render_images
 
 log = logging.getLogger(__name__)
 

@@ -183,6 +183,23 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
     return rows
 
 
+def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
+    """The least RMSE that any image model can expect for a label, where the survey's maker knows it, else None.
+
+    A generated catalogue says in `<column>_hidden` which part of the label was drawn after everything that the image
+    shows and independently of it; its root mean square is the floor, in the label's units.
+    """
+    hidden = f"{column}_hidden"
+    if hidden not in catalog:
+        return None
+    return float(np.sqrt(np.mean(np.square(catalog[hidden].to_numpy(dtype=np.float64)))))
+
+
+def unit_of(column: str) -> str:
+    """The unit of a known label column: "dex" for logarithms of the MPA-JHU tables and of line fluxes, else ""."""
+    return "dex" if column in ("oh_p50", "lgm_tot_p50", "sfr_tot_p50", *LINE_FLUXES) else ""
+
+
 def split_catalog(catalog: pd.DataFrame, split: HashSplit | RandomSplit) -> NDArray[np.str_]:
     """'train', 'valid' or 'test' for each row (n,).
 

@@ -6,7 +6,7 @@ Textbook relations, drawn so that images tell the metallicity in part; `mock_ren
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit, ndtri
+from scipy.special import expit, ndtri
 
 from sfnetlab.surveys.lines import LINES, STAR_FORMING, mpa_jhu_class, tremonti_2004
 from sfnetlab.surveys.mock_render import (
@@ -26,9 +26,10 @@ INVALID = -9999.0
 """What the MPA-JHU tables hold where a quantity was not measured."""
 
 HIDDEN_SCATTER_DEX = 0.06
-"""Scatter of `oh_p50` that nothing else in the catalogue or the image depends on: no model can beat it."""
+"""Scatter of `oh_p50` on which nothing else depends, the image, the lines and their class included."""
 
 N_DRAWS = 96
+"""Random numbers a galaxy; spare ones leave the population as it is when a property is added at the end."""
 Z_MIN, Z_MAX, R_BRIGHT, R_FAINT = 0.02, 0.1, 14.0, 17.77
 KEPT_RETIRED = 0.55
 """Share of the retired galaxies that stay in a sample which wants emission lines."""
@@ -64,8 +65,8 @@ def make_population(n_galaxies: int, seed: int, field_arcsec: float) -> pd.DataF
 
     Columns as in the SDSS and MPA-JHU tables (`id_str`, `ra`, `dec` in degrees, `z`, ..., line fluxes in 1e-17
     erg/s/cm2, magnitudes, Petrosian radii in arcsec), `-9999` in `oh_p50` of what is not plainly star-forming.
-    `factor_*` (numbers all) made the image and the lines. `oh_visible`, what the image may know, plus
-    `oh_hidden_scatter`, what nothing knows, is the metallicity. About one galaxy in sixteen shares its cutout with
+    `factor_*` (numbers all) made the image and the lines. `oh_p50_visible`, what the image may know, plus
+    `oh_p50_hidden`, what nothing knows, is the metallicity. About one galaxy in sixteen shares its cutout with
     another of the catalogue, which then is its companion there.
 
     Parameters
@@ -95,12 +96,13 @@ def make_population(n_galaxies: int, seed: int, field_arcsec: float) -> pd.DataF
     index = np.arange(n_drawn, dtype=object)  # Python integers: the products pass 64 bits
     ids = [str(1237645879578460160 + (i * 2654435761 + seed * 40503) % 2**45) for i in index]
     public = {name: values for name, values in galaxies.items() if not name.startswith("_")}
-    return pd.DataFrame({"id_str": ids} | public).iloc[:n_galaxies].reset_index(drop=True)
+    catalog = pd.DataFrame({"id_str": ids} | public).iloc[:n_galaxies].astype({"bptclass": int})
+    return catalog.reset_index(drop=True)
 
 
 def oh_noise_floor(catalog_rows: pd.DataFrame) -> float:
-    """Root mean square of `oh_hidden_scatter` (dex) over these rows: the least error any image model can expect."""
-    return float(np.sqrt(np.mean(catalog_rows["oh_hidden_scatter"].to_numpy(dtype=float) ** 2)))
+    """Root mean square of `oh_p50_hidden` (dex) over these rows: the least error any image model can expect."""
+    return float(np.sqrt(np.mean(catalog_rows["oh_p50_hidden"].to_numpy(dtype=float) ** 2)))
 
 
 def _physics(draws: _Draws) -> dict[str, Array]:
@@ -119,8 +121,8 @@ def _physics(draws: _Draws) -> dict[str, Array]:
         "_log_sfr": log_sfr,
         "_quiescent": quiescent.astype(float),
         "_t": (visible - 8.9) / 0.19,  # what the image shows of the metallicity, in units of its spread
-        "oh_visible": visible,
-        "oh_hidden_scatter": hidden,
+        "oh_p50_visible": visible,
+        "oh_p50_hidden": hidden,
         "lgm_tot_p50": log_mass + draws.normal(0.08),
         "sfr_tot_p50": log_sfr + draws.normal(0.15),
     }
@@ -131,14 +133,14 @@ def _log_masses(uniform: Array) -> Array:
     grid = np.linspace(8.6, 11.6, 400)
     x = 10 ** (grid - 10.66)
     function = np.exp(-x) * (3.96 * x ** (-0.35 + 1) + 0.79 * x ** (-1.47 + 1))
-    volume = _volume(_redshift_at(_absolute_r(grid, 0.25 + 0.12 * (grid - 8.5)), R_FAINT)) - _volume(Z_MIN)
+    volume = _volume(_redshift_at(_absolute_r(grid, 0.25 + 0.12 * (grid - 8.5)), R_FAINT)) - _volume(np.array(Z_MIN))
     with_lines = 1 - _retired(grid) + KEPT_RETIRED * _retired(grid)
     cumulative = np.cumsum(function * np.maximum(volume, 0) ** LEVELLING * with_lines)
     return np.interp(uniform, cumulative / cumulative[-1], grid)
 
 
 def _retired(log_mass: Array) -> Array:
-    """Share of galaxies that no longer form stars."""
+    """Share of galaxies that have stopped forming stars."""
     return expit((log_mass - 10.45) / 0.3)
 
 
@@ -147,24 +149,26 @@ def _absolute_r(log_mass: Array, gr: Array) -> Array:
     return 4.65 - 2.5 * (log_mass - (-0.306 + 1.097 * gr - 0.15))
 
 
-_REDSHIFTS = np.geomspace(1e-3, 0.4, 200)
+_REDSHIFTS = np.linspace(0, 0.4, 801)
+_HUBBLE_DISTANCE_MPC, _OMEGA_M = 299792.458 / 70, 0.3
 
 
-def _luminosity_distance_mpc(z: ArrayLike) -> Array:
-    from astropy.cosmology import FlatLambdaCDM  # slow to import: workers that render do not need it
+def _luminosity_distance_mpc(z: Array) -> Array:
+    """Flat LambdaCDM with H0 = 70 km/s/Mpc and Omega_m = 0.3, for z < 0.4."""
+    slowness = 1 / np.sqrt(_OMEGA_M * (1 + _REDSHIFTS) ** 3 + 1 - _OMEGA_M)
+    comoving = np.cumsum(np.diff(_REDSHIFTS, prepend=0) * (slowness + np.roll(slowness, 1)) / 2)
+    return (1 + z) * _HUBBLE_DISTANCE_MPC * np.interp(z, _REDSHIFTS, comoving)
 
-    distance = FlatLambdaCDM(H0=70, Om0=0.3).luminosity_distance(_REDSHIFTS).value
-    return np.interp(z, _REDSHIFTS, distance)
 
-
-def _volume(z: ArrayLike) -> Array:
-    return (_luminosity_distance_mpc(z) / (1 + np.asarray(z))) ** 3
+def _volume(z: Array) -> Array:
+    """Comoving volume, but for a constant."""
+    return (_luminosity_distance_mpc(z) / (1 + z)) ** 3
 
 
 def _redshift_at(absolute_r: Array, r_mag: float) -> Array:
     """Redshift, within the survey's, at which a galaxy has this magnitude, with a k-correction of z mag."""
-    modulus = 5 * np.log10(_luminosity_distance_mpc(_REDSHIFTS) * 1e5) + _REDSHIFTS
-    return np.clip(np.interp(r_mag - absolute_r, modulus, _REDSHIFTS), Z_MIN, Z_MAX)
+    z = np.linspace(Z_MIN, Z_MAX, 200)  # np.interp holds its ends beyond them
+    return np.interp(r_mag - absolute_r, 5 * np.log10(_luminosity_distance_mpc(z) * 1e5) + z, z)
 
 
 def _morphology(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
@@ -372,7 +376,7 @@ def _line_fluxes(g: dict[str, Array], draws: _Draws) -> Array:
     Star formation gives log L(Ha) = log SFR + 41.27 (Kennicutt & Evans 2012) and old stars a weak LINER-like
     spectrum. Active nuclei add lines at the tip of the AGN branch, so that mixtures pass through the composites.
     """
-    log_nii_ha, log_oiii_hb = _line_ratios(g["oh_visible"] + g["oh_hidden_scatter"], draws.normal(0.035))
+    log_nii_ha, log_oiii_hb = _line_ratios(g["oh_p50_visible"], draws.normal(0.035))
     seyfert = draws.share(0.4)
     agn_nii_ha = 0.08 + draws.normal(0.1)
     agn_oiii_hb = np.where(seyfert, 0.85, 0.35) + draws.normal(0.12)
@@ -403,5 +407,5 @@ def _spectroscopy(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
     columns = {f"{line}_flux": measured[:, i] for i, line in enumerate(LINES)}
     columns |= {f"{line}_flux_err": error[:, i] for i, line in enumerate(LINES)}
     kind = mpa_jhu_class(measured, error)
-    oh = g["oh_visible"] + g["oh_hidden_scatter"]
-    return columns | {"bptclass": kind, "oh_p50": np.where(kind == STAR_FORMING, oh, INVALID)}
+    oh = np.where(kind == STAR_FORMING, g["oh_p50_visible"] + g["oh_p50_hidden"], INVALID)
+    return columns | {"bptclass": kind.astype(float), "oh_p50": oh}

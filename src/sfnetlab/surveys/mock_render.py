@@ -1,6 +1,6 @@
-"""Images of mock galaxies: components in gri on the SDSS pixel grid, PSF, sky, asinh colour; and where each component is.
+"""Images of mock galaxies, gri on the SDSS pixel grid through PSF, sky and asinh colour, and masks of their components.
 
-Imports NumPy and SciPy only, for worker processes import it. `mock_population.py` draws the factors it reads.
+Imports NumPy and SciPy only, since worker processes import it. `mock_population.py` draws the factors it reads.
 """
 
 import math
@@ -20,7 +20,7 @@ from scipy.special import gammainc, gammaincinv, i0e, ndtr
 if TYPE_CHECKING:
     import pandas as pd
 
-Image = NDArray[np.float32]
+Image = NDArray[np.floating]
 Factors = dict[str, float]
 
 TYPES = ("elliptical", "spiral", "irregular", "merger")
@@ -61,7 +61,7 @@ RENDER_FACTORS = (
 """Catalogue columns, besides `id_str`, that an image depends on."""
 
 PIXEL_ARCSEC = 0.396
-"""SDSS camera pixel. Every galaxy is observed on this grid and resampled, so its noise does not depend on image_size."""
+"""SDSS camera pixel: every galaxy is observed on this grid and then resampled, whatever the size of the cutout."""
 MARGIN_ARCSEC = 4.0
 """Sky rendered beyond the cutout, whose light the PSF scatters into it."""
 SKY_SIGMA_NMGY = np.array([0.017, 0.024, 0.040], dtype=np.float32)
@@ -87,7 +87,7 @@ class _Frame:
     north: Image  # (n, 1)
     east: Image  # (1, n)
     edges: NDArray[np.float64]  # (image_size + 1,): pixel borders of the cutout along either axis
-    centres: NDArray[np.float64]  # (n,): camera pixel centres along either axis
+    centres: NDArray[np.floating]  # (n,): camera pixel centres along either axis
 
 
 def render_images(
@@ -191,8 +191,8 @@ def component_masks(
 def band_fluxes(factors: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float64]]:
     """Flux in g, r, i (nanomaggies) of a galaxy's parts, bulge, disc, arms, clumps and agn; shape (..., 3).
 
-    In r they sum to the magnitude `factor_r_mag`. Colours are rest-frame, reddened by
-    redshift (a linear k-correction of 1.1 z mag in g - r) and, for the disc, by dust that grows with inclination.
+    In r they sum to the magnitude `factor_r_mag`. Colours are rest-frame, reddened by redshift (a linear k-correction
+    of 1.1 z mag in g - r) and, for the disc, by dust more the more it is inclined.
     """
     f = {name: np.asarray(value, dtype=float) for name, value in factors.items()}
     total = 10 ** (0.4 * (22.5 - f["factor_r_mag"]))
@@ -224,8 +224,8 @@ def _colour(gr: ArrayLike) -> NDArray[np.float64]:
 def sersic_gaussians(sersic_n: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weights (summing to 1) and sigmas (in half-light radii) of round Gaussians that sum to a Sersic profile.
 
-    Fitted by expectation maximisation to the light in rings out to 8 half-light radii, in the manner of Hogg & Lang
-    2013 (PASP 125, 719): the light of a mixture within a radius is closed, and so is its convolution with a PSF.
+    The profile ends at 8 half-light radii. Fitted by expectation maximisation to its light in rings, in the manner
+    of Hogg & Lang 2013 (PASP 125, 719), since a mixture's light within a radius is closed even after a Gaussian PSF.
     """
     edges = np.geomspace(0.02, 8.0, 200)
     sigma = np.geomspace(0.04, 4.5, 9)
@@ -281,10 +281,8 @@ def _render(factors: Factors, id_number: int, image_size: int, field_arcsec: flo
 def _observe(image: Image, factors: Factors, frame: _Frame) -> Image:
     """Bands of nanomaggies a camera pixel, (b, n, n), through the PSF onto the cutout, (b, image_size, image_size)."""
     sigma = factors["factor_psf_fwhm_arcsec"] / 2.3548
-    core = _apply(_gaussian_operator(sigma, frame), image)
-    return (1 - PSF_WING_SHARE) * core + PSF_WING_SHARE * _apply(
-        _gaussian_operator(PSF_WING_SCALE * sigma, frame), image
-    )
+    core, wing = (_apply(_gaussian_operator(scale * sigma, frame), image) for scale in (1, PSF_WING_SCALE))
+    return (1 - PSF_WING_SHARE) * core + PSF_WING_SHARE * wing
 
 
 def _gaussian_operator(sigma: float, frame: _Frame) -> csr_array:
@@ -344,8 +342,8 @@ def _disc_components(
 ) -> Iterator[tuple[str, Image]]:
     """Disc with bar, arms, clumps and tidal tail."""
     axis_ratio, scale = factors["factor_axis_ratio"], factors["factor_disc_scale_arcsec"]
-    handedness = rng.choice((-1.0, 1.0))
-    phase, lopsided_angle, wobble = rng.uniform(0, 2 * math.pi, size=3)
+    handedness = float(rng.choice((-1.0, 1.0)))
+    phase, lopsided_angle, wobble = rng.uniform(0, 2 * math.pi, size=3).tolist()  # NumPy scalars widen float32
     radius = np.sqrt(major**2 + (minor / axis_ratio) ** 2 + SOFTENING_ARCSEC**2) / scale
     angle = np.arctan2(minor / axis_ratio, major) * handedness
     disc = np.exp(-radius) * (PIXEL_ARCSEC**2 / (2 * math.pi * scale**2 * axis_ratio))
@@ -358,7 +356,7 @@ def _disc_components(
         winding = np.log(radius) / math.tan(math.radians(factors["factor_pitch_angle_deg"]))
         ragged = 0.5 * np.sin(2 * angle + 1.7 * radius + wobble)
         crest = np.cos(n_arms * (angle - winding) + phase + ragged)
-        arms = disc * np.exp(ARM_CONCENTRATION * (crest - 1)) / i0e(ARM_CONCENTRATION)
+        arms = disc * np.exp(ARM_CONCENTRATION * (crest - 1)) / float(i0e(ARM_CONCENTRATION))
         arms *= 1.25 / (1 + np.exp(-(radius - 1.0) / 0.2))
     if factors["factor_bar_strength"] > 0:
         disc = (1 - factors["factor_bar_strength"]) * disc + factors["factor_bar_strength"] * _bar(
@@ -401,7 +399,7 @@ def _bar(along: Image, across: Image, length: float, angle: float, axis_ratio: f
     """Unit flux, a Gaussian with a flat top along `angle` in the plane of the disc."""
     x = (along * math.cos(angle) + across * math.sin(angle)) / length
     y = (across * math.cos(angle) - along * math.sin(angle)) / (0.28 * length)
-    image = np.exp(-0.5 * (x**4 + y**2))
+    image = np.exp(-0.5 * ((x * x) ** 2 + y * y))
     # The integral of exp(-x^4 / 2) is 2^(1/4) Gamma(1/4) / 2 = 2.156.
     return image * (PIXEL_ARCSEC**2 / (2.156 * math.sqrt(2 * math.pi) * 0.28 * length**2 * axis_ratio))
 
@@ -410,7 +408,7 @@ def _clumps(
     factors: Factors, flux: Image, frame: _Frame, handedness: float, phase: float, rng: np.random.Generator
 ) -> Image:
     """Star-forming knots: on the crests of the arms where there are arms, else anywhere in the disc."""
-    n_clumps, n_arms = round(factors["factor_n_clumps"]), factors["factor_n_arms"]
+    n_clumps, n_arms = round(factors["factor_n_clumps"]), round(factors["factor_n_arms"])
     scale = factors["factor_disc_scale_arcsec"]
     radius = rng.gamma(3.0, 0.55, size=n_clumps)
     angle = rng.uniform(0, 2 * math.pi, size=n_clumps)
@@ -440,7 +438,9 @@ def _points(frame: _Frame, positions: NDArray[np.float64], fluxes: NDArray[np.fl
     for down in (0, 1):
         for right in (0, 1):
             weight = np.abs(1 - down - rest[:, 0]) * np.abs(1 - right - rest[:, 1])
-            np.add.at(image, (slice(None), corner[:, 0] + down, corner[:, 1] + right), (weight[:, None] * fluxes).T)
+            place_flat = (corner[:, 0] + down) * n + corner[:, 1] + right
+            for band, flux in zip(image, fluxes.T, strict=True):
+                band += np.bincount(place_flat, weight * flux, minlength=n * n).reshape(n, n).astype(np.float32)
     return image
 
 

@@ -1,6 +1,6 @@
 """Training of a network on cutouts, and running one over many cutouts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -90,15 +90,15 @@ def train_network(
     return history
 
 
-def embed(
+def embed_batches(
     encode: Callable[[Tensor], Tensor],
     images: NDArray[np.uint8],
     rows: NDArray[np.integer] | None = None,
     *,
     batch_size: int = 256,
     device: str,
-) -> NDArray[np.float32]:
-    """What a network gives for cutouts, row by row, in the order of `rows` (default: all).
+) -> Iterator[NDArray[np.float32]]:
+    """What a network gives for cutouts, batch by batch, in the order of `rows` (default: all).
 
     Parameters
     ----------
@@ -118,12 +118,11 @@ def embed(
     chosen = np.arange(len(images)) if rows is None else rows
     if len(chosen) == 0:
         raise ValueError("no rows to embed")
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(chosen), batch_size):
-            batch = _on_device(images[chosen[start : start + batch_size]], device)
-            parts.append(encode(batch).float().cpu().numpy())
-    return np.concatenate(parts)
+    for start in range(0, len(chosen), batch_size):
+        batch = _on_device(images[chosen[start : start + batch_size]], device)
+        with torch.inference_mode():
+            values = encode(batch).float().cpu().numpy()
+        yield values
 
 
 class _NetworkLearner:
@@ -162,7 +161,8 @@ class _NetworkLearner:
 
     def record(self, sums: NDArray[np.float64], step: int) -> Record:
         self.network.eval()
-        predicted = embed(self.network.predict, self.images, self.valid_rows, device=self.device)
+        batches = embed_batches(self.network.predict, self.images, self.valid_rows, device=self.device)
+        predicted = np.concatenate(list(batches))
         self.network.train()
         squared_error = np.square(predicted - self.targets[self.valid_rows], dtype=np.float64)
         return {

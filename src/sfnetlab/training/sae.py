@@ -54,9 +54,9 @@ def train_sae(
     sae : SparseAutoencoder
         On the device.
     history : list of dict
-        A record an epoch: `epoch` (from 1), `step`, `learning_rate`, `k` (where its descent is), `train_loss` and `fvu`
-        (fraction of variance unexplained, of each row when it was learnt from), `l0`, `dead_fraction` (latents that
-        were silent all epoch), `rows_per_s`, `seconds`.
+        A record an epoch: `epoch` (from 1), `step`, `learning_rate`, `k` (where its descent is), `train_loss`,
+        `train_fvu` (fraction of variance unexplained, of each row when it was learnt from), `l0`, `dead_fraction`
+        (latents that were silent all epoch), `rows_per_s`, `seconds`.
 
     Raises
     ------
@@ -90,10 +90,13 @@ class _SAELearner:
     def __init__(self, sae: SparseAutoencoder, standardised: Tensor, peak_learning_rate: float, course: Course) -> None:
         self.sae, self.standardised = sae, standardised
         self.peak_learning_rate, self.course = peak_learning_rate, course
-        self.optimizer = torch.optim.Adam(sae.parameters(), lr=peak_learning_rate, betas=(0.9, 0.99), eps=6.25e-10)
+        self.optimizer = torch.optim.Adam(
+            sae.parameters(), lr=peak_learning_rate, betas=(0.9, 0.99), eps=6.25e-10, fused=True
+        )
         # The step at which each latent was last active; one more place takes the entries of `indices` with value 0.
         self.last_active = torch.full((sae.n_latents + 1,), -1, dtype=torch.int64, device=standardised.device)
-        self.resampled_at = {round(share * course.n_steps) for share in _RESAMPLED_AT}
+        # Not before the first step, which is what gives the optimiser its moments.
+        self.resampled_at = {max(1, round(share * course.n_steps)) for share in _RESAMPLED_AT}
 
     def step(self, rows: NDArray[np.intp], step: int) -> Tensor:
         if step in self.resampled_at:
@@ -127,7 +130,7 @@ class _SAELearner:
             "k": self._k(step - 1),
             "train_loss": loss / n_rows,
             # Rows are centred and scaled to a mean square of 1: this is the total sum of squares.
-            "fvu": squared_error / self.standardised.numel(),
+            "train_fvu": squared_error / self.standardised.numel(),
             "l0": n_active / n_rows,
             "dead_fraction": float((self.last_active[:-1] < first_step).float().mean()),
         }
@@ -145,8 +148,8 @@ class _SAELearner:
         self.last_active.copy_(state["last_active"])
 
     def _learning_rate(self, step: int) -> float:
-        done = (step + 1) / self.course.n_steps
-        return self.peak_learning_rate * min(1.0, done / 0.05, (1 - done) / 0.2 + 1 / self.course.n_steps)
+        n_steps = self.course.n_steps
+        return self.peak_learning_rate * min(1.0, (step + 1) / (0.05 * n_steps), (n_steps - step) / (0.2 * n_steps))
 
     def _k(self, step: int) -> int:
         k = self.sae.k

@@ -1,0 +1,96 @@
+"""The two figures of training: FVU against L0 and curves against epoch."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sfnetlab.figures.fvu_vs_l0 import plot_fvu_vs_l0
+from sfnetlab.figures.training_curves import plot_training_curves
+
+FVU = pd.DataFrame(
+    [
+        {"features": name, "kind": kind, "k": k, "seed": seed, "split": split, "fvu": worse / k + 0.01 * seed + extra}
+        for name, kind, worse in (("sae", "sae", 1.0), ("matryoshka", "sae", 1.2), ("pca", "pca", 1.5))
+        for k in (2, 8)
+        for seed in (0, 1)
+        for split, extra in (("train", 0.3), ("test", 0.0))
+    ]
+)
+NETWORKS = pd.DataFrame(
+    [
+        {"run": run, "kind": kind, "epoch": epoch, "train_loss": 1 / (epoch + 1), "valid_rmse": 2 / (epoch + 1)}
+        for run, kind in (("sfnet k = 4", "sfnet"), ("dense", "encoder"))
+        for epoch in range(3)
+    ]
+)
+SAES = pd.DataFrame(
+    [
+        {"run": "sae k = 4", "kind": "sae", "epoch": epoch, "train_fvu": 0.5, "dead_fraction": 0.1 * epoch}
+        for epoch in range(5)
+    ]
+)
+
+
+@pytest.mark.parametrize(("label", "worse"), [("SAE", 1.0), ("matryoshka", 1.2), ("PCA", 1.5)])
+def test_fvu_curve_is_the_mean_of_the_test_rows(label: str, worse: float) -> None:
+    (ax,) = plot_fvu_vs_l0(FVU).axes
+    (line,) = [line for line in ax.lines if line.get_label() == label]
+    np.testing.assert_allclose(line.get_xydata(), [(2, worse / 2 + 0.005), (8, worse / 8 + 0.005)])
+
+
+def test_fvu_axis_runs_from_perfect_to_the_means_and_holds_worse() -> None:
+    (ax,) = plot_fvu_vs_l0(FVU.assign(fvu=3.0)).axes
+    assert ax.get_ylim()[0] == 0
+    assert ax.get_ylim()[1] > 3.0
+
+
+def test_fvu_of_one_sae_one_k_one_seed_is_drawn() -> None:
+    rows = FVU[(FVU["features"] == "sae") & (FVU["k"] == 8) & (FVU["seed"] == 0)]
+    (ax,) = plot_fvu_vs_l0(rows).axes
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["8"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (FVU[FVU["split"] == "train"], "no test rows"),
+        (FVU.assign(fvu=np.nan), "finite"),
+        (FVU.drop(columns="fvu"), "lacks the columns"),
+    ],
+)
+def test_unusable_fvu_tables_are_refused(table: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plot_fvu_vs_l0(table)
+
+
+def test_networks_and_saes_have_a_row_of_two_panels_each() -> None:
+    axes = plot_training_curves(pd.concat([NETWORKS, SAES])).axes
+    assert [ax.get_ylabel() for ax in axes] == [
+        "train loss (target units)",
+        "valid RMSE (target units)",
+        "train FVU (fraction of variance)",
+        "dead latents (fraction)",
+    ]
+    assert [len(ax.lines) for ax in axes] == [2, 2, 1, 1]
+
+
+def test_curves_are_the_history_in_order_of_epoch() -> None:
+    axes = plot_training_curves(NETWORKS.iloc[::-1]).axes
+    (line,) = [line for line in axes[1].lines if line.get_label() == "dense"]
+    np.testing.assert_allclose(line.get_xydata(), [(0, 2), (1, 1), (2, 2 / 3)])
+
+
+def test_epochs_without_a_value_are_left_out() -> None:
+    history = SAES.assign(dead_fraction=SAES["dead_fraction"].where(SAES["epoch"] != 2))
+    (line,) = plot_training_curves(history).axes[1].lines
+    assert list(line.get_xdata()) == [0, 1, 3, 4]
+
+
+def test_one_epoch_shows_as_a_point() -> None:
+    (line,) = plot_training_curves(SAES.iloc[:1]).axes[0].lines
+    assert line.get_marker() not in ("", "None", None)
+
+
+def test_history_of_saes_without_dead_fraction_is_refused() -> None:
+    with pytest.raises(ValueError, match="dead_fraction"):
+        plot_training_curves(SAES.drop(columns="dead_fraction"))

@@ -1,0 +1,164 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sfnetlab.figures.rmse_vs_k import plot_rmse_vs_k
+
+KS = np.array([2.0, 4.0, 8.0])
+
+
+def draw(metrics: pd.DataFrame, **options: float) -> Figure:
+    return plot_rmse_vs_k(metrics, "metallicity", "metallicity_1", "dex", **options)
+
+
+@pytest.fixture(scope="module")
+def figure(metrics: pd.DataFrame) -> Figure:
+    return draw(metrics, noise_floor=0.03)
+
+
+def curves(ax: Axes) -> dict[str, NDArray[np.float64]]:
+    lines = {str(line.get_label()): np.asarray(line.get_xydata()) for line in ax.lines}
+    return {label: xy for label, xy in lines.items() if not label.startswith("_")}
+
+
+def level(ax: Axes, label: str) -> float:
+    (line,) = [line for line in ax.lines if str(line.get_label()).startswith(f"_{label}")]
+    return float(np.asarray(line.get_ydata())[0])
+
+
+def expected(start: float) -> NDArray[np.float64]:
+    """Means over seeds 0 and 1 of start + 0.1 / k + 0.001 seed."""
+    return np.column_stack([KS, start + 0.1 / KS + 0.0005])
+
+
+@pytest.mark.parametrize(
+    ("panel", "label", "start"),
+    [
+        (0, "SFNet†(k), own head", 0.10),
+        (0, "SFNet†(k), linear probe on all features", 0.11),
+        (0, "SAE(k), ridge probe on all latents", 0.14),
+        (0, "matryoshka(k), ridge probe on all latents", 0.15),
+        (0, "PCA(k), linear probe on first k components", 0.18),
+        (1, "SFNet†(k), linear probe on best k features", 0.13),
+        (1, "SAE(k), linear probe on best k latents", 0.17),
+        (1, "matryoshka(k), linear probe on best k latents", 0.18),
+        (1, "PCA(k), linear probe on first k components", 0.18),
+    ],
+)
+def test_curve_is_the_mean_over_seeds_at_its_budget(figure: Figure, panel: int, label: str, start: float) -> None:
+    np.testing.assert_allclose(curves(figure.axes[panel])[label], expected(start))
+
+
+def test_panels_hold_no_other_curves(figure: Figure) -> None:
+    left, right = figure.axes
+    assert (len(curves(left)), len(curves(right))) == (5, 4)
+
+
+def test_dots_are_the_seeds(figure: Figure) -> None:
+    ax = figure.axes[0]
+    head = [line.get_label() for line in ax.lines].index("SFNet†(k), own head")
+    dots = np.asarray(ax.lines[head + 1].get_xydata())
+    np.testing.assert_allclose(sorted(dots[:, 1]), sorted([*(0.1 + 0.1 / KS), *(0.101 + 0.1 / KS)]))
+
+
+def test_one_seed_draws_no_dots(metrics: pd.DataFrame) -> None:
+    ax = draw(metrics[metrics["seed"] == 0]).axes[0]
+    assert all(len(line.get_xydata()) == 0 for line in ax.lines if line.get_label() == "_seeds")
+
+
+def test_bars_are_the_mean_intervals(figure: Figure) -> None:
+    ax = figure.axes[0]
+    segments = np.array(ax.containers[0].lines[2][0].get_segments())
+    np.testing.assert_allclose(segments[:, 0, 1], expected(0.10)[:, 1] - 0.01)
+    np.testing.assert_allclose(segments[:, 1, 1], expected(0.10)[:, 1] + 0.02)
+
+
+@pytest.mark.parametrize("name", ["predict the mean", "photometry, best probe (xgboost)"])
+@pytest.mark.parametrize("panel", [0, 1])
+def test_controls_are_lines_across_both_panels(figure: Figure, name: str, panel: int) -> None:
+    want = {"predict the mean": 0.3005, "photometry, best probe (xgboost)": 0.2105}[name]
+    assert level(figure.axes[panel], name) == pytest.approx(want)
+
+
+def test_encoder_controls_use_all_dimensions(figure: Figure) -> None:
+    ax = figure.axes[1]
+    assert level(ax, "dense, ridge on all 512 dimensions") == pytest.approx(0.0905)
+    assert level(ax, "random, ridge on all 512 dimensions") == pytest.approx(0.2505)
+
+
+def test_noise_floor_is_a_line_with_its_value(figure: Figure) -> None:
+    right = figure.axes[1]
+    assert level(right, "noise floor") == 0.03
+    assert "noise floor: 0.0300" in [text.get_text() for text in right.texts]
+
+
+def test_another_target_draws_its_own_rows(metrics: pd.DataFrame) -> None:
+    ax = plot_rmse_vs_k(metrics, "lines", "lines_1", "dex").axes[0]
+    np.testing.assert_allclose(curves(ax)["SFNet†(k), own head"][:, 1], 3 * expected(0.10)[:, 1])
+
+
+def test_sae_without_ridge_rows_is_drawn_and_named_with_its_linear_probe(metrics: pd.DataFrame) -> None:
+    rows = metrics[~((metrics["kind"] == "sae") & (metrics["probe"] == "ridge"))]
+    np.testing.assert_allclose(curves(draw(rows).axes[0])["SAE(k), linear probe on all latents"][:, 1], 0.5005)
+
+
+@pytest.mark.parametrize("kind", ["sfnet", "sae", "pca", "mean", "photometry", "encoder"])
+def test_draws_without_any_one_kind(metrics: pd.DataFrame, kind: str) -> None:
+    left, right = draw(metrics[metrics["kind"] != kind]).axes
+    assert curves(left)
+    assert curves(right)
+
+
+def test_one_k_is_drawn_with_its_tick(metrics: pd.DataFrame) -> None:
+    rows = metrics[(metrics["k"] == 4) | metrics["k"].isna() & ~metrics["n_features_used"].isin([2, 8])]
+    left = draw(rows).axes[0]
+    assert [text.get_text() for text in left.get_xticklabels()] == ["4"]
+
+
+def test_ticks_are_the_budgets(figure: Figure) -> None:
+    assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["2", "4", "8"]
+
+
+def test_panel_without_rows_says_so(metrics: pd.DataFrame) -> None:
+    right = draw(metrics[metrics["probe"] != "linear"]).axes[1]
+    assert "no rows for this budget" in [text.get_text() for text in right.texts]
+
+
+def test_all_points_and_bars_lie_within_the_axes(metrics: pd.DataFrame) -> None:
+    ax = draw(metrics[~metrics["kind"].isin(["mean", "photometry", "encoder"])]).axes[0]
+    bottom, top = ax.get_ylim()
+    assert bottom < 0.10 + 0.1 / 8 + 0.0005 - 0.01
+    assert top > 0.18 + 0.1 / 2 + 0.0005 + 0.02
+
+
+def test_missing_intervals_are_left_out(metrics: pd.DataFrame) -> None:
+    assert not draw(metrics.drop(columns=["low", "high"])).axes[0].containers
+
+
+def test_axes_carry_names_and_units(figure: Figure) -> None:
+    left, right = figure.axes
+    assert left.get_ylabel().split() == ["test", "RMSE", "of", "metallicity_1", "(dex)"]
+    assert (left.get_xlabel(), right.get_xlabel()) == ("features active per galaxy (L0)", "features used in all")
+
+
+def test_rows_of_two_experiments_are_refused(metrics: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="appear twice"):
+        draw(pd.concat([metrics, metrics.assign(experiment="other")]))
+
+
+def test_unknown_column_is_answered_with_the_known_ones(metrics: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="mass_1"):
+        plot_rmse_vs_k(metrics, "metallicity", "oh_p50", "dex")
+
+
+def test_table_without_a_needed_column_is_refused(metrics: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="n_features_used"):
+        draw(metrics.drop(columns="n_features_used"))
+
+
+def test_controls_alone_are_refused(metrics: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="no SFNet, SAE or PCA rows"):
+        draw(metrics[metrics["kind"] == "mean"])

@@ -1,0 +1,93 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sfnetlab.errors import ArtifactError
+from sfnetlab.models.backbones import make_backbone
+from sfnetlab.models.sfnet import SparseFeatureNetwork, load_network, save_network
+
+
+def network(k=3, backbone="test_resnet"):
+    made = SparseFeatureNetwork(make_backbone(backbone, "random", 0), backbone, n_outputs=2, k=k)
+    made.set_statistics(
+        pixel_mean=np.array([0.1, 0.2, 0.3]),
+        pixel_std=np.array([0.2, 0.2, 0.2]),
+        target_mean=np.array([8.7, -1.0]),
+        target_std=np.array([0.2, 3.0]),
+    )
+    torch.nn.init.normal_(made.head.weight, generator=torch.Generator().manual_seed(0))
+    return made.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def test_at_most_k_features_are_active(images):
+    features = network(k=3).features(images)
+    assert features.shape == (5, 96)
+    assert ((features > 0).sum(dim=1) == 3).all()
+    assert (features >= 0).all()
+
+
+def test_dense_network_gives_the_pooled_output(images):
+    dense = network(k=None)
+    assert torch.equal(dense.features(images), dense.encoder(images))
+
+
+def test_prediction_is_features_times_head_weights_plus_bias(images):
+    model = network()
+    weights, bias = model.head_weights()
+    np.testing.assert_allclose(model.predict(images), model.features(images).numpy() @ weights.T + bias, rtol=1e-5)
+
+
+def test_untrained_network_predicts_the_training_means(images):
+    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 0), "test_resnet", n_outputs=2, k=3).eval()
+    model.target_mean.copy_(torch.tensor([8.7, -1.0]))
+    assert torch.equal(model.predict(images), model.target_mean.expand(5, 2))
+
+
+def test_rows_do_not_influence_each_other(images):
+    model = network()
+    alone = torch.cat([model.features(image[None]) for image in images])
+    torch.testing.assert_close(model.features(images), alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("k", "backbone"), [(3, "test_resnet"), (None, "test_vit")])
+def test_saved_network_is_the_same_network(tmp_path, images, k, backbone):
+    original = network(k, backbone)
+    save_network(tmp_path, original)
+    loaded = load_network(tmp_path)
+    assert torch.equal(loaded.predict(images), original.predict(images))
+    assert loaded.k == k
+
+
+@pytest.mark.parametrize(("key", "value"), [("format", 2), ("kind", "sae")])
+def test_unknown_format_and_other_models_are_refused(tmp_path, key, value):
+    save_network(tmp_path, network())
+    description = json.loads((tmp_path / "model.json").read_text()) | {key: value}
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    with pytest.raises(ArtifactError, match=f"expected {key} .*, found {value!r}"):
+        load_network(tmp_path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    save_network(tmp_path, network())
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    save_network(tmp_path, network(backbone="test_vit"))
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ArtifactError, match="does not hold the weights of this model"):
+        load_network(tmp_path)
+
+
+def test_missing_model_is_an_error(tmp_path):
+    with pytest.raises(ArtifactError, match=r"model.json: not a readable"):
+        load_network(tmp_path)
+
+
+def test_impossible_k_is_an_error():
+    with pytest.raises(ValueError, match=r"k must lie in \[1, 96\]"):
+        network(k=97)

@@ -1,0 +1,196 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from sfnetlab.errors import ArtifactError, DataError, TrainingError
+from sfnetlab.models.backbones import make_backbone
+from sfnetlab.models.sfnet import SparseFeatureNetwork
+from sfnetlab.schema import Training
+from sfnetlab.training import loop, network
+from sfnetlab.training.network import embed_batches, train_network
+
+N, SIDE = 44, 32
+TRAIN, VALID = np.arange(2, 35), np.arange(35, N)
+SETTINGS = Training(epochs=2, batch_size=8, learning_rate=3e-3)
+
+
+class KilledError(Exception):
+    pass
+
+
+def silent(history):
+    pass
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    brightness = rng.integers(20, 200, N)[:, None, None, None]
+    noise = rng.integers(0, 50, (N, SIDE, SIDE, 3))
+    path = tmp_path_factory.mktemp("survey") / "images.npy"
+    np.save(path, (brightness + noise).astype(np.uint8))
+    return np.load(path, mmap_mode="r")
+
+
+@pytest.fixture(scope="module")
+def targets(images):
+    brightness = images.mean(axis=(1, 2, 3)) / 255
+    targets = np.stack([8 + brightness, -2 + 10 * brightness], axis=1)
+    targets[0] = np.nan  # a row that no one may look at
+    return targets
+
+
+def run(images, targets, checkpoint, *, settings=SETTINGS, report=silent, k=4, train=TRAIN, valid=VALID, seed=3):
+    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 5), "test_resnet", targets.shape[1], k)
+    history = train_network(
+        model, images, targets, train, valid, settings, seed=seed, device="cpu", checkpoint=checkpoint, report=report
+    )
+    return model, [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in history]
+
+
+def assert_same(a, b):
+    assert a[1] == b[1]
+    for name, value in a[0].state_dict().items():
+        assert torch.equal(value, b[0].state_dict()[name]), name
+
+
+@pytest.mark.parametrize("killed_before", [1, 4, 5, 8])
+@pytest.mark.parametrize("optimizer", ["adamw", "ranger"])
+def test_resumed_training_equals_uninterrupted(tmp_path, images, targets, monkeypatch, optimizer, killed_before):
+    settings = dataclasses.replace(SETTINGS, optimizer=optimizer)
+    whole = run(images, targets, tmp_path / "whole", settings=settings)
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
+    with monkeypatch.context() as patched:
+        calls = iter(range(99))
+        augment = network.random_dihedral
+
+        def killer(batch, rng):
+            if next(calls) == killed_before:
+                raise KilledError
+            return augment(batch, rng)
+
+        patched.setattr(network, "random_dihedral", killer)
+        with pytest.raises(KilledError):
+            run(images, targets, tmp_path / "killed", settings=settings)
+    assert_same(run(images, targets, tmp_path / "killed", settings=settings), whole)
+
+
+def test_training_killed_by_its_report_resumes_to_the_same_end(tmp_path, images, targets, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
+    whole = run(images, targets, tmp_path / "whole")
+
+    def killer(history):
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run(images, targets, tmp_path / "killed", report=killer)
+    reported = []
+    assert_same(run(images, targets, tmp_path / "killed", report=lambda h: reported.append(len(h))), whole)
+    assert reported == [1, 2]
+
+
+def test_finished_run_is_not_trained_again(tmp_path, images, targets, monkeypatch):
+    first = run(images, targets, tmp_path / "c")
+    monkeypatch.setattr(network._NetworkLearner, "step", None)
+    assert_same(run(images, targets, tmp_path / "c"), first)
+
+
+def test_checkpoint_of_other_settings_is_refused(tmp_path, images, targets):
+    run(images, targets, tmp_path / "c")
+    with pytest.raises(ArtifactError, match=r"other settings \(seed\)"):
+        run(images, targets, tmp_path / "c", seed=4)
+
+
+def test_training_learns_and_records_label_units(tmp_path, images, targets):
+    settings = dataclasses.replace(SETTINGS, epochs=12)
+    model, history = run(images, targets, tmp_path / "c", settings=settings, k=None)
+    assert [row["epoch"] for row in history] == list(range(1, 13))
+    spread = targets[VALID].std(axis=0)
+    assert (np.array(history[-1]["valid_rmse_columns"]) < 0.5 * spread).all()
+    predicted = np.concatenate(list(embed_batches(model.predict, images, VALID, batch_size=4, device="cpu")))
+    rmse = np.sqrt(np.mean((predicted - targets[VALID]) ** 2))
+    assert history[-1]["valid_rmse"] == pytest.approx(rmse, rel=1e-4)
+
+
+def test_statistics_are_those_of_the_training_rows(tmp_path, images, targets):
+    model, _ = run(images, targets, tmp_path / "c")
+    pixels = images[TRAIN].reshape(-1, 3) / 255
+    np.testing.assert_allclose(model.encoder.pixel_mean, pixels.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(model.encoder.pixel_std, pixels.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(model.target_mean, targets[TRAIN].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(model.target_std, targets[TRAIN].std(axis=0), rtol=1e-5)
+
+
+def test_another_seed_is_another_run(tmp_path, images, targets):
+    assert run(images, targets, tmp_path / "a", seed=1)[1] != run(images, targets, tmp_path / "b", seed=2)[1]
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_good_checkpoint(tmp_path, images, targets, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
+    monkeypatch.setattr(network, "learning_rate_at", lambda step, *_: 1e-3 if step < 3 else float("inf"))
+    with pytest.raises(TrainingError, match=r"step [34] of 10 .* not finite .*last good checkpoint is .*/c\)"):
+        run(images, targets, tmp_path / "c")
+    monkeypatch.undo()
+    run(images, targets, tmp_path / "c")
+
+
+def test_perfect_fit_has_a_finite_gradient(tmp_path, images):
+    targets = np.where(np.arange(N) % 2, 1.0, -1.0)[:, None]
+    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 5), "test_resnet", 1, None)
+    learner = network._NetworkLearner(model, images, targets, TRAIN, VALID, SETTINGS, None, "cpu")
+    prediction = torch.zeros(3, 1, requires_grad=True)
+    learner._loss(prediction.square().mean()).backward()
+    assert prediction.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"), [(3, 2, [3]), (9, 8, [5, 4]), (33, 8, [7, 7, 7, 6, 6]), (4, 8, [4])]
+)
+def test_no_batch_is_ragged_or_of_one_row(n, batch_size, sizes, tmp_path):
+    course = loop.Course(
+        n_rows=n,
+        batch_size=batch_size,
+        epochs=1,
+        seed=0,
+        checkpoint=tmp_path,
+        settings={},
+        label="",
+        unit="",
+        smallest_batch=2,
+    )
+    batches = course.batches(0)
+    assert [len(batch) for batch in batches] == sizes
+    assert sorted(np.concatenate(batches)) == list(range(n))
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ({"train": np.arange(0, 30)}, r"1 of 30 train rows are not finite \(first: row 0\)"),
+        ({"valid": np.array([], dtype=int)}, "no validation rows"),
+    ],
+)
+def test_unusable_targets_are_an_error(tmp_path, images, targets, rows, problem):
+    with pytest.raises(DataError, match=problem):
+        run(images, targets, tmp_path / "c", **rows)
+
+
+def test_constant_target_is_an_error(tmp_path, images):
+    with pytest.raises(DataError, match="column 0 has one value in all 33 train rows"):
+        run(images, np.ones((N, 1)), tmp_path / "c")
+
+
+def test_embedding_does_not_depend_on_the_batch(images):
+    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 0), "test_resnet", 1, 4).eval()
+    together = np.concatenate(list(embed_batches(model.features, images, device="cpu")))
+    rows = np.array([40, 3, 3, 17])
+    alone = np.concatenate(list(embed_batches(model.features, images, rows, batch_size=1, device="cpu")))
+    np.testing.assert_allclose(alone, together[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_embedding_in_training_mode_is_an_error(images):
+    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 0), "test_resnet", 1, 4)
+    with pytest.raises(ValueError, match="training mode"):
+        next(embed_batches(model.features, images, device="cpu"))
