@@ -234,11 +234,12 @@ class FeatureTable(NamedTuple):
         """The features of the named galaxies, in their order; every id must be there."""
         import pandas as pd
 
-        places = pd.Index(self.rows["id_str"]).get_indexer(ids)
+        places = pd.Index(self.rows["id_str"]).get_indexer(pd.Index(ids))
         if (places < 0).any():
             absent = ids[places < 0]
             raise ArtifactError(f"{len(absent)} of {len(ids)} galaxies have no features (first: {absent.iloc[0]})")
-        return self.values[places]
+        chosen: NDArray[np.float32] | csr_array = self.values[places]  # pyrefly: ignore[bad-assignment]
+        return chosen
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: str) -> "NDArray[Any]":
@@ -282,6 +283,14 @@ def write_csr_features(directory: Path, values: "csr_array") -> None:
     from scipy import sparse
 
     sparse.save_npz(directory / "features.npz", sparse.csr_array(values, dtype=np.float32))
+
+
+def read_embedding(directory: Path) -> "tuple[pd.DataFrame, NDArray[np.float32]]":
+    """Rows and dense features (n, d), memory-mapped, of an encoder."""
+    rows, values = read_features(directory)
+    if not hasattr(values, "flags"):
+        raise ArtifactError(f"{directory}: expected dense features, found sparse ones")
+    return rows, values  # pyrefly: ignore[bad-return]
 
 
 def read_features(directory: Path) -> FeatureTable:

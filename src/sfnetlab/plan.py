@@ -317,7 +317,7 @@ def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
 
 
 def _survey_spec(config: Experiment) -> SurveySpec:
-    files = {}
+    files: dict[str, str] = {}
     if isinstance(config.survey, FolderSurvey):
         from sfnetlab.surveys.folder import fingerprint
 

@@ -1,6 +1,8 @@
 """The comparison as a table to read: one row a method, one column a probe, test scores with their intervals."""
 
-import numpy as np
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import pandas as pd
 
 KIND_ORDER = ["noise_floor", "mean", "photometry", "encoder", "pca", "sae", "sfnet"]
@@ -43,7 +45,7 @@ def comparison_table(metrics: pd.DataFrame) -> pd.DataFrame:
     trained = metrics.loc[metrics["probe"] == "head", "features"].unique()
     table.insert(4, "supervised", table["features"].isin(trained))
     rank = table["kind"].map(KIND_ORDER.index)
-    probe_rank = table["probe"].map(lambda probe: PROBES.index(probe) if probe in PROBES else -1)
+    probe_rank = table["probe"].map({probe: place for place, probe in enumerate(PROBES)})
     ordered = table.assign(rank=rank, probe_rank=probe_rank).sort_values(
         ["target", "column", "rank", "features", "k", "n_features_used", "probe_rank"], kind="stable"
     )
@@ -65,7 +67,7 @@ def _block(rows: pd.DataFrame) -> str:
     for (features, k, used), methods in rows[rows["kind"] != "noise_floor"].groupby(
         ["features", "k", "n_features_used"], sort=False, dropna=False
     ):
-        cells = {method.probe: _cell(method.rmse, method.low, method.high) for method in methods.itertuples()}
+        cells = {method["probe"]: _cell(method) for method in methods.to_dict("records")}
         active = "" if pd.isna(k) else str(k)
         name = f"{features} *" if methods["supervised"].any() else features
         lines.append((name, active, str(used), str(methods["n_seeds"].max()), *(cells.get(p, "") for p in PROBES)))
@@ -81,7 +83,5 @@ def _block(rows: pd.DataFrame) -> str:
     return "\n".join(text)
 
 
-def _cell(value: float, low: float, high: float) -> str:
-    if not np.isfinite([low, high]).all():
-        return f"{value:.4f}"
-    return f"{value:.4f} [{low:.4f}, {high:.4f}]"
+def _cell(method: Mapping[Hashable, Any]) -> str:
+    return f"{method['rmse']:.4f} [{method['low']:.4f}, {method['high']:.4f}]"

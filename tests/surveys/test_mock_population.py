@@ -6,8 +6,9 @@ import pytest
 from astropy.cosmology import FlatLambdaCDM
 from scipy.stats import spearmanr
 
+from sfnetlab.surveys.catalog import noise_floor
 from sfnetlab.surveys.lines import LINES, bpt_class, kauffmann_2003, tremonti_2004
-from sfnetlab.surveys.mock_population import _luminosity_distance_mpc, make_population, oh_noise_floor
+from sfnetlab.surveys.mock_population import _luminosity_distance_mpc, make_population
 
 FIELD_ARCSEC = 38.0
 
@@ -120,8 +121,8 @@ def test_hidden_scatter_is_independent_of_every_other_column(population: pd.Data
 
 def test_metallicity_is_what_shows_plus_what_hides(measured: pd.DataFrame) -> None:
     np.testing.assert_allclose(measured["oh_p50"], measured["oh_p50_visible"] + measured["oh_p50_hidden"])
-    assert oh_noise_floor(measured) == pytest.approx(0.06, abs=0.003)
-    assert oh_noise_floor(measured) == pytest.approx(
+    assert noise_floor(measured, "oh_p50") == pytest.approx(0.06, abs=0.003)
+    assert noise_floor(measured, "oh_p50") == pytest.approx(
         np.sqrt(np.mean((measured["oh_p50"] - measured["oh_p50_visible"]) ** 2))
     )
 

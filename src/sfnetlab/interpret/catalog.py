@@ -9,11 +9,12 @@ from scipy import sparse
 
 from sfnetlab.metrics.association import spearman
 from sfnetlab.metrics.sparsity import activation_frequency
+from sfnetlab.metrics.tables import FeatureTable, columns_of
 
-Values = NDArray[np.float32] | sparse.csr_array
 
-
-def describe_features(values: Values, labels: pd.DataFrame, weights: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
+def describe_features(
+    values: FeatureTable, labels: pd.DataFrame, weights: Mapping[str, NDArray[np.float64]]
+) -> pd.DataFrame:
     """A row for each feature that is active in at least one of the given galaxies.
 
     Parameters
@@ -34,7 +35,7 @@ def describe_features(values: Values, labels: pd.DataFrame, weights: Mapping[str
     """
     frequency = activation_frequency(values)
     alive = np.flatnonzero(frequency > 0)
-    active = sparse.csc_array(values[:, alive])
+    active = sparse.csc_array(columns_of(values, alive))
     table = pd.DataFrame(
         {
             "feature": alive,
@@ -45,7 +46,7 @@ def describe_features(values: Values, labels: pd.DataFrame, weights: Mapping[str
     )
     for column, weight in weights.items():
         table[f"weight_{column}"] = weight[alive]
-    rho = spearman(values[:, alive], labels.to_numpy(dtype=np.float64))
+    rho = spearman(columns_of(values, alive), labels.to_numpy(dtype=np.float64))
     strength = np.nan_to_num(np.abs(rho), nan=-1.0)
     best = strength.argmax(axis=1)
     table["best_label"] = labels.columns.to_numpy()[best]
@@ -53,12 +54,12 @@ def describe_features(values: Values, labels: pd.DataFrame, weights: Mapping[str
     return table.sort_values(["frequency", "feature"], ascending=[False, True], ignore_index=True)
 
 
-def strongest_galaxies(values: Values, features: NDArray[np.intp], n_examples: int) -> pd.DataFrame:
+def strongest_galaxies(values: FeatureTable, features: NDArray[np.intp], n_examples: int) -> pd.DataFrame:
     """The galaxies in which each feature is most active: `feature, rank, row, activation`, ties by row.
 
     Galaxies in which a feature is not active are never its examples, so a rare feature has fewer.
     """
-    columns = sparse.csc_array(values[:, features])
+    columns = sparse.csc_array(columns_of(values, features))
     parts = []
     for place, feature in enumerate(features):
         rows = columns.indices[columns.indptr[place] : columns.indptr[place + 1]]

@@ -76,6 +76,16 @@ def _canonical(X: Any, name: str) -> Any:
     return table
 
 
+def rows_of(X: FeatureTable, rows: NDArray[np.integer]) -> FeatureTable:
+    """Some rows of a table, dense or CSR, as a table of the same kind."""
+    return cast(FeatureTable, X[rows])
+
+
+def columns_of(X: FeatureTable, columns: NDArray[np.integer]) -> FeatureTable:
+    """Some columns of a table, dense or CSR, as a table of the same kind."""
+    return cast(FeatureTable, X[:, columns])
+
+
 def row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
     """Consecutive row ranges that cover an (n, d) array in blocks of at most `BLOCK_VALUES` values (or one row)."""
     n_rows = max(1, BLOCK_VALUES // max(1, shape[1]))

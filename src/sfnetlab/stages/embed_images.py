@@ -28,9 +28,9 @@ def build(spec: TrainedEmbeddingSpec | FrozenEmbeddingSpec, task: Task) -> Metri
             network = load_network(task.inputs["network"]).to(task.device)
             batches = embed_batches(network.features, survey.images, device=task.device)
             if network.k is not None:
-                features = sparse.vstack([sparse.csr_array(batch) for batch in batches], format="csr")
+                features = sparse.csr_array(sparse.vstack([sparse.csr_array(batch) for batch in batches]))
                 write_csr_features(task.work, features)
-                return {"n_features": features.shape[1], "l0": features.nnz / features.shape[0]}
+                return {"n_features": network.n_features, "l0": features.nnz / len(survey.images)}
             n_features = network.n_features
         case FrozenEmbeddingSpec():
             encoder = _frozen_encoder(spec, survey).to(task.device).eval()
@@ -41,7 +41,6 @@ def build(spec: TrainedEmbeddingSpec | FrozenEmbeddingSpec, task: Task) -> Metri
     for batch in batches:
         out[start : start + len(batch)] = batch
         start += len(batch)
-    out.flush()
     return {"n_features": n_features}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import FORMAT, Metrics, read_features, read_survey, write_dense_features, write_rows
+from sfnetlab.artifacts import FORMAT, Metrics, read_embedding, read_survey, write_dense_features, write_rows
 from sfnetlab.errors import DataError
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.plan import BaselineSpec
@@ -37,7 +37,7 @@ def _pca(settings: PCA, task: Task) -> Metrics:
     from safetensors.numpy import save_file
     from sklearn import decomposition
 
-    rows, embedding = read_features(task.inputs["embedding"])
+    rows, embedding = read_embedding(task.inputs["embedding"])
     train = embedding[np.flatnonzero(rows["split"] == "train")]
     largest = min(train.shape)
     if settings.n_components > largest:
@@ -98,12 +98,12 @@ def photometry_features(catalog: pd.DataFrame, settings: Photometry) -> pd.DataF
             f"name its own with magnitudes = [...] and sizes = [...]"
         )
     features = catalog[wanted].astype(np.float64)
-    bad = ~np.isfinite(features)
-    if bad.to_numpy().any():
-        worst = bad.sum().sort_values(ascending=False)
+    bad = ~np.isfinite(features.to_numpy())
+    if bad.any():
+        worst = int(bad.sum(axis=0).argmax())
         raise DataError(
             f"features {settings.name!r}: {int(bad.any(axis=1).sum())} of {len(catalog)} galaxies have photometry that "
-            f"is not finite (most in {worst.index[0]}: {worst.iloc[0]}); leave such columns or such galaxies out"
+            f"is not finite (most in {wanted[worst]}: {int(bad[:, worst].sum())}); leave such columns or galaxies out"
         )
     for blue, red in zip(settings.magnitudes, settings.magnitudes[1:], strict=False):
         features[f"{blue} - {red}"] = catalog[blue] - catalog[red]

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sfnetlab.artifacts import Metrics, read_features, read_survey
 from sfnetlab.metrics.bootstrap import bootstrap_intervals
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
+from sfnetlab.metrics.tables import FeatureTable, columns_of, rows_of
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import make_probe
 from sfnetlab.report import comparison_table, format_comparison
@@ -25,7 +25,6 @@ from sfnetlab.surveys.catalog import noise_floor, target_rows
 
 log = logging.getLogger(__name__)
 
-Values = NDArray[np.float32] | sparse.csr_array
 SEED = 0
 """Of resamples and of XGBoost: the same for every method, so that differences between methods are paired."""
 
@@ -50,7 +49,8 @@ def build(spec: ProbeSpec | ComparisonSpec, task: Task) -> Metrics:
 def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
     survey = read_survey(task.inputs["survey"])
     table = read_features(task.inputs["features"])
-    metrics, predictions = [], []
+    metrics: list[pd.DataFrame] = []
+    predictions: list[pd.DataFrame] = []
     for name, target in spec.targets.items():
         usable = target_rows(survey.catalog, target, str(task.inputs["survey"]))
         rows = survey.catalog[usable]
@@ -81,18 +81,18 @@ COLUMNS = [
 
 
 def _predictions(
-    spec: ProbeSpec, X: Values, Y: NDArray[np.float64], split: NDArray[np.str_], network: Path | None
+    spec: ProbeSpec, X: FeatureTable, Y: NDArray[np.float64], split: NDArray[np.str_], network: Path | None
 ) -> Iterator[Prediction]:
     """The network's own head, then the probes on all features, then a linear probe on each budget of features."""
     train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")
-    alive = np.flatnonzero(activation_frequency(X[train]) > 0)
+    alive = np.flatnonzero(activation_frequency(rows_of(X, train)) > 0)
     if network is not None:
         yield Prediction("head", len(alive), _head_predictions(network, X))
 
     def fitted(name: ProbeName, columns: NDArray[np.integer]) -> Prediction:
-        chosen = X[:, columns]
+        chosen = columns_of(X, columns)
         probe = make_probe(name, seed=SEED, n_threads=n_threads())
-        probe.fit(chosen[train], Y[train], chosen[valid], Y[valid])
+        probe.fit(rows_of(chosen, train), Y[train], rows_of(chosen, valid), Y[valid])
         return Prediction(name, len(columns), probe.predict(chosen))
 
     for name in spec.probes.kinds:
@@ -101,7 +101,7 @@ def _predictions(
     if spec.table.kind == "pca":
         order = alive
     elif budgets and spec.table.kind != "photometry":
-        order = select_forward(X[train], Y[train], max(budgets))
+        order = select_forward(rows_of(X, train), Y[train], max(budgets))
     else:
         return
     for budget in budgets:
@@ -109,7 +109,7 @@ def _predictions(
             yield fitted("linear", order[:budget])
 
 
-def _head_predictions(network: Path, X: Values) -> NDArray[np.float64]:
+def _head_predictions(network: Path, X: FeatureTable) -> NDArray[np.float64]:
     from sfnetlab.models.sfnet import load_network
 
     weights, bias = load_network(network).head_weights()
@@ -124,14 +124,13 @@ def _score(
         rows = split == part
         intervals = bootstrap_intervals(Y[rows], prediction.values[rows], n_resamples=n_resamples, seed=SEED)
         for interval in intervals:
-            pooled = interval.column is None
-            if pooled and len(target.columns) == 1:
-                continue  # the same number as the only column's
+            if interval.column is None and len(target.columns) == 1:
+                continue  # pooled over one column: the same number
             scores.append(
                 {
-                    "column": "pooled" if pooled else target.columns[interval.column],
+                    "column": "pooled" if interval.column is None else target.columns[interval.column],
                     "split": part,
-                    "metric": "rmse" if pooled else interval.metric,
+                    "metric": "rmse" if interval.column is None else interval.metric,
                     "value": interval.value,
                     "low": interval.low,
                     "high": interval.high,

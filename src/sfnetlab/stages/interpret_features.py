@@ -32,7 +32,6 @@ def build(spec: InterpretSpec, task: Task) -> Metrics:
     examples.to_parquet(task.work / "examples.parquet", index=False)
     return {
         "n_alive": len(table),
-        "n_features": values.shape[1],
         "effective_number": float(np.exp(usage_entropy(activation_frequency(values)))),
     }
 

@@ -100,11 +100,6 @@ def make_population(n_galaxies: int, seed: int, field_arcsec: float) -> pd.DataF
     return catalog.reset_index(drop=True)
 
 
-def oh_noise_floor(catalog_rows: pd.DataFrame) -> float:
-    """Root mean square of `oh_p50_hidden` (dex) over these rows: the least error any image model can expect."""
-    return float(np.sqrt(np.mean(catalog_rows["oh_p50_hidden"].to_numpy(dtype=float) ** 2)))
-
-
 def _physics(draws: _Draws) -> dict[str, Array]:
     """Stellar mass, star formation, metallicity."""
     log_mass = _log_masses(draws.uniform())
