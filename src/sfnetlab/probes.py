@@ -33,7 +33,8 @@ TREES = {
     "objective": "reg:squarederror",
     "tree_method": "hist",
     "learning_rate": 0.1,
-    "max_depth": 6,
+    "max_depth": 5,
+    "max_bin": 64,
     "min_child_weight": 5,
     "subsample": 0.8,
 }
@@ -151,15 +152,15 @@ class RidgeProbe:
         self.intercept_ = path.intercept(self.coef_)
         self.alpha_ = alphas[best]
         self.is_at_edge_ = (best == 0) | (best == alphas.size - 1)
-        for edge, meaning, loudness in (
-            (0, "as good as least squares", logging.INFO),
-            (alphas.size - 1, "nearly the train mean: the features predict nothing on the valid rows", logging.WARNING),
-        ):
-            if path.rank > 0 and np.any(best == edge):
-                columns = np.flatnonzero(best == edge).tolist()
-                logger.log(
-                    loudness, "ridge probe: label columns %s take penalty %g, %s", columns, alphas[edge], meaning
-                )
+        if path.rank > 0 and self.is_at_edge_.any():
+            logger.warning(
+                "ridge probe: label columns %s take penalties %s, the edge of the grid "
+                "(%g: as good as least squares; %g: next to the train mean)",
+                np.flatnonzero(self.is_at_edge_).tolist(),
+                self.alpha_[self.is_at_edge_].tolist(),
+                alphas[0],
+                alphas[-1],
+            )
         return self
 
     def predict(self, X: FeatureTable) -> NDArray[np.float64]:
@@ -196,8 +197,9 @@ class XGBoostProbe:
         if np.all(column_mean_sd(table)[1] == 0):
             return self
         unit = np.where(self._sd > 0, self._sd, 1)
-        train = xgboost.QuantileDMatrix(table, missing=0.0, nthread=self.n_threads)
-        valid = xgboost.QuantileDMatrix(valid_table, missing=0.0, nthread=self.n_threads, ref=train)
+        storage = {"missing": 0.0, "max_bin": TREES["max_bin"], "nthread": self.n_threads}
+        train = xgboost.QuantileDMatrix(table, **storage)
+        valid = xgboost.QuantileDMatrix(valid_table, **storage, ref=train)
         for column in range(labels.shape[1]):
             train.set_label((labels[:, column] - self._mean[column]) / unit[column])
             valid.set_label((valid_labels[:, column] - self._mean[column]) / unit[column])

@@ -66,7 +66,7 @@ def test_unusable_fvu_tables_are_refused(table: pd.DataFrame, message: str) -> N
 def test_networks_and_saes_have_a_row_of_two_panels_each() -> None:
     axes = plot_training_curves(pd.concat([NETWORKS, SAES])).axes
     assert [ax.get_ylabel() for ax in axes] == [
-        "train loss (target units)",
+        "train loss (target scatter)",
         "valid RMSE (target units)",
         "train FVU (fraction of variance)",
         "dead latents (fraction)",

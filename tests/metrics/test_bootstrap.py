@@ -48,7 +48,7 @@ def test_columns_together_give_the_intervals_of_each_alone():
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
-    n_trials, n = 400, 200
+    n_trials, n = 300, 200
     covered = {"rmse": 0, "bias": 0}
     for seed in range(n_trials):
         residuals = np.random.default_rng([seed, 1]).normal(0.05, 0.1, n)

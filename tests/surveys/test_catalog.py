@@ -19,6 +19,8 @@ from sfnetlab.surveys.catalog import (
     add_line_logs,
     apply_cut,
     check_ids,
+    measured_labels,
+    noise_floor,
     read_catalog,
     split_catalog,
     target_rows,
@@ -392,3 +394,26 @@ def test_the_sdss_sample_reads_and_splits() -> None:
     assert catalog["oh_p50"].mean() == pytest.approx(8.90, abs=0.01)
     parts = split_catalog(catalog, HashSplit())
     assert (parts == "train").mean() == pytest.approx(0.7, abs=0.06)
+
+
+def test_measured_labels_leave_out_what_is_no_label_and_blank_what_was_not_measured() -> None:
+    catalog = pd.DataFrame(
+        {
+            "id_str": ["a", "b"],
+            "ra": [1.0, 2.0],
+            "dec": [1.0, 2.0],
+            "oh_p50": [8.9, -9999.0],
+            "oh_p50_hidden": [0.1, 0.2],
+            "h_alpha_flux_err": [1.0, 1.0],
+            "n_arms": [2, 0],
+        }
+    )
+    labels = measured_labels(catalog)
+    assert list(labels.columns) == ["oh_p50", "n_arms"]
+    np.testing.assert_array_equal(labels["oh_p50"], [8.9, np.nan])
+
+
+def test_the_noise_floor_is_known_only_where_the_maker_tells() -> None:
+    catalog = pd.DataFrame({"oh_p50": [8.9, 9.0], "oh_p50_hidden": [0.3, -0.4]})
+    assert noise_floor(catalog, "oh_p50") == pytest.approx(np.sqrt(0.125))
+    assert noise_floor(catalog, "lgm_tot_p50") is None

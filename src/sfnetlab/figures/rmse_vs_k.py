@@ -26,8 +26,8 @@ def plot_rmse_vs_k(
     k active latents, a ridge probe on all latents (linear where the table has no ridge rows for them; the legend says
     which); PCA with k components. Right, features used in all, linear probe: the k features chosen from SFNet(k), the
     k latents chosen from SAE(k), the first k components. Points are means over seeds, small dots the seeds, bars the
-    mean 95 % bootstrap interval over galaxies. Horizontal lines are the controls: the mean, photometry with its best
-    test score of all probes (generous to the control), and each encoder with ridge on all its dimensions.
+    mean 95 % bootstrap interval over galaxies. Horizontal lines are the controls: the mean, photometry with the
+    probe that is best on valid rows, and each encoder with ridge on all its dimensions.
 
     Parameters
     ----------
@@ -45,14 +45,14 @@ def plot_rmse_vs_k(
     ValueError
         If columns or rows are missing, or a number appears twice (for example from two experiments).
     """
-    rows = _test_rmse(metrics, target, column)
+    rows = _rmse_rows(metrics, target, column, "test")
     curves = (_per_galaxy_curves(rows), _in_all_curves(rows))
     if not any(curves):
         raise ValueError(f"no SFNet, SAE or PCA rows with a known probe for target {target!r}, column {column!r}")
     legend_in = max(style.legend_height_in(curve.label for curve in panel) for panel in curves)
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.15 + legend_in), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True)
-    levels = _controls(rows)
+    levels = _controls(rows, _rmse_rows(metrics, target, column, "valid"))
     if noise_floor is not None:
         floor = style.MethodStyle(style.BLACK, "", ":")
         levels.append(("noise floor", noise_floor, (noise_floor, noise_floor), floor))
@@ -78,14 +78,14 @@ def plot_rmse_vs_k(
     return fig
 
 
-def _test_rmse(metrics: pd.DataFrame, target: str, column: str) -> pd.DataFrame:
-    """Rows of the test RMSE of one column, `k` and `n_features_used` as floats, each number once."""
+def _rmse_rows(metrics: pd.DataFrame, target: str, column: str, split: str) -> pd.DataFrame:
+    """Rows of the RMSE of one column and split, `k` and `n_features_used` as floats, each number once."""
     style.require_columns(metrics, _COLUMNS, "the metrics table")
-    rows = metrics[(metrics["metric"] == "rmse") & (metrics["split"] == "test")]
+    rows = metrics[(metrics["metric"] == "rmse") & (metrics["split"] == split)]
     rows = rows[(rows["target"] == target) & (rows["column"] == column)]
     if rows.empty:
         known = sorted({(str(t), str(c)) for t, c in zip(metrics["target"], metrics["column"], strict=True)})
-        raise ValueError(f"no test RMSE of target {target!r}, column {column!r}; the table has {known}")
+        raise ValueError(f"no {split} RMSE of target {target!r}, column {column!r}; the table has {known}")
     rows = rows.astype({"k": float, "n_features_used": float, "value": float}).rename(columns={"value": "y"})
     repeated = rows.duplicated(["features", "k", "seed", "probe", "n_features_used"])
     if repeated.any():
@@ -156,12 +156,15 @@ def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
     return probed[probed["n_features_used"] == most]
 
 
-def _controls(rows: pd.DataFrame) -> list[tuple[str, float, tuple[float, float], style.MethodStyle]]:
+def _controls(rows: pd.DataFrame, valid: pd.DataFrame) -> list[tuple[str, float, tuple[float, float], style.MethodStyle]]:
     """Name, RMSE, 95 % interval (means over seeds) and look of each horizontal line."""
-    with_all = _with_all_features(rows)
-    chosen = [("predict the mean", look, _best_probe(own)) for _, look, own in _methods(with_all, "mean")]
+    with_all, valid_with_all = _with_all_features(rows), _with_all_features(valid)
+    chosen = [
+        ("predict the mean", look, own[own["probe"] == own["probe"].iloc[0]])
+        for _, look, own in _methods(with_all, "mean")
+    ]
     for name, look, own in _methods(with_all, "photometry"):
-        best = _best_probe(own)
+        best = own[own["probe"] == _best_probe(valid_with_all[valid_with_all["features"] == name])]
         chosen.append((f"{name}, best probe ({best['probe'].iloc[0]})", look, best))
     for name, look, own in _methods(with_all, "encoder"):
         ridge = own[own["probe"] == "ridge"]
@@ -177,6 +180,6 @@ def _controls(rows: pd.DataFrame) -> list[tuple[str, float, tuple[float, float],
     return controls
 
 
-def _best_probe(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the probe with the lowest mean over seeds."""
-    return rows[rows["probe"] == rows.groupby("probe")["y"].mean().idxmin()]
+def _best_probe(valid: pd.DataFrame) -> str:
+    """The probe with the lowest mean over seeds on valid rows, so that test rows choose nothing."""
+    return str(valid.groupby("probe")["y"].mean().idxmin())

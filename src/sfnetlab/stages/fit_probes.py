@@ -16,7 +16,7 @@ from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import FeatureTable, columns_of, rows_of
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
-from sfnetlab.probes import make_probe
+from sfnetlab.probes import fit_probe
 from sfnetlab.report import comparison_table, format_comparison
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.runtime import n_threads
@@ -91,8 +91,8 @@ def _predictions(
 
     def fitted(name: ProbeName, columns: NDArray[np.integer]) -> Prediction:
         chosen = columns_of(X, columns)
-        probe = make_probe(name, seed=SEED, n_threads=n_threads())
-        probe.fit(rows_of(chosen, train), Y[train], rows_of(chosen, valid), Y[valid])
+        fit_rows, choice_rows = rows_of(chosen, train), rows_of(chosen, valid)
+        probe = fit_probe(name, fit_rows, Y[train], choice_rows, Y[valid], seed=SEED, n_threads=n_threads())
         return Prediction(name, len(columns), probe.predict(chosen))
 
     for name in spec.probes.kinds:

@@ -13,6 +13,7 @@ from sfnetlab.interpret.catalog import describe_features, strongest_galaxies
 from sfnetlab.metrics.sparsity import activation_frequency, usage_entropy
 from sfnetlab.plan import InterpretSpec
 from sfnetlab.runner import Task, stage_main
+from sfnetlab.surveys.catalog import measured_labels
 
 N_EXAMPLES = 10
 
@@ -21,8 +22,7 @@ def build(spec: InterpretSpec, task: Task) -> Metrics:
     catalog = read_survey(task.inputs["survey"]).catalog
     test = catalog[catalog["split"] == "test"]
     values = read_features(task.inputs["features"]).of(test["id_str"])
-    labels = test.select_dtypes("number").astype(np.float64)
-    table = describe_features(values, labels, _head_weights(spec, task))
+    table = describe_features(values, measured_labels(test), _head_weights(spec, task))
     identity = {"features": spec.table.features, "seed": spec.table.seed, "k": spec.table.k}
     table = table.assign(**identity).astype({"seed": "Int64", "k": "Int64"})
     table.to_parquet(task.work / "features.parquet", index=False)

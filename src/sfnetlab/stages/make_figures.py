@@ -19,7 +19,7 @@ from sfnetlab.figures.style import save_figure
 from sfnetlab.figures.training_curves import plot_training_curves
 from sfnetlab.plan import FiguresSpec, ProbeSpec, TableSpec
 from sfnetlab.runner import Task, stage_main
-from sfnetlab.surveys.catalog import unit_of
+from sfnetlab.surveys.catalog import measured_labels, unit_of
 
 N_SHEET = 60
 N_FEATURES = 6
@@ -61,9 +61,8 @@ def _contact_sheet(spec: FiguresSpec, survey: SurveyTable) -> Figure:
     """A random sheet, the same for the same survey, each galaxy with the first label of the first target."""
     target = next(iter(spec.targets.values()))
     rows = np.sort(np.random.default_rng(0).permutation(len(survey.catalog))[:N_SHEET])
-    values = survey.catalog[target.columns[0]].iloc[rows]
-    # MPA-JHU tables write -9999 where a quantity could not be measured.
-    labels = [f"{value:.2f}" if np.isfinite(value) and value > -99 else "–" for value in values]
+    values = measured_labels(survey.catalog)[target.columns[0]].iloc[rows]
+    labels = [f"{value:.2f}" if np.isfinite(value) else "–" for value in values]
     return plot_contact_sheet(survey.images[rows], labels, survey.pixel_scale_arcsec)
 
 
@@ -120,7 +119,7 @@ def _strongest(table: TableSpec, directory: Path, survey: SurveyTable) -> Figure
     notes = [
         "\n".join(
             [f"{name.removeprefix('weight_')}: {getattr(row, name):+.3f}" for name in weights]
-            + [f"ρ = {row.rho:+.2f} {row.best_label}"]
+            + [f"ρ = {row.rho:+.2f} {row.best_label.removeprefix('factor_')}"]
         )
         for row in features.itertuples()
     ]

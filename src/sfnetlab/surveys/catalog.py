@@ -22,6 +22,9 @@ from sfnetlab.surveys.lines import LINES
 LINE_FLUXES = dict(zip(("log_N2", "log_Ha", "log_O3", "log_Hb"), (f"{line}_flux" for line in LINES), strict=True))
 """Derived column: the MPA-JHU flux column (1e-17 erg/s/cm^2) whose log10 it is; `<flux>_err` is its error."""
 
+NOT_MEASURED = -9999
+"""What the MPA-JHU tables hold where a quantity could not be measured."""
+
 LONGEST_ID_BYTES = 200
 
 _FLOAT_TEXT = r"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]\d+)"
@@ -181,6 +184,17 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
             f"on the {int(rows.sum()):,} rows kept"
         )
     return rows
+
+
+def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
+    """What features may be associated with: the numeric columns, float64, NaN where a quantity was not measured.
+
+    Left out are positions, errors, and what a generator kept hidden. The MPA-JHU tables write -9999 for "not measured".
+    """
+    numeric = catalog.select_dtypes("number").drop(columns=["ra", "dec"], errors="ignore")
+    chosen = [name for name in numeric.columns if not name.endswith(("_err", "_hidden"))]
+    labels = numeric[chosen].astype(np.float64)
+    return labels.mask(labels == NOT_MEASURED)
 
 
 def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
