@@ -4,10 +4,13 @@ Stages come from the table in plan.py and are imported only when one of their jo
 """
 
 import argparse
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 
-from sfnetlab import config, runner
+from sfnetlab import config, runner, runtime
 from sfnetlab.plan import STAGES
 
 
@@ -25,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner.add_flags(_command(commands, stage.name, stage.summary))
     runner.add_flags(_command(commands, "status", "each result: current, stale (why) or missing"), builds=False)
     _command(commands, "schema", "every setting: type, default, what it means")
+    bench = _command(commands, "bench", "speeds, each against a reference in the same run")
+    bench.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks (default: all)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
+    bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     arguments = parser.parse_args(argv)
     return runner.exit_status(lambda: _do(arguments), getattr(arguments, "verbosity", 0))
 
@@ -44,5 +51,18 @@ def _do(arguments: argparse.Namespace) -> None:
             print(runner.describe_status(runner.options(arguments)))
         case "schema":
             print(config.describe_schema())
+        case "bench":
+            _bench(arguments)
         case stage:
             runner.run(runner.options(arguments), [stage])
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from sfnetlab import bench
+
+    rows = []
+    for row in bench.run(arguments.names, runtime.resolve_device(arguments.device)):
+        print(bench.describe(row), flush=True)
+        rows.append(asdict(row))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -44,10 +44,11 @@ def test_prediction_is_features_times_head_weights_plus_bias(images):
     np.testing.assert_allclose(model.predict(images), model.features(images).numpy() @ weights.T + bias, rtol=1e-5)
 
 
-def test_untrained_network_predicts_the_training_means(images):
-    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 0), "test_resnet", n_outputs=2, k=3).eval()
-    model.target_mean.copy_(torch.tensor([8.7, -1.0]))
-    assert torch.equal(model.predict(images), model.target_mean.expand(5, 2))
+def test_head_is_a_function_of_the_seed():
+    backbone = make_backbone("test_resnet", "random", 0)
+    first, same, other = (SparseFeatureNetwork(backbone, "test_resnet", 2, 3, seed).head.weight for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
 
 
 def test_rows_do_not_influence_each_other(images):

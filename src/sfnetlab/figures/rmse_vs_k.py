@@ -156,7 +156,9 @@ def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
     return probed[probed["n_features_used"] == most]
 
 
-def _controls(rows: pd.DataFrame, valid: pd.DataFrame) -> list[tuple[str, float, tuple[float, float], style.MethodStyle]]:
+def _controls(
+    rows: pd.DataFrame, valid: pd.DataFrame
+) -> list[tuple[str, float, tuple[float, float], style.MethodStyle]]:
     """Name, RMSE, 95 % interval (means over seeds) and look of each horizontal line."""
     with_all, valid_with_all = _with_all_features(rows), _with_all_features(valid)
     chosen = [

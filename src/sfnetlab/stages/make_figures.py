@@ -118,10 +118,10 @@ def _strongest(table: TableSpec, directory: Path, survey: SurveyTable) -> Figure
     weights = [name for name in features.columns if name.startswith("weight_")]
     notes = [
         "\n".join(
-            [f"{name.removeprefix('weight_')}: {getattr(row, name):+.3f}" for name in weights]
-            + [f"ρ = {row.rho:+.2f} {row.best_label.removeprefix('factor_')}"]
+            [f"{name.removeprefix('weight_')}: {row[name]:+.3f}" for name in weights]
+            + [f"ρ = {row['rho']:+.2f} {row['best_label'].removeprefix('factor_')}"]
         )
-        for row in features.itertuples()
+        for row in features.to_dict("records")
     ]
     names = [f"{table.features} {feature}" for feature in features["feature"]]
     frequencies = features["frequency"].to_numpy()
