@@ -31,8 +31,7 @@ class SparseFeatureNetwork(nn.Module):
     k
         Active features a galaxy; None leaves out the top-k.
     seed
-        Seed of the head's weights. (Zeros would do, but learn more slowly: valid RMSE 0.145 against 0.135 dex after
-        four epochs of 1,200 mock galaxies.)
+        Seed of the head's weights.
     """
 
     target_mean: Tensor
@@ -43,14 +42,16 @@ class SparseFeatureNetwork(nn.Module):
         self.backbone_name = backbone_name
         self.k = k
         self.encoder = ImageEncoder(backbone, mean=(0.0,) * 3, std=(1.0,) * 3)
+        if k is not None and not 1 <= k <= self.n_features:
+            raise ValueError(f"k must lie in [1, {self.n_features}] (pooled features of {backbone_name}), got {k}")
         self.head = nn.Linear(self.encoder.n_features, n_outputs)
-        bound = self.n_features**-0.5
+        # torch's bound is for n_features inputs, of which only k are not zero. On 1,200 mock galaxies, 4 epochs,
+        # two seeds, k = 4: valid RMSE 0.123 dex with this bound, 0.128 at 0.5, 0.135 with torch's, 0.145 from zero.
+        bound = self.n_features**-0.5 if k is None else 0.3 * k**-0.5
         nn.init.uniform_(self.head.weight, -bound, bound, generator=torch.Generator().manual_seed(seed))
         nn.init.zeros_(self.head.bias)
         self.register_buffer("target_mean", torch.zeros(n_outputs))
         self.register_buffer("target_std", torch.ones(n_outputs))
-        if k is not None and not 1 <= k <= self.n_features:
-            raise ValueError(f"k must lie in [1, {self.n_features}] (pooled features of {backbone_name}), got {k}")
 
     @property
     def n_features(self) -> int:

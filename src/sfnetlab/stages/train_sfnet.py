@@ -23,6 +23,7 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
         backbone_name=spec.backbone,
         n_outputs=len(spec.target.columns),
         k=spec.k,
+        seed=spec.seed,
     )
     history = train_network(
         network,
