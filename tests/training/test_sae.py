@@ -126,7 +126,7 @@ def test_silent_latents_are_started_again(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_start_tied", with_dead_latents)
     history = run(tmp_path / "c", settings(epochs=10))[1]
     assert history[0]["dead_fraction"] >= 0.5
-    assert history[-1]["dead_fraction"] < 0.1
+    assert history[-1]["dead_fraction"] < 0.25
 
 
 def test_weights_that_are_not_finite_stop_and_keep_the_good_checkpoint(tmp_path, monkeypatch):

@@ -55,13 +55,12 @@ def plot_rmse_vs_k(
     levels = _controls(rows, _rmse_rows(metrics, target, column, "valid"))
     if noise_floor is not None:
         floor = style.MethodStyle(style.BLACK, "", ":")
-        levels.append(("noise floor", noise_floor, (noise_floor, noise_floor), floor))
+        levels.append(("noise floor", noise_floor, None, floor))
     for ax, panel, label in (
         (left, curves[0], "features active per galaxy (L0)"),
         (right, curves[1], "features used in all"),
     ):
-        for name, level, interval, look in levels:
-            ax.axhspan(*interval, color=look.color, alpha=0.10, linewidth=0)
+        for name, level, _, look in levels:
             ax.axhline(level, color=look.color, linestyle=look.linestyle, linewidth=0.9, label=f"_{name}")
         if panel:
             has_supervised = any("†" in curve.label for curve in panel)
@@ -73,9 +72,14 @@ def plot_rmse_vs_k(
     left.set_ylim(left.get_ylim())
     style.label_levels(
         right,
-        {style.wrapped(f"{name}: {style.three_digits(y)}", 22): (y, look.color) for name, y, _, look in levels},
+        {style.wrapped(_level_text(name, y, interval), 24): (y, look.color) for name, y, interval, look in levels},
     )
     return fig
+
+
+def _level_text(name: str, level: float, interval: tuple[float, float] | None) -> str:
+    bounds = "" if interval is None else " [" + ", ".join(map(style.three_digits, interval)) + "]"
+    return f"{name}: {style.three_digits(level)}{bounds}"
 
 
 def _rmse_rows(metrics: pd.DataFrame, target: str, column: str, split: str) -> pd.DataFrame:
@@ -158,7 +162,7 @@ def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _controls(
     rows: pd.DataFrame, valid: pd.DataFrame
-) -> list[tuple[str, float, tuple[float, float], style.MethodStyle]]:
+) -> list[tuple[str, float, tuple[float, float] | None, style.MethodStyle]]:
     """Name, RMSE, 95 % interval (means over seeds) and look of each horizontal line."""
     with_all, valid_with_all = _with_all_features(rows), _with_all_features(valid)
     chosen = [
@@ -173,11 +177,11 @@ def _controls(
         if len(ridge) > 0:
             n_dimensions = int(ridge["n_features_used"].iloc[0])
             chosen.append((f"{name}, ridge on all {n_dimensions} dimensions", look, ridge))
-    controls = []
+    controls: list[tuple[str, float, tuple[float, float] | None, style.MethodStyle]] = []
     for label, look, own in chosen:
         level = float(own["y"].mean())
         has_interval = {"low", "high"} <= set(own.columns) and own[["low", "high"]].notna().to_numpy().all()
-        interval = (float(own["low"].mean()), float(own["high"].mean())) if has_interval else (level, level)
+        interval = (float(own["low"].mean()), float(own["high"].mean())) if has_interval else None
         controls.append((label, level, interval, look))
     return controls
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 
 from sfnetlab.figures import style
 
@@ -43,8 +43,6 @@ def plot_training_curves(history: pd.DataFrame) -> Figure:
             ax.set_xlabel("epoch")
             ax.set_ylabel(label)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-            if name in ("train_loss", "valid_rmse"):
-                _set_log_axis(ax)
         row[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
     return fig
 
@@ -71,11 +69,3 @@ def _legend_text(run: str) -> str:
 
 def _n_legend_lines(rows: pd.DataFrame) -> int:
     return int(np.sum([_legend_text(run).count("\n") + 1 for run in rows["run"].unique()]))
-
-
-def _set_log_axis(ax: Axes) -> None:
-    """Logarithmic y axis with plain numbers at 1, 2 and 5."""
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())

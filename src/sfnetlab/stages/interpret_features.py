@@ -13,14 +13,18 @@ from sfnetlab.interpret.catalog import describe_features, strongest_galaxies
 from sfnetlab.metrics.sparsity import activation_frequency, usage_entropy
 from sfnetlab.plan import InterpretSpec
 from sfnetlab.runner import Task, stage_main
-from sfnetlab.surveys.catalog import measured_labels
+from sfnetlab.surveys.catalog import measured_labels, target_rows
 
 N_EXAMPLES = 10
 
 
 def build(spec: InterpretSpec, task: Task) -> Metrics:
     catalog = read_survey(task.inputs["survey"]).catalog
-    test = catalog[catalog["split"] == "test"]
+    of_interest = (catalog["split"] == "test").to_numpy()
+    if spec.head_target is not None:
+        # Features that were learnt for a target are described on the galaxies that have it.
+        of_interest &= target_rows(catalog, spec.targets[spec.head_target], str(task.inputs["survey"]))
+    test = catalog[of_interest]
     values = read_features(task.inputs["features"]).of(test["id_str"])
     table = describe_features(values, measured_labels(test), _head_weights(spec, task))
     identity = {"features": spec.table.features, "seed": spec.table.seed, "k": spec.table.k}

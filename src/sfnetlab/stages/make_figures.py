@@ -21,7 +21,7 @@ from sfnetlab.plan import FiguresSpec, ProbeSpec, TableSpec
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.surveys.catalog import measured_labels, unit_of
 
-N_SHEET = 60
+N_SHEET = 64
 N_FEATURES = 6
 N_EXAMPLES = 8
 

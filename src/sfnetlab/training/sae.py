@@ -17,6 +17,7 @@ from sfnetlab.training.loop import RESAMPLING, START, Course, Record, Report, ge
 
 _RESAMPLED_AT = (0.2, 0.35, 0.5, 0.65)
 _RESAMPLING_ROWS = 8192
+_RESAMPLED_LENGTH = 0.2
 
 
 def train_sae(
@@ -170,9 +171,13 @@ class _SAELearner:
             return
         drawn = rng.choice(len(rows), len(silent), replace=False, p=squared_errors / squared_errors.sum())
         atoms = normalize(residuals[torch.from_numpy(drawn).to(z.device)])
+        # As in Bricken et al. 2023, encoders start short: at full length they answer to what other latents explain of a
+        # row, win the top-k from them, and the loss of many new latents at once jumps above that of the mean.
+        is_alive = torch.ones(self.sae.n_latents, dtype=torch.bool, device=z.device).index_fill_(0, silent, False)
+        length = _RESAMPLED_LENGTH * self.sae.W_enc[:, is_alive].norm(dim=0).mean() if is_alive.any() else 1.0
         for parameter, index, value in (
             (self.sae.W_dec, silent, atoms),
-            (self.sae.W_enc, (slice(None), silent), atoms.T),
+            (self.sae.W_enc, (slice(None), silent), length * atoms.T),
             (self.sae.b_enc, silent, 0.0),
         ):
             parameter[index] = value
