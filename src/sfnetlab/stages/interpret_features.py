@@ -23,7 +23,7 @@ def build(spec: InterpretSpec, task: Task) -> Metrics:
     of_interest = (catalog["split"] == "test").to_numpy()
     if spec.head_target is not None:
         # Features that were learnt for a target are described on the galaxies that have it.
-        of_interest &= target_rows(catalog, spec.targets[spec.head_target], str(task.inputs["survey"]))
+        of_interest = of_interest & target_rows(catalog, spec.targets[spec.head_target], str(task.inputs["survey"]))
     test = catalog[of_interest]
     values = read_features(task.inputs["features"]).of(test["id_str"])
     table = describe_features(values, measured_labels(test), _head_weights(spec, task))
