@@ -17,13 +17,10 @@ from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
 from sfnetlab.schema import CutName, HashSplit, RandomSplit, Target
-from sfnetlab.surveys.lines import LINES
+from sfnetlab.surveys.lines import LINES, NOT_MEASURED
 
 LINE_FLUXES = dict(zip(("log_N2", "log_Ha", "log_O3", "log_Hb"), (f"{line}_flux" for line in LINES), strict=True))
 """Derived column: the MPA-JHU flux column (1e-17 erg/s/cm^2) whose log10 it is; `<flux>_err` is its error."""
-
-NOT_MEASURED = -9999
-"""What the MPA-JHU tables hold where a quantity could not be measured."""
 
 LONGEST_ID_BYTES = 200
 

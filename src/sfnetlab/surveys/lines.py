@@ -12,6 +12,9 @@ LINES = ("nii_6584", "h_alpha", "oiii_5007", "h_beta")
 STAR_FORMING, LOW_SN_STAR_FORMING, COMPOSITE, AGN, LOW_SN_AGN, UNCLASSIFIABLE = 1, 2, 3, 4, 5, -1
 """MPA-JHU codes in the SDSS column `bptclass`."""
 
+NOT_MEASURED = -9999.0
+"""What the MPA-JHU tables hold where a quantity could not be measured."""
+
 KAUFFMANN_POLE, KEWLEY_POLE = 0.05, 0.47
 """log([NII]/Ha) at which each demarcation goes to minus infinity; it means nothing beyond."""
 

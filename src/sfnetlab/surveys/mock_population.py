@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, ndtri
 
-from sfnetlab.surveys.lines import LINES, STAR_FORMING, mpa_jhu_class, tremonti_2004
+from sfnetlab.surveys.lines import LINES, NOT_MEASURED, STAR_FORMING, mpa_jhu_class, tremonti_2004
 from sfnetlab.surveys.mock_render import (
     ELLIPTICAL,
     IRREGULAR,
@@ -21,9 +21,6 @@ from sfnetlab.surveys.mock_render import (
 )
 
 Array = NDArray[np.float64]
-
-INVALID = -9999.0
-"""What the MPA-JHU tables hold where a quantity was not measured."""
 
 HIDDEN_SCATTER_DEX = 0.06
 """Scatter of `oh_p50` on which nothing else depends, the image, the lines and their class included."""
@@ -402,5 +399,5 @@ def _spectroscopy(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
     columns = {f"{line}_flux": measured[:, i] for i, line in enumerate(LINES)}
     columns |= {f"{line}_flux_err": error[:, i] for i, line in enumerate(LINES)}
     kind = mpa_jhu_class(measured, error)
-    oh = np.where(kind == STAR_FORMING, g["oh_p50_visible"] + g["oh_p50_hidden"], INVALID)
+    oh = np.where(kind == STAR_FORMING, g["oh_p50_visible"] + g["oh_p50_hidden"], NOT_MEASURED)
     return columns | {"bptclass": kind.astype(float), "oh_p50": oh}
