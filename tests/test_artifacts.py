@@ -112,6 +112,20 @@ def test_a_failed_build_finds_its_own_work_again_and_no_other_recipe_does(tmp_pa
     assert seen == [False, "step 7"]
 
 
+def test_what_a_kill_left_of_a_file_is_not_published(tmp_path):
+    def killed_while_writing(work: Path) -> dict[str, float]:
+        with artifacts.replacing(work / "progress.jsonl") as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_it(tmp_path, job(), killed_while_writing)
+    build_it(tmp_path, job())
+    assert sorted(path.name for path in (tmp_path / "train/net").iterdir()) == [
+        "config.toml", "manifest.json", "metrics.json", "weights.txt",
+    ]  # fmt: skip
+
+
 def test_publishing_leaves_no_litter(tmp_path):
     build_it(tmp_path, job())
     build_it(tmp_path, job(epochs=2))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"
+_PARTIAL = ".partial-"
 
 Metrics = Mapping[str, float | int]
 
@@ -153,7 +154,8 @@ def build(root: Path, job: Job, make: Callable[[Path], Metrics], *, config_toml:
                 (work / "config.toml").write_text(config_toml)
                 metrics = make(work)
                 (work / "metrics.json").write_text(json.dumps(dict(metrics), indent=1, allow_nan=False) + "\n")
-                (work / CHECKPOINT).unlink(missing_ok=True)
+                for leftover in (*work.glob(f"{_PARTIAL}*"), work / CHECKPOINT):
+                    leftover.unlink(missing_ok=True)
                 _write_manifest(work, job, started, device)
             _publish(work, final)
 
@@ -198,14 +200,20 @@ def _write_manifest(work: Path, job: Job, started: datetime, device: str) -> Non
     write_text(work / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file at once: readers see the old text or the new one."""
-    partial = path.with_name(f".{path.name}.tmp")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write, so that `path` is replaced at once: after a kill the old or the new one is there, whole."""
+    partial = path.with_name(f"{_PARTIAL}{path.name}")
+    yield partial
+    _fsync(partial)
     partial.replace(path)
+    _fsync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file at once with this text."""
+    with replacing(path) as partial:
+        partial.write_text(text)
 
 
 def sha256_of(path: Path) -> str:

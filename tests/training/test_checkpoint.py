@@ -99,7 +99,7 @@ def test_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("sfnetlab.training.checkpoint._fsync", full_disk)
+    monkeypatch.setattr("sfnetlab.training.checkpoint.save", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_checkpoint(tmp_path / "c", 2)
     assert read_checkpoint(tmp_path / "c") == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from sfnetlab.errors import ArtifactError
@@ -16,7 +16,8 @@ FORMAT = 1
 def write_model(directory: Path, kind: str, module: nn.Module, arguments: dict[str, Any]) -> None:
     """Write both files of a model; `read_arguments` and `load_state` read them again."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(state, directory / "model.safetensors")
+    # Not save_file, which hides that a disk is full behind an error of its own.
+    (directory / "model.safetensors").write_bytes(save(state))
     text = json.dumps({"format": FORMAT, "kind": kind, "arguments": arguments}, indent=1, allow_nan=False)
     (directory / "model.json").write_text(text + "\n")
 

@@ -34,7 +34,7 @@ def build(spec: BaselineSpec, task: Task) -> Metrics:
 
 
 def _pca(settings: PCA, task: Task) -> Metrics:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
     from sklearn import decomposition
 
     rows, embedding = read_embedding(task.inputs["embedding"])
@@ -54,7 +54,7 @@ def _pca(settings: PCA, task: Task) -> Metrics:
         "mean": pca.mean_,
         "explained_variance": pca.explained_variance_,
     }
-    save_file(model, task.work / "model.safetensors")
+    (task.work / "model.safetensors").write_bytes(save(model))
     (task.work / "model.json").write_text(json.dumps({"format": FORMAT, "n_components": settings.n_components}))
     _pca_reconstruction(rows["split"].to_numpy(), embedding, scores, pca.components_, pca.mean_).to_parquet(
         task.work / "reconstruction.parquet", index=False

@@ -4,7 +4,6 @@ What is read equals what was written: types, memory layout, integer keys and tup
 """
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from sfnetlab.artifacts import replacing
 from sfnetlab.errors import ArtifactError
 
 FORMAT = "1"
@@ -36,11 +36,8 @@ def write_checkpoint(path: Path, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_pack(state, tensors))
     metadata = {"format": FORMAT, "structure": structure, "crc32": str(_checksum(structure, tensors))}
-    partial = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, partial, metadata)
-    _fsync(partial)
-    partial.replace(path)
-    _fsync(path.parent)
+    with replacing(path) as partial:
+        partial.write_bytes(save(tensors, metadata))  # save_file would hide that a disk is full behind its own error
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -113,11 +110,3 @@ def _checksum(structure: str, tensors: Mapping[str, Tensor]) -> int:
         if tensor.numel():
             checksum = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, checksum)
     return checksum
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
