@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -120,3 +122,26 @@ def test_images_that_are_not_uint8_are_an_error():
     encoder = ImageEncoder(make_backbone("test_resnet", "random", 0), *normalisation("test_resnet"))
     with pytest.raises(ValueError, match="expected uint8 images"):
         encoder(torch.zeros(1, 3, 32, 32))
+
+
+REAL_WEIGHTS = Path(__file__).resolve().parents[2] / "../shared/data/weights"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "n_features"),
+    [
+        ("tf_efficientnet_lite0", "tf_efficientnet_lite0.imagenet.safetensors", 1280),
+        ("vit_small_patch14_dinov2", "vit_small_patch14_dinov2.fp16.safetensors", 384),
+    ],
+)
+def test_real_pretrained_weights_load_and_tell_images_apart(name, file, n_features):
+    path = REAL_WEIGHTS / file
+    if not path.is_file():
+        pytest.skip(f"no {file}: the project ships no pretrained weights")
+    encoder = ImageEncoder(make_backbone(name, path, None, 224), *normalisation(name), image_size=224).eval()
+    images = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    images[1, 16:48, 16:48] = 200
+    with torch.inference_mode():
+        features = encoder(images)
+    assert features.shape == (2, n_features)
+    assert torch.nn.functional.cosine_similarity(features[0], features[1], dim=0) < 0.95

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from sfnetlab.errors import DataError
 
 
-def make_backbone(name: str, weights: str | Path, seed: int | None) -> nn.Module:
+def make_backbone(name: str, weights: str | Path, seed: int | None, image_size: int | None = None) -> nn.Module:
     """A timm model without its classifier: normalised images (n, 3, height, width) to pooled features (n, n_features).
 
     Transformers interpolate their position embedding, so that cutouts need not have the size they were trained on.
@@ -30,6 +30,8 @@ def make_backbone(name: str, weights: str | Path, seed: int | None) -> nn.Module
         be missing or too much.
     seed
         Seed of random weights. Torch's global generator is not touched.
+    image_size
+        Side in pixels for which a transformer's position embedding is laid out; None takes timm's.
 
     Raises
     ------
@@ -40,17 +42,17 @@ def make_backbone(name: str, weights: str | Path, seed: int | None) -> nn.Module
         if seed is None:
             raise ValueError('weights = "random" need a seed')
         with _seeded(seed):
-            return _create(name, pretrained=False)
+            return _create(name, image_size, pretrained=False)
     if weights == "imagenet":
         try:
-            return _create(name, pretrained=True)
+            return _create(name, image_size, pretrained=True)
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f'weights = "imagenet" needs timm\'s pretrained weights of {name}, which are downloaded once, and that '
                 f"failed ({str(error).splitlines()[0]}); connect to the network and run again, or give a .safetensors "
                 f"file of this model instead"
             ) from error
-    backbone = _create(name, pretrained=False)
+    backbone = _create(name, image_size, pretrained=False)
     _load_weights(backbone, Path(weights), name)
     return backbone
 
@@ -127,14 +129,15 @@ class ImageEncoder(nn.Module):
             )
 
 
-def _create(name: str, *, pretrained: bool) -> nn.Module:
+def _create(name: str, image_size: int | None, *, pretrained: bool) -> nn.Module:
     import timm
 
     _require_known(name)
     model: nn.Module
     try:
-        model = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
-    except TypeError:  # Only transformers know dynamic_img_size; convolutions take any size anyway.
+        size: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **size)
+    except TypeError:  # Only transformers know these arguments; convolutions take any size anyway.
         model = timm.create_model(name, pretrained=pretrained, num_classes=0)
     return model
 

@@ -48,7 +48,7 @@ def _frozen_encoder(spec: FrozenEmbeddingSpec, survey: SurveyTable) -> "ImageEnc
     from sfnetlab.models.backbones import ImageEncoder, make_backbone, normalisation
     from sfnetlab.surveys.images import channel_statistics
 
-    backbone = make_backbone(spec.backbone, spec.weights.path or spec.weights.source, spec.seed)
+    backbone = make_backbone(spec.backbone, spec.weights.path or spec.weights.source, spec.seed, spec.image_size)
     if spec.weights.source == "random":
         # Untrained weights have no input convention of their own: they get the survey's.
         train = np.flatnonzero(survey.catalog["split"] == "train")
