@@ -29,6 +29,10 @@ image_size = 32
 columns = ["oh_p50"]
 cut = "metallicity"
 
+[targets.lines]
+columns = ["log_N2", "log_Ha", "log_O3", "log_Hb"]
+cut = "lines"
+
 [training]
 epochs = 2
 batch_size = 16
@@ -71,6 +75,12 @@ epochs = 2
 name = "sfnet"
 kind = "sfnet"
 target = "metallicity"
+k = [2]
+
+[[features]]
+name = "sfnet_lines"
+kind = "sfnet"
+target = "lines"
 k = [2]
 
 [probes]
@@ -136,7 +146,8 @@ def test_the_metrics_table_is_tidy_and_whole(finished):
     assert np.isfinite(table["value"]).all()
     scored = table[table["kind"] != "noise_floor"]
     assert (scored["low"] <= scored["high"]).all()
-    assert set(scored["features"]) == {"mean", "photometry", "dense", "pca", "sae", "matryoshka", "sfnet"}
+    names = {"mean", "photometry", "dense", "pca", "sae", "matryoshka", "sfnet", "sfnet_lines"}
+    assert set(scored["features"]) == names
 
 
 def test_an_sfnet_has_at_most_k_features_a_galaxy(finished):
@@ -165,10 +176,20 @@ def test_the_head_reads_the_feature_table_as_the_network_predicts(finished):
 def test_the_mean_scores_the_scatter_of_the_labels(finished):
     survey = pd.read_parquet(finished / "out/prepare-survey/survey/catalog.parquet")
     table = pd.read_parquet(finished / "out/fit-probes/comparison/metrics.parquet")
-    row = table[(table["kind"] == "mean") & (table["metric"] == "rmse") & (table["split"] == "test")].iloc[0]
+    chosen = (table["kind"] == "mean") & (table["metric"] == "rmse") & (table["split"] == "test")
+    row = table[chosen & (table["column"] == "oh_p50")].iloc[0]
     valid_label = (survey["oh_p50"] > 0) & (survey["lgm_tot_p50"] > 0) & (survey["sfr_tot_p50"] > -10)
     train, test = (survey.loc[valid_label & (survey["split"] == part), "oh_p50"] for part in ("train", "test"))
     assert row["value"] == pytest.approx(np.sqrt(np.mean((test - train.mean()) ** 2)))
+
+
+def test_the_pooled_error_of_the_lines_is_the_root_of_their_mean_square(finished):
+    table = pd.read_parquet(finished / "out/fit-probes/sfnet_lines-k2-seed0/metrics.parquet")
+    head = table[(table["probe"] == "head") & (table["split"] == "test") & (table["metric"] == "rmse")]
+    values = head.set_index("column")["value"]
+    columns = ["log_N2", "log_Ha", "log_O3", "log_Hb"]
+    assert set(values.index) == {*columns, "pooled"}
+    assert values["pooled"] == pytest.approx(np.sqrt(np.mean(values[columns] ** 2)))
 
 
 def test_the_figures_are_there_as_pdf_and_png(finished):

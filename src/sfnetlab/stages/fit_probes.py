@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.artifacts import Metrics, read_features, read_survey
+from sfnetlab.errors import DataError
 from sfnetlab.metrics.bootstrap import bootstrap_intervals
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
@@ -25,6 +26,8 @@ from sfnetlab.surveys.catalog import noise_floor, target_rows
 
 log = logging.getLogger(__name__)
 
+N_LEAST = 10
+"""Galaxies in each part of the split, so that no resample is of a single one."""
 SEED = 0
 """Of resamples and of XGBoost: the same for every method, so that differences between methods are paired."""
 
@@ -57,6 +60,7 @@ def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
         X = table.of(rows["id_str"])
         Y = rows[list(target.columns)].to_numpy(dtype=np.float64)
         split = rows["split"].to_numpy()
+        _require_enough(name, split)
         network = task.inputs["network"] if name == spec.head_target else None
         for prediction in _predictions(spec, X, Y, split, network):
             metrics.append(_score(target, Y, prediction, split, spec.probes.n_bootstrap).assign(target=name))
@@ -72,6 +76,16 @@ def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
     tidy[COLUMNS].to_parquet(task.work / "metrics.parquet", index=False)
     pd.concat(predictions, ignore_index=True).to_parquet(task.work / "predictions.parquet", index=False)
     return {"n_rows": len(tidy)}
+
+
+def _require_enough(target: str, split: NDArray[np.str_]) -> None:
+    for part in ("train", "valid", "test"):
+        n = int((split == part).sum())
+        if n < N_LEAST:
+            raise DataError(
+                f"target {target!r}: only {n} {part} galaxies have it, and an interval needs at least {N_LEAST}; "
+                f"use more galaxies, another cut or other split.fractions"
+            )
 
 
 COLUMNS = [
