@@ -17,3 +17,12 @@ def test_it_loads_and_its_first_comment_is_its_command(path):
 
 def test_there_are_experiments_to_load():
     assert {"demo.toml", "mock.toml"} <= {path.name for path in CONFIGS}
+
+
+def test_the_config_in_the_readme_loads_with_the_features_of_the_demo(tmp_path):
+    root = CONFIGS[0].parents[1]
+    own_data = (root / "README.md").read_text().split("```toml\n")[1].split("```")[0]
+    features = (root / "config/demo.toml").read_text().partition("[[features]]")
+    path = tmp_path / "mine.toml"
+    path.write_text(own_data + "".join(features[1:]))
+    assert config.load(path).survey.kind == "folder"
