@@ -375,7 +375,7 @@ SURVEYS = st.one_of(
         pixel_scale_arcsec=st.none() | POSITIVE,
         resize=st.none() | st.integers(16, 99),
         crop=st.just(16) | st.none(),
-        fits_q=st.floats(allow_nan=False, allow_infinity=False),
+        fits_q=POSITIVE,
     ),
 )
 SPLITS = st.one_of(

@@ -96,7 +96,7 @@ def test_two_results_of_one_name_are_refused(path):
 
 def test_a_missing_weights_file_is_named(path):
     with pytest.raises(DataError, match=r"gone\.safetensors: weights file not found"):
-        make_plan(config.load(path, ['features.sfnet.weights="gone.safetensors"']))
+        make_plan(config.load(path, ['training.weights="gone.safetensors"']))
 
 
 def test_each_stage_has_a_module():

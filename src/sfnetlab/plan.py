@@ -78,11 +78,12 @@ class Weights:
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
     backbone: str
-    weights: Weights
     k: int | None
     """Active features a galaxy; None trains the dense network."""
     target: Target
     training: Training
+    weights: Weights
+    """What `training.weights` stands for."""
     seed: int
 
 
@@ -243,7 +244,7 @@ def _sfnet_tables(config: Experiment, survey: Job, feature: SFNet) -> Iterator[T
     for k in feature.k:
         for seed in config.seeds:
             name = table_name(feature, k, seed)
-            network = _network_job(config, survey, name, "resnet18", feature.weights, k, feature.target, seed)
+            network = _network_job(config, survey, name, "resnet18", k, feature.target, seed)
             yield Table(
                 spec=TableSpec(features=feature.name, kind="sfnet", k=k, seed=seed),
                 job=_job("embed-images", name, TrainedEmbeddingSpec(), {"survey": survey, "network": network}),
@@ -258,7 +259,7 @@ def _encoder_tables(config: Experiment, survey: Job, feature: Encoder) -> Iterat
         name = table_name(feature, None, seed)
         spec = TableSpec(features=feature.name, kind="encoder", k=None, seed=seed)
         if feature.weights == "target" and feature.target is not None and seed is not None:
-            network = _network_job(config, survey, name, feature.backbone, "random", None, feature.target, seed)
+            network = _network_job(config, survey, name, feature.backbone, None, feature.target, seed)
             job = _job("embed-images", name, TrainedEmbeddingSpec(), {"survey": survey, "network": network})
             yield Table(spec=spec, job=job, network=network, head_target=feature.target)
         else:
@@ -291,14 +292,14 @@ def _baseline_table(feature: PCA | Photometry | Mean, seed: int | None, inputs: 
 
 
 def _network_job(
-    config: Experiment, survey: Job, name: str, backbone: str, weights: str, k: int | None, target: str, seed: int
+    config: Experiment, survey: Job, name: str, backbone: str, k: int | None, target: str, seed: int
 ) -> Job:
     spec = NetworkSpec(
         backbone=backbone,
-        weights=_weights(weights),
         k=k,
         target=config.targets[target],
         training=config.training,
+        weights=_weights(config.training.weights),
         seed=seed,
     )
     return _job("train-sfnet", name, spec, {"survey": survey})

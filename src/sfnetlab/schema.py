@@ -26,6 +26,14 @@ def _require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _require_weights(weights: str, names: tuple[str, ...]) -> None:
+    known = ", ".join(f'"{name}"' for name in names)
+    _require(
+        weights in names or weights.endswith(".safetensors"),
+        f"weights must be {known} or a .safetensors file, got {weights!r}",
+    )
+
+
 def _require_sweep(k: tuple[int, ...], largest: int, what: str) -> None:
     _require(len(k) > 0, "k must hold at least one value")
     _require(len(set(k)) == len(k), f"k repeats a value: {list(k)}")
@@ -157,6 +165,8 @@ class Target:
 class Training:
     """How every network is trained, sparse or dense, so that they can be compared."""
 
+    weights: str = "random"
+    """Where trunks start: "random", "imagenet" (through timm), or a .safetensors file of the timm backbone."""
     epochs: int = 20
     """Passes over the training rows."""
     batch_size: int = 64
@@ -175,6 +185,7 @@ class Training:
     """A random flip and 90-degree rotation for each galaxy and epoch."""
 
     def __post_init__(self) -> None:
+        _require_weights(self.weights, ("random", "imagenet"))
         _require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
         _require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
         _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
@@ -192,8 +203,6 @@ class SFNet:
     """Which of [targets] it learns to predict."""
     k: tuple[int, ...] = (4,)
     """Features active for each galaxy; one network a value and seed."""
-    weights: str = "random"
-    """Where the trunk starts: "random", "imagenet" (through timm), or a .safetensors file of the timm backbone."""
 
     def __post_init__(self) -> None:
         _require_sweep(self.k, N_SFNET_FEATURES, "the number of pooled features")
@@ -221,10 +230,7 @@ class Encoder:
             _require(self.image_size is None, 'image_size is for pretrained networks, not for weights = "target"')
         else:
             _require(self.target is None, f'target is only for weights = "target", got weights = {self.weights!r}')
-        _require(
-            self.weights in ("target", "imagenet", "random") or self.weights.endswith(".safetensors"),
-            f'weights must be "target", "imagenet", "random" or a .safetensors file, got {self.weights!r}',
-        )
+        _require_weights(self.weights, ("target", "imagenet", "random"))
 
 
 @dataclass(frozen=True, kw_only=True)
