@@ -136,14 +136,12 @@ def _network(device: str) -> Iterator[Row]:
     from sfnetlab.models.backbones import make_backbone
     from sfnetlab.models.sfnet import SparseFeatureNetwork
 
-    n, size = 64, 64
-    images = torch.randint(0, 255, (n, size, size, 3), dtype=torch.uint8, device=device)
-    labels = torch.randn(n, 1, device=device)
-
     def make_contiguous(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(x.contiguous() for x in inputs)
 
-    def stepper(layout: torch.memory_format) -> Callable[[], None]:
+    def stepper(size: int, layout: torch.memory_format) -> Callable[[], None]:
+        images = torch.randint(0, 255, (n, size, size, 3), dtype=torch.uint8, device=device)
+        labels = torch.randn(n, 1, device=device)
         network = SparseFeatureNetwork(make_backbone("resnet18", "random", 0), "resnet18", 1, 4).to(device)
         network.to(memory_format=layout)
         if layout == torch.contiguous_format:
@@ -158,9 +156,11 @@ def _network(device: str) -> Iterator[Row]:
 
         return step
 
-    ours, reference = stepper(torch.channels_last), stepper(torch.contiguous_format)
-    case = f"SFNet training at {size} px, channels last against contiguous"
-    yield _compare("network", case, "images/s", n, ours, reference, device)
+    n = 64
+    for size in (64, 144):
+        ours, reference = stepper(size, torch.channels_last), stepper(size, torch.contiguous_format)
+        case = f"SFNet training at {size} px, channels last against contiguous"
+        yield _compare("network", case, "images/s", n, ours, reference, device)
 
 
 def _sae(device: str) -> Iterator[Row]:
