@@ -46,7 +46,7 @@ def let_threads_sleep() -> None:
     """Make idle OpenMP threads sleep soon instead of spinning; must come before torch is imported.
 
     Beside any other process on the same cores, spinning threads take the time of those that work: on 2 cores shared
-    with one busy process ResNet18 trained 2 to 3 times slower with GNU OpenMP's default, and no faster without one.
+    with one busy process ResNet18 trained about half as fast with GNU OpenMP's default, and no faster without one.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
