@@ -121,9 +121,10 @@ def test_status_tells_what_a_setting_makes_stale(finished, capsys):
     assert run(finished, "status", "--set", "features.sae.epochs=3") == 0
     lines = capsys.readouterr().out.splitlines()
     stale = {line.split()[1] for line in lines if line.startswith("stale")}
-    assert "stale    train-sae/sae-k2-seed0 (sae.epochs: 2 -> 3)" in lines
+    assert "stale    train-sae/sae (sae.epochs: 2 -> 3)" in lines
     assert stale == {
-        "train-sae/sae-k2-seed0",
+        "train-sae/sae",
+        "encode-embeddings/sae-k2-seed0",
         "fit-probes/sae-k2-seed0",
         "fit-probes/comparison",
         "interpret-features/sae-k2-seed0",
@@ -132,9 +133,9 @@ def test_status_tells_what_a_setting_makes_stale(finished, capsys):
 
 
 def test_a_stage_alone_refuses_a_stale_input(finished, capsys):
-    assert run(finished, "fit-probes", "-q", "--set", "features.sae.epochs=3") == 2
+    assert run(finished, "encode-embeddings", "-q", "--set", "features.sae.epochs=3") == 2
     message = capsys.readouterr().err
-    assert "train-sae/sae-k2-seed0: fit-probes/sae-k2-seed0 reads it, but it is stale (sae.epochs: 2 -> 3)" in message
+    assert "train-sae/sae: encode-embeddings/sae-k2-seed0 reads it, but it is stale (sae.epochs: 2 -> 3)" in message
     assert "run `sfnetlab train-sae CONFIG` first" in message
 
 

@@ -99,7 +99,7 @@ def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
             "n_latents = 512",
             "zzz = 512",
             "18: features.sae.zzz: unknown key; known keys: name, kind, on, variant, n_latents, k, group_sizes, "
-            "epochs, batch_size, learning_rate",
+            "selection, start, auxk, codes, epochs, batch_size, learning_rate",
         ),
         ("n_latents = 512", "n_latents = 3", "19: features.sae: k must lie in [1, 3] (n_latents), got [4]"),
         (
@@ -112,7 +112,8 @@ def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
         (
             'variant = "topk"',
             'variant = "top-k"',
-            "17: features.sae.variant: expected one of 'topk', 'matryoshka', got 'top-k'",
+            "17: features.sae.variant: expected one of 'relu', 'topk', 'batch_topk', 'jumprelu', 'matryoshka', "
+            "'archetypal', got 'top-k'",
         ),
         ('on = "dense"\n', "", "13: features.sae.on: missing"),
         (
@@ -123,12 +124,14 @@ def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
         (
             'kind = "sae"',
             'kind = "soe"',
-            "15: features.sae.kind: expected one of 'sfnet', 'encoder', 'pca', 'sae', 'photometry', 'mean', got 'soe'",
+            "15: features.sae.kind: expected one of 'sfnet', 'encoder', 'pca', 'sae', 'null_sae', 'photometry', 'mean', "
+            "got 'soe'",
         ),
         (
             'kind = "photometry"',
             "",
-            "24: features[2].kind: missing, expected one of 'sfnet', 'encoder', 'pca', 'sae', 'photometry', 'mean'",
+            "24: features[2].kind: missing, expected one of 'sfnet', 'encoder', 'pca', 'sae', 'null_sae', 'photometry', "
+            "'mean'",
         ),
         (
             'columns = ["oh_p50"]',
@@ -438,7 +441,7 @@ def test_every_setting_has_type_default_and_meaning_in_the_schema_text() -> None
     assert '[[features]] kind = "sae"\n# Sparse autoencoder' in text
     assert "[targets.<name>]\n" in text
     assert "  k: array of int; default [32]\n      Latents active for each galaxy" in text
-    assert "  variant: one of 'topk', 'matryoshka'; default \"topk\"\n" in text
+    assert "  selection: one of 'topk', 'batch_topk'; default \"topk\"\n" in text
     assert "  catalog: path; required\n" in text
     assert "  learning_rate: float; optional\n" in text
 

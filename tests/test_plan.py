@@ -45,6 +45,17 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """SAEs of both seeds on one embedding: a pretrained one, which has no seed."""
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"only hashed")
+    encoder = f'weights = "{weights}"'
+    file = tmp_path / "shared.toml"
+    file.write_text(TOML.replace('kind = "encoder"\ntarget = "metallicity"', f'kind = "encoder"\n{encoder}'))
+    return file
+
+
 def keys(path: Path, *overrides: str) -> dict[str, str]:
     return {str(job): job.key for job in make_plan(config.load(path, overrides))}
 
@@ -57,22 +68,42 @@ def test_every_job_comes_after_its_inputs(path):
 
 
 def test_a_sweep_is_a_job_for_each_value_and_seed(path):
-    assert {name for name in keys(path) if name.startswith("train-sae/")} == {
-        f"train-sae/sae-k{k}-seed{seed}" for k in (2, 4) for seed in (0, 1)
+    assert {name for name in keys(path) if name.startswith("encode-embeddings/")} == {
+        f"encode-embeddings/sae-k{k}-seed{seed}" for k in (2, 4) for seed in (0, 1)
     }
 
 
 def test_each_seed_of_an_sae_stands_on_the_embedding_of_that_seed(path):
     jobs = {str(job): job for job in make_plan(config.load(path))}
-    assert jobs["train-sae/sae-k2-seed1"].inputs["embedding"] is jobs["embed-images/dense-seed1"]
+    assert jobs["train-sae/sae-seed1"].inputs["embedding"] is jobs["embed-images/dense-seed1"]
+    assert jobs["encode-embeddings/sae-k2-seed1"].inputs["saes"] is jobs["train-sae/sae-seed1"]
+
+
+def test_seeds_that_share_an_embedding_are_trained_in_one_pass(shared):
+    jobs = {str(job): job for job in make_plan(config.load(shared))}
+    assert jobs["train-sae/sae"].spec.seeds == (0, 1)
+    assert jobs["interpret-features/sae-k2-seeds"].spec.seeds == (0, 1)
+
+
+def test_seeds_that_start_alike_are_trained_in_passes_of_their_own(shared):
+    jobs = {str(job): job for job in make_plan(config.load(shared, ['features.sae.start="centroids"']))}
+    assert [jobs[f"train-sae/sae-seed{seed}"].spec.seeds for seed in (0, 1)] == [(0,), (1,)]
+
+
+def test_codes_do_not_train_again(shared):
+    before, after = keys(shared), keys(shared, 'features.sae.codes="omp"')
+    assert before["train-sae/sae"] == after["train-sae/sae"]
+    assert before["encode-embeddings/sae-k2-seed0"] != after["encode-embeddings/sae-k2-seed0"]
 
 
 def test_an_sae_setting_touches_only_what_depends_on_it(path):
     before, after = keys(path), keys(path, "features.sae.epochs=3")
     changed = {name for name in before if before[name] != after[name]}
     saes = {f"sae-k{k}-seed{seed}" for k in (2, 4) for seed in (0, 1)}
-    stages = ("train-sae", "fit-probes", "interpret-features")
+    stages = ("encode-embeddings", "fit-probes", "interpret-features")
     assert changed == {f"{stage}/{name}" for stage in stages for name in saes} | {
+        "train-sae/sae-seed0",
+        "train-sae/sae-seed1",
         "fit-probes/comparison",
         "make-figures/figures",
     }

@@ -5,6 +5,7 @@ This is the data flow on one page: survey -> features -> evidence -> figures. It
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -13,11 +14,13 @@ from sfnetlab.errors import ConfigError, DataError
 from sfnetlab.schema import (
     PCA,
     SAE,
+    Codes,
     Encoder,
     Experiment,
     Features,
     FolderSurvey,
     Mean,
+    NullSAE,
     Photometry,
     Probes,
     SFNet,
@@ -48,8 +51,9 @@ STAGES = {
         Stage("train-sfnet", 1, "train the sparse networks, and the dense ones that encoders ask for"),
         Stage("embed-images", 1, "run networks over all cutouts: SFNet features, dense embeddings"),
         Stage("fit-baselines", 1, "PCA of the embeddings, photometry, the mean"),
-        Stage("train-sae", 1, "train sparse autoencoders on the embeddings"),
-        Stage("fit-probes", 1, "probe every feature table for every target: the comparison"),
+        Stage("train-sae", 2, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
+        Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features"),
+        Stage("fit-probes", 2, "probe every feature table for every target: the comparison"),
         Stage("interpret-features", 1, "what each sparse feature responds to, and its strongest galaxies"),
         Stage("make-figures", 1, "the figures, as PDF and PNG"),
     )
@@ -110,9 +114,19 @@ class BaselineSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SAESpec:
-    sae: SAE
+    """Train SAEs on one embedding: one for every k of `sae` and every seed. How they encode later is not said."""
+
+    sae: SAE | NullSAE
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeSpec:
+    """Encode with one SAE of the input `saes`."""
+
     k: int
     seed: int
+    codes: Codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +134,7 @@ class TableSpec:
     """Which feature table this is: the columns by which tidy tables tell it from others."""
 
     features: str
-    kind: Literal["sfnet", "encoder", "pca", "sae", "photometry", "mean"]
+    kind: Literal["sfnet", "encoder", "pca", "sae", "null_sae", "photometry", "mean"]
     k: int | None
     seed: int | None
 
@@ -143,6 +157,15 @@ class InterpretSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StabilitySpec:
+    """Compare the SAEs that differ in their seed alone."""
+
+    features: str
+    k: int
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonSpec:
     """Put together what the probes of every table found."""
 
@@ -161,11 +184,14 @@ class FiguresSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A feature table to have: what it is, the job that makes it, and the network behind it if one was trained here."""
+    """A feature table to have: what it is, the job that makes it, and the one that trained what is behind it."""
 
     spec: TableSpec
     job: Job
     network: Job | None = None
+    saes: Job | None = None
+    embedding: Job | None = None
+    """What the features decompose, if they do."""
     head_target: str | None = None
 
 
@@ -181,7 +207,7 @@ def make_plan(config: Experiment) -> list[Job]:
     """
     survey = _job("prepare-survey", "survey", _survey_spec(config), {})
     tables = list(_tables(config, survey))
-    networks = [table.network for table in tables if table.network is not None]
+    trained = {job.key: job for table in tables for job in (table.network, table.saes) if job is not None}.values()
 
     probes = [_probe_job(config, survey, table) for table in tables]
     comparison = _job(
@@ -198,16 +224,17 @@ def make_plan(config: Experiment) -> list[Job]:
             _without_none({"survey": survey, "features": table.job, "network": table.network}),
         )
         for table in tables
-        if table.spec.kind in ("sfnet", "sae")
+        if table.spec.kind in ("sfnet", "sae", "null_sae")
     ]
+    interpreted += _stability_jobs(tables)
     figures = _job(
         "make-figures",
         "figures",
         FiguresSpec(experiment=config.name, targets=config.targets),
         {"survey": survey, "comparison": comparison}
-        | {str(job): job for job in (*networks, *(table.job for table in tables), *probes, *interpreted)},
+        | {str(job): job for job in (*trained, *(table.job for table in tables), *probes, *interpreted)},
     )
-    jobs = [survey, *networks, *(table.job for table in tables), *probes, comparison, *interpreted, figures]
+    jobs = [survey, *trained, *(table.job for table in tables), *probes, comparison, *interpreted, figures]
     names = [str(job) for job in jobs]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -232,7 +259,7 @@ def _tables(config: Experiment, survey: Job) -> Iterator[Table]:
             case PCA():
                 for table in encoders[feature.on]:
                     yield _baseline_table(feature, table.spec.seed, {"embedding": table.job})
-            case SAE():
+            case SAE() | NullSAE():
                 yield from _sae_tables(config, feature, encoders[feature.on])
             case Photometry() | Mean():
                 yield _baseline_table(feature, None, {"survey": survey})
@@ -272,22 +299,37 @@ def _encoder_tables(config: Experiment, survey: Job, feature: Encoder) -> Iterat
             yield Table(spec=spec, job=_job("embed-images", name, frozen, {"survey": survey}))
 
 
-def _sae_tables(config: Experiment, feature: SAE, embeddings: list[Table]) -> Iterator[Table]:
-    for k in feature.k:
-        for seed in config.seeds:
-            # One embedding a seed where there are several, else the one that all seeds share.
-            embedding = next((table for table in embeddings if table.spec.seed == seed), embeddings[0])
-            spec = SAESpec(sae=replace(feature, k=(k,)), k=k, seed=seed)
-            yield Table(
-                spec=TableSpec(features=feature.name, kind="sae", k=k, seed=seed),
-                job=_job("train-sae", table_name(feature, k, seed), spec, {"embedding": embedding.job}),
-            )
+def _sae_tables(config: Experiment, feature: SAE | NullSAE, embeddings: list[Table]) -> Iterator[Table]:
+    for embedding in embeddings:
+        # One embedding a seed where there are several, else the one that all seeds share.
+        seeds = config.seeds if len(embeddings) == 1 else (embedding.spec.seed or 0,)
+        # A start at centroids is the same for every seed: then seeds are orders of the rows, each a pass of its own.
+        passes = [seeds] if starts_at_random(feature) and len(embeddings) == 1 else [(seed,) for seed in seeds]
+        for own in passes:
+            name = table_name(feature, None, None if own == config.seeds else own[0])
+            spec = SAESpec(sae=replace(feature, codes="topk"), seeds=own)
+            saes = _job("train-sae", name, spec, {"embedding": embedding.job})
+            for k, seed in product(feature.k, own):
+                encode = EncodeSpec(k=k, seed=seed, codes=feature.codes)
+                inputs = {"embedding": embedding.job, "saes": saes}
+                yield Table(
+                    spec=TableSpec(features=feature.name, kind=feature.kind, k=k, seed=seed),
+                    job=_job("encode-embeddings", table_name(feature, k, seed), encode, inputs),
+                    saes=saes,
+                    embedding=embedding.job,
+                )
+
+
+def starts_at_random(feature: SAE | NullSAE) -> bool:
+    """Whether SAEs of two seeds start at different atoms."""
+    return isinstance(feature, NullSAE) or (feature.start == "random" and feature.variant != "archetypal")
 
 
 def _baseline_table(feature: PCA | Photometry | Mean, seed: int | None, inputs: dict[str, Job]) -> Table:
     return Table(
         spec=TableSpec(features=feature.name, kind=feature.kind, k=None, seed=seed),
         job=_job("fit-baselines", table_name(feature, None, seed), BaselineSpec(baseline=feature), inputs),
+        embedding=inputs.get("embedding"),
     )
 
 
@@ -313,8 +355,32 @@ def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
         probes=config.probes,
         head_target=table.head_target,
     )
-    inputs = {"survey": survey, "features": table.job, "network": table.network}
+    inputs = {
+        "survey": survey,
+        "features": table.job,
+        "network": table.network,
+        "embedding": table.embedding,
+        "saes": table.saes,
+    }
     return _job("fit-probes", table.job.name, spec, _without_none(inputs))
+
+
+def _stability_jobs(tables: list[Table]) -> Iterator[Job]:
+    """A job for each SAE and k of which several seeds decompose the same embedding."""
+    groups: dict[tuple[str, int | None, str], list[Table]] = {}
+    for table in tables:
+        if table.spec.kind == "sae" and table.embedding is not None:
+            groups.setdefault((table.spec.features, table.spec.k, table.embedding.key), []).append(table)
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        first = group[0].spec
+        seeds = tuple(table.spec.seed for table in group if table.spec.seed is not None)
+        assert first.k is not None
+        inputs = {f"seed{table.spec.seed}": table.job for table in group}
+        inputs |= {f"saes{table.spec.seed}": table.saes for table in group if table.saes is not None}
+        spec = StabilitySpec(features=first.features, k=first.k, seeds=seeds)
+        yield _job("interpret-features", f"{first.features}-k{first.k}-seeds", spec, inputs)
 
 
 def _survey_spec(config: Experiment) -> SurveySpec:
@@ -330,6 +396,11 @@ def table_name(feature: Features, k: int | None, seed: int | None) -> str:
     """Directory name of a feature table: `sae-k4-seed0`, without the parts that it does not have."""
     parts = [feature.name, f"k{k}" if k is not None else "", f"seed{seed}" if seed is not None else ""]
     return "-".join(part for part in parts if part)
+
+
+def sae_directory(saes: Path, k: int, seed: int) -> Path:
+    """Where train-sae keeps one of its SAEs."""
+    return saes / f"k{k}-seed{seed}"
 
 
 def _weights(weights: str) -> Weights:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-KIND_ORDER = ["noise_floor", "mean", "photometry", "encoder", "pca", "sae", "sfnet"]
+KIND_ORDER = ["noise_floor", "mean", "photometry", "encoder", "pca", "null_sae", "sae", "sfnet"]
 PROBES = ["head", "linear", "ridge", "xgboost"]
 
 

@@ -41,6 +41,13 @@ def _require_sweep(k: tuple[int, ...], largest: int, what: str) -> None:
     _require(not wrong, f"k must lie in [1, {largest}] ({what}), got {wrong}")
 
 
+def _require_dictionary(n_latents: int, k: tuple[int, ...], epochs: int, batch_size: int) -> None:
+    _require(n_latents >= 1, f"n_latents must be at least 1, got {n_latents}")
+    _require_sweep(k, n_latents, "n_latents")
+    _require(epochs >= 1, f"epochs must be at least 1, got {epochs}")
+    _require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
+
+
 def _require_fractions(fractions: tuple[float, ...]) -> None:
     _require(
         len(fractions) == 3 and min(fractions) > 0 and abs(sum(fractions) - 1) < 1e-9,
@@ -249,6 +256,9 @@ class PCA:
         _require(self.n_components >= 1, f"n_components must be at least 1, got {self.n_components}")
 
 
+Codes = Literal["topk", "refit", "omp"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SAE:
     """Sparse autoencoder on an encoder's embeddings, trained on train rows. Unsupervised."""
@@ -258,35 +268,68 @@ class SAE:
     kind: Literal["sae"] = "sae"
     on: str
     """The encoder whose embeddings to decompose."""
-    variant: Literal["topk", "matryoshka"] = "topk"
-    """"topk" (Gao et al. 2024) or "matryoshka" (nested prefixes; Bussmann et al. 2025)."""
+    variant: Literal["relu", "topk", "batch_topk", "jumprelu", "matryoshka", "archetypal"] = "topk"
+    """Which latents are active, and what the dictionary is; each variant's paper stands in estimators.py."""
     n_latents: int = 2048
     """Size of the dictionary."""
     k: tuple[int, ...] = (32,)
-    """Latents active for each galaxy; one SAE a value and seed."""
+    """Latents active for each galaxy ("relu", "jumprelu", "batch_topk": on average); one SAE a value and seed."""
     group_sizes: tuple[int, ...] = ()
-    """Matryoshka groups, summing to n_latents; empty: 1/32, 1/32, 1/16, 1/8, 1/4 and 1/2 of it."""
+    """Matryoshka groups, summing to n_latents; empty: the Euclid groups, 1/32, 1/32, 1/16, 1/8, 1/4 and 1/2 of it."""
+    selection: Literal["topk", "batch_topk"] = "topk"
+    """Of Matryoshka: k latents of each row, or k a row on average over a batch, by a threshold after training."""
+    start: Literal["random", "centroids"] = "random"
+    """Where atoms start: centroids, the same for all seeds, are the control of "archetypal", which starts there too."""
+    auxk: float = 0.0
+    """Weight of the auxiliary loss that revives silent latents (Gao et al. 2024: 1/32); 0: they are resampled only."""
+    codes: Codes = "topk"
+    """"topk": what the encoder selects; "refit": least squares on that support; "omp": orthogonal matching pursuit."""
     epochs: int = 50
     """Passes over the training rows."""
     batch_size: int = 256
     """Rows a step."""
     learning_rate: float | None = None
-    """Peak learning rate; None: 4e-3 (Matryoshka 2e-3), times sqrt(2048 / n_latents)."""
+    """Peak learning rate; None: by the recipe, from variant and n_latents."""
 
     def __post_init__(self) -> None:
-        _require(self.n_latents >= 1, f"n_latents must be at least 1, got {self.n_latents}")
-        _require_sweep(self.k, self.n_latents, "n_latents")
+        _require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
         if self.variant != "matryoshka":
             _require(not self.group_sizes, f'group_sizes are for variant = "matryoshka", got {self.variant!r}')
+            _require(self.selection == "topk", f'selection is for variant = "matryoshka", got {self.variant!r}')
         elif self.group_sizes:
             total = sum(self.group_sizes)
             _require(min(self.group_sizes) >= 1, "group_sizes must be positive")
             _require(total == self.n_latents, f"group_sizes must sum to n_latents={self.n_latents}, got {total}")
         else:
             _require(self.n_latents % 32 == 0, f"n_latents must divide by 32 without group_sizes, got {self.n_latents}")
-        _require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
-        _require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
+        _require(self.auxk >= 0, f"auxk must not be negative, got {self.auxk}")
         _require(self.learning_rate is None or self.learning_rate > 0, "learning_rate must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NullSAE:
+    """Control: a top-k sparse autoencoder of which a part stays random (Sanity Checks for SAEs, arXiv:2602.14111)."""
+
+    name: str
+    """Names its results, and its rows in every table."""
+    kind: Literal["null_sae"] = "null_sae"
+    on: str
+    """The encoder whose embeddings to decompose."""
+    arm: Literal["frozen_decoder", "frozen_encoder", "random_dictionary"]
+    """What is not trained: the atoms, the encoder, or both (encoder and decoder are then one random dictionary)."""
+    n_latents: int = 2048
+    """Size of the dictionary."""
+    k: tuple[int, ...] = (32,)
+    """Latents active for each galaxy; one a value and seed."""
+    codes: Codes = "topk"
+    """"topk": what the encoder selects; "refit": least squares on that support; "omp": orthogonal matching pursuit."""
+    epochs: int = 50
+    """Passes over the training rows."""
+    batch_size: int = 256
+    """Rows a step."""
+
+    def __post_init__(self) -> None:
+        _require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +357,7 @@ class Mean:
     kind: Literal["mean"] = "mean"
 
 
-Features = SFNet | Encoder | PCA | SAE | Photometry | Mean
+Features = SFNet | Encoder | PCA | SAE | NullSAE | Photometry | Mean
 
 ProbeName = Literal["linear", "ridge", "xgboost"]
 
@@ -369,7 +412,7 @@ class Experiment:
                     feature.target in self.targets,
                     f"features {feature.name!r}: target must be one of {sorted(self.targets)}, got {feature.target!r}",
                 )
-            if isinstance(feature, PCA | SAE):
+            if isinstance(feature, PCA | SAE | NullSAE):
                 _require(
                     feature.on in encoders,
                     f"features {feature.name!r}: on must name an encoder, one of {encoders}, got {feature.on!r}",

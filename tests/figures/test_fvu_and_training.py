@@ -38,10 +38,39 @@ def test_fvu_curve_is_the_mean_of_the_test_rows(label: str, worse: float) -> Non
     np.testing.assert_allclose(line.get_xydata(), [(2, worse / 2 + 0.005), (8, worse / 8 + 0.005)])
 
 
-def test_fvu_axis_runs_from_perfect_to_the_means_and_holds_worse() -> None:
-    (ax,) = plot_fvu_vs_l0(FVU.assign(fvu=3.0)).axes
-    assert ax.get_ylim()[0] == 0
-    assert ax.get_ylim()[1] > 3.0
+def test_fvu_axis_holds_the_means_and_worse() -> None:
+    assert plot_fvu_vs_l0(FVU).axes[0].get_ylim()[1] > 1
+    assert plot_fvu_vs_l0(FVU.assign(fvu=3.0)).axes[0].get_ylim()[1] > 3
+
+
+def test_fvu_stands_at_the_measured_l0_where_there_is_one() -> None:
+    table = FVU.assign(l0=np.where(FVU["features"] == "sae", 1.1 * FVU["k"] + FVU["seed"], np.nan))
+    lines = {line.get_label(): line for line in plot_fvu_vs_l0(table).axes[0].lines}
+    np.testing.assert_allclose(lines["SAE"].get_xdata(), [2.7, 9.3])
+    np.testing.assert_allclose(lines["matryoshka"].get_xdata(), [2, 8])
+
+
+def test_pca_does_not_widen_the_axes() -> None:
+    pca = pd.DataFrame({"features": "pca", "kind": "pca", "k": [1, 512], "seed": 0, "split": "test", "fvu": [0.9, 0.0]})
+    saes = FVU[FVU["kind"] == "sae"]
+    (ax,) = plot_fvu_vs_l0(pd.concat([saes, pca])).axes
+    (alone,) = plot_fvu_vs_l0(saes).axes
+    assert (ax.get_xlim(), ax.get_ylim()) == (alone.get_xlim(), alone.get_ylim())
+
+
+def test_a_silent_dictionary_has_no_place_on_the_axes() -> None:
+    table = FVU.assign(l0=FVU["k"].where(FVU["k"] > 2, 0))
+    (line,) = [line for line in plot_fvu_vs_l0(table).axes[0].lines if line.get_label() == "SAE"]
+    np.testing.assert_allclose(line.get_xdata(), [8])
+    with pytest.raises(ValueError, match="no test row with an active latent"):
+        plot_fvu_vs_l0(FVU.assign(l0=0))
+
+
+def test_legend_is_in_the_order_of_the_curves() -> None:
+    (ax,) = plot_fvu_vs_l0(FVU).axes
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["PCA", "matryoshka", "SAE"]
 
 
 def test_fvu_of_one_sae_one_k_one_seed_is_drawn() -> None:

@@ -1,44 +1,101 @@
 """How well dictionaries reconstruct embeddings at equal sparsity: test FVU against L0."""
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from sfnetlab.figures import style
+from sfnetlab.figures.dictionaries import dictionary_looks
+
+_AXES_WIDTH_PT = 210.0
+"""About what the legend leaves of the figure's width."""
 
 
 @style.paper_figure
 def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
-    """Fraction of variance unexplained on test rows, for SAEs with k active latents and PCA with k components.
+    """Fraction of variance unexplained on test rows against active latents: SAEs, null arms (grey) and PCA.
 
-    Points are means over seeds, small dots the seeds. FVU is about column means: 1 is what predicting the means
-    achieves.
+    Points are means over the seeds of one k, small dots the seeds. L0 is what was measured where the table has it,
+    for a threshold holds k only on average; PCA's is its number of components. FVU is about column means: 1 (thin
+    line) is what predicting the means achieves. The axes, logarithmic, span what is not PCA, whose curve is cut there;
+    what is 0 (L0 of a dictionary that is silent, FVU of all components) has no place on them. The legend is in the
+    order of the curves at their right ends.
 
     Parameters
     ----------
     table : DataFrame
-        Columns `features, kind, k, seed, split, fvu`; rows of other splits are left out.
+        Columns `features, kind, k, seed, split, fvu` and perhaps `l0` (mean active latents of a row of the split; NaN:
+        k); rows of other splits are left out.
 
     Raises
     ------
     ValueError
-        If columns or test rows are missing, or `k` or `fvu` is not finite.
+        If columns or test rows are missing, or `k`, `l0` or `fvu` is negative or not finite.
     """
     style.require_columns(table, ("features", "kind", "k", "seed", "split", "fvu"), "the FVU table")
     rows = table[table["split"] == "test"].astype({"k": float, "fvu": float})
     if rows.empty:
         raise ValueError(f"the FVU table has no test rows; its splits are {sorted(table['split'].unique())}")
-    if not (rows["k"] > 0).all() or rows["fvu"].isna().any():
-        raise ValueError("k must be positive and fvu finite in every test row of the FVU table")
-    curves = []
-    for kind, names in rows.groupby("kind")["features"].unique().items():
-        for name in sorted(names):
-            own = rows[rows["features"] == name].rename(columns={"k": "x", "fvu": "y"})
-            label = style.wrapped(style.method_name(name, str(kind)), 40)
-            curves.append(style.Curve(label, style.method_style(name, str(kind), names), own))
-    height_in = 2.6 + style.legend_height_in(curve.label for curve in curves)
-    fig = Figure(figsize=(style.COLUMN_WIDTH_IN, height_in), layout="constrained")
+    rows = rows.assign(x=rows["l0"].astype(float).fillna(rows["k"]) if "l0" in rows else rows["k"])
+    if not (rows["k"] > 0).all() or not (rows[["x", "fvu"]] >= 0).all(axis=None):
+        raise ValueError("k must be positive, L0 and fvu finite and 0 or more, in every test row of the FVU table")
+    rows = rows[(rows["x"] > 0) & (rows["fvu"] > 0)]
+    if rows.empty:
+        raise ValueError("the FVU table has no test row with an active latent and fvu above 0")
+    framed = rows if (rows["kind"] == "pca").all() else rows[rows["kind"] != "pca"]
+    x_limits = framed["x"].min() / 1.25, framed["x"].max() * 1.25
+    means = rows.groupby(["features", "kind", "k"])[["x", "fvu"]].mean().reset_index().sort_values("x")
+    height_at_end = {
+        str(name): np.interp(np.log(x_limits[1]), np.log(own["x"]), np.log(own["fvu"]))
+        for name, own in means.groupby("features")
+    }
+    looks = dictionary_looks(rows)
+    labels = {
+        str(name): style.wrapped(style.method_name(str(name), str(kind)), 28)
+        for name, kind in rows.groupby("features")["kind"].first().items()
+    }
+    height_in = max(3.4, 0.3 + style.legend_height_in(labels.values()))
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN * 0.75, height_in), layout="constrained")
     ax = fig.subplots()
-    style.draw_budget_panel(ax, curves, "active latents per galaxy (L0), or components")
-    ax.set_ylim(0, max(1.0, ax.get_ylim()[1]))
+    ax.set(xscale="log", yscale="log", xlabel="active latents per row (L0), or components")
     ax.set_ylabel("test FVU (fraction of variance)")
+    ax.axhline(1, color=style.GREY, linewidth=0.6, label="_means")
+    handles = [
+        _draw(ax, labels[name], means[means["features"] == name], rows[rows["features"] == name], looks[name])
+        for name in sorted(height_at_end, key=lambda name: -height_at_end[name])
+    ]
+    ax.set_xlim(*x_limits)
+    ax.set_ylim(framed["fvu"].min() / 1.25, 1.25 * max(1, framed["fvu"].max()))
+    _label_ticks(ax, sorted(set(framed["k"])))
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
     return fig
+
+
+def _draw(ax: Axes, label: str, means: pd.DataFrame, rows: pd.DataFrame, look: style.MethodStyle) -> Line2D:
+    is_null = rows["kind"].iloc[0] not in ("sae", "pca")
+    (line,) = ax.plot(
+        means["x"], means["fvu"], color=look.color, marker=look.marker, linestyle=look.linestyle, zorder=2.5,
+        markerfacecolor="white" if is_null else look.color, label=label,
+    )  # fmt: skip
+    several = rows[rows.groupby("k")["seed"].transform("nunique") > 1]
+    ax.plot(
+        several["x"], several["fvu"], linestyle="none", marker="o", markersize=1.8, markeredgewidth=0,
+        color=look.color, alpha=0.6, zorder=2.4, label="_seeds",
+    )  # fmt: skip
+    return line
+
+
+def _label_ticks(ax: Axes, budgets: list[float]) -> None:
+    """Ticks at the budgets asked for, labelled as far as labels fit, and at 1, 2 and 5 of each decade of FVU."""
+    low, high = ax.get_xlim()
+    octave_pt = _AXES_WIDTH_PT / float(np.log2(high / low))
+    labelled = style.labelled_budgets(budgets, octave_pt)
+    ax.set_xticks(labelled, labels=[f"{budget:g}" for budget in labelled])
+    ax.set_xticks(budgets, minor=True)
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())

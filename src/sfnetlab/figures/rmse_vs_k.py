@@ -125,7 +125,7 @@ def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
 def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
     budgeted = rows[(rows["probe"] == "linear") & (rows["n_features_used"] == rows["k"])]
     curves: list[style.Curve] = []
-    for kind, mark, noun in (("sfnet", "†", "features"), ("sae", "", "latents")):
+    for kind, mark, noun in (("sfnet", "†", "features"), ("sae", "", "latents"), ("null_sae", "", "latents")):
         for name, look, _ in _methods(rows, kind):
             own = budgeted[budgeted["features"] == name]
             label = f"{style.method_name(name, kind)}{mark}(k), linear probe on best k {noun}"

@@ -70,6 +70,7 @@ class MethodStyle:
 _COLORS: dict[str, tuple[str, ...]] = {
     "sfnet": (BLUE, SKY, BLACK),
     "sae": (VERMILION, ORANGE, PURPLE),
+    "null_sae": (GREY, "#9A9A9A", BLACK),
     "pca": (GREEN, GREY, SKY),
     "encoder": (GREY, BLACK, GREEN),
     "photometry": (PURPLE, BLACK, GREY),
@@ -78,6 +79,7 @@ _COLORS: dict[str, tuple[str, ...]] = {
 _MARKERS: dict[str, tuple[str, ...]] = {
     "sfnet": ("o", "D", "h", "8"),
     "sae": ("^", "v", "<", ">"),
+    "null_sae": ("x", "+", "1", "2"),
     "pca": ("s", "P", "X", "p"),
     "encoder": ("d", "*", "D", "8"),
     "photometry": ("X", "P", "*", "p"),
@@ -86,6 +88,7 @@ _MARKERS: dict[str, tuple[str, ...]] = {
 _LINESTYLES: dict[str, tuple[str, ...]] = {
     "sfnet": ("-", "--"),
     "sae": ("--", "-."),
+    "null_sae": (":", "--"),
     "pca": (":", "-."),
     "encoder": ("-.", ":"),
     "photometry": ("--", "-."),
@@ -176,7 +179,7 @@ def draw_budget_panel(ax: Axes, curves: Sequence[Curve], x_label: str, legend_ti
     low, high = budgets[0] / 1.45, budgets[-1] * 1.45
     fig = figure_of(ax)
     octave_pt = 0.85 * ax.bbox.width / fig.dpi * 72 / float(np.log2(high / low))
-    labelled = _labelled_budgets(budgets, octave_pt)
+    labelled = labelled_budgets(budgets, octave_pt)
     ax.set_xscale("log", base=2)
     ax.set_xlim(low, high)
     ax.set_xticks(labelled, labels=[f"{budget:g}" for budget in labelled])
@@ -225,7 +228,7 @@ def _draw_curve(ax: Axes, curve: Curve, transform: Transform) -> Line2D:
     return line
 
 
-def _labelled_budgets(budgets: Sequence[float], octave_pt: float) -> list[float]:
+def labelled_budgets(budgets: Sequence[float], octave_pt: float) -> list[float]:
     """The budgets whose tick labels fit beside each other; powers of two are kept before others."""
 
     def half_width_pt(budget: float) -> float:

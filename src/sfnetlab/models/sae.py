@@ -1,17 +1,18 @@
-"""Sparse autoencoder with an exact top-k for each row, plain or Matryoshka. Its training stands in training/sae.py."""
+"""Sparse autoencoder, every variant of it, as it is used once it is trained. Its training stands in training/sae/."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
+from sfnetlab.metrics.tables import FeatureTable, checked_table
 from sfnetlab.models.files import load_state, read_arguments, write_model
 
 KIND = "sae"
@@ -21,44 +22,59 @@ class Encoded(NamedTuple):
     """The active latents of each row."""
 
     values: Tensor
-    """(n_samples, k), largest first; 0 or more."""
+    """(n_samples, m), largest first; 0 or more: a 0 fills up a row that has fewer than m."""
     indices: Tensor
-    """(n_samples, k), which latent each value belongs to."""
+    """(n_samples, m), which latent each value belongs to."""
+
+
+Rule = Literal["topk", "threshold"]
+Codes = Literal["topk", "refit", "omp"]
 
 
 class SparseAutoencoder(nn.Module):
-    """x to at most k active latents, and back through their atoms (Gao et al. 2024, arXiv:2406.04093).
+    """x to few active latents, and back through their atoms.
 
-    With z = (x - mean) / scale, the latents are the k largest of ReLU(z W_enc + b_enc), and x_hat = mean + scale
-    (latents W_dec + b_dec). Centring and scale are part of the model, so input and output are in the embedding's own
-    units; as z is centred, b_dec is not subtracted again before the encoder. Each row is encoded on its own.
+    With z = (x - mean) / scale and pre = z W_enc + b_enc, the latents are pre where it is selected and positive, else
+    0, and x_hat = mean + scale (latents W_dec + b_dec). Centring and scale are part of the model, so input and output
+    are in the embedding's own units; as z is centred, b_dec is not subtracted again before the encoder. Each row is
+    encoded on its own, whatever it was trained with.
 
     Parameters
     ----------
-    d_in, n_latents, k
-        Sizes of the embedding, of the dictionary, and of what is active in a row.
+    d_in, n_latents
+        Sizes of the embedding and of the dictionary.
+    k
+        Active latents a row: at most k with the rule "topk"; with "threshold" the mean that was aimed at, if any.
     group_sizes
         Matryoshka (Bussmann et al. 2025, arXiv:2503.17547): the dictionary is nested, and each prefix of whole groups
         is trained to reconstruct on its own. Empty: one group.
+    rule
+        "topk": the k largest of a row are selected (Gao et al. 2024, arXiv:2406.04093). "threshold": those above
+        `thresholds` (JumpReLU, Rajamanoharan et al. 2024, arXiv:2407.14435); 0 makes a plain ReLU, one value for all a
+        BatchTopK after training (Bussmann et al. 2024, arXiv:2412.06410).
 
     Attributes
     ----------
-    W_enc (d_in, n_latents), b_enc (n_latents,), W_dec (n_latents, d_in) with rows of length 1, b_dec (d_in,)
-        Parameters; zero until they are trained or loaded.
-    mean (d_in,), scale ()
+    W_enc (d_in, n_latents), b_enc (n_latents,), W_dec (n_latents, d_in), b_dec (d_in,)
+        Parameters; zero until they are trained or loaded. Rows of W_dec have length 1 when trained here.
+    mean (d_in,), scale (), thresholds (n_latents,)
         Buffers.
     """
 
     mean: Tensor
     scale: Tensor
+    thresholds: Tensor
 
-    def __init__(self, d_in: int, n_latents: int, k: int, group_sizes: Sequence[int] = ()) -> None:
+    def __init__(
+        self, d_in: int, n_latents: int, k: int | None, group_sizes: Sequence[int] = (), rule: Rule = "topk"
+    ) -> None:
         super().__init__()
-        if not 1 <= k <= n_latents:
+        if (k is None and rule == "topk") or (k is not None and not 1 <= k <= n_latents):
             raise ValueError(f"k must lie in [1, n_latents={n_latents}], got {k}")
         if group_sizes and (min(group_sizes) < 1 or sum(group_sizes) != n_latents):
             raise ValueError(f"group_sizes must be positive and sum to n_latents={n_latents}, got {list(group_sizes)}")
         self.k = k
+        self.rule: Rule = rule
         self.group_sizes = tuple(group_sizes)
         self.W_enc = nn.Parameter(torch.zeros(d_in, n_latents))
         self.b_enc = nn.Parameter(torch.zeros(n_latents))
@@ -66,6 +82,7 @@ class SparseAutoencoder(nn.Module):
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.register_buffer("mean", torch.zeros(d_in))
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("thresholds", torch.zeros(n_latents))
 
     @property
     def d_in(self) -> int:
@@ -80,13 +97,29 @@ class SparseAutoencoder(nn.Module):
         """Sizes of the nested dictionaries; the last is n_latents, alone where there are no groups."""
         return tuple(accumulate(self.group_sizes)) or (self.n_latents,)
 
+    def standardise(self, x: Tensor) -> Tensor:
+        """Centred and scaled rows."""
+        return (x - self.mean) / self.scale
+
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """(n_samples, n_latents): what each latent makes of embeddings (n_samples, d_in) before any is selected."""
+        return torch.addmm(self.b_enc, self.standardise(x), self.W_enc)
+
     def encode(self, x: Tensor) -> Encoded:
         """Active latents of embeddings (n_samples, d_in)."""
-        return self.encode_standardised((x - self.mean) / self.scale, self.k)
+        pre = self.pre_activations(x)
+        if self.rule == "topk":
+            assert self.k is not None
+            return Encoded(*torch.relu(pre).topk(self.k, dim=1))
+        latents = torch.where(pre > self.thresholds, torch.relu(pre), 0.0)
+        widest = int((latents > 0).sum(dim=1).max()) if len(latents) else 0
+        return Encoded(*latents.topk(max(1, widest), dim=1))
 
     def decode(self, encoded: Encoded) -> Tensor:
         """x_hat (n_samples, d_in) from active latents."""
-        return self.decode_standardised(encoded) * self.scale + self.mean
+        # Reads the atoms of a row's active latents instead of all: a fifth of the arithmetic of a dense decoder.
+        sums = embedding_bag(encoded.indices, self.W_dec, per_sample_weights=encoded.values, mode="sum")
+        return (sums + self.b_dec) * self.scale + self.mean
 
     def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
         """x_hat (n_samples, d_in)."""
@@ -94,66 +127,69 @@ class SparseAutoencoder(nn.Module):
 
     def decode_prefixes(self, encoded: Encoded) -> Tensor:
         """x_hat of each nested dictionary, (n_samples, len(prefixes), d_in); the last is that of `decode`."""
-        return self.decode_prefixes_standardised(encoded) * self.scale + self.mean
-
-    def encode_standardised(self, z: Tensor, k: int) -> Encoded:
-        """As `encode`, of centred and scaled rows and with another k: what training works with."""
-        latents = torch.relu(torch.addmm(self.b_enc, z, self.W_enc))
-        return Encoded(*latents.topk(k, dim=1))
-
-    def decode_standardised(self, encoded: Encoded) -> Tensor:
-        """As `decode`, to centred and scaled rows."""
-        # Reads the k atoms of a row instead of all n_latents: a fifth of the arithmetic of a dense decoder.
-        sums = embedding_bag(encoded.indices, self.W_dec, per_sample_weights=encoded.values, mode="sum")
-        return sums + self.b_dec
-
-    def decode_prefixes_standardised(self, encoded: Encoded) -> Tensor:
-        """As `decode_prefixes`, to centred and scaled rows."""
-        n, k = encoded.indices.shape
-        indices, order = encoded.indices.sort(dim=1)
-        values = encoded.values.gather(1, order)
-        # In order of index, a row's latents of one group are neighbours: one bag for each row and group, then sums.
-        first_latents = torch.tensor((0, *self.prefixes[:-1]), device=indices.device).expand(n, -1).contiguous()
-        starts = torch.searchsorted(indices, first_latents) + k * torch.arange(n, device=indices.device)[:, None]
-        groups = embedding_bag(
-            indices.flatten(), self.W_dec, starts.flatten(), per_sample_weights=values.flatten(), mode="sum"
+        return torch.stack(
+            [
+                self.decode(Encoded(torch.where(encoded.indices < prefix, encoded.values, 0.0), encoded.indices))
+                for prefix in self.prefixes
+            ],
+            dim=1,
         )
-        return groups.view(n, len(self.prefixes), -1).cumsum(dim=1) + self.b_dec
 
     @torch.inference_mode()
-    def encode_csr(self, x: NDArray[np.floating], batch_size: int = 4096) -> csr_array:
+    def encode_csr(self, x: NDArray[np.floating], codes: Codes = "topk", batch_size: int = 4096) -> csr_array:
         """Latents of embeddings, float32 CSR of shape (n_samples, n_latents); what is zero is not stored.
+
+        Parameters
+        ----------
+        codes
+            "topk": what the encoder selects. "refit": least squares on that support. "omp": at most k atoms by
+            orthogonal matching pursuit, without the encoder. The latter two may have negative values (codes.py).
 
         Raises
         ------
         ValueError
-            If the width is not d_in, or a value is not finite.
+            If the width is not d_in, a value is not finite, or matching pursuit has no k.
         """
-        data: list[NDArray[np.float32]] = []
-        columns: list[NDArray[np.int32]] = []
-        row_ends: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+        parts = [csr_array((0, self.n_latents), dtype=np.float32)]
         for batch in self._batches(x, batch_size):
-            values, indices = (part.cpu().numpy() for part in self.encode(batch))
-            is_active = values > 0
-            data.append(values[is_active])
-            columns.append(indices[is_active].astype(np.int32))
-            row_ends.append(row_ends[-1][-1] + is_active.sum(axis=1).cumsum())
-        flat = (
-            np.concatenate(parts) if parts else np.zeros(0, dtype) for parts, dtype in ((data, "f4"), (columns, "i4"))
-        )
-        codes = csr_array((*flat, np.concatenate(row_ends)), shape=(len(x), self.n_latents))
-        codes.sort_indices()
-        return codes
+            values, indices = self._codes(batch, codes)
+            row_ends = np.arange(0, values.size + 1, values.shape[1])
+            part = csr_array((values.ravel(), indices.ravel(), row_ends), shape=(len(batch), self.n_latents))
+            part.eliminate_zeros()
+            parts.append(part)
+        latents = csr_array(vstack(parts, format="csr"))
+        latents.sort_indices()
+        return latents
 
-    @torch.inference_mode()
-    def reconstruct(self, x: NDArray[np.floating], batch_size: int = 4096) -> NDArray[np.float32]:
+    def _codes(self, batch: Tensor, codes: Codes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        if codes == "topk":
+            values, indices = (part.cpu().numpy() for part in self.encode(batch))
+            return values, indices
+        from sfnetlab.models.codes import orthogonal_matching_pursuit, refit
+
+        z = (self.standardise(batch) - self.b_dec).cpu().numpy()
+        atoms = self.W_dec.detach().cpu().numpy()
+        if codes == "refit":
+            values, indices = (part.cpu().numpy() for part in self.encode(batch))
+            return refit(z, atoms, values, indices), indices
+        if self.k is None:
+            raise ValueError("matching pursuit needs to know how many latents to take: this SAE has no k")
+        return orthogonal_matching_pursuit(z, atoms, self.k)
+
+    def decode_csr(self, latents: FeatureTable) -> NDArray[np.float32]:
+        """x_hat (n_samples, d_in) from latents as `encode_csr` gives them, with whatever codes.
+
+        Those of a prefix, (n_samples, m) with m up to n_latents, are decoded with the first m atoms.
+        """
+        table = checked_table(latents, "latents")
+        if table.shape[1] > self.n_latents:
+            raise ValueError(f"expected latents (n_samples, n_latents={self.n_latents}), got {table.shape}")
+        W_dec, b_dec, mean = (part.detach().cpu().numpy() for part in (self.W_dec, self.b_dec, self.mean))
+        return ((table @ W_dec[: table.shape[1]] + b_dec) * float(self.scale) + mean).astype(np.float32)
+
+    def reconstruct(self, x: NDArray[np.floating], codes: Codes = "topk") -> NDArray[np.float32]:
         """x_hat (n_samples, d_in) of embeddings; errors as of `encode_csr`."""
-        x_hat = np.empty(x.shape, dtype=np.float32)
-        start = 0
-        for batch in self._batches(x, batch_size):
-            x_hat[start : start + len(batch)] = self(batch).cpu().numpy()
-            start += len(batch)
-        return x_hat
+        return self.decode_csr(self.encode_csr(x, codes))
 
     def _batches(self, x: NDArray[np.floating], batch_size: int) -> Iterator[Tensor]:
         if x.ndim != 2 or x.shape[1] != self.d_in:
@@ -169,7 +205,13 @@ class SparseAutoencoder(nn.Module):
 
 def save_sae(directory: Path, sae: SparseAutoencoder) -> None:
     """Write `model.safetensors` and `model.json` into a directory."""
-    arguments = {"d_in": sae.d_in, "n_latents": sae.n_latents, "k": sae.k, "group_sizes": list(sae.group_sizes)}
+    arguments = {
+        "d_in": sae.d_in,
+        "n_latents": sae.n_latents,
+        "k": sae.k,
+        "group_sizes": list(sae.group_sizes),
+        "rule": sae.rule,
+    }
     write_model(directory, KIND, sae, arguments)
 
 

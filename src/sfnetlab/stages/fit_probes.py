@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.artifacts import FeatureTable as StoredFeatures
 from sfnetlab.artifacts import Metrics, read_features, read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.metrics.bootstrap import bootstrap_intervals
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.metrics.tables import FeatureTable, columns_of, rows_of
-from sfnetlab.plan import ComparisonSpec, ProbeSpec
+from sfnetlab.metrics.tables import FeatureTable, checked_table, columns_of, rows_of
+from sfnetlab.plan import ComparisonSpec, ProbeSpec, sae_directory
 from sfnetlab.probes import fit_probe
 from sfnetlab.report import comparison_table, format_comparison
 from sfnetlab.runner import Task, stage_main
@@ -52,6 +53,7 @@ def build(spec: ProbeSpec | ComparisonSpec, task: Task) -> Metrics:
 def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
     survey = read_survey(task.inputs["survey"])
     table = read_features(task.inputs["features"])
+    x_hat = _reconstruction(spec, task, table)
     metrics: list[pd.DataFrame] = []
     predictions: list[pd.DataFrame] = []
     for name, target in spec.targets.items():
@@ -61,6 +63,10 @@ def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
         Y = rows[list(target.columns)].to_numpy(dtype=np.float64)
         split = rows["split"].to_numpy()
         _require_enough(name, split)
+        if x_hat is not None:
+            embedding = read_features(task.inputs["embedding"]).of(rows["id_str"])
+            recovered = _loss_recovered(target, embedding, x_hat.of(rows["id_str"]), Y, split, spec.probes.n_bootstrap)
+            metrics.append(recovered.assign(target=name))
         network = task.inputs["network"] if name == spec.head_target else None
         for prediction in _predictions(spec, X, Y, split, network):
             metrics.append(_score(target, Y, prediction, split, spec.probes.n_bootstrap).assign(target=name))
@@ -76,6 +82,65 @@ def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
     tidy[COLUMNS].to_parquet(task.work / "metrics.parquet", index=False)
     pd.concat(predictions, ignore_index=True).to_parquet(task.work / "predictions.parquet", index=False)
     return {"n_rows": len(tidy)}
+
+
+def _reconstruction(spec: ProbeSpec, task: Task, table: StoredFeatures) -> StoredFeatures | None:
+    """What the features make of the embedding that they decompose, if they do."""
+    match spec.table.kind:
+        case "sae" | "null_sae":
+            from sfnetlab.models.sae import load_sae
+
+            assert spec.table.k is not None
+            assert spec.table.seed is not None
+            sae = load_sae(sae_directory(task.inputs["saes"], spec.table.k, spec.table.seed))
+            return StoredFeatures(table.rows, sae.decode_csr(table.values))
+        case "pca":
+            from safetensors.numpy import load_file
+
+            pca = load_file(task.inputs["features"] / "model.safetensors")
+            x_hat = np.asarray(table.values) @ pca["components"] + pca["mean"]
+            return StoredFeatures(table.rows, x_hat.astype(np.float32))
+        case _:
+            return None
+
+
+def _loss_recovered(
+    target: Target,
+    embedding: FeatureTable,
+    x_hat: FeatureTable,
+    Y: NDArray[np.float64],
+    split: NDArray[np.str_],
+    n_resamples: int,
+) -> pd.DataFrame:
+    """What a ridge probe of the embedding keeps when it is given reconstructions, on test galaxies.
+
+    `rmse_reconstruction` is its error on them, and `loss_recovered` = (MSE of the mean - MSE on reconstructions) /
+    (MSE of the mean - MSE on embeddings): 1 is nothing lost, 0 is no better than the mean of the train labels. No row
+    where the probe of the embedding itself is no better, for then there is nothing to recover.
+    """
+    train, valid, test = (np.flatnonzero(split == part) for part in ("train", "valid", "test"))
+    fit_rows, choice_rows = rows_of(embedding, train), rows_of(embedding, valid)
+    probe = fit_probe("ridge", fit_rows, Y[train], choice_rows, Y[valid], seed=SEED, n_threads=n_threads())
+    predictions = (
+        np.broadcast_to(Y[train].mean(axis=0), Y[test].shape),
+        probe.predict(rows_of(embedding, test)),
+        probe.predict(rows_of(x_hat, test)),
+    )
+    squared_errors = np.stack([np.square(values - Y[test]) for values in predictions])
+    # The first row of weights is the sample itself, the others are resamples of its galaxies.
+    draws = np.random.default_rng(SEED).multinomial(len(test), np.full(len(test), 1 / len(test)), size=n_resamples)
+    weights = np.concatenate([np.ones((1, len(test))), draws]) / len(test)
+    table = []
+    for i, column in enumerate(target.columns):
+        of_mean, of_embedding, of_reconstruction = squared_errors[:, :, i] @ weights.T
+        numbers = {"rmse_reconstruction": np.sqrt(of_reconstruction)}
+        if of_mean[0] > of_embedding[0]:
+            numbers["loss_recovered"] = (of_mean - of_reconstruction) / (of_mean - of_embedding)
+        for metric, (value, *resampled) in numbers.items():
+            low, high = np.quantile(resampled, (0.025, 0.975))
+            table.append({"column": column, "metric": metric, "value": value, "low": low, "high": high})
+    about = {"probe": "ridge", "n_features_used": checked_table(embedding).shape[1], "split": "test", "n": len(test)}
+    return pd.DataFrame(table).assign(**about)
 
 
 def _require_enough(target: str, split: NDArray[np.str_]) -> None:

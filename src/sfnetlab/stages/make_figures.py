@@ -9,15 +9,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import Metrics, SurveyTable, read_survey
+from sfnetlab.artifacts import Job, Metrics, SurveyTable, read_survey
 from sfnetlab.figures.contact_sheet import plot_contact_sheet
+from sfnetlab.figures.decoder_cosines import plot_decoder_cosines
 from sfnetlab.figures.fvu_vs_l0 import plot_fvu_vs_l0
+from sfnetlab.figures.latent_frequency import plot_latent_frequency
 from sfnetlab.figures.predicted_vs_true import plot_predicted_vs_true
 from sfnetlab.figures.rmse_vs_k import plot_rmse_vs_k
+from sfnetlab.figures.seed_stability import plot_seed_stability
 from sfnetlab.figures.strongest_galaxies import plot_strongest_galaxies
 from sfnetlab.figures.style import save_figure
 from sfnetlab.figures.training_curves import plot_training_curves
-from sfnetlab.plan import FiguresSpec, ProbeSpec, TableSpec
+from sfnetlab.plan import FiguresSpec, StabilitySpec, TableSpec
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.surveys.catalog import measured_labels, unit_of
 
@@ -53,6 +56,11 @@ def _figures(spec: FiguresSpec, task: Task, survey: SurveyTable, metrics: pd.Dat
         yield f"strongest-{directory.name}", _strongest(table, directory, survey)
     if task.inputs_of("train-sae"):
         yield "fvu_vs_l0", plot_fvu_vs_l0(_reconstructions(task))
+        latents = _of_dictionaries(task, "latents.parquet")
+        yield "latent_frequency", plot_latent_frequency(latents)
+        yield "decoder_cosines", plot_decoder_cosines(latents, _of_dictionaries(task, "spectrum.parquet"))
+    if stability := _stabilities(task):
+        yield "seed_stability", plot_seed_stability(pd.concat(stability, ignore_index=True))
     if task.inputs_of("train-sfnet") or task.inputs_of("train-sae"):
         yield "training_curves", plot_training_curves(_histories(task))
 
@@ -86,7 +94,8 @@ def _predictions(task: Task, target: str, column: str) -> tuple[NDArray[np.float
 
 def _typical(task: Task, stage: str) -> list[tuple[TableSpec, Path]]:
     """One run of each method: the first seed, and the largest k that an SFNet has too (else the largest)."""
-    runs = [(job.spec.table, path) for job, path in task.inputs_of(stage).items() if hasattr(job.spec, "table")]
+    made = task.inputs_of(stage)
+    runs = [(job.spec.table, made[job]) for job in _table_jobs(task, stage)]
     shared = {table.k for table, _ in runs if table.kind == "sfnet"}
     methods: dict[str, list[tuple[TableSpec, Path]]] = {}
     for run in runs:
@@ -130,25 +139,52 @@ def _strongest(table: TableSpec, directory: Path, survey: SurveyTable) -> Figure
 
 def _reconstructions(task: Task) -> pd.DataFrame:
     """FVU of every SAE and PCA, with the names by which the probes know them."""
-    made = {job.key: path for stage in ("train-sae", "fit-baselines") for job, path in task.inputs_of(stage).items()}
+    stages = ("encode-embeddings", "fit-baselines")
+    made = {job.key: path for stage in stages for job, path in task.inputs_of(stage).items()}
     parts = []
-    for job in task.inputs_of("fit-probes"):
-        if not isinstance(job.spec, ProbeSpec):
-            continue
+    for job in _table_jobs(task, "fit-probes"):
         path = made.get(job.inputs["features"].key)
         if path is not None and (path / "reconstruction.parquet").exists():
             table = job.spec.table
             part = pd.read_parquet(path / "reconstruction.parquet")
+            if "is_whole" in part:
+                part = part[part["is_whole"]]
             parts.append(part.assign(features=table.features, kind=table.kind, seed=table.seed))
     return pd.concat(parts, ignore_index=True)
 
 
+def _of_dictionaries(task: Task, file: str) -> pd.DataFrame:
+    """One table of every SAE of the comparison, dictionaries named by features and k."""
+    tables = {job.inputs["features"].key: job.spec.table for job in _table_jobs(task, "fit-probes")}
+    parts = [
+        pd.read_parquet(path / file).assign(features=_label(table), kind=table.kind, seed=table.seed)
+        for job, path in task.inputs_of("encode-embeddings").items()
+        if (table := tables.get(job.key)) is not None
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _stabilities(task: Task) -> list[pd.DataFrame]:
+    return [
+        pd.read_parquet(path / "stability.parquet").assign(features=f"{job.spec.features} k={job.spec.k}", kind="sae")
+        for job, path in task.inputs_of("interpret-features").items()
+        if isinstance(job.spec, StabilitySpec)
+    ]
+
+
+def _table_jobs(task: Task, stage: str) -> list[Job]:
+    """Jobs of a stage that are about one feature table each."""
+    return [job for job in task.inputs_of(stage) if hasattr(job.spec, "table")]
+
+
 def _histories(task: Task) -> pd.DataFrame:
     parts = []
-    for stage, kind in (("train-sfnet", "network"), ("train-sae", "sae")):
-        for job, directory in task.inputs_of(stage).items():
-            history = pd.read_json(directory / "progress.jsonl", lines=True)
-            parts.append(history.assign(run=job.name, kind=kind))
+    for job, directory in task.inputs_of("train-sfnet").items():
+        parts.append(pd.read_json(directory / "progress.jsonl", lines=True).assign(run=job.name, kind="network"))
+    for job, directory in task.inputs_of("train-sae").items():
+        history = pd.read_json(directory / "progress.jsonl", lines=True)
+        runs = [f"{job.spec.sae.name}-k{k}-seed{seed}" for k, seed in zip(history["k"], history["seed"], strict=True)]
+        parts.append(history.assign(run=runs, kind="sae"))
     return pd.concat(parts, ignore_index=True)
 
 

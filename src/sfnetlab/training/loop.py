@@ -43,8 +43,8 @@ class Learner(Protocol):
         """Learn from a batch; returns sums over it, (n_sums,), which are not finite if the step went wrong."""
         ...
 
-    def record(self, sums: NDArray[np.float64], step: int) -> Record:
-        """The history's entry for an epoch, from its sums and the number of steps done."""
+    def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
+        """The history's entries for an epoch, one for each model, from its sums and the number of steps done."""
         ...
 
     def state(self) -> Record:
@@ -104,7 +104,9 @@ class _Run:
 
 
 def train(learner: Learner, course: Course, report: Report) -> list[Record]:
-    """Take a learner through its course, from the checkpoint if there is one; returns the history, a record an epoch.
+    """Take a learner through its course, from the checkpoint if there is one.
+
+    Returns the history, a record an epoch and model.
 
     A checkpoint is written every 10 s, between two steps, and at the end. On the CPU a run that was killed and
     goes on from it ends bit for bit where an uninterrupted one does. `report` gets the history after every epoch.
@@ -163,11 +165,13 @@ def _collect(run: _Run, pending: list[Tensor], course: Course) -> None:
 
 def _end_epoch(run: _Run, learner: Learner, course: Course, bar: "tqdm[Any]") -> None:
     epoch = run.step // course.batches_per_epoch
-    record = {"epoch": epoch, "step": run.step} | learner.record(np.array(run.sums), run.step)
-    record |= {f"{course.unit}s_per_s": course.n_rows / run.training_s, "seconds": run.training_s}
-    run.history.append(record)
+    about = {"epoch": epoch, "step": run.step}
+    speed = {f"{course.unit}s_per_s": course.n_rows / run.training_s, "seconds": run.training_s}
+    records = [about | record | speed for record in learner.records(np.array(run.sums), run.step)]
+    run.history.extend(records)
     run.sums.clear()
     run.training_s = 0.0
+    record = records[-1]
     numbers = {name: f"{value:.4g}" for name, value in record.items() if isinstance(value, float)}
     bar.set_postfix(numbers)
     if bar.disable:

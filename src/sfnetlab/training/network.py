@@ -159,18 +159,19 @@ class _NetworkLearner:
         self.optimizer.step()
         return (squared_error.detach() * len(rows))[None]
 
-    def record(self, sums: NDArray[np.float64], step: int) -> Record:
+    def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
         self.network.eval()
         batches = embed_batches(self.network.predict, self.images, self.valid_rows, device=self.device)
         predicted = np.concatenate(list(batches))
         self.network.train()
         squared_error = np.square(predicted - self.targets[self.valid_rows], dtype=np.float64)
-        return {
+        record = {
             "learning_rate": learning_rate_at(step - 1, self.course.n_steps, self.settings),
             "train_loss": float(self._loss(torch.tensor(sums[0] / self.course.n_rows))),
             "valid_rmse": float(np.sqrt(squared_error.mean())),
             "valid_rmse_columns": np.sqrt(squared_error.mean(axis=0)).tolist(),
         }
+        return [record]
 
     def _loss(self, squared_error: Tensor) -> Tensor:
         if self.settings.loss == "mse":

@@ -1,0 +1,156 @@
+"""What one sparse autoencoder is like: its latents, how many are active at a time, how alike its atoms are."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sfnetlab.metrics.sparsity import activation_frequency, l0
+from sfnetlab.metrics.tables import BLOCK_VALUES, FeatureTable, checked_table
+
+DENSE_FREQUENCY = 0.1
+"""A latent that is active on more than this share of the rows counts as dense."""
+
+
+class Spectrum(NamedTuple):
+    """How evenly atoms fill the space."""
+
+    singular_values: NDArray[np.float64]
+    """(min(n_latents, d_in),), of the atoms scaled to length 1, largest first."""
+    effective_rank: float
+    """exp of the entropy of the singular values' shares of their sum (Roy & Vetterli 2007, EUSIPCO)."""
+
+
+def max_cosines(W_dec: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Largest cosine of each atom to any other, shape (n_latents,); near 1: the same atom twice.
+
+    NaN for an atom of zeros, and where there is no other.
+    """
+    atoms, is_zero = _unit_atoms(W_dec)
+    if len(atoms) < 2:
+        return np.full(len(atoms), np.nan)
+    largest = np.empty(len(atoms))
+    n_block = max(1, BLOCK_VALUES // len(atoms))
+    for start in range(0, len(atoms), n_block):
+        cosine = atoms[start : start + n_block] @ atoms.T
+        own = np.arange(len(cosine))
+        cosine[own, start + own] = -np.inf
+        largest[start : start + n_block] = cosine.max(axis=1)
+    largest[is_zero] = np.nan
+    return largest
+
+
+def decoder_spectrum(W_dec: NDArray[np.floating]) -> Spectrum:
+    """Singular values of the directions of the atoms (n_latents, d_in), and how many count."""
+    atoms, is_zero = _unit_atoms(W_dec)
+    if is_zero.all():
+        raise ValueError(f"all {len(atoms)} atoms are zero: they have no spectrum")
+    values = np.linalg.svd(atoms, compute_uv=False)
+    share = values[values > 0] / values.sum()
+    return Spectrum(values.astype(np.float64), float(np.exp(-np.sum(share * np.log(share)))))
+
+
+def describe_latents(codes: FeatureTable, W_dec: NDArray[np.floating]) -> pd.DataFrame:
+    """A row for each latent, in order.
+
+    Parameters
+    ----------
+    codes : ndarray or CSR of shape (n, n_latents)
+        Latents of the rows to judge by, at least one; active where not zero.
+    W_dec : ndarray of shape (n_latents, d_in)
+
+    Returns
+    -------
+    DataFrame
+        `latent`, `frequency` (share of rows on which it is active), `mean_active` (mean value on these; NaN: dead),
+        `max_active` (NaN: dead), `is_dead` (active on no row), `is_dense` (more often than `DENSE_FREQUENCY`),
+        `max_cosine` (of its atom to any other).
+    """
+    table = checked_table(codes, "codes")
+    if table.shape[1] != len(W_dec):
+        raise ValueError(f"codes of {table.shape[1]} latents and {len(W_dec)} atoms do not fit together")
+    frequency = activation_frequency(codes)
+    by_column = sparse.csc_array(table)
+    by_column.eliminate_zeros()
+    is_dead = frequency == 0
+    count = np.diff(by_column.indptr)
+    mean_active, max_active = np.full((2, len(W_dec)), np.nan)
+    sums = np.asarray(by_column.sum(axis=0, dtype=np.float64))
+    mean_active[~is_dead] = sums[~is_dead] / count[~is_dead]
+    if by_column.nnz:
+        max_active[~is_dead] = np.maximum.reduceat(by_column.data, by_column.indptr[:-1][~is_dead])
+    return pd.DataFrame(
+        {
+            "latent": np.arange(len(W_dec)),
+            "frequency": frequency,
+            "mean_active": mean_active,
+            "max_active": max_active,
+            "is_dead": is_dead,
+            "is_dense": frequency > DENSE_FREQUENCY,
+            "max_cosine": max_cosines(W_dec),
+        }
+    )
+
+
+def l0_distribution(codes: FeatureTable) -> pd.DataFrame:
+    """How many rows have how many active latents: columns `l0` (0 to the largest) and `n_rows`."""
+    n_rows = np.bincount(l0(codes))
+    return pd.DataFrame({"l0": np.arange(len(n_rows)), "n_rows": n_rows})
+
+
+def fvu_of_blocks(
+    blocks: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]],
+) -> NDArray[np.float64]:
+    """Fraction of variance unexplained of several reconstructions at once, in one pass and bounded memory.
+
+    As `fraction_of_variance_unexplained` about the column means of all rows, for what is never held whole: the
+    reconstructions of Matryoshka prefixes, codes of several kinds.
+
+    Parameters
+    ----------
+    blocks : iterable of (x, x_hats)
+        Embeddings (n_block, d_in) and their reconstructions (n_block, n_reconstructions, d_in), in any block sizes.
+
+    Returns
+    -------
+    ndarray of shape (n_reconstructions,)
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, there is no row, a value is not finite, or every column of x is constant.
+    """
+    n, mean, residual = 0, np.zeros(1), np.zeros(1)
+    spread, squares = np.zeros(1), np.zeros(1)
+    for x, x_hats in blocks:
+        if x.ndim != 2 or x_hats.ndim != 3 or (len(x), x.shape[1]) != (len(x_hats), x_hats.shape[2]):
+            raise ValueError(f"expected x (n, d_in) and x_hats (n, m, d_in), got {x.shape} and {x_hats.shape}")
+        if len(x) == 0:
+            continue
+        block = x.astype(np.float64)
+        residual = residual + np.einsum("nmd,nmd->m", error := block[:, None] - x_hats, error)
+        # Chan, Golub & LeVeque 1983: means and sums of squares of parts merge without cancellation
+        block_mean = block.mean(axis=0)
+        gap, total = block_mean - mean, n + len(block)
+        spread = spread + np.sum((block - block_mean) ** 2, axis=0) + gap**2 * (n * len(block) / total)
+        squares = squares + np.sum(block**2, axis=0)
+        mean, n = mean + gap * (len(block) / total), total
+    if n == 0:
+        raise ValueError("FVU needs at least one row, got none")
+    if not np.isfinite(residual).all():
+        raise ValueError("x and its reconstructions must be finite, at least one value is not")
+    # what is left of a constant column is rounding
+    if not (spread > 1e-28 * n * squares).any():
+        raise ValueError(f"every column of x is constant over its {n} rows: there is no variance to explain")
+    return residual / spread.sum()
+
+
+def _unit_atoms(W_dec: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Atoms of length 1, and which are zero (and stay)."""
+    atoms = np.array(checked_table(W_dec, "W_dec"), dtype=np.float64)
+    lengths = np.linalg.norm(atoms, axis=1, keepdims=True)
+    is_zero = lengths[:, 0] == 0
+    return np.divide(atoms, lengths, out=atoms, where=lengths > 0), is_zero

@@ -1,0 +1,396 @@
+"""Do two dictionaries hold the same atoms: over seeds, against chance, and against atoms that were planted.
+
+Cosines are signed throughout: latents are 0 or more, so an atom and its opposite mean different things.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+
+from sfnetlab.metrics.tables import FeatureTable, checked_table
+
+SHARED_COSINES = (0.7, 0.9)
+"""Matched pairs above these cosines count as the same latent."""
+
+
+class Dictionary(NamedTuple):
+    """What one run learned."""
+
+    W_dec: NDArray[np.floating]
+    """(n_latents, d_in)"""
+    W_enc: NDArray[np.floating]
+    """(d_in, n_latents)"""
+    is_alive: NDArray[np.bool_] | None = None
+    """(n_latents,), which latents to look at; None: all. An atom that never fires is what it started as."""
+
+
+class Match(NamedTuple):
+    """Pairs of latents of two dictionaries, each latent at most once; all of shape (n_pairs,), in order of `a`."""
+
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+    decoder_cosine: NDArray[np.float64]
+    encoder_cosine: NDArray[np.float64]
+
+
+class Recovery(NamedTuple):
+    """How many planted atoms were learned."""
+
+    mmcs: float
+    """Mean over planted atoms of the largest cosine to a learned one (mean max cosine similarity)."""
+    rec90: float
+    """Share of the planted atoms with a learned one at a cosine above 0.9."""
+
+
+class Consensus(NamedTuple):
+    """Atoms that several runs agree on, most recurrent first."""
+
+    W_dec: NDArray[np.float64]
+    """(n_consensus, d_in), means of the members' directions, of length 1."""
+    members: NDArray[np.int64]
+    """(n_consensus, n_runs), the latent of each run; -1 where the run has none."""
+
+    @property
+    def n_runs(self) -> NDArray[np.int64]:
+        """In how many runs each atom recurs, (n_consensus,)."""
+        return np.count_nonzero(self.members >= 0, axis=1)
+
+
+def match_dictionaries(a: Dictionary, b: Dictionary) -> Match:
+    """One-to-one pairs of alive latents with the largest sum of decoder cosines (the Hungarian method).
+
+    Where one dictionary has more alive latents than the other, some of its stay without a partner. An atom of zeros
+    has cosine 0 with everything.
+
+    Raises
+    ------
+    ValueError
+        If the dictionaries' `d_in` differ, shapes do not fit, or one has no latent alive.
+
+    References
+    ----------
+    Paulo & Belrose 2025, arXiv:2501.16615 (matching over seeds; decoder and encoder looked at); Song et al. 2025,
+    arXiv:2505.20254 (the mean decoder cosine of the pairs is PW-MCC).
+    """
+    alive_a, decoder_a, encoder_a = _alive_directions(a)
+    alive_b, decoder_b, encoder_b = _alive_directions(b)
+    if decoder_a.shape[1] != decoder_b.shape[1]:
+        raise ValueError(f"dictionaries of d_in {decoder_a.shape[1]} and {decoder_b.shape[1]} cannot be matched")
+    i, j = linear_sum_assignment(decoder_a @ decoder_b.T, maximize=True)
+    return Match(
+        alive_a[i],
+        alive_b[j],
+        np.sum(decoder_a[i] * decoder_b[j], axis=1),
+        np.sum(encoder_a[i] * encoder_b[j], axis=1),
+    )
+
+
+def activation_correlation(match: Match, codes_a: FeatureTable, codes_b: FeatureTable) -> NDArray[np.float64]:
+    """Pearson correlation of the activations of each matched pair over the same rows, shape (n_pairs,).
+
+    Codes are CSR and are never densified. NaN where a latent is constant, for example silent, on these rows.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of rows differ, or there is none.
+    """
+    x, y = (_sparse(codes, name) for codes, name in ((codes_a, "codes_a"), (codes_b, "codes_b")))
+    n = x.shape[0]
+    if y.shape[0] != n or n == 0:
+        raise ValueError(f"expected codes of the same rows, at least one, got {n} and {y.shape[0]} rows")
+    x, y = x[:, match.a], y[:, match.b]
+    mean_x, mean_y = x.sum(axis=0) / n, y.sum(axis=0) / n
+    covariance = x.multiply(y).sum(axis=0) / n - mean_x * mean_y
+    squares_x, squares_y = x.multiply(x).sum(axis=0) / n, y.multiply(y).sum(axis=0) / n
+    variance_x, variance_y = squares_x - mean_x**2, squares_y - mean_y**2
+    # what is left of a constant column is rounding
+    varies = (variance_x > 1e-12 * squares_x) & (variance_y > 1e-12 * squares_y)
+    norm = np.sqrt(np.where(varies, variance_x * variance_y, 1))
+    return np.where(varies, covariance / norm, np.nan)
+
+
+def unrelated_dictionary(dictionary: Dictionary, seed: int) -> Dictionary:
+    """Atoms drawn at random with the mean and covariance of a dictionary's own: what agreement by chance looks like.
+
+    Every new latent is a Gaussian mixture of the alive ones, the same mixture in decoder and encoder. Atoms of one
+    embedding crowd its few directions of large variance, where even unrelated ones are alike; atoms drawn in all
+    directions alike, or turned by a random rotation, would not share them and would put chance too low.
+    """
+    alive, decoder, encoder = _alive_directions(dictionary)
+    mixture = np.random.default_rng(seed).standard_normal((len(alive), len(alive))) / np.sqrt(len(alive))
+    new_decoder, new_encoder = (part.mean(axis=0) + mixture @ (part - part.mean(axis=0)) for part in (decoder, encoder))
+    return Dictionary(new_decoder, new_encoder.T)
+
+
+def seed_stability(
+    dictionaries: Mapping[int, Dictionary], codes: Mapping[int, FeatureTable] | None = None
+) -> pd.DataFrame:
+    """How alike the dictionaries of every two seeds are, with the level that chance reaches.
+
+    Parameters
+    ----------
+    dictionaries : mapping
+        Seed to what it learned; two or more.
+    codes : mapping, optional
+        Seed to the CSR codes of the same rows.
+
+    Returns
+    -------
+    DataFrame
+        `seed_a, seed_b, metric, value`. Metrics are over the matched pairs of two seeds: `decoder_cosine` (mean;
+        PW-MCC), `encoder_cosine` (mean), `shared_0.7` and `shared_0.9` (shares of pairs with a decoder cosine above),
+        and with codes `activation_correlation` (mean over pairs that both vary). `<metric>_chance`: the same for one
+        seed against atoms like the other's but unrelated (`unrelated_dictionary`); of the correlation, for pairs
+        that are shuffled.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two dictionaries, codes of other seeds, or dictionaries that do not fit together.
+    """
+    if len(dictionaries) < 2:
+        raise ValueError(f"stability over seeds needs two dictionaries or more, got {len(dictionaries)}")
+    if codes is not None and set(codes) != set(dictionaries):
+        raise ValueError(f"expected codes of the seeds {sorted(dictionaries)}, got {sorted(codes)}")
+    table: list[dict[str, int | str | float]] = []
+    unrelated = {seed: unrelated_dictionary(dictionaries[seed], seed) for seed in sorted(dictionaries)[1:]}
+    for seed_a, seed_b in combinations(sorted(dictionaries), 2):
+        match = match_dictionaries(dictionaries[seed_a], dictionaries[seed_b])
+        chance = match_dictionaries(dictionaries[seed_a], unrelated[seed_b])
+        numbers = _agreement(match) | {f"{name}_chance": value for name, value in _agreement(chance).items()}
+        if codes is not None:
+            shuffled = match._replace(b=np.random.default_rng(seed_b).permutation(match.b))
+            for name, pairs in (("activation_correlation", match), ("activation_correlation_chance", shuffled)):
+                correlation = activation_correlation(pairs, codes[seed_a], codes[seed_b])
+                is_known = ~np.isnan(correlation)
+                numbers[name] = float(correlation[is_known].mean()) if is_known.any() else np.nan
+        table += [{"seed_a": seed_a, "seed_b": seed_b, "metric": name, "value": v} for name, v in numbers.items()]
+    return pd.DataFrame(table)
+
+
+def _agreement(match: Match) -> dict[str, float]:
+    shared = {f"shared_{level}": float(np.mean(match.decoder_cosine > level)) for level in SHARED_COSINES}
+    return {
+        "decoder_cosine": float(match.decoder_cosine.mean()),
+        "encoder_cosine": float(match.encoder_cosine.mean()),
+    } | shared
+
+
+def consensus_dictionary(
+    dictionaries: Sequence[Dictionary], min_cosine: float = 0.7, min_share: float = 0.5
+) -> Consensus:
+    """Atoms that recur in at least a share of the *other* runs, averaged over the runs that have them.
+
+    Runs are taken in turn: the alive latents of each are matched one-to-one (Hungarian) with the mean directions found
+    so far, and join where the cosine is above `min_cosine`; the others found new directions. So no run is the
+    reference, and an atom has at most one latent of each run.
+
+    Parameters
+    ----------
+    dictionaries : sequence
+        One for each run, two or more.
+    min_cosine
+        What makes two latents the same.
+    min_share
+        An atom of r runs is kept if (r - 1) / (n_runs - 1) is at least this; 0 keeps every alive latent.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two dictionaries, or they do not fit together.
+    """
+    n_runs = len(dictionaries)
+    if n_runs < 2:
+        raise ValueError(f"a consensus needs two dictionaries or more, got {n_runs}")
+    d_in = {dictionary.W_dec.shape[1] for dictionary in dictionaries}
+    if len(d_in) > 1:
+        raise ValueError(f"dictionaries of d_in {sorted(d_in)} have no consensus")
+    sums = np.empty((0, *d_in))
+    members = np.empty((0, n_runs), dtype=np.int64)
+    for run, dictionary in enumerate(dictionaries):
+        alive, atoms, _ = _alive_directions(dictionary)
+        cosine = atoms @ _directions(sums).T
+        # a pair below the bound counts nothing, so it never costs a pair above it
+        latent, known = linear_sum_assignment(np.where(cosine > min_cosine, cosine, 0), maximize=True)
+        joins = cosine[latent, known] > min_cosine
+        latent, known = latent[joins], known[joins]
+        sums[known] += atoms[latent]
+        members[known, run] = alive[latent]
+        is_new = np.ones(len(alive), dtype=bool)
+        is_new[latent] = False
+        new = np.full((np.count_nonzero(is_new), n_runs), -1)
+        new[:, run] = alive[is_new]
+        sums, members = np.concatenate([sums, atoms[is_new]]), np.concatenate([members, new])
+    count = np.count_nonzero(members >= 0, axis=1)
+    kept = np.flatnonzero(count - 1 >= min_share * (n_runs - 1) - 1e-9)
+    kept = kept[np.argsort(-count[kept], kind="stable")]
+    return Consensus(_directions(sums[kept]), members[kept])
+
+
+def recovery(atoms: NDArray[np.floating], W_dec: NDArray[np.floating]) -> Recovery:
+    """How well learned atoms (n_latents, d_in) cover planted ones (n_true, d_in); a learned one may serve several.
+
+    References
+    ----------
+    Sharkey, Braun & Millidge 2022, "Taking features out of superposition with sparse autoencoders" (MMCS).
+    """
+    best = _cosines(atoms, W_dec).max(axis=1)
+    return Recovery(float(best.mean()), float(np.mean(best > 0.9)))
+
+
+def splitting(atoms: NDArray[np.floating], W_dec: NDArray[np.floating], min_cosine: float = 0.5) -> NDArray[np.int64]:
+    """How many latents share each planted atom, shape (n_true,): 1 is right, 0 is lost, more is split.
+
+    A latent belongs to the atom of the largest cosine, if that is above `min_cosine`; pass only alive latents.
+
+    Parameters
+    ----------
+    atoms : ndarray of shape (n_true, d_in)
+    W_dec : ndarray of shape (n_latents, d_in)
+
+    References
+    ----------
+    Feature splitting: Bricken et al. 2023, "Towards monosemanticity"; Chanin et al. 2024, arXiv:2409.14507.
+    """
+    cosine = _cosines(atoms, W_dec)
+    owner = cosine.argmax(axis=0)
+    return np.bincount(owner[cosine.max(axis=0) > min_cosine], minlength=len(atoms))
+
+
+def absorption(
+    codes: FeatureTable,
+    true_codes: FeatureTable,
+    atoms: NDArray[np.floating],
+    W_dec: NDArray[np.floating],
+    parent: NDArray[np.integer],
+    min_weight: float = 0.3,
+) -> pd.DataFrame:
+    """Where the latent of a general atom is silent because latents of its children say it too.
+
+    Chanin et al. ask on which rows a feature is present, its latent silent, and another latent, along the feature's
+    direction, fires instead. They find feature and latent with a probe; here both are known. A parent's *own* latent
+    is that with the largest cosine to it. A latent *carries* parent p with child c if the least-squares weights of its
+    unit direction on the two atoms both exceed `min_weight`: a latent along c alone has weight 0 on p even if the
+    two atoms are alike. Rows on which a parent is truly active fall into three parts: `detected` (its own latent
+    fires), `absorbed` (that is silent, and a latent fires that carries the parent with a descendant that is truly
+    active), `missed` (neither).
+
+    Parameters
+    ----------
+    codes : CSR of shape (n, n_latents)
+        What the SAE says; a latent fires where its value is not zero.
+    true_codes : CSR of shape (n, n_true)
+        The planted coefficients of the same rows.
+    atoms : ndarray of shape (n_true, d_in)
+    W_dec : ndarray of shape (n_latents, d_in)
+    parent : ndarray of shape (n_true,)
+        The parent of each atom; -1 at a root.
+
+    Returns
+    -------
+    DataFrame
+        A row for each atom with children: `atom`, `latent` (its own), `cosine`, `n_rows` (truly active), `detected`,
+        `absorbed`, `missed` (shares of these rows; NaN where there is none). The rate over a tree is the mean of
+        `absorbed` weighted by `n_rows`.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or `parent` is not a forest.
+
+    References
+    ----------
+    Chanin et al. 2024, arXiv:2409.14507; as a benchmark: Karvonen et al. 2025, arXiv:2503.09532 (SAEBench).
+    """
+    fires, present = _sparse(codes, "codes"), _sparse(true_codes, "true_codes")
+    if fires.shape != (present.shape[0], len(W_dec)) or present.shape[1] != len(atoms) or len(parent) != len(atoms):
+        raise ValueError(
+            f"expected codes (n, {len(W_dec)}), true_codes (n, {len(atoms)}) of the same rows and {len(atoms)} "
+            f"parents, got {fires.shape}, {present.shape} and {len(parent)}"
+        )
+    ancestors = _ancestors(np.asarray(parent))
+    along, alike = _cosines(atoms, W_dec), _cosines(atoms, atoms)
+    fires, present = fires.tocsc(), present.tocsc()
+    table = []
+    for p in np.unique(ancestors[:, 0]):
+        own = int(along[p].argmax())
+        active = _is_active(present, [p])
+        silent = active & ~_is_active(fires, [own])
+        is_said = np.zeros_like(silent)
+        for child in ancestors[ancestors[:, 0] == p, 1]:
+            carries = _weights(along[p], along[child], alike[p, child]).min(axis=0) > min_weight
+            is_said |= _is_active(present, [child]) & _is_active(fires, np.flatnonzero(carries))
+        n_rows, n_silent, n_absorbed = (np.count_nonzero(part) for part in (active, silent, silent & is_said))
+        shares = np.array([n_rows - n_silent, n_absorbed, n_silent - n_absorbed]) / (n_rows or np.nan)
+        table.append((p, own, along[p, own], n_rows, *shares))
+    return pd.DataFrame(table, columns=["atom", "latent", "cosine", "n_rows", "detected", "absorbed", "missed"])
+
+
+def _is_active(by_column: Any, columns: ArrayLike) -> NDArray[np.bool_]:
+    """On which rows of a CSC any of the columns is not zero, (n,)."""
+    part = by_column[:, columns]
+    return np.bincount(part.indices[part.data != 0], minlength=part.shape[0]) > 0
+
+
+def _weights(along_p: NDArray[np.float64], along_c: NDArray[np.float64], alike: float) -> NDArray[np.float64]:
+    """Least-squares weights of directions on two unit atoms, from cosines; (2, n), zero where the atoms are one."""
+    left = 1 - alike**2
+    if left < 1e-12:
+        return np.zeros((2, len(along_p)))
+    return np.stack([along_p - alike * along_c, along_c - alike * along_p]) / left
+
+
+def _ancestors(parent: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Every pair (ancestor, descendant), shape (n_pairs, 2)."""
+    n = len(parent)
+    if n and not (parent.min() >= -1 and parent.max() < n):
+        raise ValueError(f"parents must lie in [-1, {n}), got {parent.min()} to {parent.max()}")
+    above, atom = parent, np.arange(n)
+    pairs: list[NDArray[np.integer]] = [np.empty((0, 2), dtype=np.int64)]
+    for _ in range(n + 1):
+        atom, above = atom[above >= 0], above[above >= 0]
+        if not len(atom):
+            break
+        pairs.append(np.stack([above, atom], axis=1))
+        above = parent[above]
+    else:
+        raise ValueError("parents go round in a circle: expected a forest, with -1 at its roots")
+    return np.concatenate(pairs)
+
+
+def _alive_directions(dictionary: Dictionary) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Indices of the alive latents, and their decoder and encoder directions (n_alive, d_in), of length 1."""
+    W_dec, W_enc, is_alive = dictionary
+    alive = np.arange(len(W_dec)) if is_alive is None else np.flatnonzero(is_alive)
+    if W_enc.shape != W_dec.shape[::-1] or (is_alive is not None and is_alive.shape != W_dec.shape[:1]):
+        raise ValueError(
+            f"expected W_dec (n_latents, d_in), W_enc (d_in, n_latents) and is_alive (n_latents,), got "
+            f"{W_dec.shape}, {W_enc.shape} and {None if is_alive is None else is_alive.shape}"
+        )
+    if len(alive) == 0:
+        raise ValueError(f"none of the {len(W_dec)} latents is alive: there is nothing to match")
+    return alive, _directions(W_dec[alive]), _directions(W_enc[:, alive].T)
+
+
+def _directions(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows of length 1 in float64; rows of zeros stay."""
+    rows = np.asarray(vectors, dtype=np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+
+
+def _cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    return _directions(a) @ _directions(b).T
+
+
+def _sparse(codes: FeatureTable, name: str) -> Any:  # scipy's sparse arrays have no types
+    table = checked_table(codes, name)
+    if isinstance(table, np.ndarray):
+        raise ValueError(f"{name}: expected CSR codes, got a dense array")
+    return table.astype(np.float64)

@@ -1,0 +1,77 @@
+"""Stage encode-embeddings: the codes of every galaxy in the dictionary of one sparse autoencoder, and what it is like.
+
+Beside the feature table: `reconstruction.parquet` (FVU and L0 of each nested dictionary), `latents.parquet` (a row a
+latent, judged on train rows), `l0.parquet` (of test rows), `spectrum.parquet` (of the atoms).
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sfnetlab.artifacts import Metrics, read_embedding, write_csr_features, write_rows
+from sfnetlab.metrics.dictionary import decoder_spectrum, describe_latents, fvu_of_blocks, l0_distribution
+from sfnetlab.metrics.sparsity import l0
+from sfnetlab.metrics.tables import FeatureTable, columns_of, rows_of
+from sfnetlab.plan import EncodeSpec, sae_directory
+from sfnetlab.runner import Task, stage_main
+
+if TYPE_CHECKING:
+    from sfnetlab.models.sae import SparseAutoencoder
+
+BLOCK_ROWS = 4096
+
+
+def build(spec: EncodeSpec, task: Task) -> Metrics:
+    from sfnetlab.models.sae import load_sae
+
+    catalog, embedding = read_embedding(task.inputs["embedding"])
+    sae = load_sae(sae_directory(task.inputs["saes"], spec.k, spec.seed)).to(task.device)
+    latents = sae.encode_csr(embedding, spec.codes)
+    write_rows(task.work, catalog)
+    write_csr_features(task.work, latents)
+
+    split = catalog["split"].to_numpy()
+    parts = {part: np.flatnonzero(split == part) for part in ("train", "valid", "test")}
+    table = []
+    for part, chosen in parts.items():
+        fvus = fvu_of_blocks(_nested_reconstructions(sae, embedding, latents, chosen))
+        for prefix, fvu in zip(sae.prefixes, fvus, strict=True):
+            n_active = float(l0(columns_of(rows_of(latents, chosen), np.arange(prefix))).mean())
+            which = {"k": spec.k, "split": part, "n_latents": prefix, "is_whole": prefix == sae.n_latents}
+            table.append(which | {"fvu": fvu, "l0": n_active})
+    reconstruction = pd.DataFrame(table)
+    reconstruction.to_parquet(task.work / "reconstruction.parquet", index=False)
+
+    described = describe_latents(rows_of(latents, parts["train"]), sae.W_dec.numpy(force=True))
+    described.to_parquet(task.work / "latents.parquet", index=False)
+    spectrum = decoder_spectrum(sae.W_dec.numpy(force=True))
+    spectra = pd.DataFrame({"singular_value": spectrum.singular_values}).rename_axis("component").reset_index()
+    spectra.to_parquet(task.work / "spectrum.parquet", index=False)
+    l0_distribution(rows_of(latents, parts["test"])).to_parquet(task.work / "l0.parquet", index=False)
+    whole = reconstruction[reconstruction["is_whole"]].set_index("split")[["fvu", "l0"]].T.to_dict()
+    return {f"{name}_{part}": whole[part][name] for part in parts for name in ("fvu", "l0")} | {
+        "dead_fraction": float(described["is_dead"].mean()),
+        "dense_fraction": float(described["is_dense"].mean()),
+        "effective_rank": spectrum.effective_rank,
+    }
+
+
+def _nested_reconstructions(
+    sae: "SparseAutoencoder", embedding: NDArray[np.float32], latents: FeatureTable, chosen: NDArray[np.intp]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Rows of the embedding and what each nested dictionary makes of them, (n, len(prefixes), d_in), in blocks."""
+    for start in range(0, len(chosen), BLOCK_ROWS):
+        rows = chosen[start : start + BLOCK_ROWS]
+        own = rows_of(latents, rows)
+        nested = [sae.decode_csr(columns_of(own, np.arange(prefix))) for prefix in sae.prefixes]
+        yield np.asarray(embedding[rows]), np.stack(nested, axis=1)
+
+
+main = partial(stage_main, "encode-embeddings")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

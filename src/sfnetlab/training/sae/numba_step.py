@@ -1,0 +1,331 @@
+"""The step on a CPU: one dense product, then only the active latents (numba_kernels.py). Equal to reference.py's.
+
+Threads are our own. Rows are cut into chunks that do not depend on how many threads there are, and sums are taken in
+one order: any number of threads, one SAE or many, give the same bits.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
+from itertools import count
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfnetlab import runtime
+from sfnetlab.training.sae import numba_kernels as kernels
+from sfnetlab.training.sae.stack import BETA_1, BETA_2, EPSILON, Rates, Stack, Step
+
+_CHUNK = 128
+"""Rows of one product, whose result is selected from while it is in a core's cache."""
+
+_BETAS = (np.float32(BETA_1), np.float32(BETA_2))
+_CONSTANTS = (np.float32(1 - BETA_1), np.float32(1 - BETA_2), np.float32(EPSILON))
+
+
+class _Arena:
+    """Buffers that are used again in every step; contents last until the same name is taken again."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, NDArray[Any]] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+        size = prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or len(buffer) < size:
+            self._buffers.pop(name, None)
+            buffer = self._buffers[name] = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)
+
+
+class _State(NamedTuple):
+    """Weights of one name and Adam's means of theirs."""
+
+    weights: NDArray[np.float32]
+    first: NDArray[np.float32]
+    second: NDArray[np.float32]
+
+
+class _SAE:
+    """One SAE of a stack as arrays that share its memory, and what its last step says of the next one's selection."""
+
+    def __init__(self, stack: Stack, s: int) -> None:
+        if not stack.shape.has_kernels:
+            raise ValueError(f"no kernels for {stack.shape}; use reference.make_step")
+        self.W_enc, self.b_enc, self.W_dec, self.b_dec = (
+            _State(*(group[name][s].numpy() for group in (stack.weights, stack.first, stack.second)))
+            for name in ("W_enc", "b_enc", "W_dec", "b_dec")
+        )
+        self.W_enc_T = stack.weights["W_enc"][s].T
+        self.last_active = stack.last_active[s].numpy()
+        self.n_latents, self.d_in = self.W_dec.weights.shape
+        self.prefixes = np.array(stack.shape.prefixes)
+        self.is_batch_wide = stack.shape.is_batch_wide
+        self.trains_encoder, self.trains_decoder = stack.trains_encoder, stack.trains_decoder
+        # Floors to look for candidates above, of each chunk or one of the batch: they change how fast, not what.
+        self.floors = np.zeros(1, np.float32)
+        self.n_candidates = 0  # of a chunk, in batch-wide selection
+
+
+class _Workers(NamedTuple):
+    """Who works on one SAE."""
+
+    for_each: Callable[[int, Callable[[_Arena, int], None]], None]
+    """(number of items, work on one item with buffers that no other thread uses)."""
+    n_ranges: int
+    """Into which the latents are cut."""
+
+
+def make_step(stacks: Sequence[Stack]) -> Step:
+    """A step on CPU tensors (float32, contiguous) for stacks that have kernels; their tensors must stay where they are.
+
+    As many SAEs as threads or more: each is the work of one thread; fewer: one after another, the rows and then the
+    latents of each shared by the threads.
+    """
+    saes = [_SAE(stack, s) for stack in stacks for s in range(stack.n_saes)]
+    n_threads = runtime.n_threads()
+    arenas = [_Arena() for _ in range(n_threads)]
+    alone = [_Workers(partial(_in_turn, arena), 1) for arena in arenas]
+    all_of_them = _Workers(partial(_share, arenas), 4 * n_threads)
+
+    def step(z: Tensor, rates: Sequence[Rates], number: int) -> Tensor:
+        sums = np.empty((len(saes), 3), np.float32)
+        if len(rates) != len(saes):
+            raise ValueError(f"expected rates of {len(saes)} SAEs, got {len(rates)}")
+
+        def step_alone(arena: _Arena, i: int) -> None:
+            sums[i] = _step_one(saes[i], z, rates[i], number, arena, alone[arenas.index(arena)])
+
+        with _one_thread_each():
+            if len(saes) >= n_threads:
+                _share(arenas, len(saes), step_alone)
+            else:
+                for i, sae in enumerate(saes):
+                    sums[i] = _step_one(sae, z, rates[i], number, shared, all_of_them)
+        return torch.from_numpy(sums)
+
+    shared = _Arena()
+    return step
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads, "sae", initializer=torch.set_num_threads, initargs=(1,))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Products on the thread that asks for them: torch's own threads would fight with ours."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _share(arenas: Sequence[_Arena], n_items: int, work: Callable[[_Arena, int], None]) -> None:
+    """The items shared by this thread and those of the pool, one thread for each arena."""
+    items = count()
+
+    def work_on(arena: _Arena) -> None:
+        while (item := next(items)) < n_items:
+            work(arena, item)
+
+    n_helpers = min(len(arenas), n_items) - 1
+    helpers = [_pool(len(arenas) - 1).submit(work_on, arena) for arena in arenas[1 : n_helpers + 1]]
+    try:
+        work_on(arenas[0])
+    finally:
+        for helper in helpers:
+            helper.result()
+
+
+def _in_turn(arena: _Arena, n_items: int, work: Callable[[_Arena, int], None]) -> None:
+    for item in range(n_items):
+        work(arena, item)
+
+
+# --- one SAE ----------------------------------------------------------------------------------------------------------
+
+
+def _step_one(
+    sae: _SAE, z: Tensor, rates: Rates, number: int, arena: _Arena, workers: _Workers
+) -> tuple[float, float, int]:
+    z_array, n_rows, k, n_prefixes = z.numpy(), len(z), rates.k, len(sae.prefixes)
+    scale = np.float32(2 / (n_prefixes * n_rows * sae.d_in))
+    n_chunks = -(-n_rows // _CHUNK)
+    starts, counts = arena.take("starts", (n_rows,), np.int64), arena.take("counts", (n_rows,), np.int32)
+    columns, values = arena.take("columns", (n_rows * k,), np.int32), arena.take("values", (n_rows * k,), np.float32)
+    code_gradients = arena.take("code_gradients", (n_rows * k,), np.float32)
+    slots = (starts, counts, columns, values)
+    errors = arena.take("errors", (n_rows * n_prefixes, sae.d_in), np.float32)
+    b_dec_gradients = arena.take("b_dec_gradients", (n_chunks, sae.d_in), np.float32)
+    squares = arena.take("squares", (n_chunks, 3), np.float64)  # of all dictionaries, of the whole one, and a check
+
+    def product(scratch: _Arena, chunk: int) -> NDArray[np.float32]:
+        rows = z[chunk * _CHUNK : (chunk + 1) * _CHUNK]
+        pre = scratch.take("pre", (len(rows), sae.n_latents), np.float32)
+        torch.mm(rows, sae.W_enc_T, out=torch.from_numpy(pre))
+        squares[chunk, 2] = kernels.finite_or_nan(pre[0], sae.b_enc.weights)
+        return pre
+
+    def decode(_: _Arena, chunk: int) -> None:
+        first = chunk * _CHUNK
+        squares[chunk, :2] = kernels.decode_rows(
+            z_array,
+            sae.W_dec.weights,
+            sae.b_dec.weights,
+            sae.prefixes,
+            scale,
+            first,
+            min(_CHUNK, n_rows - first),
+            *slots,
+            errors,
+            code_gradients,
+            b_dec_gradients[chunk],
+        )
+
+    if sae.is_batch_wide:
+        _select_batch(sae, n_rows, k, product, slots, arena, workers)
+        workers.for_each(n_chunks, decode)
+    else:
+        starts[:] = np.arange(n_rows) * k
+        if len(sae.floors) != n_chunks:
+            sae.floors = np.zeros(n_chunks, np.float32)
+
+        def select_and_decode(scratch: _Arena, chunk: int) -> None:
+            found_columns = scratch.take("found_columns", (sae.n_latents,), np.int32)
+            found_values = scratch.take("found_values", (sae.n_latents,), np.float32)
+            sae.floors[chunk] = kernels.select_rows(
+                product(scratch, chunk),
+                sae.b_enc.weights,
+                k,
+                sae.floors[chunk],
+                found_columns,
+                found_values,
+                chunk * _CHUNK,
+                *slots,
+            )
+            decode(scratch, chunk)
+
+        workers.for_each(n_chunks, select_and_decode)
+
+    offsets = arena.take("offsets", (sae.n_latents + 1,), np.int64)
+    bounds = arena.take("bounds", (workers.n_ranges + 1,), np.int64)
+    checks = arena.take("checks", (workers.n_ranges,), np.float32)
+    of_latents = (
+        arena.take("sorted_rows", (n_rows * k,), np.int32),
+        arena.take("sorted_values", (n_rows * k,), np.float32),
+        arena.take("sorted_gradients", (n_rows * k,), np.float32),
+    )
+    kernels.sort_by_latent(*slots, code_gradients, offsets, *of_latents, bounds)
+    rate = np.float32(rates.learning_rate / (1 - BETA_1 ** (number + 1)))
+    correction_2 = np.float32(1 / (1 - BETA_2 ** (number + 1)))
+    adam = (rate, correction_2, _BETAS, _CONSTANTS)
+
+    def update(_: _Arena, i: int) -> None:
+        checks[i] = kernels.update_latents(
+            bounds[i],
+            bounds[i + 1],
+            offsets,
+            *of_latents,
+            z_array,
+            errors,
+            sae.prefixes,
+            scale,
+            number,
+            *adam,
+            sae.trains_encoder,
+            sae.trains_decoder,
+            *sae.W_enc,
+            *sae.b_enc,
+            *sae.W_dec,
+            sae.last_active,
+        )
+
+    workers.for_each(workers.n_ranges, update)
+    kernels.adam_vector(*sae.b_dec, b_dec_gradients.sum(axis=0), *adam)
+    all_squares, whole_squares, check = squares.sum(axis=0)
+    return all_squares / (n_prefixes * sae.d_in) + check + checks.sum(), whole_squares, int(counts.sum())
+
+
+def _select_batch(
+    sae: _SAE,
+    n_rows: int,
+    k: int,
+    product: Callable[[_Arena, int], NDArray[np.float32]],
+    slots: tuple[NDArray[Any], ...],
+    arena: _Arena,
+    workers: _Workers,
+) -> None:
+    """The n_rows k largest values of all rows: candidates of each chunk, one threshold, what stays of each chunk."""
+    n_chunks, n_kept = -(-n_rows // _CHUNK), n_rows * k
+    n_found = arena.take("n_found", (n_chunks,), np.int64)
+    row_counts = arena.take("row_counts", (n_chunks, _CHUNK), np.int32)
+    sae.n_candidates = max(sae.n_candidates, min(2 * _CHUNK * k, _CHUNK * sae.n_latents))
+
+    def collect_above(floor: np.float32) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        found_columns = arena.take("found_columns", (n_chunks, sae.n_candidates), np.int32)
+        found_values = arena.take("found_values", (n_chunks, sae.n_candidates), np.float32)
+
+        def collect(scratch: _Arena, chunk: int) -> None:
+            n_found[chunk] = kernels.collect_rows(
+                product(scratch, chunk),
+                sae.b_enc.weights,
+                floor,
+                row_counts[chunk],
+                found_columns[chunk],
+                found_values[chunk],
+            )
+
+        workers.for_each(n_chunks, collect)
+        return found_columns, found_values
+
+    floor, n_tries = sae.floors[0], 0
+    found_columns, found_values = collect_above(floor)
+    while (is_full := n_found.max() > sae.n_candidates) or (n_found.sum() < n_kept and floor > 0):
+        if is_full:
+            sae.n_candidates = min(int(1.2 * n_found.max()), _CHUNK * sae.n_latents)
+        else:
+            n_tries += 1
+            floor = np.float32(0.7 * floor if n_tries < 3 else 0)
+        found_columns, found_values = collect_above(floor)
+
+    threshold, n_equal = np.float32(0), 0
+    if n_found.sum() > n_kept:
+        threshold, n_equal = kernels.cut(found_values, n_found, n_kept, floor)
+        threshold = np.float32(threshold)
+    sae.floors[0] = 0.9 * threshold
+    first_slots: list[int] = []
+    n_equals: list[int] = []
+    slot = 0
+    for chunk in range(n_chunks):
+        n_above, n_tied = kernels.count_kept(found_values[chunk], n_found[chunk], threshold)
+        first_slots.append(slot)
+        n_equals.append(min(n_tied, n_equal))
+        slot += n_above + n_equals[-1]
+        n_equal -= n_equals[-1]
+
+    def keep(_: _Arena, chunk: int) -> None:
+        n_chunk_rows = min(_CHUNK, n_rows - chunk * _CHUNK)
+        kernels.keep_rows(
+            found_columns[chunk],
+            found_values[chunk],
+            row_counts[chunk, :n_chunk_rows],
+            threshold,
+            n_equals[chunk],
+            chunk * _CHUNK,
+            first_slots[chunk],
+            *slots,
+        )
+
+    workers.for_each(n_chunks, keep)

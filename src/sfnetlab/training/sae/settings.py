@@ -1,0 +1,70 @@
+"""What is chosen about one sparse autoencoder, and the sizes that follow from it."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+Variant = Literal["relu", "topk", "batch_topk", "jumprelu", "matryoshka", "archetypal"]
+Selection = Literal["topk", "batch_topk"]
+Frozen = Literal["none", "decoder", "encoder", "both"]
+Start = Literal["random", "centroids"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAESettings:
+    """One sparse autoencoder. The defaults of the lab stand in schema.py; here everything is said."""
+
+    variant: Variant
+    n_latents: int
+    k: int
+    """Active latents a row: exactly for "topk", on average for the others."""
+    seed: int
+    """Of the start and of the resampling."""
+    group_sizes: tuple[int, ...] = ()
+    """Of "matryoshka", summing to n_latents."""
+    selection: Selection = "topk"
+    """Which latents of a "matryoshka" are active: k of each row, or k a row on average over a batch."""
+    learning_rate: float | None = None
+    """Peak; None: by the recipe."""
+    auxk: float = 0.0
+    """Weight of the auxiliary loss of silent latents (Gao et al. 2024, appendix A.2)."""
+    frozen: Frozen = "none"
+    """What keeps its random start: the null arms (2602.14111)."""
+    start: Start = "random"
+    """Where atoms start: random directions, or centroids of the data, the same for every seed."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= self.n_latents:
+            raise ValueError(f"k must lie in [1, n_latents={self.n_latents}], got {self.k}")
+        if self.variant == "matryoshka":
+            if not self.group_sizes or min(self.group_sizes) < 1 or sum(self.group_sizes) != self.n_latents:
+                raise ValueError(
+                    f"group_sizes must be positive and sum to n_latents={self.n_latents}, got {list(self.group_sizes)}"
+                )
+        elif self.group_sizes:
+            raise ValueError(f'group_sizes are for variant "matryoshka", got {self.variant!r}')
+
+        if self.variant == "archetypal" and self.start != "centroids":
+            raise ValueError('variant "archetypal" needs start = "centroids": its atoms are mixtures of those')
+
+    @property
+    def prefixes(self) -> tuple[int, ...]:
+        """Sizes of the nested dictionaries; the last is n_latents, alone where there are no groups."""
+        return tuple(accumulate(self.group_sizes)) or (self.n_latents,)
+
+    @property
+    def is_batch_wide(self) -> bool:
+        """Whether the k largest values are looked for in the whole batch."""
+        return self.variant == "batch_topk" or (self.variant == "matryoshka" and self.selection == "batch_topk")
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether a step can use the sparsity: codes are few from the first step on, and the loss is the plain one."""
+        return self.variant in ("topk", "batch_topk", "matryoshka") and self.auxk == 0
+
+
+def euclid_groups(n_latents: int) -> tuple[int, ...]:
+    """Matryoshka groups of Wu & Walmsley (2025, arXiv:2510.23749): 64, 64, 128, 256, 512, 1024 of 2,048 latents."""
+    if n_latents % 32:
+        raise ValueError(f"the Euclid groups need n_latents that divides by 32, got {n_latents}")
+    return tuple(n_latents // part for part in (32, 32, 16, 8, 4, 2))

@@ -1,0 +1,454 @@
+"""Training of sparse autoencoders on embeddings: any number of them in one pass over the rows."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sfnetlab.errors import DataError
+from sfnetlab.models.sae import SparseAutoencoder
+from sfnetlab.training.loop import RESAMPLING, START, Course, Record, Report, generator, train
+from sfnetlab.training.sae import recipe, reference
+from sfnetlab.training.sae.settings import SAESettings
+from sfnetlab.training.sae.stack import Stack, Step, new_stack
+
+Engine = Literal["auto", "reference"]
+
+LARGE_MEAN = 1.0
+"""Of |mean| / spread: above it latents of an SAE that is not centred die at the start (2605.31518)."""
+
+
+class LargeMeanWarning(UserWarning):
+    """The embeddings' mean is large and is not taken off."""
+
+
+_RESAMPLING_ROWS = 8192
+_BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of embeddings (n, d_in), possibly memory-mapped, of any float or integer type; `chosen` are those to use."""
+
+    embeddings: NDArray[np.number]
+    chosen: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def take(self, positions: NDArray[np.intp]) -> NDArray[np.float32]:
+        """float32 rows (len(positions), d_in), a copy; infinite where a value is too large for that."""
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(self.embeddings[self.chosen[positions]], dtype=np.float32)
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(self), _BLOCK_ROWS):
+            yield self.take(np.arange(start, min(start + _BLOCK_ROWS, len(self))))
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """z = (x - mean) / scale."""
+
+    mean: NDArray[np.float32]
+    scale: float
+    variance: float = 1.0
+    """Mean square of z's entries about their columns' means; less than 1 where the mean was not taken off."""
+
+
+def fit_standardisation(rows: Rows, *, center: bool = True) -> Standardisation:
+    """Mean of each column, and the root mean square of all entries about it.
+
+    Without centring the mean is zero.
+
+    Raises
+    ------
+    DataError
+        If there is no row, a value is not finite as float32, or all rows are the same.
+
+    Warns
+    -----
+    LargeMeanWarning
+        If centring is off where that is known to kill latents.
+    """
+    total = _checked_sum(rows, "train")
+    mean, squares, are_same = total / len(rows), 0.0, True
+    first = rows.take(np.zeros(1, dtype=np.intp))
+    for block in rows.blocks():
+        squares += float(np.square(block - mean).sum())
+        are_same = are_same and bool((block == first).all())
+    if are_same:
+        raise DataError(f"all {len(rows)} embeddings are the same: there is nothing to decompose")
+    spread = math.sqrt(squares / (len(rows) * len(mean)))
+    if center:
+        return Standardisation(mean.astype(np.float32), spread)
+    gamma = float(np.linalg.norm(mean)) / (spread * math.sqrt(len(mean)))
+    if gamma > LARGE_MEAN:
+        message = f"the embeddings' mean is {gamma:.2g} times their spread, and centring is off: latents will die"
+        warnings.warn(message, LargeMeanWarning, stacklevel=2)
+    return Standardisation(np.zeros_like(mean, dtype=np.float32), math.hypot(1, gamma) * spread, 1 / (1 + gamma**2))
+
+
+def _checked_sum(rows: Rows, name: str) -> NDArray[np.float64]:
+    """Sum of each column, (d_in,), of rows that are there and finite."""
+    if rows.embeddings.ndim != 2 or len(rows) == 0 or rows.embeddings.shape[1] == 0:
+        raise DataError(
+            f"expected embeddings (n_samples, d_in) with at least one {name} row and one column, got {len(rows)} rows "
+            f"of shape {rows.embeddings.shape}"
+        )
+    total = np.zeros(rows.embeddings.shape[1])
+    first_bad, n_bad, seen = -1, 0, 0
+    for block in rows.blocks():
+        is_bad = ~np.isfinite(block).all(axis=1)
+        if is_bad.any():
+            first_bad = first_bad if n_bad else int(rows.chosen[seen + int(is_bad.argmax())])
+            n_bad += int(is_bad.sum())
+        seen += len(block)
+        total += block[~is_bad].sum(axis=0, dtype=np.float64)
+    if n_bad:
+        raise DataError(
+            f"{n_bad} of {len(rows)} {name} rows hold NaN, inf or values too large for float32 (first: row {first_bad});"
+            " leave them out"
+        )
+    return total
+
+
+def train_saes(
+    rows: Rows,
+    settings: Sequence[SAESettings],
+    *,
+    epochs: int,
+    batch_size: int,
+    standardisation: Standardisation,
+    valid: Rows,
+    device: str,
+    checkpoint: Path,
+    report: Report,
+    label: str = "sae",
+    order_seed: int = 0,
+    engine: Engine = "auto",
+) -> tuple[list[SparseAutoencoder], list[Record]]:
+    """Sparse autoencoders of these embeddings, in the order of their settings, and their history.
+
+    All of them see the same batches; each ends as if it had been trained alone. The recipe is in recipe.py, what a
+    step does in stack.py, the variants in reference.py.
+
+    Parameters
+    ----------
+    rows
+        Train rows; any units.
+    valid
+        Rows on which thresholds of batch-wide variants are set, so that k latents a row are active on average.
+    checkpoint
+        Where the run's state is kept; a run that finds it goes on from there, see `loop.train`.
+    report
+        Gets the history after every epoch.
+    order_seed
+        Of the order in which rows are seen.
+    engine
+        "auto" takes the kernels for this device where a variant has some, "reference" never.
+
+    Returns
+    -------
+    saes : list of SparseAutoencoder
+        On the device.
+    history : list of dict
+        A record an epoch and SAE: `epoch` (from 1), `step`, `sae` (its position), `variant`, `n_latents`, `k` (its
+        final one), `seed`, `k_now`, `learning_rate`, `train_loss`, `train_fvu` (fraction of variance unexplained, of
+        each row when it was learnt from), `l0`, `dead_fraction` (latents that were silent all epoch), `rows_per_s`,
+        `seconds`.
+
+    Raises
+    ------
+    TrainingError, ArtifactError
+        See `loop.train`.
+    DataError
+        If there are no valid rows and a variant needs them, or one is not finite.
+    """
+    if any(one.is_batch_wide for one in settings):
+        _checked_sum(valid, "valid")  # now rather than after the training
+    course = Course(
+        n_rows=len(rows),
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=order_seed,
+        checkpoint=checkpoint,
+        settings={
+            "saes": [asdict(one) | {"group_sizes": list(one.group_sizes)} for one in settings],
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "order_seed": order_seed,
+            "n_train": len(rows),
+        },
+        label=label,
+        unit="row",
+    )
+    gather = _gather(rows, standardisation, device)
+    learner = _SAELearner(settings, gather, course, device, engine, standardisation.variance)
+    history = train(learner, course, report)
+    saes: list[SparseAutoencoder] = []
+    for stack, s in learner.places():
+        sae = as_model(stack, s, standardisation)
+        if stack.settings[s].is_batch_wide:
+            sae.thresholds.fill_(calibrated_threshold(sae, valid))
+        saes.append(sae)
+    return [saes[position] for position in np.argsort(learner.order)], history
+
+
+class _SAELearner:
+    def __init__(
+        self,
+        settings: Sequence[SAESettings],
+        gather: Callable[[NDArray[np.intp]], Tensor],
+        course: Course,
+        device: str,
+        engine: Engine,
+        variance: float,
+    ) -> None:
+        self.settings, self.gather, self.course, self.variance = settings, gather, course, variance
+        self.stacks, self.order = _stacks(settings, gather, course, device)
+        self.advance = _choose_step(self.stacks, device, engine)
+        self.resampled_at = recipe.resampling_steps(course.n_steps)
+
+    def places(self) -> list[tuple[Stack, int]]:
+        return [(stack, s) for stack in self.stacks for s in range(stack.n_saes)]
+
+    def step(self, rows: NDArray[np.intp], step: int) -> Tensor:
+        if step in self.resampled_at:
+            for stack, s in self.places():
+                self._resample(stack, s, step)
+        rates = [recipe.rates_at(stack.settings[s], step, self.course.n_steps) for stack, s in self.places()]
+        return self.advance(self.gather(rows), rates, step).flatten()
+
+    def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
+        n_rows, first_step = self.course.n_rows, step - self.course.batches_per_epoch
+        records: list[Record] = []
+        for position, (stack, s), (loss, squared_error, n_active) in sorted(
+            zip(self.order, self.places(), sums.reshape(-1, 3).tolist(), strict=True), key=lambda entry: entry[0]
+        ):
+            own = stack.settings[s]
+            now = recipe.rates_at(own, step - 1, self.course.n_steps)
+            records.append(
+                {
+                    "sae": position,
+                    "variant": own.variant,
+                    "n_latents": own.n_latents,
+                    "k": own.k,
+                    "seed": own.seed,
+                    "k_now": now.k,
+                    "learning_rate": now.learning_rate,
+                    "train_loss": loss / n_rows,
+                    "train_fvu": squared_error / (n_rows * stack.weights["b_dec"].shape[1] * self.variance),
+                    "l0": n_active / n_rows,
+                    "dead_fraction": float((stack.last_active[s] < first_step).float().mean()),
+                }
+            )
+        return records
+
+    def state(self) -> Record:
+        return {
+            "stacks": [
+                {
+                    "weights": stack.weights,
+                    "first": stack.first,
+                    "second": stack.second,
+                    "last_active": stack.last_active,
+                }
+                for stack in self.stacks
+            ]
+        }
+
+    def restore(self, state: Record) -> None:
+        for stack, saved in zip(self.stacks, state["stacks"], strict=True):
+            stack.last_active.copy_(saved["last_active"])
+            for own, theirs in (
+                (stack.weights, saved["weights"]),
+                (stack.first, saved["first"]),
+                (stack.second, saved["second"]),
+            ):
+                for name, tensor in own.items():
+                    tensor.copy_(theirs[name])
+
+    @torch.no_grad()
+    def _resample(self, stack: Stack, s: int, step: int) -> None:
+        """Start silent latents again, at residuals of rows drawn by their squared error."""
+        settings = stack.settings[s]
+        if settings.variant == "archetypal" or settings.frozen != "none":
+            return  # their atoms are not free to move there
+        silent = (step - stack.last_active[s] > stack.silent_after).nonzero().flatten()
+        rng = generator(settings.seed, RESAMPLING, step)
+        z = self.gather(rng.choice(self.course.n_rows, min(self.course.n_rows, _RESAMPLING_ROWS), replace=False))
+        residuals = z - as_model(stack, s, None, recipe.rates_at(settings, step, self.course.n_steps).k)(z)
+        squared_errors = residuals.square().sum(dim=1).cpu().double().numpy()
+        silent = silent[: np.count_nonzero(squared_errors)]
+        if len(silent) == 0 or not np.isfinite(squared_errors).all():
+            return  # what is not finite is the loop's to report
+        drawn = rng.choice(len(z), len(silent), replace=False, p=squared_errors / squared_errors.sum())
+        atoms = normalize(residuals[torch.from_numpy(drawn).to(z.device)])
+        # As in Bricken et al. 2023, encoders start short: at full length they answer to what other latents explain of a
+        # row, win the top-k from them, and the loss of many new latents at once jumps above that of the mean.
+        weights = {name: tensor[s] for name, tensor in stack.weights.items()}
+        is_alive = torch.ones(settings.n_latents, dtype=torch.bool, device=z.device).index_fill_(0, silent, False)
+        length = recipe.RESAMPLED_LENGTH * weights["W_enc"][is_alive].norm(dim=1).mean() if is_alive.any() else 1.0
+        for name, value in (("W_dec", atoms), ("W_enc", length * atoms), ("b_enc", 0.0)):
+            weights[name][silent] = value
+            stack.first[name][s, silent] = 0.0
+            stack.second[name][s, silent] = 0.0
+
+
+@torch.no_grad()
+def as_model(stack: Stack, s: int, standardisation: Standardisation | None, k: int | None = None) -> SparseAutoencoder:
+    """The SAE of a stack as it stands, of rows that are not standardised yet unless that is None.
+
+    Batch-wide variants get row-wise top-k until their threshold is set.
+    """
+    own, weights = stack.settings[s], {name: tensor[s] for name, tensor in stack.weights.items()}
+    rule: Literal["topk", "threshold"] = "topk"
+    if own.variant in ("relu", "jumprelu") or (own.is_batch_wide and standardisation is not None):
+        rule = "threshold"
+    device = weights["b_dec"].device
+    sae = SparseAutoencoder(len(weights["b_dec"]), own.n_latents, k or own.k, own.group_sizes, rule).to(device)
+    sae.requires_grad_(False)
+    sae.W_enc.copy_(weights["W_enc"].T)
+    for name in ("b_enc", "W_dec", "b_dec"):
+        getattr(sae, name).copy_(weights[name])
+    if "log_threshold" in weights:
+        sae.thresholds.copy_(weights["log_threshold"].exp())
+    if standardisation is not None:
+        sae.mean.copy_(torch.from_numpy(standardisation.mean))
+        sae.scale.fill_(standardisation.scale)
+    return sae
+
+
+@torch.inference_mode()
+def calibrated_threshold(sae: SparseAutoencoder, rows: Rows) -> float:
+    """The threshold above which k latents a row are active on average: exactly, on these rows."""
+    assert sae.k is not None
+    n_wanted = sae.k * len(rows)
+    values = torch.zeros(0)
+    for block in rows.blocks():
+        pre = sae.pre_activations(torch.from_numpy(block).to(sae.mean.device)).flatten().cpu()
+        # The n_wanted largest of all are among the n_wanted largest of what was seen.
+        values = torch.cat([values, pre[pre > 0]])
+        if len(values) > 2 * n_wanted:
+            values = values.topk(n_wanted + 1).values
+    if len(values) <= n_wanted:
+        return 0.0
+    # Between the last that shall be active and the first that shall not.
+    last, first = values.topk(n_wanted + 1).values[-2:].tolist()
+    return (last + first) / 2
+
+
+def _gather(rows: Rows, standardisation: Standardisation, device: str) -> Callable[[NDArray[np.intp]], Tensor]:
+    """Standardised rows (n, d_in) on the device, by their positions; in the order of positions, which disks like."""
+
+    def from_memory(positions: NDArray[np.intp]) -> Tensor:
+        x = rows.take(np.sort(positions))
+        x -= standardisation.mean
+        x *= np.float32(1 / standardisation.scale)
+        return torch.from_numpy(x)
+
+    if device == "cpu":
+        return from_memory
+    resident = torch.cat([from_memory(part) for part in np.array_split(np.arange(len(rows)), 64) if len(part)])
+    resident = resident.to(device)
+    return lambda positions: resident[torch.from_numpy(np.sort(positions)).to(device, non_blocking=True)]
+
+
+def _stacks(
+    settings: Sequence[SAESettings], gather: Callable[[NDArray[np.intp]], Tensor], course: Course, device: str
+) -> tuple[list[Stack], list[int]]:
+    """Stacks of SAEs, those with kernels first, and the position in `settings` of each SAE of the stacks in order."""
+
+    def shape(position: int) -> tuple[object, ...]:
+        own = settings[position]
+        alone = position if device == "cpu" else 0  # on the CPU threads take SAEs one by one
+        like = (own.variant, own.n_latents, own.group_sizes, own.selection, own.auxk, own.frozen, own.start)
+        return (not own.has_kernels, *map(repr, like), alone)
+
+    order = sorted(range(len(settings)), key=shape)
+    stacks = []
+    silent_after = math.ceil(recipe.SILENT_EPOCHS * course.batches_per_epoch)
+    for _, positions in groupby(order, key=shape):
+        own = [settings[position] for position in positions]
+        started = [_start(one, gather, course.n_rows) for one in own]
+        weights = {name: torch.stack([each[name] for each in started]).to(device) for name in started[0]}
+        stacks.append(new_stack(own, weights, silent_after))
+    return stacks, order
+
+
+def _start(settings: SAESettings, gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int) -> dict[str, Tensor]:
+    """Weights before the first step: tied, with atoms of length 1 (Gao et al. 2024)."""
+    n_latents, rng = settings.n_latents, generator(settings.seed, START)
+    d_in = gather(np.zeros(1, dtype=np.intp)).shape[1]
+    points: Tensor | None = None
+    if settings.start == "centroids":
+        points = _centroids(gather, n_rows, n_latents)
+        atoms = normalize(points)
+    else:
+        atoms = normalize(torch.from_numpy(rng.standard_normal((n_latents, d_in), dtype=np.float32)))
+    encoder = atoms
+    if settings.frozen in ("decoder", "encoder"):
+        # Tied weights would give the frozen part away.
+        encoder = normalize(torch.from_numpy(rng.standard_normal((n_latents, d_in), dtype=np.float32)))
+    weights = {
+        "W_enc": encoder.clone(),
+        "b_enc": torch.zeros(n_latents),
+        "W_dec": atoms.clone(),
+        "b_dec": torch.zeros(d_in),
+    }
+    match settings.variant:
+        case "relu":
+            weights["l1"] = torch.full((), 1e-3)
+        case "jumprelu":
+            # Pre-activations of random atoms are standard normal: this lets the first, larger k pass.
+            share = min(0.25, recipe.K_START * settings.k / n_latents)
+            weights["log_threshold"] = torch.full((n_latents,), math.log(max(0.1, NormalDist().inv_cdf(1 - share))))
+        case "archetypal":
+            assert points is not None
+            weights |= {"points": points, "mixture": torch.eye(n_latents), "relaxation": torch.zeros(n_latents, d_in)}
+        case _:
+            pass
+    return weights
+
+
+def _centroids(gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int, n_clusters: int) -> Tensor:
+    """k-means centroids of rows, the same for every seed: what makes archetypal SAEs stable (2606.02061)."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    if n_rows < n_clusters:
+        raise DataError(f"a start at centroids needs at least n_latents={n_clusters} train rows, got {n_rows}")
+    rng = generator(0, START)
+    z = gather(rng.choice(n_rows, min(n_rows, 8 * n_clusters), replace=False)).cpu().numpy()
+    kmeans = MiniBatchKMeans(n_clusters, init="random", batch_size=4096, max_iter=10, n_init=1, random_state=0).fit(z)
+    return torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
+
+
+def _choose_step(stacks: Sequence[Stack], device: str, engine: Engine) -> Step:
+    """Kernels for the stacks that have some, the plain step for the others, which come last."""
+    if engine == "reference":
+        return reference.make_step(stacks)
+    with_kernels = [stack for stack in stacks if stack.shape.has_kernels]
+    others = stacks[len(with_kernels) :]
+    if not with_kernels:
+        return reference.make_step(others)
+    if device == "cpu":
+        from sfnetlab.training.sae.numba_step import make_step
+    elif device.startswith("cuda"):
+        from sfnetlab.training.sae.triton_step import make_step
+    else:
+        return reference.make_step(stacks)  # Apple's GPU has no kernels
+    if not others:
+        return make_step(with_kernels)
+    fast, plain, n_fast = make_step(with_kernels), reference.make_step(others), sum(s.n_saes for s in with_kernels)
+    return lambda z, rates, number: torch.cat([fast(z, rates[:n_fast], number), plain(z, rates[n_fast:], number)])

@@ -1,0 +1,237 @@
+"""The kernels' step against the plain one, and what only kernels can get wrong."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sfnetlab import runtime
+from sfnetlab.training.sae import numba_step, reference
+from sfnetlab.training.sae.settings import SAESettings
+from sfnetlab.training.sae.stack import Rates, Stack, new_stack
+
+RATE = 1e-3
+VARIANTS: list[dict[str, Any]] = [
+    {"variant": "topk"},
+    {"variant": "batch_topk"},
+    {"variant": "matryoshka", "selection": "topk"},
+    {"variant": "matryoshka", "selection": "batch_topk"},
+]
+
+
+def random_stack(
+    n_latents: int, d_in: int, k: int, seed: int = 0, n_saes: int = 1, group_sizes: tuple[int, ...] = (), **chosen: Any
+) -> Stack:
+    if chosen["variant"] == "matryoshka":
+        group_sizes = group_sizes or (n_latents,)
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        "W_enc": torch.randn(n_saes, n_latents, d_in, generator=generator) / d_in**0.5,
+        "b_enc": 0.1 * torch.randn(n_saes, n_latents, generator=generator),
+        "W_dec": torch.nn.functional.normalize(torch.randn(n_saes, n_latents, d_in, generator=generator), dim=2),
+        "b_dec": 0.1 * torch.randn(n_saes, d_in, generator=generator),
+    }
+    chosen_settings = SAESettings(n_latents=n_latents, k=k, seed=seed, group_sizes=group_sizes, **chosen)
+    return new_stack([chosen_settings] * n_saes, weights, silent_after=100)
+
+
+def tensors(stack: Stack) -> dict[str, Tensor]:
+    parts = {"weights": stack.weights, "first": stack.first, "second": stack.second}
+    named = {f"{part} {name}": tensor for part, group in parts.items() for name, tensor in group.items()}
+    return {**named, "last_active": stack.last_active}
+
+
+def copy_state(source: Stack, target: Stack) -> None:
+    for ours, theirs in zip(tensors(target).values(), tensors(source).values(), strict=True):
+        ours.copy_(theirs)
+
+
+def assert_close(ours: Stack, theirs: Stack) -> None:
+    """To rounding; a weight's change is gradient / |gradient| at first, so only where there is a gradient."""
+    expected = tensors(theirs)
+    for name, tensor in tensors(ours).items():
+        other = expected[name]
+        if name.startswith("weights"):
+            moment = expected[f"first {name.removeprefix('weights ')}"].abs()
+            has_gradient = moment > 1e-3 * moment.max()
+            np.testing.assert_allclose(tensor[has_gradient], other[has_gradient], atol=0.02 * RATE, err_msg=name)
+            np.testing.assert_allclose(tensor, other, atol=20 * RATE, err_msg=name)
+        else:
+            np.testing.assert_allclose(tensor, other, atol=1e-5 * float(other.abs().max()), err_msg=name)
+
+
+def assert_steps_agree(stack: Stack, batches: list[Tensor], ks: list[int]) -> None:
+    """Each step from the same state: what differs after one is rounding, and rounding must not add up to ties."""
+    ours = new_stack(stack.settings, {name: w.clone() for name, w in stack.weights.items()}, stack.silent_after)
+    our_step, their_step = numba_step.make_step([ours]), reference.make_step([stack])
+    for number, (z, k) in enumerate(zip(batches, ks, strict=True)):
+        rates = [Rates(k, RATE)] * stack.n_saes
+        sums, expected = our_step(z, rates, number), their_step(z, rates, number)
+        np.testing.assert_allclose(sums, expected, rtol=2e-5, atol=1e-6)
+        assert_close(ours, stack)
+        copy_state(stack, ours)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Stack, list[Tensor], list[int]]:
+    n_latents, d_in = draw(st.integers(1, 150)), draw(st.integers(2, 40))
+    chosen = dict(draw(st.sampled_from(VARIANTS)), frozen=draw(st.sampled_from(["none", "encoder", "decoder", "both"])))
+    cuts = draw(st.sets(st.integers(1, max(1, n_latents - 1)), max_size=4)) if n_latents > 1 else set()
+    ends = [0, *sorted(cuts), n_latents]
+    groups = tuple(b - a for a, b in pairwise(ends)) if chosen["variant"] == "matryoshka" else ()
+    k = draw(st.one_of(st.sampled_from([1, n_latents]), st.integers(1, n_latents)))
+    seed = draw(st.integers(0, 1000))
+    stack = random_stack(n_latents, d_in, k, seed, group_sizes=groups, **chosen)
+    n_rows = draw(st.sampled_from([1, 2, 40, 127, 128, 129, 300]))
+    generator = torch.Generator().manual_seed(seed + 1)
+    batches = [torch.randn(n_rows + change, d_in, generator=generator) for change in (0, 1, 0)]
+    return stack, batches, [k, k, max(1, k // 2)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(problems())
+def test_the_step_equals_the_reference(problem: tuple[Stack, list[Tensor], list[int]]) -> None:
+    assert_steps_agree(*problem)
+
+
+def stable_select(pre: Tensor, k: int, *, is_batch_wide: bool) -> Tensor:
+    """The contract's order among equal values, which torch.topk does not promise."""
+    positive = torch.relu(pre)
+    rows = positive.reshape(1, -1) if is_batch_wide else positive
+    kept = rows.sort(dim=1, descending=True, stable=True)
+    n_kept = k * len(pre) if is_batch_wide else k
+    selected = torch.zeros_like(rows).scatter(1, kept.indices[:, :n_kept], kept.values[:, :n_kept])
+    return selected.reshape(pre.shape)
+
+
+@pytest.mark.parametrize("chosen", VARIANTS)
+def test_of_equal_values_the_first_are_selected(chosen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "select", stable_select)
+    stack = random_stack(100, 6, 7, **chosen, group_sizes=(1, 30, 69) if chosen["variant"] == "matryoshka" else ())
+    generator = torch.Generator().manual_seed(0)
+    stack.weights["W_enc"].copy_(torch.randint(-2, 3, (1, 100, 6), generator=generator))
+    stack.weights["b_enc"].zero_()
+    rows = torch.randint(-2, 3, (150, 6), generator=generator).float()
+    assert_steps_agree(stack, [rows], [7])
+
+
+@pytest.mark.parametrize("chosen", VARIANTS)
+def test_rows_without_a_positive_value_have_no_codes(chosen: dict[str, Any]) -> None:
+    stack = random_stack(50, 6, 5, **chosen)
+    stack.weights["b_enc"].fill_(-0.1)
+    rows = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    rows[3:9] = 0
+    assert_steps_agree(stack, [torch.zeros(20, 6), rows, torch.zeros(20, 6), rows], [5] * 4)
+
+
+@pytest.mark.parametrize("chosen", VARIANTS)
+def test_values_that_jump_between_steps_change_nothing(chosen: dict[str, Any]) -> None:
+    stack = random_stack(90, 6, 5, **chosen)
+    rows = torch.randn(140, 6, generator=torch.Generator().manual_seed(0))
+    assert_steps_agree(stack, [rows, 1e3 * rows, 1e-3 * rows, rows], [5, 5, 50, 2])
+
+
+def test_long_silence_decays_the_means() -> None:
+    stack = random_stack(40, 6, 1, variant="topk")
+    generator = torch.Generator().manual_seed(0)
+    few = torch.randn(1, 6, generator=generator).expand(3, 6).contiguous()
+    batches = [torch.randn(50, 6, generator=generator), *[few] * 8, torch.randn(50, 6, generator=generator)]
+    assert_steps_agree(stack, batches, [1] * len(batches))
+
+
+@pytest.fixture
+def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    return lambda n: monkeypatch.setattr(runtime, "n_threads", lambda: n)
+
+
+def trained(stacks: list[Stack], n_steps: int = 4) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(5)
+    step = numba_step.make_step(stacks)
+    n_saes = sum(stack.n_saes for stack in stacks)
+    sums = [step(torch.randn(300, 12, generator=generator), [Rates(6, RATE)] * n_saes, t) for t in range(n_steps)]
+    return [{**tensors(stack), "sums": sums[-1]} for stack in stacks]
+
+
+def assert_same_bits(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+@pytest.mark.parametrize("chosen", VARIANTS)
+def test_any_number_of_threads_gives_the_same_bits(chosen: dict[str, Any], use_threads: Callable[[int], None]) -> None:
+    results = []
+    for n_threads in (1, 2, 5):
+        use_threads(n_threads)
+        results += trained([random_stack(200, 12, 6, **chosen)])
+    for result in results[1:]:
+        assert_same_bits(result, results[0])
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 8])
+def test_an_sae_is_the_same_alone_and_among_others(n_threads: int, use_threads: Callable[[int], None]) -> None:
+    use_threads(n_threads)
+    chosen = [(VARIANTS[i % 4], 100 + 50 * (i % 3)) for i in range(6)]
+    together = trained([random_stack(n, 12, 6, seed=i, **variant) for i, (variant, n) in enumerate(chosen)])
+    for i, (variant, n) in enumerate(chosen):
+        (alone,) = trained([random_stack(n, 12, 6, seed=i, **variant)])
+        del alone["sums"]
+        assert_same_bits(alone, together[i])
+
+
+def test_the_saes_of_a_stack_are_each_trained() -> None:
+    assert_steps_agree(
+        random_stack(80, 7, 5, n_saes=3, variant="topk"),
+        [torch.randn(33, 7, generator=torch.Generator().manual_seed(0))] * 2,
+        [5, 5],
+    )
+
+
+@pytest.mark.parametrize("chosen", VARIANTS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["z", "W_enc", "b_enc", "W_dec", "b_dec"])
+def test_what_is_not_finite_reaches_the_sums(chosen: dict[str, Any], value: float, where: str) -> None:
+    stack = random_stack(100, 6, 50, **chosen)
+    z = torch.randn(140, 6, generator=torch.Generator().manual_seed(0))
+    target = z if where == "z" else stack.weights[where][0]
+    target[-1, ...] = value
+    step = numba_step.make_step([stack])
+    assert not torch.isfinite(step(z, [Rates(50, RATE)], 0)[0, 0])
+
+
+@pytest.mark.parametrize("chosen", VARIANTS)
+def test_a_step_follows_one_on_infinite_rows(chosen: dict[str, Any]) -> None:
+    stack = random_stack(100, 6, 5, **chosen)
+    z = torch.randn(140, 6, generator=torch.Generator().manual_seed(0))
+    clean = {name: tensor.clone() for name, tensor in tensors(stack).items()}
+    step = numba_step.make_step([stack])
+    step(torch.full((140, 6), torch.inf), [Rates(5, RATE)], 0)
+    for name, tensor in tensors(stack).items():
+        tensor.copy_(clean[name])
+    assert torch.isfinite(step(z, [Rates(5, RATE)], 0)).all()
+
+
+def test_torch_keeps_its_number_of_threads(use_threads: Callable[[int], None]) -> None:
+    use_threads(3)
+    before = torch.get_num_threads()
+    trained([random_stack(200, 12, 6, variant="topk")], 1)
+    assert torch.get_num_threads() == before
+
+
+def test_an_error_in_a_thread_is_raised(use_threads: Callable[[int], None]) -> None:
+    use_threads(3)
+    step = numba_step.make_step([random_stack(200, 12, 6, variant="topk")])
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError):
+        step(torch.randn(500, 13), [Rates(6, RATE)], 0)
+    assert torch.get_num_threads() == before
+
+
+def test_a_variant_without_kernels_is_refused() -> None:
+    with pytest.raises(ValueError, match="no kernels"):
+        numba_step.make_step([random_stack(20, 5, 3, variant="topk", auxk=0.1)])
