@@ -2,29 +2,34 @@
 
 import json
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
-from sfnetlab import cli
-from sfnetlab.bench import Row, describe, sae
+from sfnetlab import bench, cli
+from sfnetlab.bench import Row, describe, sae, sae_quality
 from sfnetlab.bench.compare import compare
 from sfnetlab.bench.plain_sae import make_plain_step
-from sfnetlab.training.sae import reference
+from sfnetlab.planted import make_planted_dictionary
+from sfnetlab.training.sae import reference, trainer
 from sfnetlab.training.sae.stack import Rates
 
 TINY = {"d_in": 16, "n_latents": 64, "k": 4, "batch_size": 32}
+TINY_DATA = {"n_train": 600, "d_in": 32, "n_atoms": 64, "n_active": 3}
 
 
 @pytest.fixture
 def without_kernels(monkeypatch):
     """The plain step in the place of the kernels, which would have to be compiled."""
-    monkeypatch.setattr(sae, "_make_step", lambda stacks, device: reference.make_step(stacks))
+    for module in (sae, trainer):
+        monkeypatch.setattr(module, "choose_step", lambda stacks, device, engine: reference.make_step(stacks))
     monkeypatch.setattr(sae, "N_ROWS", 1000)
     monkeypatch.setattr(sae, "_WINDOW_STEPS", (1, 2))
     monkeypatch.setattr(sae, "_CALIBRATION_S", 0.001)
+    monkeypatch.setattr(sae_quality, "N_TEST", 300)
+    monkeypatch.setattr(sae_quality, "N_VALID", 100)
 
 
 def test_a_benchmark_prints_and_writes_its_ratio(tmp_path, capsys):
@@ -39,6 +44,16 @@ def test_a_benchmark_prints_and_writes_its_ratio(tmp_path, capsys):
 def test_an_unknown_benchmark_is_refused_with_the_known(capsys):
     assert cli.main(["bench", "warp", "--device", "cpu"]) == 2
     assert "no benchmark warp; known: mock, survey" in capsys.readouterr().err
+
+
+def test_what_takes_much_memory_runs_only_by_its_name(monkeypatch):
+    done = []
+    for name in bench.BENCHMARKS:
+        monkeypatch.setitem(bench.BENCHMARKS, name, lambda device, name=name: iter([done.append(name)]))
+    list(bench.run([], "cpu"))
+    assert set(bench.BENCHMARKS) - set(done) == {"sae-quality-large"}
+    list(bench.run(["sae-quality-large"], "cpu"))
+    assert done[-1] == "sae-quality-large"
 
 
 def test_ratio_and_shares_of_the_bound_are_those_of_the_times():
@@ -57,11 +72,11 @@ def test_ratio_and_shares_of_the_bound_are_those_of_the_times():
 def test_the_plain_loop_does_what_the_definition_of_a_step_says(is_matryoshka):
     case = sae.Case(**TINY, is_matryoshka=is_matryoshka)
     # With every latent active on some row there is nothing that only the definition's lazy Adam would leave as it was.
-    settings, weights = case.settings(), sae._start(case.settings(), case.d_in, "cpu")
-    stack = sae._stack([settings], [weights])
+    stack = sae._stack(case, torch.zeros(1, case.d_in), "cpu")
+    (settings,) = stack.settings
+    plain = make_plain_step(settings, {name: tensor[0] for name, tensor in stack.weights.items()}, 1e-3)
     defined = reference.make_step([stack])
     losses = []
-    plain = make_plain_step(settings, weights, 1e-3)
     for number in range(4):
         z = torch.randn(512, case.d_in, generator=torch.Generator().manual_seed(number))
         losses.append((float(plain(z)), float(defined(z, [Rates(settings.k, 1e-3)], number)[0, 0]) / len(z)))
@@ -71,13 +86,25 @@ def test_the_plain_loop_does_what_the_definition_of_a_step_says(is_matryoshka):
 
 def test_the_sae_benchmark_has_a_row_a_case_with_share_and_memory(without_kernels, monkeypatch):
     monkeypatch.setattr(sae, "CASES", (sae.Case(**TINY, is_matryoshka=True),))
-    monkeypatch.setattr(sae, "TOGETHER", sae.Case(**TINY))
+    monkeypatch.setattr(sae, "TOGETHER_DATA", TINY_DATA)
+    monkeypatch.setattr(sae, "TOGETHER_K", (2, 4))
     monkeypatch.setattr(sae, "peak_mb", lambda case, who, device: {"ours": 1.0, "plain loop": 2.0}[who])
     alone, together = sae.sae("cpu")
     assert alone.case == "Matryoshka of 6, d 16, 64 latents, k 4, batch 32"
     assert alone.bound_share is not None
     assert (alone.peak_mb, alone.reference_peak_mb) == (1.0, 2.0)
-    assert together.case.startswith("8 at once against in turn")
+    assert together.case == "4 trained at once against in turn, d 32, 64 latents, k 2-4 x 2 seeds, batch 256"
+
+
+def test_saes_that_are_not_those_trained_alone_are_no_result(without_kernels, monkeypatch):
+    def train(planted, settings, epochs, device):
+        return sae_quality.train(planted, [replace(one, seed=len(settings)) for one in settings], epochs, device)
+
+    monkeypatch.setattr(sae, "TOGETHER_DATA", TINY_DATA)
+    monkeypatch.setattr(sae, "TOGETHER_K", (2,))
+    monkeypatch.setattr(sae, "train", train)
+    with pytest.raises(AssertionError, match="not those trained in turn"):
+        sae._together_against_in_turn("cpu")
 
 
 def test_the_scaling_benchmark_has_a_row_a_size(without_kernels, monkeypatch):
@@ -98,3 +125,51 @@ def test_training_that_diverges_is_no_result():
     window = sae._window(lambda z, number: z.sum() * torch.nan, torch.zeros(4, 2), 2, 1)
     with pytest.raises(AssertionError, match="diverged"):
         window()
+
+
+def test_the_truth_is_found_whole_and_its_codes_by_pursuit_leave_little_but_noise(without_kernels):
+    planted = make_planted_dictionary(**TINY_DATA, n_test=300)
+    quality = sae_quality.evaluate(sae_quality.planted_sae(planted), planted)
+    assert quality["MMCS"] == pytest.approx(1)
+    assert quality["rec90"] == 1
+    assert quality["alive share"] == 1
+    assert quality["L0"] == 3
+    assert quality["FVU, codes by OMP"] < 0.03 < quality["FVU, codes refit"] < quality["FVU"] < 1
+
+
+def test_quality_has_a_row_a_measure_and_stability_against_chance(without_kernels, monkeypatch):
+    run = sae_quality.Run(label="tiny", data=TINY_DATA, k=4, epochs=3, data_seeds=(0, 1), seeds=(0, 1))
+    monkeypatch.setattr(sae_quality, "RUNS", (run,))
+    stability, *rows = sae_quality.sae_quality("cpu")
+    assert stability.case == "top-k, tiny, k 4, 3 epochs, worst two of 2 seeds, to chance"
+    assert 0 < stability.reference < stability.ours < 1
+    assert {row.case for row in rows} == {"top-k, tiny, k 4, 3 epochs, worst of 3, to planted atoms"}
+    assert [row.unit for row in rows] == ["FVU", "L0", "alive share", "MMCS", "rec90"]
+    assert (rows[1].ours, rows[1].reference) == (pytest.approx(4, abs=0.1), 4)
+
+
+def test_on_trees_of_atoms_matryoshka_stands_against_plain_top_k(without_kernels, monkeypatch):
+    data = {**TINY_DATA, "n_children": 2}
+    run = sae_quality.Run(label="trees", data=data, variants=("topk", "matryoshka"), k=4, epochs=2)
+    monkeypatch.setattr(sae_quality, "RUNS", (run,))
+    faults = [row for row in sae_quality.sae_quality("cpu") if row.case.endswith("to top-k")]
+    assert [row.unit for row in faults] == ["parents absorbed", "parents missed", "atoms split"]
+    assert {row.case.split(", ")[0] for row in faults} == {"Matryoshka of 6"}
+    assert all(0 <= row.ours <= 1 for row in faults)
+
+
+@pytest.mark.parametrize(
+    ("measure", "pairs", "worst"),
+    [
+        ("FVU", [(0.1, 0.2), (0.3, 0.5)], 0.3),
+        ("rec90", [(0.9, 1.0), (0.8, 1.0)], 0.8),
+        ("L0", [(16.2, 16.0), (15.0, 16.0)], 15.0),
+    ],
+)
+def test_the_worst_is_that_of_the_measure(measure, pairs, worst):
+    assert max(pairs, key=sae_quality._badness(measure))[0] == worst
+
+
+def test_a_reference_of_zero_has_no_ratio():
+    row = Row(name="x", case="y", ours=0.1, reference=0.0, unit="share", ratio=None, threads=1, device="cpu")
+    assert "0.1000 share, against the reference (0.000), 1 threads" in describe(row)

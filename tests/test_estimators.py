@@ -29,6 +29,7 @@ from sfnetlab.estimators import (
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.models.sae import SparseAutoencoder, load_sae, save_sae
 from sfnetlab.schema import SAE
+from sfnetlab.training.sae import recipe
 from sfnetlab.training.sae.trainer import LargeMeanWarning
 
 ALL = [
@@ -87,9 +88,9 @@ def test_keeps_scikit_learns_contract(estimator, check):
 
 def test_defaults_are_those_of_the_schema():
     given = TopKSAE().get_params()
-    for name in ("n_latents", "epochs", "batch_size", "learning_rate", "auxk", "start", "codes"):
+    for name in ("n_latents", "epochs", "batch_size", "learning_rate", "auxk", "start"):
         assert given[name] == getattr(SAE, name), name
-    assert (given["k"],) == SAE.k
+    assert (given["k"], given["codes"]) == (SAE.k[0], SAE.codes[0])
 
 
 def test_works_in_a_pipeline_and_a_grid_search_over_k():
@@ -123,6 +124,7 @@ def test_columns_of_a_frame_are_remembered_and_latents_named():
     estimator = sae().fit(frame)
     assert list(estimator.feature_names_in_[:2]) == ["e0", "e1"]
     assert list(estimator.get_feature_names_out()[:2]) == ["topksae0", "topksae1"]
+    assert estimator.score(frame) == sae().fit(X).score(X)
     with pytest.raises(ValueError, match="feature names should match"):
         estimator.transform(frame[frame.columns[::-1]])
 
@@ -159,6 +161,13 @@ def test_threshold_gives_k_active_latents_on_the_held_out_rows(variant):
     held_out = np.random.default_rng(0).permutation(600)[:150]
     assert estimator.transform(X[held_out]).nnz == 4 * 150
     assert len(set(estimator.thresholds_)) == 1
+
+
+def test_rows_without_active_latents_are_empty_and_their_reconstruction_is_the_bias():
+    model = SparseAutoencoder(16, 8, None, rule="threshold")  # all weights are zero
+    estimator = PretrainedSAE(model).fit(X)
+    assert estimator.transform(X).nnz == 0
+    assert (estimator.inverse_transform(estimator.transform(X)) == 0).all()
 
 
 def test_only_variants_with_thresholds_have_them(fitted):
@@ -213,7 +222,8 @@ def test_recorded_fvu_is_about_the_mean_without_centring_too():
     assert estimator.history_[-1]["train_fvu"] == pytest.approx(1 - estimator.score(X), rel=0.2)
 
 
-def test_centroids_are_the_same_for_every_seed():
+def test_centroids_are_the_same_for_every_seed(monkeypatch):
+    monkeypatch.setattr(recipe, "RESAMPLED_AT", ())
     few = {"start": "centroids", "epochs": 1, "learning_rate": 1e-8}
     first, second = (sae(random_state=seed, **few).fit(X) for seed in (1, 2))
     np.testing.assert_allclose(first.components_, second.components_, atol=1e-5)
@@ -328,7 +338,7 @@ def test_model_of_another_width_is_an_error(fitted):
 
 def test_pursuit_with_a_model_that_has_no_k_is_an_error():
     model = SparseAutoencoder(16, 8, None, rule="threshold")
-    with pytest.raises(ValueError, match="codes='omp' of PretrainedSAE needs a model with k"):
+    with pytest.raises(ValueError, match="matching pursuit needs to know how many latents to take"):
         PretrainedSAE(model, codes="omp").fit(X).transform(X)
 
 

@@ -6,8 +6,6 @@ How they are trained stands in training/sae/, what they are once trained in mode
 import math
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast, get_args
 
 import numpy as np
@@ -19,7 +17,6 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data  # pyrefly: ignore[missing-module-attribute]
 
 from sfnetlab.errors import DataError, SfnetlabError
-from sfnetlab.models.codes import orthogonal_matching_pursuit, refit
 from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.runtime import resolve_device
 from sfnetlab.schema import SAE, Codes
@@ -56,13 +53,7 @@ class _SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             `scale_`, positive for `codes="topk"`; least squares ("refit", "omp") may make some negative.
         """
         check_is_fitted(self)
-        _check_choice(self, "codes", get_args(Codes))
-        if self.codes == "omp" and self.model_.k is None:
-            raise ValueError(f"codes='omp' of {type(self).__name__} needs a model with k, and this one has none")
-        rows = _checked(self, X)
-        n_block = _PURSUIT_ROWS if self.codes == "omp" else _BLOCK_ROWS
-        parts = [_encode(self.model_, block, self.codes) for block in _blocks(rows, n_block)]
-        latents: Any = vstack(parts, format="csr")
+        latents: Any = vstack([latents for _, latents in self._encoded_blocks(_checked(self, X))], format="csr")
         if latents.nnz < 2**31:  # much of scikit-learn takes no larger indices
             latents.indices, latents.indptr = latents.indices.astype(np.int32), latents.indptr.astype(np.int32)
         return latents
@@ -78,11 +69,7 @@ class _SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             raise ValueError(
                 f"X has {latents.shape[1]} latents, but {type(self).__name__} has a dictionary of {sae.n_latents}"
             )
-        x_hat = np.asarray(latents @ self.components_, dtype=np.float32)
-        x_hat += _array(sae.b_dec)
-        x_hat *= np.float32(self.scale_)
-        x_hat += self.mean_
-        return x_hat
+        return sae.decode_csr(latents)
 
     def score(self, X: ArrayLike, y: object = None) -> float:  # noqa: ARG002
         """Share of the variance of X about its column means that the reconstruction explains, 1 - FVU.
@@ -96,10 +83,15 @@ class _SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         except DataError as error:
             raise ValueError(f"{type(self).__name__}.score: {error}") from error
         squares = 0.0
-        for block in _blocks(rows, _BLOCK_ROWS):
-            errors = block.astype(np.float64) - self.inverse_transform(self.transform(block))
+        for block, latents in self._encoded_blocks(rows):
+            errors = block.astype(np.float64) - self.inverse_transform(latents)
             squares += float(np.square(errors).sum())
         return 1 - squares / (rows.size * spread**2)
+
+    def _encoded_blocks(self, rows: NDArray[np.number]) -> Iterator[tuple[NDArray[np.float32], csr_array]]:
+        _check_choice(self, "codes", get_args(Codes))
+        for block in _blocks(rows, _PURSUIT_ROWS if self.codes == "omp" else _BLOCK_ROWS):
+            yield block, self.model_.encode_csr(block, self.codes, batch_size=len(block))
 
     @property
     def components_(self) -> NDArray[np.float32]:
@@ -144,7 +136,7 @@ class PretrainedSAE(_SparseCoder):
         As of `TopKSAE`.
     """
 
-    def __init__(self, model: SparseAutoencoder, *, codes: Codes = SAE.codes) -> None:
+    def __init__(self, model: SparseAutoencoder, *, codes: Codes = SAE.codes[0]) -> None:
         self.model = model
         self.codes = codes
 
@@ -153,7 +145,7 @@ class PretrainedSAE(_SparseCoder):
         _check_choice(self, "codes", get_args(Codes))
         if not isinstance(self.model, SparseAutoencoder):
             raise _invalid(self, "model", "a SparseAutoencoder")
-        rows = _checked(self, X, is_fit=True)
+        rows = _checked(self, X, n_fit=1)
         if rows.shape[1] != self.model.d_in:
             raise ValueError(f"X has {rows.shape[1]} features, but the model takes {self.model.d_in}")
         self.model_ = self.model
@@ -179,7 +171,7 @@ class _TrainedSAE(_SparseCoder):
         batch_size: int = SAE.batch_size,
         learning_rate: float | None = SAE.learning_rate,
         center: bool = True,
-        codes: Codes = SAE.codes,
+        codes: Codes = SAE.codes[0],
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
     ) -> None:
@@ -286,7 +278,7 @@ class TopKSAE(_TrainedSAE):
         auxk: float = SAE.auxk,
         start: Start = SAE.start,
         center: bool = True,
-        codes: Codes = SAE.codes,
+        codes: Codes = SAE.codes[0],
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
     ) -> None:
@@ -331,7 +323,7 @@ class BatchTopKSAE(_TrainedSAE):
         auxk: float = SAE.auxk,
         validation_fraction: float = VALIDATION_FRACTION,
         center: bool = True,
-        codes: Codes = SAE.codes,
+        codes: Codes = SAE.codes[0],
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
     ) -> None:
@@ -381,7 +373,7 @@ class MatryoshkaSAE(_TrainedSAE):
         auxk: float = SAE.auxk,
         validation_fraction: float = VALIDATION_FRACTION,
         center: bool = True,
-        codes: Codes = SAE.codes,
+        codes: Codes = SAE.codes[0],
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
     ) -> None:
@@ -486,24 +478,23 @@ def fit_many(estimators: Sequence[_Trained], X: ArrayLike) -> list[_Trained]:
         held_out = float(vars(estimator)["validation_fraction"]) if settings.is_batch_wide else 0.0
         key = (int(estimator.epochs), int(estimator.batch_size), bool(estimator.center), _device(estimator), held_out)
         together.setdefault(key, []).append((estimator, settings))
-        rows = _checked(estimator, X, is_fit=True)
+        rows = _checked(estimator, X, n_fit=3 if held_out else 2)
     for (epochs, batch_size, center, device, held_out), group in together.items():
         train, valid = _split(len(rows), held_out)
-        with TemporaryDirectory() as scratch:
-            try:
-                saes, history = train_saes(
-                    Rows(rows, train),
-                    [settings for _, settings in group],
-                    epochs=epochs,
-                    batch_size=batch_size,
-                    standardisation=fit_standardisation(Rows(rows, train), center=center),
-                    valid=Rows(rows, valid),
-                    device=device,
-                    checkpoint=Path(scratch) / "checkpoint",
-                    report=lambda _: None,
-                )
-            except DataError as error:
-                raise ValueError(f"{type(group[0][0]).__name__}: {error}") from error
+        try:
+            saes, history = train_saes(
+                Rows(rows, train),
+                [settings for _, settings in group],
+                epochs=epochs,
+                batch_size=batch_size,
+                standardisation=fit_standardisation(Rows(rows, train), center=center),
+                valid=Rows(rows, valid),
+                device=device,
+                checkpoint=None,
+                report=lambda _: None,
+            )
+        except DataError as error:
+            raise ValueError(f"{type(group[0][0]).__name__}: {error}") from error
         for position, (estimator, _) in enumerate(group):
             estimator.model_ = saes[position]
             estimator.history_ = [
@@ -516,10 +507,10 @@ def fit_many(estimators: Sequence[_Trained], X: ArrayLike) -> list[_Trained]:
 
 
 def _split(n_rows: int, held_out: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Positions of rows to train on, and of those held out: at least one of each, the same for every seed."""
+    """Positions of rows to train on, and of those held out: the same for every seed."""
     if not held_out:
         return np.arange(n_rows), np.arange(0)
-    n_valid = min(max(1, round(held_out * n_rows)), n_rows - 1)
+    n_valid = min(max(1, round(held_out * n_rows)), n_rows - 2)
     order = np.random.default_rng(0).permutation(n_rows)
     return np.sort(order[n_valid:]), np.sort(order[:n_valid])
 
@@ -527,10 +518,13 @@ def _split(n_rows: int, held_out: float) -> tuple[NDArray[np.intp], NDArray[np.i
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _checked(estimator: BaseEstimator, X: ArrayLike, *, is_fit: bool = False) -> NDArray[np.number]:
-    """X as scikit-learn wants it, but neither copied nor read where it is a numeric array: a block at a time later."""
+def _checked(estimator: BaseEstimator, X: ArrayLike, *, n_fit: int = 0) -> NDArray[np.number]:
+    """X as scikit-learn wants it, but neither copied nor read where it is a numeric array: a block at a time later.
+
+    In `fit`, which needs `n_fit` rows, its width and names are remembered, else compared.
+    """
     checked = validate_data(
-        estimator, X, reset=is_fit, ensure_all_finite=False, ensure_min_samples=2 if is_fit else 1, dtype="numeric"
+        estimator, X, reset=n_fit > 0, dtype="numeric", ensure_all_finite=False, ensure_min_samples=max(1, n_fit)
     )
     return cast("NDArray[np.number]", checked)
 
@@ -552,27 +546,6 @@ def _blocks(rows: NDArray[np.number], n_block: int) -> Iterator[NDArray[np.float
                 f"Input X contains NaN, inf or values too large for float32: row {start + is_bad.argmax()}"
             )
         yield block
-
-
-@torch.inference_mode()
-def _encode(sae: SparseAutoencoder, x: NDArray[np.float32], codes: Codes) -> csr_array:
-    """Latents of rows (n, d_in) in float32, CSR."""
-    if codes == "topk":
-        return sae.encode_csr(x)
-    on_device = torch.from_numpy(x).to(sae.mean.device)
-    z, atoms = _array(sae.standardise(on_device) - sae.b_dec), _array(sae.W_dec)
-    if codes == "refit":
-        encoded = sae.encode(on_device)
-        indices = _array(encoded.indices)
-        values = refit(z, atoms, _array(encoded.values), indices)
-    else:
-        assert sae.k is not None
-        values, indices = orthogonal_matching_pursuit(z, atoms, sae.k)
-    is_used = values != 0
-    ends = np.concatenate([[0], np.cumsum(is_used.sum(axis=1))])
-    latents = csr_array((values[is_used], indices[is_used].astype(np.int32), ends), shape=(len(x), sae.n_latents))
-    latents.sort_indices()
-    return latents
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

@@ -307,14 +307,15 @@ def _sae_tables(config: Experiment, feature: SAE | NullSAE, embeddings: list[Tab
         passes = [seeds] if starts_at_random(feature) and len(embeddings) == 1 else [(seed,) for seed in seeds]
         for own in passes:
             name = table_name(feature, None, None if own == config.seeds else own[0])
-            spec = SAESpec(sae=replace(feature, codes="topk"), seeds=own)
+            spec = SAESpec(sae=replace(feature, codes=("topk",)), seeds=own)
             saes = _job("train-sae", name, spec, {"embedding": embedding.job})
-            for k, seed in product(feature.k, own):
-                encode = EncodeSpec(k=k, seed=seed, codes=feature.codes)
+            for codes, k, seed in product(feature.codes, feature.k, own):
+                named = feature if codes == "topk" else replace(feature, name=f"{feature.name}-{codes}")
+                encode = EncodeSpec(k=k, seed=seed, codes=codes)
                 inputs = {"embedding": embedding.job, "saes": saes}
                 yield Table(
-                    spec=TableSpec(features=feature.name, kind=feature.kind, k=k, seed=seed),
-                    job=_job("encode-embeddings", table_name(feature, k, seed), encode, inputs),
+                    spec=TableSpec(features=named.name, kind=feature.kind, k=k, seed=seed),
+                    job=_job("encode-embeddings", table_name(named, k, seed), encode, inputs),
                     saes=saes,
                     embedding=embedding.job,
                 )

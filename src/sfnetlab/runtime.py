@@ -59,7 +59,7 @@ def n_threads() -> int:
 @functools.cache
 def versions() -> dict[str, Any]:
     """Versions that a result depends on, for the manifest."""
-    packages = ("sfnetlab", "numpy", "pandas", "scikit-learn", "scipy", "timm", "torch", "xgboost")
+    packages = ("sfnetlab", "numba", "numpy", "pandas", "scikit-learn", "scipy", "timm", "torch", "xgboost")
     return {
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},

@@ -282,8 +282,9 @@ class SAE:
     """Where atoms start: centroids, the same for all seeds, are the control of "archetypal", which starts there too."""
     auxk: float = 0.0
     """Weight of the auxiliary loss that revives silent latents (Gao et al. 2024: 1/32); 0: they are resampled only."""
-    codes: Codes = "topk"
-    """"topk": what the encoder selects; "refit": least squares on that support; "omp": orthogonal matching pursuit."""
+    codes: tuple[Codes, ...] = ("topk",)
+    """"topk": what the encoder selects; "refit": least squares on that support; "omp": orthogonal matching pursuit. A
+    feature table for each, those of refit and omp called <name>-refit and <name>-omp."""
     epochs: int = 50
     """Passes over the training rows."""
     batch_size: int = 256
@@ -293,6 +294,7 @@ class SAE:
 
     def __post_init__(self) -> None:
         _require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
+        _require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
         if self.variant != "matryoshka":
             _require(not self.group_sizes, f'group_sizes are for variant = "matryoshka", got {self.variant!r}')
             _require(self.selection == "topk", f'selection is for variant = "matryoshka", got {self.variant!r}')
@@ -321,8 +323,9 @@ class NullSAE:
     """Size of the dictionary."""
     k: tuple[int, ...] = (32,)
     """Latents active for each galaxy; one a value and seed."""
-    codes: Codes = "topk"
-    """"topk": what the encoder selects; "refit": least squares on that support; "omp": orthogonal matching pursuit."""
+    codes: tuple[Codes, ...] = ("topk",)
+    """"topk": what the encoder selects; "refit": least squares on that support; "omp": orthogonal matching pursuit. A
+    feature table for each, those of refit and omp called <name>-refit and <name>-omp."""
     epochs: int = 50
     """Passes over the training rows."""
     batch_size: int = 256
@@ -330,6 +333,7 @@ class NullSAE:
 
     def __post_init__(self) -> None:
         _require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
+        _require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,21 @@
-"""The figures of dictionaries: frequencies of latents, cosines of atoms, stability over seeds."""
+"""The figures of dictionaries: frequencies, cosines, stability, nested FVU, L0, loss recovered."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 from sfnetlab.figures import style
 from sfnetlab.figures.decoder_cosines import plot_decoder_cosines
 from sfnetlab.figures.dictionaries import dictionary_looks
 from sfnetlab.figures.fvu_vs_l0 import plot_fvu_vs_l0
+from sfnetlab.figures.l0_distribution import plot_l0_distribution
 from sfnetlab.figures.latent_frequency import plot_latent_frequency
+from sfnetlab.figures.loss_recovered import plot_loss_recovered
+from sfnetlab.figures.nested_fvu import plot_nested_fvu
 from sfnetlab.figures.seed_stability import plot_seed_stability
 
 LONG = "sae-on-the-dense-network-of-a-very-long-survey-name-with-many-words"
@@ -37,6 +43,48 @@ STABILITY = pd.DataFrame(
         for metric, value in (("decoder_cosine", level), ("decoder_cosine_chance", 0.1), ("shared_0.7", level - 0.1))
     ]
 )
+NESTED = pd.DataFrame(
+    [
+        {"features": name, "kind": "sae", "k": k, "seed": seed, "split": split, "n_latents": n_latents, "fvu": fvu}
+        for name, k, n_latents, level in (
+            *(("sae", 8, n, 16 / n) for n in (32, 64, 128)),
+            *(("plain", k, 128, 0.1) for k in (8, 16)),
+        )
+        for seed in (0, 1)
+        for split, fvu in (("test", level * (1 + 0.1 * seed)), ("train", 0.01))
+    ]
+)
+L0 = pd.DataFrame(
+    [
+        {"features": name, "kind": kind, "k": 8, "seed": seed, "l0": l0, "n_rows": n_rows}
+        for name, kind, counts in (
+            ("sae", "sae", {0: 10, 4: 40, 16: 40, 32: 10}),
+            ("null", "null_sae", {0: 0, 8: 100}),
+        )
+        for seed in (0, 1)
+        for l0, n_rows in counts.items()
+    ]
+)
+RECOVERED = pd.DataFrame(
+    [
+        {
+            "features": name, "kind": kind, "k": k, "seed": seed, "target": target, "column": f"{target}_1",
+            "metric": metric, "n_features_used": n, "value": value, "low": value - 0.1, "high": value + 0.1,
+        }
+        for name, kind, ks, level in (
+            ("sae", "sae", (8, 16), 0.8), ("null", "null_sae", (8, 16), 0.3), ("pca", "pca", (np.nan,), 0.9),
+        )
+        for k in ks
+        for seed in (0, 1)
+        for target in ("mass", "age")
+        for metric, n, value in (("loss_recovered", 512, level + 0.02 * seed), ("rmse", 64, 7.0))
+    ]
+)  # fmt: skip
+
+
+def curves(ax: Axes) -> dict[str, np.ndarray]:
+    """Points of the lines that a legend names."""
+    return {line.get_label(): line.get_xydata() for line in ax.lines if not line.get_label().startswith("_")}
 
 
 def test_twenty_dictionaries_look_different():
@@ -89,6 +137,62 @@ def test_stability_shows_mean_pairs_and_chance_best_first():
     assert mean.get_xdata() == pytest.approx([0.93])
 
 
+def test_nested_fvu_is_the_mean_over_seeds_of_test_rows():
+    (ax,) = plot_nested_fvu(NESTED).axes
+    np.testing.assert_allclose(curves(ax)["SAE"], [(32, 0.525), (64, 0.2625), (128, 0.13125)])
+    np.testing.assert_allclose(curves(ax)["plain"], [(128, 0.105)])
+
+
+def test_every_k_with_nested_dictionaries_has_a_panel():
+    assert [ax.get_title() for ax in plot_nested_fvu(NESTED).axes] == ["k = 8"]
+    both = pd.concat([NESTED, NESTED[NESTED["features"] == "sae"].assign(k=16)])
+    assert [ax.get_title() for ax in plot_nested_fvu(both).axes] == ["k = 8", "k = 16"]
+
+
+def test_l0_shows_quantiles_mean_and_k_of_both_seeds():
+    (ax,) = plot_l0_distribution(L0).axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["null, k = 8", "SAE, k = 8"]
+    assert [list(line.get_xdata()) for line in ax.lines[:5]] == [[8, 8], [8, 8], [8], [8], [8]]
+    assert [list(line.get_xdata()) for line in ax.lines[5:]] == [[0, 32], [4, 16], [4], [8], [11.2]]
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=12).filter(any), st.integers(1, 8))
+@settings(max_examples=10, deadline=None)
+def test_l0_quantiles_are_those_of_the_rows_themselves(n_rows, k):
+    table = pd.DataFrame({"features": "a", "kind": "sae", "k": k, "l0": range(len(n_rows)), "n_rows": n_rows})
+    (ax,) = plot_l0_distribution(table).axes
+    drawn = np.concatenate([line.get_xdata() for line in ax.lines[:3]])
+    l0 = np.repeat(np.arange(len(n_rows)), n_rows)
+    expected = np.quantile(l0, [0.05, 0.95, 0.25, 0.75, 0.5], method="inverted_cdf")
+    np.testing.assert_array_equal(drawn, expected)
+    assert all(ax.get_xlim()[0] <= x <= ax.get_xlim()[1] for x in drawn)
+
+
+def test_l0_has_a_tick_where_no_power_of_two_is_near():
+    table = pd.DataFrame({"features": ["a"], "kind": "sae", "k": 6, "l0": 6, "n_rows": 9})
+    assert list(plot_l0_distribution(table).axes[0].get_xticks()) == [6]
+
+
+def test_loss_recovered_has_a_panel_for_each_column_with_pca_across():
+    axes = plot_loss_recovered(RECOVERED).axes
+    assert [ax.get_title() for ax in axes] == ["mass: mass_1", "age: age_1"]
+    for ax in axes:
+        drawn = curves(ax)
+        np.testing.assert_allclose(drawn["SAE"], [(8, 0.81), (16, 0.81)])
+        np.testing.assert_allclose(drawn["null"], [(8, 0.31), (16, 0.31)])
+        assert drawn["PCA, 64 components"][:, 1] == pytest.approx([0.91, 0.91])
+        assert ax.get_ylim()[0] < 0
+        assert ax.get_ylim()[1] > 1
+
+
+@pytest.mark.parametrize(("value", "scale"), [(0.5, "linear"), (-300.0, "symlog"), (5.0, "symlog")])
+def test_only_losses_far_from_0_and_1_make_the_axis_logarithmic(value, scale):
+    table = RECOVERED.assign(value=value, low=np.nan, high=np.nan)
+    for ax in plot_loss_recovered(table).axes:
+        assert ax.get_yscale() == scale
+        assert ax.get_ylim()[0] < value < ax.get_ylim()[1]
+
+
 @pytest.mark.parametrize(
     ("plot", "message"),
     [
@@ -96,6 +200,13 @@ def test_stability_shows_mean_pairs_and_chance_best_first():
         (lambda: plot_latent_frequency(LATENTS.drop(columns="kind")), "lacks the columns"),
         (lambda: plot_decoder_cosines(LATENTS, SPECTRA[SPECTRA["features"] == "sae"]), "the same dictionaries"),
         (lambda: plot_seed_stability(STABILITY.assign(metric="other")), "none of the metrics"),
+        (lambda: plot_nested_fvu(NESTED[NESTED["split"] == "train"]), "no test rows"),
+        (lambda: plot_nested_fvu(NESTED[NESTED["features"] == "plain"]), "more than one prefix"),
+        (lambda: plot_nested_fvu(NESTED.assign(fvu=0.0)), "must be positive"),
+        (lambda: plot_l0_distribution(L0.assign(n_rows=0)), "no rows are counted"),
+        (lambda: plot_l0_distribution(L0.assign(k=np.nan)), "k must be"),
+        (lambda: plot_loss_recovered(RECOVERED[RECOVERED["kind"] == "pca"]), "no SAE or null arm"),
+        (lambda: plot_loss_recovered(pd.concat([RECOVERED, RECOVERED])), "appears twice"),
     ],
 )
 def test_unusable_tables_are_refused(plot, message):
@@ -117,8 +228,11 @@ def named(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
         lambda names: plot_decoder_cosines(named(LATENTS, names), named(SPECTRA, names)),
         lambda names: plot_seed_stability(named(STABILITY, names)),
         lambda names: plot_fvu_vs_l0(named(LATENTS.assign(k=8, split="test", fvu=0.5), names)),
+        lambda names: plot_nested_fvu(named(NESTED, names)),
+        lambda names: plot_l0_distribution(named(L0, names)),
+        lambda names: plot_loss_recovered(named(RECOVERED, names)),
     ],
-    ids=["frequency", "cosines", "stability", "frontier"],
+    ids=["frequency", "cosines", "stability", "frontier", "nested", "l0", "loss"],
 )
 def test_text_is_readable_and_nothing_is_cut_off(draw, names):
     fig = draw(names)

@@ -1,11 +1,11 @@
-"""`sfnetlab bench`: speeds, each against a reference that runs in turn with it in the same process.
+"""`sfnetlab bench`: speeds, each against a reference that runs in turn with it in the same process, and quality.
 
-Machines differ and are shared: the ratio is the result, the rates are for orientation.
+Machines differ and are shared: of speeds the ratio is the result, the rates are for orientation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
-from sfnetlab.bench import images, network, sae, selection
+from sfnetlab.bench import images, network, sae, sae_quality, selection
 from sfnetlab.bench.compare import Row, describe
 from sfnetlab.errors import SfnetlabError
 
@@ -17,12 +17,15 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "network": network.network,
     "sae": sae.sae,
     "sae-scaling": sae.scaling,
+    "sae-quality": sae_quality.sae_quality,
+    "sae-quality-large": sae_quality.sae_quality_large,
     "selection": selection.selection,
 }
+ONLY_BY_NAME = ("sae-quality-large",)
 
 
 def run(names: Sequence[str], device: str) -> Iterator[Row]:
-    """Run the named benchmarks (all of them when none is named), a row each case.
+    """Run the named benchmarks, without names all but `ONLY_BY_NAME`; a row each case.
 
     Raises
     ------
@@ -32,5 +35,5 @@ def run(names: Sequence[str], device: str) -> Iterator[Row]:
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         raise SfnetlabError(f"bench: no benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
-    for name in names or BENCHMARKS:
+    for name in names or [name for name in BENCHMARKS if name not in ONLY_BY_NAME]:
         yield from BENCHMARKS[name](device)

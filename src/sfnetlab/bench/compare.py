@@ -12,7 +12,9 @@ N_TURNS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One comparison. `ours` and `reference` are rates in `unit`, medians over turns; `ratio` is ours over theirs.
+    """One comparison: `ours` and `reference` in `unit`, and `ratio`, ours over theirs (None where theirs is 0).
+
+    Of speeds all three are medians over turns.
 
     `bound_share` and `reference_bound_share` are the rates over that of a bound (for SAEs: the one dense product that
     no step can do without, by the same library on the same threads), which is measured before and after each window.
@@ -25,7 +27,7 @@ class Row:
     ours: float
     reference: float
     unit: str
-    ratio: float
+    ratio: float | None
     threads: int
     device: str
     bound_share: float | None = None
@@ -35,10 +37,9 @@ class Row:
 
 
 def describe(row: Row) -> str:
-    parts = [
-        f"{row.name:12} {row.case:58} {row.ours:10.1f} {row.unit}",
-        f"{row.ratio:6.2f} x the reference ({row.reference:.1f})",
-    ]
+    ours, reference = (f"{n:,.0f}" if abs(n) >= 1000 else f"{n:#.4g}" for n in (row.ours, row.reference))
+    ratio = "against" if row.ratio is None else f"{row.ratio:.2f} x"
+    parts = [f"{row.name:12} {row.case:76} {ours:>9} {row.unit}", f"{ratio} the reference ({reference})"]
     if row.bound_share is not None and row.reference_bound_share is not None:
         parts.append(f"{row.bound_share:4.0%} of the bound ({row.reference_bound_share:.0%})")
     if row.peak_mb is not None and row.reference_peak_mb is not None:

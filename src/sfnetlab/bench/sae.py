@@ -5,25 +5,27 @@ The bound is the one dense product that a step cannot do without, of the batch a
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from sfnetlab import runtime
 from sfnetlab.bench.compare import Row, compare
 from sfnetlab.bench.plain_sae import make_plain_step
+from sfnetlab.bench.sae_quality import BATCH_SIZE, train
+from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.planted import make_planted_dictionary
 from sfnetlab.training.sae.settings import SAESettings, euclid_groups
-from sfnetlab.training.sae.stack import Rates, Stack, Step, new_stack
+from sfnetlab.training.sae.stack import Rates, Stack, new_stack
+from sfnetlab.training.sae.trainer import choose_step, start_weights
 
 LEARNING_RATE = 1e-3
 N_ROWS = 16_384
-_N_TOGETHER = 8
 _WINDOW_FLOP, _WINDOW_STEPS = 1e11, (4, 40)
 """A window takes as many steps as the dense products of a plain loop need for so much arithmetic, within limits."""
 _CALIBRATION_S = 0.1
@@ -45,20 +47,20 @@ class Case:
         kind = "Matryoshka of 6" if self.is_matryoshka else "top-k"
         return f"{kind}, d {self.d_in}, {self.n_latents} latents, k {self.k}, batch {self.batch_size}"
 
-    def settings(self, seed: int = 0) -> SAESettings:
+    def settings(self) -> SAESettings:
         groups = euclid_groups(self.n_latents) if self.is_matryoshka else ()
         return SAESettings(
             variant="matryoshka" if groups else "topk",
             n_latents=self.n_latents,
             k=self.k,
-            seed=seed,
+            seed=0,
             group_sizes=groups,
         )
 
 
 CASES = (Case(), Case(is_matryoshka=True), Case(d_in=640, k=64, batch_size=256, is_matryoshka=True))
 """The planted dictionary, plain and nested, and the setting of Wu & Walmsley (2025, arXiv:2510.23749)."""
-TOGETHER = Case(batch_size=256)
+TOGETHER_DATA, TOGETHER_K, TOGETHER_EPOCHS = {"n_train": 20_000}, (8, 16, 32, 64), 2
 SCALING = (
     *(Case(n_latents=n) for n in (512, 1024, 2048, 4096, 8192, 16_384, 32_768)),
     *(Case(d_in=d) for d in (64, 256, 1280)),
@@ -73,7 +75,7 @@ def sae(device: str) -> Iterator[Row]:
         # After the timing, which fills the kernels' cache on disk: compiling takes memory of its own.
         row = _against_plain("sae", case, device)
         yield replace(row, peak_mb=peak_mb(case, "ours", device), reference_peak_mb=peak_mb(case, "plain loop", device))
-    yield _together_against_in_turn(TOGETHER, device)
+    yield _together_against_in_turn(device)
 
 
 def scaling(device: str) -> Iterator[Row]:
@@ -105,7 +107,7 @@ def peak_mb(case: Case, who: str, device: str) -> float:
 
 def _train_and_measure(case: Case, who: str, device: str) -> float:
     z = torch.randn(N_ROWS, case.d_in, device=device)
-    step = {"ours": _our_loop, "plain loop": _plain_loop}[who]([case.settings()], case, device)
+    step = {"ours": _our_loop, "plain loop": _plain_loop}[who](case, z, device)
     for i in range(_PEAK_STEPS):
         step(z[i * case.batch_size :][: case.batch_size], i)
     if device.startswith("cuda"):
@@ -126,9 +128,7 @@ def _against_plain(name: str, case: Case, device: str) -> Row:
     z = _standardised_rows(case, device)
     flop = 10 * case.batch_size * case.d_in * case.n_latents
     n_steps = int(min(max(_WINDOW_FLOP / flop, _WINDOW_STEPS[0]), _WINDOW_STEPS[1]))
-    ours, reference = (
-        _window(loop([case.settings()], case, device), z, case.batch_size, n_steps) for loop in (_our_loop, _plain_loop)
-    )
+    ours, reference = (_window(loop(case, z, device), z, case.batch_size, n_steps) for loop in (_our_loop, _plain_loop))
     return compare(
         name,
         case.label,
@@ -141,21 +141,35 @@ def _against_plain(name: str, case: Case, device: str) -> Row:
     )
 
 
-def _together_against_in_turn(case: Case, device: str) -> Row:
-    z = _standardised_rows(case, device)
-    settings, n_steps = [case.settings(seed) for seed in range(_N_TOGETHER)], 20
-    together = _window(_our_loop(settings, case, device), z, case.batch_size, n_steps)
-    alone = [_window(_our_loop([one], case, device), z, case.batch_size, n_steps) for one in settings]
-    return compare(
+def _together_against_in_turn(device: str) -> Row:
+    planted = make_planted_dictionary(**TOGETHER_DATA, n_test=0)
+    n_latents = len(planted.atoms)
+    settings = [
+        SAESettings(variant="topk", n_latents=n_latents, k=k, seed=seed) for k, seed in product(TOGETHER_K, (0, 1))
+    ]
+    results: dict[str, list[SparseAutoencoder]] = {}
+
+    def together() -> None:
+        results["together"] = train(planted, settings, TOGETHER_EPOCHS, device)
+
+    def in_turn() -> None:
+        results["in turn"] = [sae for one in settings for sae in train(planted, [one], TOGETHER_EPOCHS, device)]
+
+    row = compare(
         "sae",
-        f"{_N_TOGETHER} at once against in turn, {case.label}",
+        f"{len(settings)} trained at once against in turn, d {planted.X.shape[1]}, {n_latents} latents, "
+        f"k {'-'.join(map(str, TOGETHER_K))} x 2 seeds, batch {BATCH_SIZE}",
         "rows/s",
-        _N_TOGETHER * n_steps * case.batch_size,
+        len(settings) * TOGETHER_EPOCHS * planted.n_train,
         together,
-        lambda: [window() for window in alone],
+        in_turn,
         device,
-        bound=lambda: matrix_product_rate(case.batch_size, case.d_in, case.n_latents, device),
     )
+    for ours, theirs in zip(results["together"], results["in turn"], strict=True):
+        # On a GPU, products of batches may sum in another order than products of one.
+        if device == "cpu" and not all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values())):
+            raise AssertionError("SAEs trained at once are not those trained in turn")
+    return row
 
 
 def _window(step: Callable[[Tensor, int], Tensor], z: Tensor, batch_size: int, n_steps: int) -> Callable[[], None]:
@@ -176,47 +190,24 @@ def _window(step: Callable[[Tensor, int], Tensor], z: Tensor, batch_size: int, n
     return window
 
 
-def _our_loop(settings: Sequence[SAESettings], case: Case, device: str) -> Callable[[Tensor, int], Tensor]:
-    started = [_start(one, case.d_in, device) for one in settings]
-    if device == "cpu":
-        stacks = [_stack([one], [weights]) for one, weights in zip(settings, started, strict=True)]
-    else:
-        stacks = [_stack(settings, started)]
-    step = _make_step(stacks, device)
-    rates = [Rates(one.k, LEARNING_RATE) for one in settings]
-    return lambda z, number: step(z, rates, number)
+def _our_loop(case: Case, z: Tensor, device: str) -> Callable[[Tensor, int], Tensor]:
+    stack = _stack(case, z, device)
+    step, rates = choose_step([stack], device, "auto"), [Rates(case.k, LEARNING_RATE)]
+    return lambda rows, number: step(rows, rates, number)
 
 
-def _plain_loop(settings: Sequence[SAESettings], case: Case, device: str) -> Callable[[Tensor, int], Tensor]:
-    (one,) = settings
-    step = make_plain_step(one, _start(one, case.d_in, device), LEARNING_RATE)
-    return lambda z, _: step(z)
+def _plain_loop(case: Case, z: Tensor, device: str) -> Callable[[Tensor, int], Tensor]:
+    weights = {name: tensor[0] for name, tensor in _stack(case, z, device).weights.items()}
+    step = make_plain_step(case.settings(), weights, LEARNING_RATE)
+    return lambda rows, _: step(rows)
 
 
-def _make_step(stacks: Sequence[Stack], device: str) -> Step:
-    if device == "cpu":
-        from sfnetlab.training.sae.numba_step import make_step
-    elif device.startswith("cuda"):
-        from sfnetlab.training.sae.triton_step import make_step
-    else:
-        from sfnetlab.training.sae.reference import make_step
-    return make_step(stacks)
-
-
-def _stack(settings: Sequence[SAESettings], started: Sequence[dict[str, Tensor]]) -> Stack:
-    weights = {name: torch.stack([each[name] for each in started]) for name in started[0]}
-    return new_stack(settings, weights, silent_after=N_ROWS)
-
-
-def _start(settings: SAESettings, d_in: int, device: str) -> dict[str, Tensor]:
-    rng = torch.Generator().manual_seed(settings.seed)
-    atoms = normalize(torch.randn(settings.n_latents, d_in, generator=rng)).to(device)
-    return {
-        "W_enc": atoms.clone(),
-        "b_enc": torch.zeros(settings.n_latents, device=device),
-        "W_dec": atoms,
-        "b_dec": torch.zeros(d_in, device=device),
-    }
+def _stack(case: Case, z: Tensor, device: str) -> Stack:
+    settings = case.settings()
+    weights = start_weights(settings, lambda positions: z[positions], len(z))
+    return new_stack(
+        [settings], {name: tensor[None].to(device) for name, tensor in weights.items()}, silent_after=len(z)
+    )
 
 
 def _standardised_rows(case: Case, device: str) -> Tensor:

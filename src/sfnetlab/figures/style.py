@@ -13,6 +13,7 @@ from typing import NamedTuple, ParamSpec
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -29,6 +30,8 @@ P = ParamSpec("P")
 COLUMN_WIDTH_IN = 3.4
 PAGE_WIDTH_IN = 7.1
 SMALL_PT = 7.0
+_LEGEND_COLUMNS = 3
+"""Of a legend beneath panels: for a wide page labels of at most 24 characters."""
 
 BLACK, GREY = "#000000", "#666666"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
@@ -199,6 +202,31 @@ def draw_budget_panel(ax: Axes, curves: Sequence[Curve], x_label: str, legend_ti
         handles=handles, title=legend_title, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=0,
         bbox_transform=ax.transAxes + ScaledTranslation(0, -31 / 72, fig.dpi_scale_trans),
     )  # fmt: skip
+
+
+def panel_grid(n_panels: int, y_label: str, legend_labels: Iterable[str]) -> tuple[Figure, list[Axes]]:
+    """A figure of panels, three a row, that share their y axis, with room beneath for `share_legend`."""
+    n_columns, n_rows = min(n_panels, 3), -(-n_panels // 3)
+    height_in = 2.5 * n_rows + legend_height_in(legend_labels) / _LEGEND_COLUMNS + 0.3
+    width_in = PAGE_WIDTH_IN if n_panels > 1 else 0.75 * PAGE_WIDTH_IN
+    fig = Figure(figsize=(width_in, height_in), layout="constrained")
+    near = {"left": 0.08, "right": 0.99}  # near to what the layout will give: budgets are labelled by it
+    axes: list[Axes] = list(fig.subplots(n_rows, n_columns, sharey=True, squeeze=False, gridspec_kw=near).flat)
+    for ax in axes[n_panels:]:
+        ax.remove()
+    for ax in axes[:n_panels:n_columns]:
+        ax.set_ylabel(y_label)
+    return fig, axes[:n_panels]
+
+
+def share_legend(fig: Figure, axes: Sequence[Axes]) -> None:
+    """One legend beneath the figure, in place of those of its panels."""
+    handles: dict[str, Artist] = {}
+    for ax in axes:
+        handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        if legend := ax.get_legend():
+            legend.remove()
+    fig.legend(handles=list(handles.values()), loc="outside lower center", ncols=_LEGEND_COLUMNS, columnspacing=1)
 
 
 def legend_height_in(labels: Iterable[str]) -> float:

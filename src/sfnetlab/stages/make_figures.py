@@ -13,7 +13,10 @@ from sfnetlab.artifacts import Job, Metrics, SurveyTable, read_survey
 from sfnetlab.figures.contact_sheet import plot_contact_sheet
 from sfnetlab.figures.decoder_cosines import plot_decoder_cosines
 from sfnetlab.figures.fvu_vs_l0 import plot_fvu_vs_l0
+from sfnetlab.figures.l0_distribution import plot_l0_distribution
 from sfnetlab.figures.latent_frequency import plot_latent_frequency
+from sfnetlab.figures.loss_recovered import plot_loss_recovered
+from sfnetlab.figures.nested_fvu import plot_nested_fvu
 from sfnetlab.figures.predicted_vs_true import plot_predicted_vs_true
 from sfnetlab.figures.rmse_vs_k import plot_rmse_vs_k
 from sfnetlab.figures.seed_stability import plot_seed_stability
@@ -56,9 +59,16 @@ def _figures(spec: FiguresSpec, task: Task, survey: SurveyTable, metrics: pd.Dat
         yield f"strongest-{directory.name}", _strongest(table, directory, survey)
     if task.inputs_of("train-sae"):
         yield "fvu_vs_l0", plot_fvu_vs_l0(_reconstructions(task))
-        latents = _of_dictionaries(task, "latents.parquet")
+        nested = _of_dictionaries(task, "reconstruction.parquet")
+        if not nested["is_whole"].all():
+            yield "nested_fvu", plot_nested_fvu(nested)
+        yield "l0_distribution", plot_l0_distribution(_of_dictionaries(task, "l0.parquet"))
+        latents = _named_with_k(_of_dictionaries(task, "latents.parquet"))
+        spectra = _named_with_k(_of_dictionaries(task, "spectrum.parquet"))
         yield "latent_frequency", plot_latent_frequency(latents)
-        yield "decoder_cosines", plot_decoder_cosines(latents, _of_dictionaries(task, "spectrum.parquet"))
+        yield "decoder_cosines", plot_decoder_cosines(latents, spectra)
+        if ((metrics["metric"] == "loss_recovered") & (metrics["kind"] != "pca")).any():
+            yield "loss_recovered", plot_loss_recovered(metrics)
     if stability := _stabilities(task):
         yield "seed_stability", plot_seed_stability(pd.concat(stability, ignore_index=True))
     if task.inputs_of("train-sfnet") or task.inputs_of("train-sae"):
@@ -85,7 +95,7 @@ def _predictions(task: Task, target: str, column: str) -> tuple[NDArray[np.float
         probe = next(name for name in ("head", "ridge", "linear", "xgboost") if (rows["probe"] == name).any())
         rows = rows[rows["probe"] == probe]
         rows = rows[rows["n_features_used"] == rows["n_features_used"].max()].set_index("id_str")
-        tables[f"{_label(table)}, {probe}"] = rows
+        tables[f"{_label(table.features, table.k)}, {probe}"] = rows
     if not tables:
         return np.empty(0), {}
     y_true = next(iter(tables.values()))["y_true"]
@@ -108,8 +118,8 @@ def _typical(task: Task, stage: str) -> list[tuple[TableSpec, Path]]:
     return [max(runs_of_method, key=preference) for runs_of_method in methods.values()]
 
 
-def _label(table: TableSpec) -> str:
-    return table.features if table.k is None else f"{table.features} k={table.k}"
+def _label(features: str, k: int | None) -> str:
+    return features if k is None else f"{features} k={k}"
 
 
 def _strongest(table: TableSpec, directory: Path, survey: SurveyTable) -> Figure:
@@ -154,19 +164,23 @@ def _reconstructions(task: Task) -> pd.DataFrame:
 
 
 def _of_dictionaries(task: Task, file: str) -> pd.DataFrame:
-    """One table of every SAE of the comparison, dictionaries named by features and k."""
+    """One table of every SAE of the comparison, with the names by which the probes know them."""
     tables = {job.inputs["features"].key: job.spec.table for job in _table_jobs(task, "fit-probes")}
     parts = [
-        pd.read_parquet(path / file).assign(features=_label(table), kind=table.kind, seed=table.seed)
+        pd.read_parquet(path / file).assign(features=table.features, kind=table.kind, k=table.k, seed=table.seed)
         for job, path in task.inputs_of("encode-embeddings").items()
         if (table := tables.get(job.key)) is not None
     ]
     return pd.concat(parts, ignore_index=True)
 
 
+def _named_with_k(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(features=[_label(name, k) for name, k in zip(table["features"], table["k"], strict=True)])
+
+
 def _stabilities(task: Task) -> list[pd.DataFrame]:
     return [
-        pd.read_parquet(path / "stability.parquet").assign(features=f"{job.spec.features} k={job.spec.k}", kind="sae")
+        pd.read_parquet(path / "stability.parquet").assign(features=_label(job.spec.features, job.spec.k), kind="sae")
         for job, path in task.inputs_of("interpret-features").items()
         if isinstance(job.spec, StabilitySpec)
     ]

@@ -69,7 +69,8 @@ class Course:
     batch_size: int
     epochs: int
     seed: int
-    checkpoint: Path
+    checkpoint: Path | None
+    """Where the run's state is kept; None: nowhere, and a run that is killed is lost."""
     settings: Record
     """What the checkpoint of another run would differ in."""
     label: str
@@ -119,8 +120,8 @@ def train(learner: Learner, course: Course, report: Report) -> list[Record]:
         If the checkpoint is damaged or belongs to another run.
     """
     run = _Run()
-    if course.checkpoint.exists():
-        run = _resume(learner, course)
+    if course.checkpoint is not None and course.checkpoint.exists():
+        run = _resume(learner, course, course.checkpoint)
         log.info("%s: goes on at step %d of %d", course.label, run.step, course.n_steps)
         report(run.history)
     saved_at = time.monotonic()
@@ -182,15 +183,16 @@ def _save(run: _Run, learner: Learner, course: Course) -> None:
     state = learner.state()
     if not _is_finite(state):
         raise _diverged(course, f"the weights after step {run.step - 1} of {course.n_steps} are not finite")
-    write_checkpoint(course.checkpoint, {"settings": course.settings, "run": vars(run), "learner": state})
+    if course.checkpoint is not None:
+        write_checkpoint(course.checkpoint, {"settings": course.settings, "run": vars(run), "learner": state})
 
 
-def _resume(learner: Learner, course: Course) -> _Run:
-    saved = read_checkpoint(course.checkpoint)
+def _resume(learner: Learner, course: Course, checkpoint: Path) -> _Run:
+    saved = read_checkpoint(checkpoint)
     if saved["settings"] != course.settings:
         changed = sorted(key for key in course.settings if saved["settings"].get(key) != course.settings[key])
         raise ArtifactError(
-            f"{course.checkpoint}: belongs to a run with other settings ({', '.join(changed)}); "
+            f"{checkpoint}: belongs to a run with other settings ({', '.join(changed)}); "
             f"remove it to train from the start"
         )
     learner.restore(saved["learner"])
@@ -206,5 +208,7 @@ def _is_finite(state: Any) -> bool:
 
 
 def _diverged(course: Course, what: str) -> TrainingError:
-    kept = f"the last good checkpoint is {course.checkpoint}" if course.checkpoint.exists() else "no checkpoint yet"
+    kept = "no checkpoint"
+    if course.checkpoint is not None and course.checkpoint.exists():
+        kept = f"the last good checkpoint is {course.checkpoint}"
     return TrainingError(f"{course.label}: {what} ({kept}); lower the learning rate")

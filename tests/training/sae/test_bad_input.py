@@ -1,4 +1,4 @@
-"""Input that is unusual or wrong: the exact error, or what the same numbers give in a plain array. Never a silent NaN."""
+"""Unusual or wrong input: the exact error, or what the same numbers give in a plain array. Never a silent NaN."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ NOT_FINITE = [
 
 @pytest.mark.parametrize("x", NOT_FINITE)
 def test_rows_that_are_not_finite_are_counted_in_fit(x):
-    problem = r"2 of 300 embeddings hold NaN, inf or values too large for float32 \(first: row 5\); leave them out"
+    problem = r"2 of 300 train rows hold NaN, inf or values too large for float32 \(first: row 5\); leave them out"
     with pytest.raises(ValueError, match=problem):
         sae().fit(x)
     with pytest.raises(DataError, match=problem):
@@ -101,9 +101,17 @@ def test_latents_that_are_not_finite_are_an_error(fitted, value):
         fitted.inverse_transform(latents)
 
 
+@pytest.mark.parametrize("row", range(0, 300, 20))
+def test_held_out_rows_must_be_finite_too(row):
+    x = X.copy()
+    x[row, 0] = np.nan
+    with pytest.raises(ValueError, match=rf"1 of \d+ (train|valid) rows hold NaN.*first: row {row}\)"):
+        sae(BatchTopKSAE, validation_fraction=0.5).fit(x)
+
+
 def test_row_is_named_by_its_place_among_all_rows():
     chosen = np.flatnonzero(np.arange(300) % 2)
-    with pytest.raises(DataError, match=r"2 of 150 embeddings .* \(first: row 5\)"):
+    with pytest.raises(DataError, match=r"2 of 150 train rows .* \(first: row 5\)"):
         fit_standardisation(Rows(with_value(np.nan), chosen))
 
 
@@ -119,8 +127,9 @@ def test_constant_columns_are_reconstructed(variant, constant):
     x[:, [0, 3]] = constant
     estimator = sae(variant, epochs=5).fit(x)
     assert_all_finite(estimator, x)
-    x_hat = estimator.inverse_transform(estimator.transform(x))
-    assert np.abs(x_hat[:, [0, 3]] - constant).max() < max(40, 1e-6 * constant)
+    if variant not in (FrozenDecoderSAE, RandomDictionarySAE):
+        x_hat = estimator.inverse_transform(estimator.transform(x))
+        assert np.abs(x_hat[:, [0, 3]] - constant).max() < max(40, 1e-6 * constant)
 
 
 @pytest.mark.parametrize("constant", [0, 0.1, 1e7])
@@ -159,7 +168,7 @@ def test_columns_scaled_far_apart_give_finite_results():
 
 def test_loss_that_is_not_finite_stops_with_its_step():
     with pytest.raises(TrainingError, match=r"sae: the (loss|weights) .*step \d+ of 10 (is|are) not finite"):
-        sae(learning_rate=1e38).fit(X)
+        sae(learning_rate=1e30).fit(X)
 
 
 # --- types and layouts ------------------------------------------------------------------------------------------------
@@ -228,7 +237,7 @@ def test_the_input_is_left_as_it_was(layout):
         (X[None], "Found array with dim 3"),
         (np.float32(3), "Expected 2D array, got scalar array instead"),
         (X.astype(complex), "Complex data not supported"),
-        (np.array([["a", "b"], ["c", "d"]]), "could not convert string to float|Unable to convert array of bytes"),
+        (np.array([["a", "b"], ["c", "d"]]), "not compatible with arrays of bytes/strings"),
         (np.array([["a", 1], [2, 3]], dtype=object), "could not convert string to float"),
     ],
 )
@@ -267,7 +276,7 @@ def test_no_rows_in_transform_are_an_error(fitted):
 def test_trainer_needs_a_row_and_a_column():
     for x in (X[:0], X[:, :0], X[0]):
         with pytest.raises(
-            DataError, match=r"expected embeddings \(n_samples, d_in\) with at least one row and column"
+            DataError, match=r"expected embeddings \(n_samples, d_in\) with at least one train row and one column"
         ):
             fit_standardisation(Rows(x, np.arange(len(x))))
 
@@ -280,7 +289,7 @@ def test_one_row_is_transformed_as_among_others(fitted, codes):
 
 
 @pytest.mark.parametrize("variant", [one for one in VARIANTS if one is not ArchetypalSAE])
-@pytest.mark.parametrize("n_rows", [2, 3, 63])
+@pytest.mark.parametrize("n_rows", [3, 63])
 def test_fewer_rows_than_the_batch_are_one_batch(variant, n_rows):
     estimator = sae(variant).fit(X[:n_rows])
     assert [row["step"] for row in estimator.history_] == [1, 2]
@@ -288,15 +297,21 @@ def test_fewer_rows_than_the_batch_are_one_batch(variant, n_rows):
 
 
 def test_fewer_rows_than_centroids_are_an_error():
-    with pytest.raises(ValueError, match="ArchetypalSAE: a start at centroids needs at least n_latents=32 .* got 20"):
+    with pytest.raises(ValueError, match=r"ArchetypalSAE: a start at centroids needs at least n_latents=32 .* got 20"):
         sae(ArchetypalSAE).fit(X[:20])
 
 
 @pytest.mark.parametrize("variant", [BatchTopKSAE, MatryoshkaSAE])
-def test_held_out_rows_leave_one_to_train_on(variant):
+def test_held_out_rows_leave_two_to_train_on(variant):
     selection = {"selection": "batch_topk"} if variant is MatryoshkaSAE else {}
-    with pytest.raises(ValueError, match="all 1 embeddings are the same"):
-        sae(variant, validation_fraction=0.9, **selection).fit(X[:2])
+    estimator = sae(variant, validation_fraction=0.99, **selection).fit(X[:3])
+    assert_all_finite(estimator, X[:3])
+    with pytest.raises(ValueError, match=r"Found array with 2 sample\(s\) .* while a minimum of 3 is required"):
+        estimator.fit(X[:2])
+
+
+def test_two_rows_are_enough_where_none_is_held_out():
+    assert_all_finite(sae().fit(X[:2]), X[:2])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,6 +1,7 @@
 """The step of every variant in plain PyTorch: dense latents, autograd. Slow and readable; the kernels must equal it."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,11 +14,11 @@ Weights = dict[str, Tensor]
 
 RELAXATION = 1.0
 """How far an archetypal atom may lie from the convex hull, in units of the embedding's scale (delta of 2502.12892)."""
-BANDWIDTH = 0.5
+BANDWIDTH = 1.0
 """Of the kernel through which JumpReLU's thresholds get their gradient, in units of the embedding's scale."""
-L0_PENALTY = 0.1
+L0_PENALTY = 1.0
 """Weight of JumpReLU's (L0 / k - 1)^2."""
-L1_RATE = 0.02
+L1_RATE = 0.05
 """How fast the weight of ReLU's L1 penalty follows L0 to k."""
 
 
@@ -60,32 +61,24 @@ def _step_one(stack: Stack, s: int, z: Tensor, rates: Rates, number: int) -> Ten
     loss.backward()
 
     with torch.no_grad():
-        n_active = (forward.latents > 0).sum()
-        is_active = (forward.latents > 0).any(dim=0)
+        is_active = forward.latents.amax(dim=0) > 0
+        gap = torch.ones_like(stack.last_active[s])
         if shape.has_kernels:
-            is_touched, gap = is_active, number - stack.last_active[s]
-        else:
-            is_touched, gap = torch.ones_like(is_active), torch.ones_like(stack.last_active[s])
+            gap = torch.where(is_active, number - stack.last_active[s], 0)
         for name in trained:
             gradient = cast("Tensor", weights[name].grad)
             if name == "W_dec":
                 gradient -= (gradient * weights[name]).sum(dim=1, keepdim=True) * weights[name]
-            everywhere = name == "b_dec"
-            _adam(
-                (stack.weights[name][s], stack.first[name][s], stack.second[name][s]),
-                gradient,
-                None if everywhere else is_touched,
-                torch.ones((), device=z.device) if everywhere else gap,
-                rates.learning_rate,
-                number,
-            )
+            weight, first, second = (group[name][s] for group in (stack.weights, stack.first, stack.second))
+            own_gap = torch.ones(1, device=z.device) if name == "b_dec" else gap
+            _adam(weight, first, second, gradient, own_gap, rates.learning_rate, number)
         if shape.variant == "archetypal":
             stack.weights["W_dec"][s] = _archetypes(_slice(stack.weights, s))
         elif stack.trains_decoder:
             W_dec = stack.weights["W_dec"][s]
-            W_dec.copy_(torch.where(is_touched[:, None], normalize(W_dec), W_dec))
+            W_dec.copy_(torch.where(gap[:, None] > 0, normalize(W_dec), W_dec))
         stack.last_active[s] = torch.where(is_active, number, stack.last_active[s])
-        return torch.stack([loss.detach() * len(z), squared_errors[-1].detach(), n_active])
+        return torch.stack([loss.detach() * len(z), squared_errors[-1].detach(), forward.latents.count_nonzero()])
 
 
 def trained_weights(stack: Stack) -> tuple[str, ...]:
@@ -102,30 +95,26 @@ def trained_weights(stack: Stack) -> tuple[str, ...]:
 
 
 def nested_reconstructions(latents: Tensor, atoms: Tensor, b_dec: Tensor, prefixes: Sequence[int]) -> Tensor:
-    """What each nested dictionary makes of the latents, (len(prefixes), n, d_in)."""
-    return torch.stack([torch.addmm(b_dec, latents[:, :prefix], atoms[:prefix]) for prefix in prefixes])
+    """What each nested dictionary makes of the latents, (len(prefixes), n, d_in): each adds to the one before."""
+    z_hats = [b_dec]
+    for start, end in pairwise((0, *prefixes)):
+        z_hats.append(torch.addmm(z_hats[-1], latents[:, start:end], atoms[start:end]))
+    return torch.stack(z_hats[1:])
 
 
 def _adam(
-    state: tuple[Tensor, Tensor, Tensor],
-    gradient: Tensor,
-    is_touched: Tensor | None,
-    gap: Tensor,
-    learning_rate: float,
-    number: int,
+    weight: Tensor, first: Tensor, second: Tensor, gradient: Tensor, gap: Tensor, learning_rate: float, number: int
 ) -> None:
-    """Kingma & Ba 2015, of the latents that are touched; means decay once for every step since the last touch."""
-    weight, first, second = state
-    decay = gap.to(weight.dtype).reshape(-1, *[1] * (weight.ndim - 1))
-    mean = BETA_1**decay * first + (1 - BETA_1) * gradient
-    square = BETA_2**decay * second + (1 - BETA_2) * gradient.square()
+    """Kingma & Ba 2015, of the latents that are touched; means decay once for every step since the last touch.
+
+    `gap` counts these steps; where it is 0 a latent is not touched, its gradient is 0, and nothing changes.
+    """
+    gap = gap.to(weight.dtype).reshape(-1, *[1] * (weight.ndim - 1))
+    first.mul_(BETA_1**gap).add_(gradient, alpha=1 - BETA_1)
+    second.mul_(BETA_2**gap).addcmul_(gradient, gradient, value=1 - BETA_2)
     correction_1, correction_2 = 1 - BETA_1 ** (number + 1), 1 - BETA_2 ** (number + 1)
-    change = learning_rate * (mean / correction_1) / ((square / correction_2).sqrt() + EPSILON)
-    for tensor, new in ((weight, weight - change), (first, mean), (second, square)):
-        if is_touched is None:
-            tensor.copy_(new)
-        else:
-            tensor.copy_(torch.where(is_touched.reshape(-1, *[1] * (tensor.ndim - 1)), new, tensor))
+    root = second.div(correction_2).sqrt_().add_(EPSILON)
+    weight.addcdiv_(first * (gap > 0), root, value=-learning_rate / correction_1)
 
 
 # --- the variants -----------------------------------------------------------------------------------------------------

@@ -70,7 +70,8 @@ Step = Callable[[Tensor, Sequence[Rates], int], Tensor]
 What a step means, whoever does it (reference.py is the definition):
 
 1. pre = z W_enc^T + b_enc; latents = ReLU(pre) where selected, else 0. "topk": the k largest of each row;
-   batch-wide: the n k largest of all rows together. Of equal values the first columns are selected, batch-wide the first rows, then columns.
+   batch-wide: the n k largest of all rows together. Of equal values the first columns are selected; batch-wide the
+   first rows, then columns.
 2. For each nested dictionary p: z_hat_p = b_dec + latents[:, :p] W_dec[:p]. loss = mean over p, rows and columns of
    (z_hat_p - z)^2.
 3. Gradients; that of each atom loses its part along the atom.

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sfnetlab.errors import DataError
-from sfnetlab.models.sae import SparseAutoencoder
+from sfnetlab.models.sae import Encoded, SparseAutoencoder
 from sfnetlab.training.loop import RESAMPLING, START, Course, Record, Report, generator, train
 from sfnetlab.training.sae import recipe, reference
 from sfnetlab.training.sae.settings import SAESettings
@@ -32,7 +32,7 @@ class LargeMeanWarning(UserWarning):
     """The embeddings' mean is large and is not taken off."""
 
 
-_RESAMPLING_ROWS = 8192
+_RESAMPLING_ROWS = 16_384
 _BLOCK_ROWS = 4096
 
 
@@ -117,8 +117,8 @@ def _checked_sum(rows: Rows, name: str) -> NDArray[np.float64]:
         total += block[~is_bad].sum(axis=0, dtype=np.float64)
     if n_bad:
         raise DataError(
-            f"{n_bad} of {len(rows)} {name} rows hold NaN, inf or values too large for float32 (first: row {first_bad});"
-            " leave them out"
+            f"{n_bad} of {len(rows)} {name} rows hold NaN, inf or values too large for float32 (first: row {first_bad})"
+            "; leave them out"
         )
     return total
 
@@ -132,7 +132,7 @@ def train_saes(
     standardisation: Standardisation,
     valid: Rows,
     device: str,
-    checkpoint: Path,
+    checkpoint: Path | None,
     report: Report,
     label: str = "sae",
     order_seed: int = 0,
@@ -150,7 +150,7 @@ def train_saes(
     valid
         Rows on which thresholds of batch-wide variants are set, so that k latents a row are active on average.
     checkpoint
-        Where the run's state is kept; a run that finds it goes on from there, see `loop.train`.
+        Where the run's state is kept, if it is; a run that finds it goes on from there, see `loop.train`.
     report
         Gets the history after every epoch.
     order_seed
@@ -217,7 +217,7 @@ class _SAELearner:
     ) -> None:
         self.settings, self.gather, self.course, self.variance = settings, gather, course, variance
         self.stacks, self.order = _stacks(settings, gather, course, device)
-        self.advance = _choose_step(self.stacks, device, engine)
+        self.advance = choose_step(self.stacks, device, engine)
         self.resampled_at = recipe.resampling_steps(course.n_steps)
 
     def places(self) -> list[tuple[Stack, int]]:
@@ -281,29 +281,64 @@ class _SAELearner:
 
     @torch.no_grad()
     def _resample(self, stack: Stack, s: int, step: int) -> None:
-        """Start silent latents again, at residuals of rows drawn by their squared error."""
+        """Start latents again that are worth little, at what many rows miss, as long as that pays on other rows.
+
+        Candidates come from residuals of half of a sample of rows, one drawn by its squared error and averaged with
+        those that it answers to. Gain and value are sums over the other half: what the squared error loses if a
+        candidate takes the place of the weakest latent of a row, and what it gains without a latent. Nothing happens
+        where residuals are noise; a silent latent is worth nothing.
+        """
         settings = stack.settings[s]
         if settings.variant == "archetypal" or settings.frozen != "none":
             return  # their atoms are not free to move there
-        silent = (step - stack.last_active[s] > stack.silent_after).nonzero().flatten()
         rng = generator(settings.seed, RESAMPLING, step)
-        z = self.gather(rng.choice(self.course.n_rows, min(self.course.n_rows, _RESAMPLING_ROWS), replace=False))
-        residuals = z - as_model(stack, s, None, recipe.rates_at(settings, step, self.course.n_steps).k)(z)
-        squared_errors = residuals.square().sum(dim=1).cpu().double().numpy()
-        silent = silent[: np.count_nonzero(squared_errors)]
-        if len(silent) == 0 or not np.isfinite(squared_errors).all():
+        positions = rng.choice(self.course.n_rows, min(self.course.n_rows, _RESAMPLING_ROWS), replace=False)
+        model = as_model(stack, s, None, recipe.rates_at(settings, step, self.course.n_steps).k)
+        (misses, floors, _), (other_misses, other_floors, value) = (
+            _misses(model, self.gather(half)) for half in np.array_split(positions, 2)
+        )
+        squared_errors = misses.square().sum(dim=1).cpu().double().numpy()
+        n_candidates = min(max(1, settings.n_latents // 8), np.count_nonzero(squared_errors))
+        if n_candidates == 0 or not np.isfinite(squared_errors).all() or not other_misses.isfinite().all():
             return  # what is not finite is the loop's to report
-        drawn = rng.choice(len(z), len(silent), replace=False, p=squared_errors / squared_errors.sum())
-        atoms = normalize(residuals[torch.from_numpy(drawn).to(z.device)])
+        drawn = rng.choice(len(misses), n_candidates, replace=False, p=squared_errors / squared_errors.sum())
+        atoms = normalize(misses[torch.from_numpy(drawn).to(misses.device)])
+        answers = misses @ atoms.T
+        atoms = normalize(torch.where(answers > floors[:, None], answers, 0.0).T @ misses)
+        answers = other_misses @ atoms.T
+        gain = torch.relu(answers.square() - other_floors[:, None].square()).mul_(answers > 0).sum(dim=0)
+        gain, order = gain.sort(descending=True)
+        atoms = atoms[order]
+        is_repeated = ((atoms @ atoms.T).triu(1) > recipe.SAME_ATOM).any(dim=0)
+        gain, atoms = gain[~is_repeated], atoms[~is_repeated]
+        value, worst = value.sort()
+        pays = (gain > 0) & (gain > recipe.RESTART_GAIN * torch.relu(value[: len(gain)]))
+        restarted, atoms = worst[: len(gain)][pays], atoms[pays]
+        if len(restarted) == 0:
+            return
         # As in Bricken et al. 2023, encoders start short: at full length they answer to what other latents explain of a
         # row, win the top-k from them, and the loss of many new latents at once jumps above that of the mean.
         weights = {name: tensor[s] for name, tensor in stack.weights.items()}
-        is_alive = torch.ones(settings.n_latents, dtype=torch.bool, device=z.device).index_fill_(0, silent, False)
-        length = recipe.RESAMPLED_LENGTH * weights["W_enc"][is_alive].norm(dim=1).mean() if is_alive.any() else 1.0
-        for name, value in (("W_dec", atoms), ("W_enc", length * atoms), ("b_enc", 0.0)):
-            weights[name][silent] = value
-            stack.first[name][s, silent] = 0.0
-            stack.second[name][s, silent] = 0.0
+        stays = torch.ones(settings.n_latents, dtype=torch.bool, device=atoms.device).index_fill_(0, restarted, False)
+        length = recipe.RESTART_LENGTH * weights["W_enc"][stays].norm(dim=1).mean() if stays.any() else 1.0
+        for name, start in (("W_dec", atoms), ("W_enc", length * atoms), ("b_enc", 0.0)):
+            weights[name][restarted] = start
+            stack.first[name][s, restarted] = 0.0
+            stack.second[name][s, restarted] = 0.0
+
+
+def _misses(model: SparseAutoencoder, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Residuals of rows, the weakest active value of each (0 where none is), and what each latent is worth there.
+
+    That is by how much the summed squared error rises without the latent, its row's other values as they are.
+    """
+    values, indices = model.encode(z)
+    residuals = z - model.decode(Encoded(values, indices))
+    weakest = torch.where(values > 0, values, torch.inf).amin(dim=1)
+    along = torch.stack([(model.W_dec[column] * residuals).sum(dim=1) for column in indices.T], dim=1)
+    worth = torch.zeros(len(model.W_dec), device=z.device)
+    worth.index_add_(0, indices.flatten(), (values * (2 * along + values)).flatten())
+    return residuals, torch.where(weakest.isinf(), 0.0, weakest), worth
 
 
 @torch.no_grad()
@@ -381,13 +416,15 @@ def _stacks(
     silent_after = math.ceil(recipe.SILENT_EPOCHS * course.batches_per_epoch)
     for _, positions in groupby(order, key=shape):
         own = [settings[position] for position in positions]
-        started = [_start(one, gather, course.n_rows) for one in own]
+        started = [start_weights(one, gather, course.n_rows) for one in own]
         weights = {name: torch.stack([each[name] for each in started]).to(device) for name in started[0]}
         stacks.append(new_stack(own, weights, silent_after))
     return stacks, order
 
 
-def _start(settings: SAESettings, gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int) -> dict[str, Tensor]:
+def start_weights(
+    settings: SAESettings, gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int
+) -> dict[str, Tensor]:
     """Weights before the first step: tied, with atoms of length 1 (Gao et al. 2024)."""
     n_latents, rng = settings.n_latents, generator(settings.seed, START)
     d_in = gather(np.zeros(1, dtype=np.intp)).shape[1]
@@ -434,7 +471,7 @@ def _centroids(gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int, n_clus
     return torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
 
 
-def _choose_step(stacks: Sequence[Stack], device: str, engine: Engine) -> Step:
+def choose_step(stacks: Sequence[Stack], device: str, engine: Engine) -> Step:
     """Kernels for the stacks that have some, the plain step for the others, which come last."""
     if engine == "reference":
         return reference.make_step(stacks)

@@ -1,0 +1,71 @@
+"""What a probe of the embedding keeps when it is given reconstructions instead: loss recovered against sparsity."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sfnetlab.figures import style
+from sfnetlab.figures.dictionaries import dictionary_looks
+
+
+@style.paper_figure
+def plot_loss_recovered(metrics: pd.DataFrame) -> Figure:
+    """Loss recovered by SAEs and null arms (grey, open) against k, a panel for each column of each target.
+
+    For thresholds k is the mean L0 aimed at. Lines join means over seeds, small dots are the seeds, bars the mean 95 %
+    bootstrap interval over galaxies. Thin lines are 1, nothing lost, and 0, no better than the mean of the train
+    labels. PCA is a black line across, of as many components as the legend says. Where a value is below -1 or above 2
+    the y axis is logarithmic beyond 1 on either side.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        `metrics.parquet` of fit-probes: a row a number, of one experiment. The number of PCA's components is that of
+        the features its probes used.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, no SAE or null arm has the metric `loss_recovered`, or a number appears twice.
+    """
+    style.require_columns(
+        metrics,
+        ("features", "kind", "k", "seed", "target", "column", "metric", "n_features_used", "value", "low", "high"),
+        "the table of metrics",
+    )
+    recovered = metrics[metrics["metric"] == "loss_recovered"]
+    rows = recovered[recovered["kind"] != "pca"]
+    if rows.empty:
+        raise ValueError(
+            "no SAE or null arm has the metric loss_recovered; fit-probes writes it where the embedding helps"
+        )
+    if rows.duplicated(["features", "k", "seed", "target", "column"]).any():
+        raise ValueError("a loss_recovered appears twice; give the metrics of one experiment")
+    rows = rows.rename(columns={"k": "x", "value": "y"}).astype({"x": float})
+    pca = recovered[recovered["kind"] == "pca"]
+    n_components = metrics[metrics["metric"] == "rmse"].groupby("features")["n_features_used"].max()
+    looks = dictionary_looks(pd.concat([rows, pca]))
+    kinds = {str(name): str(kind) for name, kind in rows.groupby("features")["kind"].first().items()}
+    labels = {name: style.wrapped(style.method_name(name, kind), 24) for name, kind in kinds.items()}
+    for name in pca["features"].unique():
+        labels[name] = style.wrapped(f"{style.method_name(name, 'pca')}, {n_components[name]} components", 24)
+    panels = list(rows.groupby(["target", "column"], sort=False))
+    fig, axes = style.panel_grid(len(panels), "loss recovered on test galaxies", labels.values())
+    numbers = recovered[["value", "low", "high"]].to_numpy(dtype=float)
+    if (numbers < -1).any() or (numbers > 2).any():
+        axes[0].set_yscale("symlog", linthresh=1, linscale=2)
+        axes[0].yaxis.set_major_formatter("{x:g}")
+    for ax, ((target, column), panel) in zip(axes, panels, strict=True):
+        for level in (0, 1):
+            ax.axhline(level, color=style.GREY, linewidth=0.6, label="_level")
+        curves = [
+            style.Curve(labels[name], looks[name], panel[panel["features"] == name], kinds[name] == "sae")
+            for name in looks
+            if (panel["features"] == name).any()
+        ]
+        style.draw_budget_panel(ax, curves, "active latents per galaxy (k)")
+        for name, value in pca[(pca["target"] == target) & (pca["column"] == column)].groupby("features")["value"]:
+            look = looks[str(name)]
+            ax.axhline(value.mean(), color=look.color, linestyle=look.linestyle, label=labels[str(name)])
+        ax.set_title(style.wrapped(f"{target}: {column}", 34))
+    style.share_legend(fig, axes)
+    return fig

@@ -1,0 +1,126 @@
+"""What is found out about sparse autoencoders on the way: reconstructions, stability over seeds, loss recovered."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.sparse import csr_array
+
+from sfnetlab.artifacts import Job, read_features, write_csr_features, write_dense_features, write_rows
+from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
+from sfnetlab.models.sae import SparseAutoencoder, save_sae
+from sfnetlab.plan import EncodeSpec, StabilitySpec, sae_directory
+from sfnetlab.runner import Task
+from sfnetlab.schema import Target
+from sfnetlab.stages import encode_embeddings, interpret_features
+from sfnetlab.stages.fit_probes import _loss_recovered
+
+N, D_IN, N_LATENTS, K = 60, 6, 12, 3
+SPLIT = np.array(["train"] * 30 + ["valid"] * 10 + ["test"] * 20)
+ROWS = pd.DataFrame({"id_str": [str(i) for i in range(N)], "split": SPLIT})
+
+
+def random_sae(seed, group_sizes=()):
+    sae = SparseAutoencoder(D_IN, N_LATENTS, K, group_sizes).requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name in ("W_enc", "W_dec", "b_dec"):
+        getattr(sae, name).copy_(torch.randn(getattr(sae, name).shape, generator=generator))
+    return sae
+
+
+def embedding(seed=0):
+    return np.random.default_rng(seed).standard_normal((N, D_IN)).astype(np.float32)
+
+
+def task(folder, inputs):
+    work = folder / "work"
+    work.mkdir()
+    job = Job(stage="", version=1, name="", spec=None, inputs={})
+    return Task(inputs=inputs, work=work, device="cpu", job=job)
+
+
+def saved_sae(folder, sae, seed):
+    directory = sae_directory(folder, K, seed)
+    directory.mkdir(parents=True)
+    save_sae(directory, sae)
+    return folder
+
+
+@pytest.mark.parametrize("codes", ["topk", "refit", "omp"])
+def test_reconstruction_of_each_nested_dictionary_is_scored(tmp_path, codes):
+    x, sae = embedding(), random_sae(0, (4, 8))
+    (tmp_path / "embedding").mkdir()
+    write_rows(tmp_path / "embedding", ROWS)
+    write_dense_features(tmp_path / "embedding", x)
+    made = task(tmp_path, {"embedding": tmp_path / "embedding", "saes": saved_sae(tmp_path / "saes", sae, 5)})
+    metrics = encode_embeddings.build(EncodeSpec(k=K, seed=5, codes=codes), made)
+
+    table = pd.read_parquet(made.work / "reconstruction.parquet").set_index(["split", "n_latents"])
+    latents = sae.encode_csr(x, codes)
+    test = SPLIT == "test"
+    for prefix in (4, 12):
+        expected = fraction_of_variance_unexplained(x[test], sae.decode_csr(latents[test][:, :prefix]))
+        assert table.loc[("test", prefix), "fvu"] == pytest.approx(expected)
+    assert metrics["fvu_test"] == table.loc[("test", 12), "fvu"]
+    assert (read_features(made.work).values != latents).nnz == 0
+
+
+def seeds_task(tmp_path, saes):
+    inputs = {}
+    for seed, sae in enumerate(saes):
+        inputs[f"saes{seed}"] = saved_sae(tmp_path / f"saes{seed}", sae, seed)
+        inputs[f"seed{seed}"] = tmp_path / f"seed{seed}"
+        inputs[f"seed{seed}"].mkdir()
+        write_rows(inputs[f"seed{seed}"], ROWS)
+        write_csr_features(inputs[f"seed{seed}"], csr_array(sae.encode_csr(embedding())))
+    return task(tmp_path, inputs)
+
+
+def test_the_same_sae_under_two_seeds_is_stable_and_its_own_consensus(tmp_path):
+    made = seeds_task(tmp_path, [random_sae(0), random_sae(0)])
+    metrics = interpret_features.build(StabilitySpec(features="sae", k=K, seeds=(0, 1)), made)
+    assert metrics["decoder_cosine"] == pytest.approx(1)
+    assert metrics["activation_correlation"] == pytest.approx(1)
+    assert metrics["decoder_cosine_chance"] < 0.9
+    n_alive = np.unique(random_sae(0).encode_csr(embedding()[SPLIT == "train"]).indices).size
+    assert metrics["n_consensus"] == n_alive
+
+
+def test_unlike_saes_are_not_stable(tmp_path):
+    made = seeds_task(tmp_path, [random_sae(0), random_sae(1)])
+    metrics = interpret_features.build(StabilitySpec(features="sae", k=K, seeds=(0, 1)), made)
+    assert metrics["shared_0.9"] < 0.5
+
+
+def labelled():
+    x = embedding()
+    return x, (x @ np.arange(1.0, 1 + D_IN)[:, None] + 0.01 * embedding(1)[:, :1]).astype(np.float64)
+
+
+def recovered(x_hat):
+    x, Y = labelled()
+    table = _loss_recovered(Target(columns=("y",)), x, x_hat, Y, SPLIT, 200)
+    return table.set_index("metric")
+
+
+def test_a_perfect_reconstruction_loses_nothing():
+    row = recovered(labelled()[0]).loc["loss_recovered"]
+    assert row["value"] == pytest.approx(1)
+    assert (row["low"], row["high"]) == (pytest.approx(1), pytest.approx(1))
+
+
+def test_reconstructing_the_mean_recovers_nothing():
+    x, Y = labelled()
+    x_hat = np.broadcast_to(x[SPLIT == "train"].mean(axis=0), x.shape)
+    table = recovered(x_hat)
+    assert table.loc["loss_recovered", "value"] == pytest.approx(0, abs=0.05)
+    mean_error = np.sqrt(np.mean((Y[SPLIT == "test"] - Y[SPLIT == "train"].mean()) ** 2))
+    assert table.loc["rmse_reconstruction", "value"] == pytest.approx(mean_error, rel=0.05)
+
+
+def test_nothing_is_said_of_recovery_where_the_embedding_knows_nothing():
+    rng = np.random.default_rng(3)
+    Y = rng.standard_normal((N, 1))
+    x = np.concatenate([rng.standard_normal((N, D_IN - 1)), np.where(SPLIT == "test", -1, 1)[:, None] * Y], axis=1)
+    table = _loss_recovered(Target(columns=("y",)), x, x, Y, SPLIT, 200)
+    assert "loss_recovered" not in set(table["metric"])

@@ -1,0 +1,375 @@
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sfnetlab.errors import ArtifactError, DataError, TrainingError
+from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
+from sfnetlab.training import loop
+from sfnetlab.training.sae import trainer
+from sfnetlab.training.sae.settings import SAESettings, euclid_groups
+from sfnetlab.training.sae.trainer import LargeMeanWarning, Rows, fit_standardisation, train_saes
+
+
+class KilledError(Exception):
+    pass
+
+
+def planted(n=5120, d_in=32, n_atoms=64, n_active=4):
+    """Rows that are sums of a few atoms of a dictionary, about a mean that is not zero."""
+    rng = np.random.default_rng(0)
+    atoms = rng.standard_normal((n_atoms, d_in))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    latents = np.zeros((n, n_atoms))
+    active = rng.random((n, n_atoms)).argsort(axis=1)[:, :n_active]
+    np.put_along_axis(latents, active, rng.gamma(4, 0.25, (n, n_active)), axis=1)
+    return (latents @ atoms + 3 + 0.02 * rng.standard_normal((n, d_in))).astype(np.float32), atoms
+
+
+ALL, ATOMS = planted()
+X, VALID = ALL[:4096], Rows(ALL, np.arange(4096, 5120))
+
+VARIANTS = {
+    "relu": {"variant": "relu"},
+    "topk": {"variant": "topk"},
+    "topk_auxk": {"variant": "topk", "auxk": 1 / 32},
+    "batch_topk": {"variant": "batch_topk"},
+    "jumprelu": {"variant": "jumprelu"},
+    "matryoshka": {"variant": "matryoshka", "group_sizes": (8, 24, 32)},
+    "matryoshka_batch": {"variant": "matryoshka", "group_sizes": (8, 24, 32), "selection": "batch_topk"},
+    "archetypal": {"variant": "archetypal", "start": "centroids"},
+    "centroids": {"variant": "topk", "start": "centroids"},
+    "frozen_decoder": {"variant": "topk", "frozen": "decoder"},
+    "frozen_encoder": {"variant": "topk", "frozen": "encoder"},
+    "random_dictionary": {"variant": "topk", "frozen": "both"},
+}
+every_variant = pytest.mark.parametrize("name", VARIANTS)
+
+
+def settings(name="topk", **changes):
+    return SAESettings(**{"n_latents": 64, "k": 4, "seed": 1} | VARIANTS[name] | changes)
+
+
+def run(checkpoint, *made, x=X, epochs=2, batch_size=256, **options):
+    given = {
+        "standardisation": fit_standardisation(Rows(x, np.arange(len(x)))),
+        "valid": VALID,
+        "report": lambda _: None,
+    }
+    return train_saes(
+        Rows(x, np.arange(len(x))),
+        made or [settings()],
+        epochs=epochs,
+        batch_size=batch_size,
+        device="cpu",
+        checkpoint=checkpoint,
+        **given | options,
+    )
+
+
+def assert_same_sae(a, b):
+    for name, value in a.state_dict().items():
+        assert torch.equal(value, b.state_dict()[name]), name
+
+
+def assert_same_history(a, b):
+    for record, other in zip(a, b, strict=True):
+        assert all(record[key] == other[key] for key in record.keys() - {"seconds", "rows_per_s", "sae"})
+
+
+# --- what is learnt ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "cosine", "dead_fraction"),
+    [
+        ("topk", 0.9, 0.05),
+        ("topk_auxk", 0.9, 0.05),
+        ("batch_topk", 0.9, 0.05),
+        ("centroids", 0.9, 0.05),
+        ("matryoshka", 0.8, 0.15),
+    ],
+)
+def test_planted_dictionary_is_recovered(tmp_path, name, cosine, dead_fraction):
+    (sae,), history = run(tmp_path / "c", settings(name), epochs=30, batch_size=128)
+    cosines = ATOMS @ sae.W_dec.numpy().T
+    assert cosines.max(axis=1).mean() > cosine
+    assert history[-1]["dead_fraction"] < dead_fraction
+    assert history[-1]["l0"] == pytest.approx(4, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["topk", "matryoshka", "archetypal"])
+def test_recorded_fvu_is_that_of_the_embedding(tmp_path, name):
+    (sae,), history = run(tmp_path / "c", settings(name), epochs=20)
+    assert history[-1]["train_fvu"] == pytest.approx(fraction_of_variance_unexplained(X, sae.reconstruct(X)), rel=0.1)
+
+
+def test_units_of_the_embedding_do_not_matter(tmp_path):
+    small, large = run(tmp_path / "a")[1][-1], run(tmp_path / "b", x=X * 1000)[1][-1]
+    assert small["train_fvu"] == pytest.approx(large["train_fvu"], rel=1e-2)
+
+
+@every_variant
+def test_atoms_have_length_one_after_each_step(tmp_path, monkeypatch, name):
+    lengths, step = [], trainer._SAELearner.step
+
+    def watched(self, *arguments):
+        sums = step(self, *arguments)
+        lengths.append(self.stacks[0].weights["W_dec"][0].norm(dim=1))
+        return sums
+
+    monkeypatch.setattr(trainer._SAELearner, "step", watched)
+    run(tmp_path / "c", settings(name))
+    assert len(lengths) == 32
+    torch.testing.assert_close(torch.stack(lengths), torch.ones(32, 64))
+
+
+def test_matryoshka_prefixes_reconstruct_better_than_those_of_a_plain_sae(tmp_path):
+    (nested, plain), _ = run(tmp_path / "c", settings("matryoshka"), settings(), epochs=10)
+    plain.group_sizes = nested.group_sizes
+    x = torch.from_numpy(X)
+    errors = [(sae.decode_prefixes(sae.encode(x))[:, 0] - x).square().mean() for sae in (nested, plain)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+@pytest.mark.parametrize(("name", "is_still"), [("frozen_decoder", "W_dec"), ("frozen_encoder", "W_enc")])
+def test_frozen_part_stays_and_the_other_learns(tmp_path, name, is_still):
+    short, long = (run(tmp_path / str(n), settings(name), epochs=n)[0][0].state_dict() for n in (1, 8))
+    learns = {"W_dec": "W_enc", "W_enc": "W_dec"}[is_still]
+    assert torch.equal(short[is_still], long[is_still])
+    assert not torch.equal(short[learns], long[learns])
+    assert not torch.equal(short["W_enc"], short["W_dec"].T)
+
+
+def test_random_dictionary_stays_and_is_encoder_and_decoder(tmp_path):
+    short, long = (run(tmp_path / str(n), settings("random_dictionary"), epochs=n)[0][0] for n in (1, 8))
+    assert torch.equal(short.W_dec, long.W_dec)
+    assert torch.equal(long.W_enc, long.W_dec.T)
+    assert (long.b_enc == 0).all()
+
+
+def test_trained_beats_its_frozen_controls(tmp_path):
+    arms = ("topk", "frozen_decoder", "frozen_encoder", "random_dictionary")
+    _, history = run(tmp_path / "c", *map(settings, arms), epochs=15)
+    trained, *frozen = (record["train_fvu"] for record in history[-4:])
+    assert trained < 0.8 * min(frozen)
+
+
+def test_archetypal_atoms_stay_nearer_to_their_start_than_free_ones(tmp_path):
+    starts, _ = run(tmp_path / "a", settings("centroids", learning_rate=1e-8), epochs=1)
+    ends, _ = run(tmp_path / "b", settings("archetypal"), settings("centroids"), epochs=10)
+    near, free = ((sae.W_dec * starts[0].W_dec).sum(dim=1).mean() for sae in ends)
+    assert near > free
+
+
+@pytest.mark.parametrize("name", ["batch_topk", "matryoshka_batch"])
+def test_threshold_is_set_so_that_k_latents_are_active_on_valid_rows(tmp_path, name):
+    (sae,), _ = run(tmp_path / "c", settings(name), epochs=4)
+    assert sae.rule == "threshold"
+    assert sae.thresholds.unique().numel() == 1
+    assert sae.encode_csr(ALL[VALID.chosen]).nnz == 4 * len(VALID)
+
+
+def test_threshold_is_zero_where_fewer_latents_are_positive(tmp_path):
+    (sae,), _ = run(tmp_path / "c", settings("batch_topk", k=64))
+    assert (sae.thresholds == 0).all()
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+def test_each_of_many_ends_as_if_it_were_trained_alone(tmp_path):
+    made = [settings(name) for name in VARIANTS]
+    made += [settings(k=k, seed=seed) for k in (2, 8) for seed in (3, 4)] + [settings(n_latents=32)]
+    together, history = run(tmp_path / "c", *made)
+    for position, (one, sae) in enumerate(zip(made, together, strict=True)):
+        (alone,), own = run(tmp_path / str(position), one)
+        assert_same_sae(alone, sae)
+        assert_same_history(own, [record for record in history if record["sae"] == position])
+
+
+def test_saes_come_in_the_order_of_their_settings(tmp_path):
+    made = [settings("jumprelu"), settings("matryoshka", k=8), settings("relu", k=3), settings(n_latents=32)]
+    saes, history = run(tmp_path / "c", *made)
+    assert [(sae.rule, sae.k, sae.n_latents) for sae in saes] == [
+        ("threshold", 4, 64),
+        ("topk", 8, 64),
+        ("threshold", 3, 64),
+        ("topk", 4, 32),
+    ]
+    assert [record["variant"] for record in history[-4:]] == ["jumprelu", "matryoshka", "relu", "topk"]
+
+
+def test_seeds_differ_and_repeat(tmp_path):
+    first, second, again = run(tmp_path / "c", *(settings(seed=seed) for seed in (1, 2, 1)))[0]
+    assert_same_sae(first, again)
+    assert not torch.equal(first.W_dec, second.W_dec)
+
+
+def test_rows_come_in_another_order_with_another_seed_of_it(tmp_path):
+    first, second = (run(tmp_path / str(seed), order_seed=seed)[0][0] for seed in (0, 1))
+    assert not torch.equal(first.W_dec, second.W_dec)
+
+
+# --- the course of a run ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "killed_before"), [("topk", 1), ("topk", 16), ("topk", 25), *((name, 9) for name in VARIANTS)]
+)
+def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch, name, killed_before):
+    made = [settings(name), settings(name, seed=2)]
+    whole = run(tmp_path / "whole", *made)
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
+    with monkeypatch.context() as patched:
+        step = trainer._SAELearner.step
+
+        def killer(self, rows, number):
+            if number == killed_before:
+                raise KilledError
+            return step(self, rows, number)
+
+        patched.setattr(trainer._SAELearner, "step", killer)
+        with pytest.raises(KilledError):
+            run(tmp_path / "killed", *made)
+    resumed = run(tmp_path / "killed", *made)
+    for sae, other in zip(resumed[0], whole[0], strict=True):
+        assert_same_sae(sae, other)
+    assert_same_history(resumed[1], whole[1])
+
+
+def test_checkpoint_of_other_settings_is_an_error(tmp_path):
+    run(tmp_path / "c")
+    for made, changes in [((settings(k=5),), {}), ((settings(),), {"epochs": 3}), ((settings(),), {"order_seed": 1})]:
+        with pytest.raises(ArtifactError, match="belongs to a run with other settings"):
+            run(tmp_path / "c", *made, **changes)
+
+
+def test_history_says_how_it_went(tmp_path):
+    reports = []
+    _, history = run(tmp_path / "c", settings(), settings(k=8), report=lambda records: reports.append(len(records)))
+    assert reports == [2, 4]
+    assert [(record["epoch"], record["step"], record["sae"], record["k"]) for record in history] == [
+        (1, 16, 0, 4),
+        (1, 16, 1, 8),
+        (2, 32, 0, 4),
+        (2, 32, 1, 8),
+    ]
+    assert set(history[0]) == {
+        "epoch",
+        "step",
+        "sae",
+        "variant",
+        "n_latents",
+        "k",
+        "seed",
+        "k_now",
+        "learning_rate",
+        "train_loss",
+        "train_fvu",
+        "l0",
+        "dead_fraction",
+        "rows_per_s",
+        "seconds",
+    }
+
+
+def test_k_comes_down_to_its_value_and_the_rate_to_almost_nothing(tmp_path):
+    _, history = run(tmp_path / "c", settings(learning_rate=1e-3), epochs=10)
+    ks, rates = ([record[name] for record in history] for name in ("k_now", "learning_rate"))
+    assert ks == sorted(ks, reverse=True)
+    assert ks[-1] == 4
+    assert max(rates) <= 1e-3
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_silent_latents_are_started_again(tmp_path, monkeypatch):
+    make = trainer._SAELearner.__init__
+
+    def with_dead_latents(self, *arguments):
+        make(self, *arguments)
+        self.stacks[0].weights["b_enc"][0, :32] = -1e3
+
+    monkeypatch.setattr(trainer._SAELearner, "__init__", with_dead_latents)
+    _, history = run(tmp_path / "c", epochs=10)
+    assert history[0]["dead_fraction"] >= 0.5
+    assert history[-1]["dead_fraction"] < 0.25
+
+
+@every_variant
+def test_weights_that_are_not_finite_stop_and_keep_the_good_checkpoint(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
+    rates_at = trainer.recipe.rates_at
+
+    def rates(own, step, n_steps):
+        rates = rates_at(own, step, n_steps)
+        return rates if step < 9 else rates._replace(learning_rate=np.inf)
+
+    monkeypatch.setattr(trainer.recipe, "rates_at", rates)
+    with pytest.raises(
+        TrainingError, match=r"(after|loss of) step \d+ of 32 (are|is) not finite .*checkpoint is .*/c\)"
+    ):
+        run(tmp_path / "c", settings(name))
+    monkeypatch.undo()
+    _, history = run(tmp_path / "c", settings(name))
+    assert np.isfinite(history[-1]["train_loss"])
+
+
+# --- settings and standardisation -------------------------------------------------------------------------------------
+
+
+def test_euclid_groups_are_nested_fractions_of_the_dictionary():
+    assert euclid_groups(2048) == (64, 64, 128, 256, 512, 1024)
+    with pytest.raises(ValueError, match="divides by 32, got 40"):
+        euclid_groups(40)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "problem"),
+    [
+        ("topk", {"k": 0}, r"k must lie in \[1, n_latents=64\], got 0"),
+        ("topk", {"k": 65}, r"k must lie in \[1, n_latents=64\], got 65"),
+        ("topk", {"group_sizes": (32, 32)}, r'group_sizes are for variant "matryoshka"'),
+        ("matryoshka", {"group_sizes": ()}, r"group_sizes must be positive and sum to n_latents=64, got \[\]"),
+        ("matryoshka", {"group_sizes": (1, 62)}, r"sum to n_latents=64, got \[1, 62\]"),
+        ("archetypal", {"start": "random"}, r'"archetypal" needs start = "centroids"'),
+    ],
+)
+def test_settings_that_do_not_fit_are_an_error(name, changes, problem):
+    with pytest.raises(ValueError, match=problem):
+        settings(name, **changes)
+
+
+def test_standardised_rows_have_mean_zero_and_mean_square_one():
+    made = fit_standardisation(Rows(ALL, VALID.chosen))
+    z = (ALL[VALID.chosen] - made.mean) / made.scale
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-5)
+    assert np.square(z).mean() == pytest.approx(1, rel=1e-5)
+    assert made.variance == 1
+
+
+def test_without_centring_the_mean_square_is_one_and_the_variance_less():
+    with pytest.warns(LargeMeanWarning):
+        made = fit_standardisation(VALID, center=False)
+    z = ALL[VALID.chosen] / made.scale
+    assert np.square(z).mean() == pytest.approx(1, rel=1e-5)
+    assert made.variance == pytest.approx(z.var(axis=0).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("shift", "is_warned"), [(0.9, False), (1.1, True)])
+def test_mean_above_the_spread_is_warned_of_where_centring_is_off(shift, is_warned):
+    rows = np.random.default_rng(0).standard_normal((4096, 8)) + shift
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit_standardisation(Rows(rows, np.arange(4096)), center=False)
+    assert [warning.category for warning in caught] == [LargeMeanWarning] * is_warned
+
+
+def test_batch_wide_variants_need_valid_rows_before_they_train(tmp_path):
+    none = replace(VALID, chosen=np.arange(0))
+    with pytest.raises(DataError, match="at least one valid row and one column, got 0 rows"):
+        run(tmp_path / "c", settings("batch_topk"), valid=none)
+    assert not (tmp_path / "c").exists()
+    run(tmp_path / "c", settings(), valid=none)
