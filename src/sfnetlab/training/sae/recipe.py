@@ -13,16 +13,22 @@ WARM_UP, DECAY = 0.05, 0.25
 """Shares of the run in which the learning rate rises, and in which it falls to zero."""
 K_START, K_DESCENT = 8, 0.4
 """k starts at so many times its final value, and comes down in this share of the run."""
-RESAMPLED_AT = (0.35, 0.45, 0.55, 0.65, 0.75)
-"""Where in the run latents that are worth little start again: earlier k is large, and no atom seems to be missing."""
+RESAMPLED_AT = (0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
+"""Where in the run latents start again: earlier k is large, and no atom seems to be missing."""
 RESTART_GAIN = 4.0
-"""By how many times what an atom gains on rows must exceed what the latent is worth that makes room for it."""
-RESTART_LENGTH = 0.2
-"""Length of the encoder of a latent that starts again, in terms of the mean length (Bricken et al. 2023)."""
-SAME_ATOM = 0.5
-"""Cosine above which two new atoms are one."""
-SILENT_EPOCHS = 0.5
-"""A latent that was not active in this share of an epoch is silent: the auxiliary loss is about those."""
+"""By how many times what a new atom gains must exceed what the latent is worth that makes room for it."""
+STANDARD_ERRORS = 2.0
+"""A latent is taken to be worth so many standard errors more than it seems."""
+CANDIDATES = 0.25
+"""How many atoms are tried each time, in terms of the number of latents."""
+ALIKE, SAME = 0.5, 0.9
+"""Cosines to a better new atom above which one may take the place of a silent latent only, and of none."""
+RESTART_RESPONSE = 0.5
+"""What the encoder of a latent that starts again answers to its own atom: in full it would push aside too much."""
+FILTER_RIDGE = 0.3
+"""Ridge on the rows' covariance in that encoder, in terms of the mean variance of a column."""
+SILENT_EPOCHS, SILENT_SHARE = 0.5, 0.05
+"""A latent that was not active in these shares of an epoch and of the run, whichever is longer, is silent."""
 
 
 def peak_learning_rate(settings: SAESettings) -> float:
@@ -38,6 +44,11 @@ def rates_at(settings: SAESettings, step: int, n_steps: int) -> Rates:
     first = max(settings.k, min(K_START * settings.k, settings.n_latents // 4))
     k = round(settings.k + (first - settings.k) * max(0.0, 1 - step / (K_DESCENT * n_steps)))
     return Rates(k, peak_learning_rate(settings) * slope)
+
+
+def silent_after(n_steps: int, steps_per_epoch: int) -> int:
+    """After how many steps without activity a latent counts as silent."""
+    return math.ceil(max(SILENT_EPOCHS * steps_per_epoch, SILENT_SHARE * n_steps))
 
 
 def resampling_steps(n_steps: int) -> frozenset[int]:

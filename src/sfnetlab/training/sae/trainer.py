@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -205,6 +205,19 @@ def train_saes(
     return [saes[position] for position in np.argsort(learner.order)], history
 
 
+class _Misses(NamedTuple):
+    """What an SAE leaves of some rows, and which latents it could do without."""
+
+    residuals: Tensor
+    """(n, d_in)"""
+    weakest: Tensor
+    """(n,), the weakest active value of each row; 0 where none is active."""
+    without_weakest: Tensor
+    """(n, d_in), residuals without that latent."""
+    value: Tensor
+    """(n_latents,), by how much the summed squared error rises without each latent, other values as they are."""
+
+
 class _SAELearner:
     def __init__(
         self,
@@ -281,64 +294,96 @@ class _SAELearner:
 
     @torch.no_grad()
     def _resample(self, stack: Stack, s: int, step: int) -> None:
-        """Start latents again that are worth little, at what many rows miss, as long as that pays on other rows.
-
-        Candidates come from residuals of half of a sample of rows, one drawn by its squared error and averaged with
-        those that it answers to. Gain and value are sums over the other half: what the squared error loses if a
-        candidate takes the place of the weakest latent of a row, and what it gains without a latent. Nothing happens
-        where residuals are noise; a silent latent is worth nothing.
-        """
+        """Start latents again that are silent, or worth less on some rows than an atom that other rows miss."""
         settings = stack.settings[s]
         if settings.variant == "archetypal" or settings.frozen != "none":
             return  # their atoms are not free to move there
         rng = generator(settings.seed, RESAMPLING, step)
         positions = rng.choice(self.course.n_rows, min(self.course.n_rows, _RESAMPLING_ROWS), replace=False)
         model = as_model(stack, s, None, recipe.rates_at(settings, step, self.course.n_steps).k)
-        (misses, floors, _), (other_misses, other_floors, value) = (
-            _misses(model, self.gather(half)) for half in np.array_split(positions, 2)
-        )
-        squared_errors = misses.square().sum(dim=1).cpu().double().numpy()
-        n_candidates = min(max(1, settings.n_latents // 8), np.count_nonzero(squared_errors))
-        if n_candidates == 0 or not np.isfinite(squared_errors).all() or not other_misses.isfinite().all():
+        z, other_z = (self.gather(half) for half in np.array_split(positions, 2))
+        found, other = _misses(model, z), _misses(model, other_z)
+        squared_errors = found.residuals.square().sum(dim=1).cpu().double().numpy()
+        n_atoms = min(math.ceil(recipe.CANDIDATES * settings.n_latents), np.count_nonzero(squared_errors))
+        if n_atoms == 0 or not np.isfinite(squared_errors).all() or not other.residuals.isfinite().all():
             return  # what is not finite is the loop's to report
-        drawn = rng.choice(len(misses), n_candidates, replace=False, p=squared_errors / squared_errors.sum())
-        atoms = normalize(misses[torch.from_numpy(drawn).to(misses.device)])
-        answers = misses @ atoms.T
-        atoms = normalize(torch.where(answers > floors[:, None], answers, 0.0).T @ misses)
-        answers = other_misses @ atoms.T
-        gain = torch.relu(answers.square() - other_floors[:, None].square()).mul_(answers > 0).sum(dim=0)
-        gain, order = gain.sort(descending=True)
-        atoms = atoms[order]
-        is_repeated = ((atoms @ atoms.T).triu(1) > recipe.SAME_ATOM).any(dim=0)
-        gain, atoms = gain[~is_repeated], atoms[~is_repeated]
-        value, worst = value.sort()
-        pays = (gain > 0) & (gain > recipe.RESTART_GAIN * torch.relu(value[: len(gain)]))
-        restarted, atoms = worst[: len(gain)][pays], atoms[pays]
-        if len(restarted) == 0:
-            return
-        # As in Bricken et al. 2023, encoders start short: at full length they answer to what other latents explain of a
-        # row, win the top-k from them, and the loss of many new latents at once jumps above that of the mean.
+        drawn = rng.choice(len(z), n_atoms, replace=False, p=squared_errors / squared_errors.sum())
+        atoms = _missing_atoms(found, torch.from_numpy(drawn).to(z.device))
+        atoms = atoms[atoms.norm(dim=1) > 0]
+        encoders = recipe.RESTART_RESPONSE * _matched_filters(atoms, z)
+        gain = _gain(other, other_z @ encoders.T, atoms)
+        is_silent = step - stack.last_active[s] > stack.silent_after
+        restarted, chosen = _swaps(gain, atoms, other.value, is_silent)
         weights = {name: tensor[s] for name, tensor in stack.weights.items()}
-        stays = torch.ones(settings.n_latents, dtype=torch.bool, device=atoms.device).index_fill_(0, restarted, False)
-        length = recipe.RESTART_LENGTH * weights["W_enc"][stays].norm(dim=1).mean() if stays.any() else 1.0
-        for name, start in (("W_dec", atoms), ("W_enc", length * atoms), ("b_enc", 0.0)):
+        for name, start in (("W_dec", atoms[chosen]), ("W_enc", encoders[chosen]), ("b_enc", 0.0)):
             weights[name][restarted] = start
             stack.first[name][s, restarted] = 0.0
             stack.second[name][s, restarted] = 0.0
 
 
-def _misses(model: SparseAutoencoder, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Residuals of rows, the weakest active value of each (0 where none is), and what each latent is worth there.
+def _missing_atoms(misses: _Misses, drawn: Tensor) -> Tensor:
+    """Directions of the residuals of some rows, each averaged over all rows that it answers to.
 
-    That is by how much the summed squared error rises without the latent, its row's other values as they are.
+    (len(drawn), d_in); zero where there is no such row.
     """
+    answers = misses.residuals @ normalize(misses.residuals[drawn]).T
+    return normalize(torch.where(answers > misses.weakest[:, None], answers, 0.0).T @ misses.residuals)
+
+
+def _swaps(gain: Tensor, atoms: Tensor, value: Tensor, is_silent: Tensor) -> tuple[Tensor, Tensor]:
+    """Which latents make room for which new atoms: the worst for the best, as long as that pays.
+
+    A silent latent makes room for any atom, one that is worth something for `RESTART_GAIN` times as much. That is for
+    unlike atoms: those that are like a better one share its gain, and can only have what silent latents are left.
+    """
+    by_gain = gain.argsort(descending=True)
+    likeness = (atoms[by_gain] @ atoms[by_gain].T).triu(1).amax(dim=0)
+    by_gain, likeness = by_gain[likeness <= recipe.SAME], likeness[likeness <= recipe.SAME]
+    is_like = likeness > recipe.ALIKE
+    order = by_gain[is_like.int().argsort(stable=True)]
+    # Latents that were active lately, but on none of these rows, cannot be judged.
+    cost = torch.where(is_silent, 0.0, torch.where(value == 0, torch.inf, torch.relu(value)))
+    cost, worst = cost.sort()
+    cost, worst = cost[: len(order)], worst[: len(order)]
+    pays = (cost == 0) | (~is_like.sort(stable=True).values & (gain[order] > recipe.RESTART_GAIN * cost))
+    return worst[pays], order[pays]
+
+
+def _matched_filters(atoms: Tensor, z: Tensor) -> Tensor:
+    """For each atom, what answers 1 to it and as little as possible to these rows otherwise (n_atoms, d_in).
+
+    C^-1 a / (a^T C^-1 a) with the rows' covariance C and a ridge on it. The atom itself would answer to what other
+    latents explain of a row wherever rows vary most.
+    """
+    covariance = z.T @ z / len(z)
+    ridge = recipe.FILTER_RIDGE * covariance.diagonal().mean().clamp_min(1e-6)
+    filters = torch.linalg.solve(covariance + ridge * torch.eye(len(covariance), device=z.device), atoms.T).T
+    return filters / (filters * atoms).sum(dim=1, keepdim=True)
+
+
+def _misses(model: SparseAutoencoder, z: Tensor) -> _Misses:
     values, indices = model.encode(z)
     residuals = z - model.decode(Encoded(values, indices))
-    weakest = torch.where(values > 0, values, torch.inf).amin(dim=1)
-    along = torch.stack([(model.W_dec[column] * residuals).sum(dim=1) for column in indices.T], dim=1)
-    worth = torch.zeros(len(model.W_dec), device=z.device)
-    worth.index_add_(0, indices.flatten(), (values * (2 * along + values)).flatten())
-    return residuals, torch.where(weakest.isinf(), 0.0, weakest), worth
+    weakest, slot = torch.where(values > 0, values, torch.inf).min(dim=1)
+    weakest = torch.where(weakest.isinf(), 0.0, weakest)
+    removed = weakest[:, None] * model.W_dec[indices.gather(1, slot[:, None])[:, 0]]
+    along = (residuals @ model.W_dec.T).gather(1, indices)
+    rises = (values * (2 * along + values)).flatten()
+    nothing = torch.zeros(len(model.W_dec), device=z.device)
+    sums, squares = (nothing.index_add(0, indices.flatten(), each) for each in (rises, rises.square()))
+    value = sums + recipe.STANDARD_ERRORS * squares.sqrt()
+    return _Misses(residuals, weakest, residuals + removed, value)
+
+
+def _gain(misses: _Misses, answers: Tensor, atoms: Tensor) -> Tensor:
+    """By how much the squared error of rows falls if each atom, alone, takes the place of a row's weakest latent.
+
+    It does where its latent's answer (n, n_atoms) is larger. Shape (n_atoms,).
+    """
+    before, without = misses.residuals.square().sum(dim=1), misses.without_weakest.square().sum(dim=1)
+    change = (before - without)[:, None] + answers * (2 * misses.without_weakest @ atoms.T - answers)
+    change = torch.where(answers > misses.weakest[:, None], change, 0.0)
+    return change.sum(dim=0)
 
 
 @torch.no_grad()
@@ -413,7 +458,7 @@ def _stacks(
 
     order = sorted(range(len(settings)), key=shape)
     stacks = []
-    silent_after = math.ceil(recipe.SILENT_EPOCHS * course.batches_per_epoch)
+    silent_after = recipe.silent_after(course.n_steps, course.batches_per_epoch)
     for _, positions in groupby(order, key=shape):
         own = [settings[position] for position in positions]
         started = [start_weights(one, gather, course.n_rows) for one in own]
