@@ -310,6 +310,8 @@ class _SAELearner:
         drawn = rng.choice(len(z), n_atoms, replace=False, p=squared_errors / squared_errors.sum())
         atoms = _missing_atoms(found, torch.from_numpy(drawn).to(z.device))
         atoms = atoms[atoms.norm(dim=1) > 0]
+        if len(atoms) == 0:
+            return
         encoders = recipe.RESTART_RESPONSE * _matched_filters(atoms, z)
         gain = _gain(other, other_z @ encoders.T, atoms)
         is_silent = step - stack.last_active[s] > stack.silent_after
