@@ -60,7 +60,8 @@ class Case:
 
 CASES = (Case(), Case(is_matryoshka=True), Case(d_in=640, k=64, batch_size=256, is_matryoshka=True))
 """The planted dictionary, plain and nested, and the setting of Wu & Walmsley (2025, arXiv:2510.23749)."""
-TOGETHER_DATA, TOGETHER_K, TOGETHER_EPOCHS = {"n_train": 20_000}, (8, 16, 32, 64), 2
+TOGETHER_DATA = {"n_train": 5_000, "d_in": 384, "n_atoms": 1024, "n_active": 8}
+TOGETHER_K, TOGETHER_EPOCHS = (8, 16, 32, 64), 20
 SCALING = (
     *(Case(n_latents=n) for n in (512, 1024, 2048, 4096, 8192, 16_384, 32_768)),
     *(Case(d_in=d) for d in (64, 256, 1280)),

@@ -32,7 +32,8 @@ class LargeMeanWarning(UserWarning):
     """The embeddings' mean is large and is not taken off."""
 
 
-_RESAMPLING_ROWS = 16_384
+_FINDING_ROWS, _JUDGING_ROWS = 4096, 8192
+"""Of these rows come new atoms, on the others they and the old ones are judged: at most a third and two thirds."""
 _BLOCK_ROWS = 4096
 
 
@@ -206,7 +207,7 @@ def train_saes(
 
 
 class _Misses(NamedTuple):
-    """What an SAE leaves of some rows, and which latents it could do without."""
+    """What an SAE leaves of some rows."""
 
     residuals: Tensor
     """(n, d_in)"""
@@ -214,8 +215,7 @@ class _Misses(NamedTuple):
     """(n,), the weakest active value of each row; 0 where none is active."""
     without_weakest: Tensor
     """(n, d_in), residuals without that latent."""
-    value: Tensor
-    """(n_latents,), by how much the summed squared error rises without each latent, other values as they are."""
+    encoded: Encoded
 
 
 class _SAELearner:
@@ -299,9 +299,10 @@ class _SAELearner:
         if settings.variant == "archetypal" or settings.frozen != "none":
             return  # their atoms are not free to move there
         rng = generator(settings.seed, RESAMPLING, step)
-        positions = rng.choice(self.course.n_rows, min(self.course.n_rows, _RESAMPLING_ROWS), replace=False)
+        n_rows = self.course.n_rows
+        positions = rng.choice(n_rows, min(n_rows, _FINDING_ROWS + _JUDGING_ROWS), replace=False)
         model = as_model(stack, s, None, recipe.rates_at(settings, step, self.course.n_steps).k)
-        z, other_z = (self.gather(half) for half in np.array_split(positions, 2))
+        z, other_z = (self.gather(part) for part in np.split(positions, [-(-len(positions) // 3)]))
         found, other = _misses(model, z), _misses(model, other_z)
         squared_errors = found.residuals.square().sum(dim=1).cpu().double().numpy()
         n_atoms = min(math.ceil(recipe.CANDIDATES * settings.n_latents), np.count_nonzero(squared_errors))
@@ -315,7 +316,7 @@ class _SAELearner:
         encoders = recipe.RESTART_RESPONSE * _matched_filters(atoms, z)
         gain = _gain(other, other_z @ encoders.T, atoms)
         is_silent = step - stack.last_active[s] > stack.silent_after
-        restarted, chosen = _swaps(gain, atoms, other.value, is_silent)
+        restarted, chosen = _swaps(gain, atoms, _value(model, other), is_silent)
         weights = {name: tensor[s] for name, tensor in stack.weights.items()}
         for name, start in (("W_dec", atoms[chosen]), ("W_enc", encoders[chosen]), ("b_enc", 0.0)):
             weights[name][restarted] = start
@@ -369,12 +370,20 @@ def _misses(model: SparseAutoencoder, z: Tensor) -> _Misses:
     weakest, slot = torch.where(values > 0, values, torch.inf).min(dim=1)
     weakest = torch.where(weakest.isinf(), 0.0, weakest)
     removed = weakest[:, None] * model.W_dec[indices.gather(1, slot[:, None])[:, 0]]
-    along = (residuals @ model.W_dec.T).gather(1, indices)
+    return _Misses(residuals, weakest, residuals + removed, Encoded(values, indices))
+
+
+def _value(model: SparseAutoencoder, misses: _Misses) -> Tensor:
+    """By how much the summed squared error rises without each latent, other values as they are; (n_latents,).
+
+    With some standard errors on top: a latent that few rows show may be worth more than it seems.
+    """
+    values, indices = misses.encoded
+    along = (misses.residuals @ model.W_dec.T).gather(1, indices)
     rises = (values * (2 * along + values)).flatten()
-    nothing = torch.zeros(len(model.W_dec), device=z.device)
+    nothing = torch.zeros(len(model.W_dec), device=values.device)
     sums, squares = (nothing.index_add(0, indices.flatten(), each) for each in (rises, rises.square()))
-    value = sums + recipe.STANDARD_ERRORS * squares.sqrt()
-    return _Misses(residuals, weakest, residuals + removed, value)
+    return sums + recipe.STANDARD_ERRORS * squares.sqrt()
 
 
 def _gain(misses: _Misses, answers: Tensor, atoms: Tensor) -> Tensor:
