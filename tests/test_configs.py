@@ -26,3 +26,11 @@ def test_the_config_in_the_readme_loads_with_the_features_of_the_demo(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(own_data + "".join(features[1:]))
     assert config.load(path).survey.kind == "folder"
+
+
+def test_the_python_in_the_readme_runs():
+    root = CONFIGS[0].parents[1]
+    code = (root / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(code, names)
+    assert names["latents"].shape == (2000, 256)
