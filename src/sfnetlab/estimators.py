@@ -25,7 +25,7 @@ from sfnetlab.training.sae.settings import Frozen, SAESettings, Selection, Start
 from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes
 
 VALIDATION_FRACTION = 0.1
-"""Of the rows: what the batch-wide variants set their threshold on."""
+"""Of the rows: what BatchTopK and JumpReLU set their thresholds on."""
 
 _BLOCK_ROWS = 4096
 _PURSUIT_ROWS = 32768
@@ -397,15 +397,45 @@ class MatryoshkaSAE(_TrainedSAE):
 class JumpReLUSAE(_TrainedSAE):
     """Sparse autoencoder with a learnt threshold for each latent (Rajamanoharan et al. 2024, arXiv:2407.14435).
 
-    The penalty is on the distance of the mean number of active latents from `k`, so there is no weight to tune.
+    The penalty is on the distance of the mean number of active latents from `k`, so there is no weight to tune. After
+    training all thresholds are multiplied by one factor, so that k are active on average on rows that were held out.
 
     Parameters
     ----------
+    validation_fraction : float
+        Share of the rows held out for that, in (0, 1); the same rows for every seed.
     n_latents, k, epochs, batch_size, learning_rate, center, codes, random_state, device
         As of `TopKSAE`, but k is an average.
     """
 
     _variant = "jumprelu"
+
+    def __init__(
+        self,
+        n_latents: int = SAE.n_latents,
+        k: int = SAE.k[0],
+        *,
+        epochs: int = SAE.epochs,
+        batch_size: int = SAE.batch_size,
+        learning_rate: float | None = SAE.learning_rate,
+        validation_fraction: float = VALIDATION_FRACTION,
+        center: bool = True,
+        codes: Codes = SAE.codes[0],
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(
+            n_latents,
+            k,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            center=center,
+            codes=codes,
+            random_state=random_state,
+            device=device,
+        )
+        self.validation_fraction = validation_fraction
 
 
 class ArchetypalSAE(_TrainedSAE):
@@ -475,7 +505,7 @@ def fit_many(estimators: Sequence[_Trained], X: ArrayLike) -> list[_Trained]:
     rows: NDArray[np.number] = np.empty((0, 0))
     for estimator in estimators:
         settings = _settings(estimator)
-        held_out = float(vars(estimator)["validation_fraction"]) if settings.is_batch_wide else 0.0
+        held_out = float(vars(estimator)["validation_fraction"]) if settings.is_calibrated else 0.0
         key = (int(estimator.epochs), int(estimator.batch_size), bool(estimator.center), _device(estimator), held_out)
         together.setdefault(key, []).append((estimator, settings))
         rows = _checked(estimator, X, n_fit=3 if held_out else 2)

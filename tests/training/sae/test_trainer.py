@@ -172,6 +172,12 @@ def test_threshold_is_set_so_that_k_latents_are_active_on_valid_rows(tmp_path, n
     assert sae.encode_csr(ALL[VALID.chosen]).nnz == 4 * len(VALID)
 
 
+def test_learnt_thresholds_keep_their_proportions_and_let_k_latents_pass_on_valid_rows(tmp_path):
+    (sae,), _ = run(tmp_path / "c", settings("jumprelu"), epochs=4)
+    assert sae.thresholds.unique().numel() > 1
+    assert sae.encode_csr(ALL[VALID.chosen]).nnz == 4 * len(VALID)
+
+
 def test_threshold_is_zero_where_fewer_latents_are_positive(tmp_path):
     (sae,), _ = run(tmp_path / "c", settings("batch_topk", k=64))
     assert (sae.thresholds == 0).all()

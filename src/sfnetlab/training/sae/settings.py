@@ -58,6 +58,11 @@ class SAESettings:
         return self.variant == "batch_topk" or (self.variant == "matryoshka" and self.selection == "batch_topk")
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether thresholds are set on rows of their own after training, so that k latents are active on average."""
+        return self.is_batch_wide or self.variant == "jumprelu"
+
+    @property
     def has_kernels(self) -> bool:
         """Whether a step can use the sparsity: codes are few from the first step on, and the loss is the plain one."""
         return self.variant in ("topk", "batch_topk", "matryoshka") and self.auxk == 0

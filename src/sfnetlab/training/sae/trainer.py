@@ -149,7 +149,7 @@ def train_saes(
     rows
         Train rows; any units.
     valid
-        Rows on which thresholds of batch-wide variants are set, so that k latents a row are active on average.
+        Rows on which the thresholds of BatchTopK and JumpReLU are set, so that k latents a row are active on average.
     checkpoint
         Where the run's state is kept, if it is; a run that finds it goes on from there, see `loop.train`.
     report
@@ -176,7 +176,7 @@ def train_saes(
     DataError
         If there are no valid rows and a variant needs them, or one is not finite.
     """
-    if any(one.is_batch_wide for one in settings):
+    if any(one.is_calibrated for one in settings):
         _checked_sum(valid, "valid")  # now rather than after the training
     course = Course(
         n_rows=len(rows),
@@ -200,8 +200,8 @@ def train_saes(
     saes: list[SparseAutoencoder] = []
     for stack, s in learner.places():
         sae = as_model(stack, s, standardisation)
-        if stack.settings[s].is_batch_wide:
-            sae.thresholds.fill_(calibrated_threshold(sae, valid))
+        if stack.settings[s].is_calibrated:
+            sae.thresholds.mul_(calibrated_factor(sae, valid))
         saes.append(sae)
     return [saes[position] for position in np.argsort(learner.order)], history
 
@@ -413,6 +413,8 @@ def as_model(stack: Stack, s: int, standardisation: Standardisation | None, k: i
     sae.W_enc.copy_(weights["W_enc"].T)
     for name in ("b_enc", "W_dec", "b_dec"):
         getattr(sae, name).copy_(weights[name])
+    if own.is_batch_wide:
+        sae.thresholds.fill_(1.0)
     if "log_threshold" in weights:
         sae.thresholds.copy_(weights["log_threshold"].exp())
     if standardisation is not None:
@@ -422,15 +424,15 @@ def as_model(stack: Stack, s: int, standardisation: Standardisation | None, k: i
 
 
 @torch.inference_mode()
-def calibrated_threshold(sae: SparseAutoencoder, rows: Rows) -> float:
-    """The threshold above which k latents a row are active on average: exactly, on these rows."""
+def calibrated_factor(sae: SparseAutoencoder, rows: Rows) -> float:
+    """What thresholds must be multiplied by for k latents a row to be active on average: exactly, on these rows."""
     assert sae.k is not None
     n_wanted = sae.k * len(rows)
     values = torch.zeros(0)
     for block in rows.blocks():
-        pre = sae.pre_activations(torch.from_numpy(block).to(sae.mean.device)).flatten().cpu()
+        pre = sae.pre_activations(torch.from_numpy(block).to(sae.mean.device)) / sae.thresholds
         # The n_wanted largest of all are among the n_wanted largest of what was seen.
-        values = torch.cat([values, pre[pre > 0]])
+        values = torch.cat([values, pre[pre > 0].cpu()])
         if len(values) > 2 * n_wanted:
             values = values.topk(n_wanted + 1).values
     if len(values) <= n_wanted:
