@@ -158,6 +158,17 @@ def test_an_sfnet_has_at_most_k_features_a_galaxy(finished):
     assert np.diff(values.indptr).max() <= 2
 
 
+def test_stored_components_are_those_that_made_the_scores(finished):
+    from safetensors.numpy import load_file
+
+    from sfnetlab.artifacts import read_features
+
+    pca = load_file(finished / "out/fit-baselines/pca-seed0/model.safetensors")
+    embedding = read_features(finished / "out/embed-images/dense-seed0").values
+    scores = read_features(finished / "out/fit-baselines/pca-seed0").values
+    np.testing.assert_allclose((embedding - pca["mean"]) @ pca["components"].T, scores, rtol=1e-3, atol=1e-3)
+
+
 def test_the_head_reads_the_feature_table_as_the_network_predicts(finished):
     import torch
 

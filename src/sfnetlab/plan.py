@@ -50,7 +50,7 @@ STAGES = {
         Stage("prepare-survey", 1, "render or decode the cutouts, check the catalogue, split it"),
         Stage("train-sfnet", 1, "train the sparse networks, and the dense ones that encoders ask for"),
         Stage("embed-images", 1, "run networks over all cutouts: SFNet features, dense embeddings"),
-        Stage("fit-baselines", 1, "PCA of the embeddings, photometry, the mean"),
+        Stage("fit-baselines", 2, "PCA of the embeddings, photometry, the mean"),
         Stage("train-sae", 3, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
         Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features"),
         Stage("fit-probes", 2, "probe every feature table for every target: the comparison"),

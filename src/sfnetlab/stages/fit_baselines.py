@@ -50,7 +50,8 @@ def _pca(settings: PCA, task: Task) -> Metrics:
     write_rows(task.work, rows)
     write_dense_features(task.work, scores)
     model = {
-        "components": pca.components_,
+        # scikit-learn's are in column order, which safetensors would write as if they were in rows.
+        "components": np.ascontiguousarray(pca.components_),
         "mean": pca.mean_,
         "explained_variance": pca.explained_variance_,
     }

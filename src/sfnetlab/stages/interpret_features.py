@@ -69,7 +69,10 @@ def _compare_seeds(spec: StabilitySpec, task: Task) -> Metrics:
     stability = seed_stability(dictionaries, codes).assign(features=spec.features, k=spec.k)
     stability.to_parquet(task.work / "stability.parquet", index=False)
     consensus = consensus_dictionary(list(dictionaries.values()))
-    atoms = {"W_dec": consensus.W_dec.astype(np.float32), "members": consensus.members}
+    atoms = {
+        "W_dec": np.ascontiguousarray(consensus.W_dec, dtype=np.float32),
+        "members": np.ascontiguousarray(consensus.members),
+    }
     (task.work / "consensus.safetensors").write_bytes(save(atoms))
     means = stability.groupby("metric")["value"].mean()
     return {"n_consensus": len(consensus.members)} | {str(name): float(value) for name, value in means.items()}
