@@ -210,14 +210,48 @@ class _TrainedSAE(_SparseCoder):
         return fit_many([self], X)[0]
 
 
-class ReLUSAE(_TrainedSAE):
+class _CalibratedSAE(_TrainedSAE):
+    """Thresholds that are set on held-out rows after training, so that k latents are active on average."""
+
+    def __init__(
+        self,
+        n_latents: int = SAE.n_latents,
+        k: int = SAE.k[0],
+        *,
+        epochs: int = SAE.epochs,
+        batch_size: int = SAE.batch_size,
+        learning_rate: float | None = SAE.learning_rate,
+        validation_fraction: float = VALIDATION_FRACTION,
+        center: bool = True,
+        codes: Codes = SAE.codes[0],
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(
+            n_latents,
+            k,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            center=center,
+            codes=codes,
+            random_state=random_state,
+            device=device,
+        )
+        self.validation_fraction = validation_fraction
+
+
+class ReLUSAE(_CalibratedSAE):
     """Sparse autoencoder with an L1 penalty (Bricken et al. 2023, "Towards Monosemanticity"; arXiv:2309.08600).
 
-    The penalty's weight follows the number of active latents to `k` a row on average, so there is none to tune. L1
-    shrinks latents: expect less variance explained than with `TopKSAE` at the same k.
+    The penalty rises and falls by the recipe, so there is no weight to tune, and leaves about 2 k latents active; one
+    threshold, set after training on rows that were held out, leaves k on average. L1 shrinks latents: expect less
+    variance explained than with `TopKSAE` at the same k, and use `codes="refit"` for their size.
 
     Parameters
     ----------
+    validation_fraction : float
+        Share of the rows held out for that, in (0, 1); the same rows for every seed.
     n_latents, k, epochs, batch_size, learning_rate, center, codes, random_state, device
         As of `TopKSAE`, but k is an average.
     """
@@ -394,7 +428,7 @@ class MatryoshkaSAE(_TrainedSAE):
         self.validation_fraction = validation_fraction
 
 
-class JumpReLUSAE(_TrainedSAE):
+class JumpReLUSAE(_CalibratedSAE):
     """Sparse autoencoder with a learnt threshold for each latent (Rajamanoharan et al. 2024, arXiv:2407.14435).
 
     The penalty is on the distance of the mean number of active latents from `k`, so there is no weight to tune. After
@@ -409,33 +443,6 @@ class JumpReLUSAE(_TrainedSAE):
     """
 
     _variant = "jumprelu"
-
-    def __init__(
-        self,
-        n_latents: int = SAE.n_latents,
-        k: int = SAE.k[0],
-        *,
-        epochs: int = SAE.epochs,
-        batch_size: int = SAE.batch_size,
-        learning_rate: float | None = SAE.learning_rate,
-        validation_fraction: float = VALIDATION_FRACTION,
-        center: bool = True,
-        codes: Codes = SAE.codes[0],
-        random_state: int | np.random.RandomState | None = None,
-        device: str = "auto",
-    ) -> None:
-        super().__init__(
-            n_latents,
-            k,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            center=center,
-            codes=codes,
-            random_state=random_state,
-            device=device,
-        )
-        self.validation_fraction = validation_fraction
 
 
 class ArchetypalSAE(_TrainedSAE):

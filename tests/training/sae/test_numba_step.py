@@ -1,18 +1,18 @@
 """The kernels' step against the plain one, and what only kernels can get wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from sfnetlab import runtime
-from sfnetlab.training.sae import numba_step, reference
+from sfnetlab.training.sae import numba_kernels, numba_step, reference
 from sfnetlab.training.sae.settings import SAESettings
 from sfnetlab.training.sae.stack import Rates, Stack, new_stack
 
@@ -23,6 +23,14 @@ VARIANTS: list[dict[str, Any]] = [
     {"variant": "matryoshka", "selection": "topk"},
     {"variant": "matryoshka", "selection": "batch_topk"},
 ]
+
+
+@pytest.fixture(autouse=True)
+def bfloat16_at_any_k() -> Iterator[None]:
+    """Small problems have many active latents: where bfloat16 would not pay it must still be right."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba_step, "_ROUGH_SHARE", 0)
+        yield
 
 
 def random_stack(
@@ -52,6 +60,9 @@ def copy_state(source: Stack, target: Stack) -> None:
         ours.copy_(theirs)
 
 
+ENGINES = pytest.mark.parametrize("has_bfloat16", [False, True], ids=["float32", "bfloat16"])
+
+
 def assert_close(ours: Stack, theirs: Stack) -> None:
     """To rounding; a weight's change is gradient / |gradient| at first, so only where there is a gradient."""
     expected = tensors(theirs)
@@ -66,14 +77,14 @@ def assert_close(ours: Stack, theirs: Stack) -> None:
             np.testing.assert_allclose(tensor, other, atol=1e-5 * float(other.abs().max()), err_msg=name)
 
 
-def assert_steps_agree(stack: Stack, batches: list[Tensor], ks: list[int]) -> None:
+def assert_steps_agree(stack: Stack, batches: list[Tensor], ks: list[int], *, has_bfloat16: bool) -> None:
     """Each step from the same state: what differs after one is rounding, and rounding must not add up to ties."""
     ours = new_stack(stack.settings, {name: w.clone() for name, w in stack.weights.items()}, stack.silent_after)
-    our_step, their_step = numba_step.make_step([ours]), reference.make_step([stack])
+    our_step, their_step = numba_step.make_step([ours], has_bfloat16=has_bfloat16), reference.make_step([stack])
     for number, (z, k) in enumerate(zip(batches, ks, strict=True)):
         rates = [Rates(k, RATE)] * stack.n_saes
         sums, expected = our_step(z, rates, number), their_step(z, rates, number)
-        np.testing.assert_allclose(sums, expected, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(sums, expected, rtol=2e-5, atol=3e-5)
         assert_close(ours, stack)
         copy_state(stack, ours)
 
@@ -81,7 +92,9 @@ def assert_steps_agree(stack: Stack, batches: list[Tensor], ks: list[int]) -> No
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[Stack, list[Tensor], list[int]]:
     n_latents, d_in = draw(st.integers(1, 150)), draw(st.integers(2, 40))
-    chosen = dict(draw(st.sampled_from(VARIANTS)), frozen=draw(st.sampled_from(["none", "encoder", "decoder", "both"])))
+    chosen: dict[str, Any] = dict(
+        draw(st.sampled_from(VARIANTS)), frozen=draw(st.sampled_from(["none", "encoder", "decoder", "both"]))
+    )
     cuts = draw(st.sets(st.integers(1, max(1, n_latents - 1)), max_size=4)) if n_latents > 1 else set()
     ends = [0, *sorted(cuts), n_latents]
     groups = tuple(b - a for a, b in pairwise(ends)) if chosen["variant"] == "matryoshka" else ()
@@ -95,9 +108,9 @@ def problems(draw: st.DrawFn) -> tuple[Stack, list[Tensor], list[int]]:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(problems())
-def test_the_step_equals_the_reference(problem: tuple[Stack, list[Tensor], list[int]]) -> None:
-    assert_steps_agree(*problem)
+@given(problems(), st.booleans())
+def test_the_step_equals_the_reference(problem: tuple[Stack, list[Tensor], list[int]], has_bfloat16: bool) -> None:
+    assert_steps_agree(*problem, has_bfloat16=has_bfloat16)
 
 
 def stable_select(pre: Tensor, k: int, *, is_batch_wide: bool) -> Tensor:
@@ -110,31 +123,36 @@ def stable_select(pre: Tensor, k: int, *, is_batch_wide: bool) -> Tensor:
     return selected.reshape(pre.shape)
 
 
+@ENGINES
 @pytest.mark.parametrize("chosen", VARIANTS)
-def test_of_equal_values_the_first_are_selected(chosen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_equal_values_the_first_are_selected(
+    chosen: dict[str, Any], monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool
+) -> None:
     monkeypatch.setattr(reference, "select", stable_select)
     stack = random_stack(100, 6, 7, **chosen, group_sizes=(1, 30, 69) if chosen["variant"] == "matryoshka" else ())
     generator = torch.Generator().manual_seed(0)
     stack.weights["W_enc"].copy_(torch.randint(-2, 3, (1, 100, 6), generator=generator))
     stack.weights["b_enc"].zero_()
     rows = torch.randint(-2, 3, (150, 6), generator=generator).float()
-    assert_steps_agree(stack, [rows], [7])
+    assert_steps_agree(stack, [rows], [7], has_bfloat16=has_bfloat16)
 
 
+@ENGINES
 @pytest.mark.parametrize("chosen", VARIANTS)
-def test_rows_without_a_positive_value_have_no_codes(chosen: dict[str, Any]) -> None:
+def test_rows_without_a_positive_value_have_no_codes(chosen: dict[str, Any], has_bfloat16: bool) -> None:
     stack = random_stack(50, 6, 5, **chosen)
     stack.weights["b_enc"].fill_(-0.1)
     rows = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     rows[3:9] = 0
-    assert_steps_agree(stack, [torch.zeros(20, 6), rows, torch.zeros(20, 6), rows], [5] * 4)
+    assert_steps_agree(stack, [torch.zeros(20, 6), rows, torch.zeros(20, 6), rows], [5] * 4, has_bfloat16=has_bfloat16)
 
 
+@ENGINES
 @pytest.mark.parametrize("chosen", VARIANTS)
-def test_values_that_jump_between_steps_change_nothing(chosen: dict[str, Any]) -> None:
+def test_values_that_jump_between_steps_change_nothing(chosen: dict[str, Any], has_bfloat16: bool) -> None:
     stack = random_stack(90, 6, 5, **chosen)
     rows = torch.randn(140, 6, generator=torch.Generator().manual_seed(0))
-    assert_steps_agree(stack, [rows, 1e3 * rows, 1e-3 * rows, rows], [5, 5, 50, 2])
+    assert_steps_agree(stack, [rows, 1e3 * rows, 1e-3 * rows, rows], [5, 5, 50, 2], has_bfloat16=has_bfloat16)
 
 
 def test_long_silence_decays_the_means() -> None:
@@ -142,7 +160,7 @@ def test_long_silence_decays_the_means() -> None:
     generator = torch.Generator().manual_seed(0)
     few = torch.randn(1, 6, generator=generator).expand(3, 6).contiguous()
     batches = [torch.randn(50, 6, generator=generator), *[few] * 8, torch.randn(50, 6, generator=generator)]
-    assert_steps_agree(stack, batches, [1] * len(batches))
+    assert_steps_agree(stack, batches, [1] * len(batches), has_bfloat16=False)
 
 
 @pytest.fixture
@@ -150,9 +168,9 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return lambda n: monkeypatch.setattr(runtime, "n_threads", lambda: n)
 
 
-def trained(stacks: list[Stack], n_steps: int = 4) -> list[dict[str, Tensor]]:
+def trained(stacks: list[Stack], n_steps: int = 4, *, has_bfloat16: bool = True) -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(5)
-    step = numba_step.make_step(stacks)
+    step = numba_step.make_step(stacks, has_bfloat16=has_bfloat16)
     n_saes = sum(stack.n_saes for stack in stacks)
     sums = [step(torch.randn(300, 12, generator=generator), [Rates(6, RATE)] * n_saes, t) for t in range(n_steps)]
     return [{**tensors(stack), "sums": sums[-1]} for stack in stacks]
@@ -163,12 +181,15 @@ def assert_same_bits(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None
         assert torch.equal(tensor, theirs[name]), name
 
 
+@ENGINES
 @pytest.mark.parametrize("chosen", VARIANTS)
-def test_any_number_of_threads_gives_the_same_bits(chosen: dict[str, Any], use_threads: Callable[[int], None]) -> None:
-    results = []
+def test_any_number_of_threads_gives_the_same_bits(
+    chosen: dict[str, Any], has_bfloat16: bool, use_threads: Callable[[int], None]
+) -> None:
+    results: list[dict[str, Tensor]] = []
     for n_threads in (1, 2, 5):
         use_threads(n_threads)
-        results += trained([random_stack(200, 12, 6, **chosen)])
+        results += trained([random_stack(200, 12, 6, **chosen)], has_bfloat16=has_bfloat16)
     for result in results[1:]:
         assert_same_bits(result, results[0])
 
@@ -189,27 +210,33 @@ def test_the_saes_of_a_stack_are_each_trained() -> None:
         random_stack(80, 7, 5, n_saes=3, variant="topk"),
         [torch.randn(33, 7, generator=torch.Generator().manual_seed(0))] * 2,
         [5, 5],
+        has_bfloat16=False,
     )
 
 
+@pytest.mark.parametrize("at", [0, 40, -1])
+@ENGINES
 @pytest.mark.parametrize("chosen", VARIANTS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("where", ["z", "W_enc", "b_enc", "W_dec", "b_dec"])
-def test_what_is_not_finite_reaches_the_sums(chosen: dict[str, Any], value: float, where: str) -> None:
+def test_what_is_not_finite_reaches_the_sums(
+    chosen: dict[str, Any], value: float, where: str, has_bfloat16: bool, at: int
+) -> None:
     stack = random_stack(100, 6, 50, **chosen)
     z = torch.randn(140, 6, generator=torch.Generator().manual_seed(0))
     target = z if where == "z" else stack.weights[where][0]
-    target[-1, ...] = value
-    step = numba_step.make_step([stack])
+    target[min(at, len(target) - 1), ...] = value
+    step = numba_step.make_step([stack], has_bfloat16=has_bfloat16)
     assert not torch.isfinite(step(z, [Rates(50, RATE)], 0)[0, 0])
 
 
+@ENGINES
 @pytest.mark.parametrize("chosen", VARIANTS)
-def test_a_step_follows_one_on_infinite_rows(chosen: dict[str, Any]) -> None:
+def test_a_step_follows_one_on_infinite_rows(chosen: dict[str, Any], has_bfloat16: bool) -> None:
     stack = random_stack(100, 6, 5, **chosen)
     z = torch.randn(140, 6, generator=torch.Generator().manual_seed(0))
     clean = {name: tensor.clone() for name, tensor in tensors(stack).items()}
-    step = numba_step.make_step([stack])
+    step = numba_step.make_step([stack], has_bfloat16=has_bfloat16)
     step(torch.full((140, 6), torch.inf), [Rates(5, RATE)], 0)
     for name, tensor in tensors(stack).items():
         tensor.copy_(clean[name])
@@ -235,3 +262,121 @@ def test_an_error_in_a_thread_is_raised(use_threads: Callable[[int], None]) -> N
 def test_a_variant_without_kernels_is_refused() -> None:
     with pytest.raises(ValueError, match="no kernels"):
         numba_step.make_step([random_stack(20, 5, 3, variant="topk", auxk=0.1)])
+
+
+# --- products in bfloat16 ---------------------------------------------------------------------------------------------
+
+
+def selections(stack: Stack, z: Tensor, k: int) -> list[tuple[Tensor, Tensor]]:
+    """Which latents were active, and Adam's mean for b_enc, after one step of each engine from the same state."""
+    results: list[tuple[Tensor, Tensor]] = []
+    for has_bfloat16 in (False, True):
+        clone = new_stack(stack.settings, {name: w.clone() for name, w in stack.weights.items()}, 100)
+        sums = numba_step.make_step([clone], has_bfloat16=has_bfloat16)(z, [Rates(k, RATE)], 0)
+        results.append((torch.cat([clone.last_active[0], sums[0, 2:].long()]), clone.first["b_enc"][0]))
+    return results
+
+
+def has_no_tie(stack: Stack, z: Tensor, k: int) -> bool:
+    """Whether float32, in whatever order it sums, must select the same latents."""
+    pre = torch.relu(z.double() @ stack.weights["W_enc"][0].double().T + stack.weights["b_enc"][0])
+    rows = pre.reshape(1, -1) if stack.shape.is_batch_wide else pre
+    n_kept = k * len(pre) if stack.shape.is_batch_wide else k
+    ordered = rows.sort(dim=1, descending=True).values
+    last, next_one = ordered[:, n_kept - 1], ordered[:, n_kept]
+    return bool(((last == 0) | (last - next_one > 3e-6 * ordered[:, 0])).all())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(
+    st.sampled_from(VARIANTS),
+    st.integers(2, 300),
+    st.integers(1, 300),
+    st.sampled_from([1e-25, 1e-3, 1.0, 1e3, 1e12]),
+    st.sampled_from([0.0, 0.1, 10.0]),
+    st.integers(0, 1000),
+)
+def test_bfloat16_selects_what_float32_does(
+    chosen: dict[str, Any], n_latents: int, d_in: int, size: float, bias: float, seed: int
+) -> None:
+    k = 1 + seed % max(1, n_latents // 3)  # less than n_latents
+    stack = random_stack(n_latents, d_in, k, seed, **chosen)
+    stack.weights["b_enc"].mul_(10 * bias)
+    generator = torch.Generator().manual_seed(seed)
+    z = size * torch.randn(140, d_in, generator=generator)
+    z[seed % 140] = 0
+    assume(has_no_tie(stack, z, k))
+    (active, gradient), (rough_active, rough_gradient) = selections(stack, z, k)
+    assert torch.equal(active, rough_active)
+    np.testing.assert_allclose(rough_gradient, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("chosen", VARIANTS)
+def test_values_closer_than_bfloat16_tells_apart_are_ordered(chosen: dict[str, Any]) -> None:
+    """Latents along one direction, each 2^-16 longer than the one before, in mixed order; all are one in bfloat16."""
+    n_latents, d_in, k = 128, 33, 9
+    stack = random_stack(n_latents, d_in, k, **chosen)
+    order = torch.randperm(n_latents, generator=torch.Generator().manual_seed(0))
+    direction = torch.ones(d_in)
+    stack.weights["W_enc"][0] = (1 + order[:, None] * 2.0**-16) * direction
+    stack.weights["b_enc"].zero_()
+    z = torch.full((130, d_in), 1 + 2.0**-12)
+    for active, _ in selections(stack, z, k):
+        assert set(order[active[:-1] == 0].tolist()) == set(range(n_latents - k, n_latents))
+
+
+@ENGINES
+def test_a_value_has_the_same_bits_wherever_a_search_starts(has_bfloat16: bool) -> None:
+    """Floors are not kept with a checkpoint: training that goes on must not depend on them."""
+    stack = random_stack(300, 70, 6, variant="topk")
+    fresh = new_stack(stack.settings, {name: w.clone() for name, w in stack.weights.items()}, 100)
+    generator = torch.Generator().manual_seed(0)
+    step = numba_step.make_step([stack], has_bfloat16=has_bfloat16)
+    for number in range(6):
+        copy_state(stack, fresh)
+        z = torch.randn(200, 70, generator=generator)
+        step(z, [Rates(6, RATE)], number)
+        numba_step.make_step([fresh], has_bfloat16=has_bfloat16)(z, [Rates(6, RATE)], number)
+        assert_same_bits(tensors(fresh), tensors(stack))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_bounds_hold_where_rounding_is_worst(seed: int) -> None:
+    """Numbers halfway between two of bfloat16's, all rounded the same way."""
+    rng = np.random.default_rng(seed)
+    d, n_latents = 200, 70
+    z = np.full((5, d), 1 + 2.0**-8 - 2.0**-20, np.float32) * rng.choice([1, 3, 1e-3], (5, 1)).astype(np.float32)
+    W_enc = np.full((n_latents, d), 1 + 3 * 2.0**-8 + 2.0**-20, np.float32)
+    W_enc *= rng.choice([-1, 1], (n_latents, 1)).astype(np.float32)
+    b_enc = rng.normal(0, 5, n_latents).astype(np.float32)
+    slack = numba_kernels.slack_of(b_enc, d)
+    halves, row_halves = np.empty(W_enc.shape, np.uint16), np.empty(z.shape, np.uint16)
+    norms, b_upper = np.empty(n_latents, np.float32), np.empty(n_latents, np.float32)
+    row_errors = np.empty(len(z), np.float32)
+    _, share = numba_kernels.round_latents(W_enc, b_enc, slack, halves, norms, b_upper)
+    numba_kernels.round_batch(z, share, row_halves, row_errors)
+    as_tensors = [torch.from_numpy(bits).view(torch.bfloat16) for bits in (row_halves, halves)]
+    assert torch.equal(as_tensors[0], torch.from_numpy(z).bfloat16())
+    assert torch.equal(as_tensors[1], torch.from_numpy(W_enc).bfloat16())
+    pre = (as_tensors[0] @ as_tensors[1].T).view(torch.uint16).numpy()
+    exact = z.astype(np.float64) @ W_enc.T.astype(np.float64) + b_enc
+    columns, bounds = np.empty(n_latents, np.int32), np.empty((2, n_latents), np.float32)
+    for i in range(len(z)):
+        lowest = np.float32(-1e30)
+        found = numba_kernels.rough_candidates(pre[i], b_upper, norms, row_errors[i], slack, lowest, columns, *bounds)
+        assert found == (n_latents, n_latents)
+        assert (bounds[1] <= exact[i]).all()
+        assert (exact[i] <= bounds[0]).all()
+
+
+def test_without_a_word_from_torch_products_are_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not numba_step.multiplies_bfloat16()
+
+
+@pytest.mark.parametrize(("found", "expected"), [({"avx512_bf16": True}, True), ({"avx2": True}, False)])
+def test_the_processor_says_whether_it_multiplies_bfloat16(
+    found: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert numba_step.multiplies_bfloat16() is expected

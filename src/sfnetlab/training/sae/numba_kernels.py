@@ -19,6 +19,12 @@ Ints = NDArray[np.int32]
 _BLOCK = 64
 """Columns that are looked at together."""
 
+_ROUNDING = 2.0**-8 * (1 + 2.0**-10)
+"""Of a value that was rounded to bfloat16, times its size; with room for float32 arithmetic on it."""
+
+_FLOOR_TRIES = 8
+"""At raising a floor before exact values are computed."""
+
 _ADAM_WORK = 4
 """Of a latent, in units of the work that one more row on which it is active makes."""
 
@@ -53,6 +59,46 @@ def _above(_typing: Any, pre: Any, b_enc: Any, _first: Any, _floor: Any) -> Any:
 
 
 @_intrinsic
+def _above_roughly(_typing: Any, pre: Any, b_upper: Any, norms: Any, _first: Any, _row_error: Any, _floor: Any) -> Any:
+    """(pre, b_upper, norms, first, row_error, floor) -> `_above` of the upper bounds (`_bounds`)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector, bits = ir.VectorType(ir.FloatType(), _BLOCK), ir.IntType(_BLOCK)
+        words = ir.VectorType(ir.IntType(32), _BLOCK)
+
+        def load(i: int, kind: Any, align: int) -> Any:
+            array = context.make_array(signature.args[i])(context, builder, arguments[i])
+            address = builder.gep(array.data, [arguments[3]])
+            return builder.load(builder.bitcast(address, kind.as_pointer()), align=align)
+
+        def repeat(scalar: Any) -> Any:
+            lane_0 = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+            return builder.shuffle_vector(lane_0, ir.Constant(vector, ir.Undefined), ir.Constant(words, None))
+
+        halves = builder.zext(load(0, ir.VectorType(ir.IntType(16), _BLOCK), 2), words)
+        shifted = builder.shl(halves, ir.Constant(words, [16] * _BLOCK))
+        x = builder.bitcast(shifted, vector)
+        size = builder.bitcast(builder.and_(shifted, ir.Constant(words, [0x7FFFFFFF] * _BLOCK)), vector)
+        rounding = builder.fmul(size, ir.Constant(vector, [_ROUNDING] * _BLOCK))
+        margin = builder.fadd(rounding, builder.fmul(repeat(arguments[4]), load(2, vector, 4)))
+        upper = builder.fadd(builder.fadd(x, load(1, vector, 4)), margin)
+        return builder.bitcast(builder.fcmp_ordered(">", upper, repeat(arguments[5])), bits)
+
+    return types.uint64(pre, b_upper, norms, types.intp, types.float32, types.float32), generate
+
+
+@_intrinsic
+def _widened(_typing: Any, _half: Any) -> Any:
+    """The float32 that a bfloat16's bits stand for."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        word = builder.shl(builder.zext(arguments[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+        return builder.bitcast(word, ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@_intrinsic
 def _first_bit(_typing: Any, _bits: Any) -> Any:
     """Position of the lowest bit that is set; there must be one."""
 
@@ -83,6 +129,186 @@ def row_candidates(pre: Floats, b_enc: Floats, floor: np.float32, columns: Ints,
                 values[n_found] = pre[j] + b_enc[j]
             n_found += 1
     return n_found
+
+
+# --- the same from a product in bfloat16 ------------------------------------------------------------------------------
+#
+# A product in bfloat16 says where a value may be large; the value is then computed in float32. Let z~, w~ be a row and
+# a latent's encoder rounded to bfloat16, and x the rounded product. By Cauchy and Schwarz
+#   |z.w - z~.w~| <= |z - z~| |w| + |z~| |w - w~|;
+# the sum of products in float32, in any order, is off by at most 2^-24 d |z| |w| (Higham 2002, section 3.1), here and
+# where the value is computed, and 2^-22 leaves room for processors that do not round to nearest; x is off its sum by
+# 2^-8 |x|. So the float32 value z.w + b lies within
+#   2^-8 |x| + |w| (|z - z~| + |z~| max_latents(|w - w~| / |w|) + 2^-22 d |z|)
+# of x + b. Lengths are computed in float32 too: each gets what its own rounding and underflow may take. `slack` covers
+# adding b, and products below the normal range, which some processors set to zero.
+
+_UNDERFLOW = 2.0**-74
+"""A vector's length lost where squares are below float32's range, times sqrt(d)."""
+
+
+@_kernel
+def slack_of(b_enc: Floats, d_in: int) -> np.float32:
+    """What bounds need for adding b_enc; not finite if b_enc is not."""
+    largest = check = np.float32(0)
+    for j in range(len(b_enc)):
+        largest = max(largest, abs(b_enc[j]))
+        check += b_enc[j] * np.float32(0)
+    return largest * np.float32(2.0**-20) + np.float32(d_in * 2.0**-120) + check
+
+
+@_kernel
+def round_rows(rows: Floats, halves: NDArray[np.uint16], norms: Floats, distances: Floats) -> None:
+    """Round each row to bfloat16 (to nearest, ties to even); lengths of the rows and of what rounding changed."""
+    d = rows.shape[1]
+    room, underflow = np.float32(1 + 2.0**-10 + d * 2.0**-23), np.float32(math.sqrt(d) * _UNDERFLOW)
+    words = rows.view(np.uint32)
+    rounded_words = np.empty(d, np.uint32)
+    rounded = rounded_words.view(np.float32)
+    for i in range(len(rows)):
+        row, word, half = rows[i], words[i], halves[i]
+        for c in range(d):
+            top = np.uint32(
+                (word[c] + np.uint32(0x7FFF) + ((word[c] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            )
+            half[c] = np.uint16(top)
+            rounded_words[c] = np.uint32(top << np.uint32(16))
+        square = change = np.float32(0)
+        for c in range(d):
+            square += row[c] * row[c]
+            difference = row[c] - rounded[c]
+            change += difference * difference
+        norms[i] = np.float32(math.sqrt(square)) * room + underflow
+        distances[i] = np.float32(math.sqrt(change)) * room + underflow
+
+
+@_kernel
+def round_latents(
+    W_enc: Floats, b_enc: Floats, slack: np.float32, halves: NDArray[np.uint16], norms: Floats, b_upper: Floats
+) -> tuple[np.float32, np.float32]:
+    """Latents for products in bfloat16: (largest length of an encoder row, largest share of it lost by rounding).
+
+    The length is not finite if one is not.
+    """
+    distances = np.empty(len(W_enc), np.float32)
+    round_rows(W_enc, halves, norms, distances)
+    largest = share = check = np.float32(0)
+    for j in range(len(W_enc)):
+        b_upper[j] = b_enc[j] + slack
+        check += norms[j] * np.float32(0)
+        largest = max(largest, norms[j])
+        share = max(share, distances[j] / norms[j])
+    return largest + check, share
+
+
+@_kernel
+def round_batch(rows: Floats, share: np.float32, halves: NDArray[np.uint16], row_errors: Floats) -> np.float32:
+    """Rows for products in bfloat16, how far off these may be in units of a latent's length; the largest length."""
+    norms = np.empty(len(rows), np.float32)
+    round_rows(rows, halves, norms, row_errors)
+    d, largest, check = rows.shape[1], np.float32(0), np.float32(0)
+    for i in range(len(rows)):
+        check += norms[i] * np.float32(0)
+        largest = max(largest, norms[i])
+        rounded_norm = norms[i] + row_errors[i]
+        row_errors[i] = np.float32(1 + 2.0**-10) * (
+            row_errors[i] + rounded_norm * share + np.float32(d * 2.0**-22) * norms[i]
+        )
+    return largest + check
+
+
+@_kernel
+def _bounds(
+    half: np.uint16, b_upper: np.float32, norm: np.float32, row_error: np.float32, slack: np.float32
+) -> tuple[np.float32, np.float32]:
+    """Between which the float32 value lies."""
+    x = _widened(half)
+    margin = abs(x) * np.float32(_ROUNDING) + row_error * norm
+    return x + b_upper + margin, x + (b_upper - np.float32(2) * slack) - margin
+
+
+@_kernel
+def rough_candidates(
+    pre: NDArray[np.uint16],
+    b_upper: Floats,
+    norms: Floats,
+    row_error: np.float32,
+    slack: np.float32,
+    floor: np.float32,
+    columns: Ints,
+    uppers: Floats,
+    lowers: Floats,
+) -> tuple[int, int]:
+    """Columns of one row whose value may be above the floor, in order, with bounds; (how many, how many surely are)."""
+    n_latents, n_found, n_sure = len(pre), 0, 0
+    whole = n_latents - n_latents % _BLOCK
+    for first in range(0, whole, _BLOCK):
+        bits = _above_roughly(pre, b_upper, norms, first, row_error, floor)
+        while bits:
+            j = first + _first_bit(bits)
+            bits &= bits - np.uint64(1)
+            columns[n_found] = j
+            uppers[n_found], lowers[n_found] = _bounds(pre[j], b_upper[j], norms[j], row_error, slack)
+            n_sure += lowers[n_found] > floor
+            n_found += 1
+    for j in range(whole, n_latents):
+        upper, lower = _bounds(pre[j], b_upper[j], norms[j], row_error, slack)
+        if upper > floor:
+            columns[n_found], uppers[n_found], lowers[n_found] = j, upper, lower
+            n_sure += lower > floor
+            n_found += 1
+    return n_found, n_sure
+
+
+@_kernel
+def _sure_floor(lowers: Floats, n_found: int, k: int, floor: np.float32) -> np.float32:
+    """A higher floor that k values are surely above too; `lowers` has at least k above the one given."""
+    low = high = floor
+    for i in range(n_found):
+        high = max(high, lowers[i])
+    for _ in range(_FLOOR_TRIES):
+        middle = np.float32(0.5) * (low + high)
+        n_above = np.int32(0)
+        for i in range(n_found):
+            n_above = np.int32(n_above + np.int32(lowers[i] > middle))
+        if n_above < k:
+            high = middle
+        else:
+            low = middle
+            if 16 * (n_above - k) <= k:
+                break
+    return low
+
+
+@_kernel
+def _exact_above(
+    z_row: Floats, W_enc: Floats, b_enc: Floats, floor: np.float32, n_found: int, columns: Ints, values: Floats
+) -> int:
+    """Of these columns keep those whose value is above the floor, with their values; how many.
+
+    Always four at a time: a value's bits must not depend on what other columns are there.
+    """
+    d, n_above = len(z_row), 0
+    four = np.empty(4, np.float32)
+    for i in range(0, n_found, 4):
+        last = n_found - 1
+        w0, w1 = W_enc[columns[i]], W_enc[columns[min(i + 1, last)]]
+        w2, w3 = W_enc[columns[min(i + 2, last)]], W_enc[columns[min(i + 3, last)]]
+        d0 = d1 = d2 = d3 = np.float32(0)
+        for c in range(d):
+            v = z_row[c]
+            d0 += w0[c] * v
+            d1 += w1[c] * v
+            d2 += w2[c] * v
+            d3 += w3[c] * v
+        four[0], four[1], four[2], four[3] = d0, d1, d2, d3
+        for q in range(min(4, n_found - i)):
+            j = columns[i + q]
+            value = four[q] + b_enc[j]
+            if value > floor:
+                columns[n_above], values[n_above] = j, value
+                n_above += 1
+    return n_above
 
 
 @_kernel
@@ -152,10 +378,10 @@ def keep(
 def select_rows(
     pre: Floats,
     b_enc: Floats,
-    k: int,
-    guess: np.float32,
     found_columns: Ints,
     found_values: Floats,
+    k: int,
+    guess: np.float32,
     first_row: int,
     starts: NDArray[np.int64],
     counts: Ints,
@@ -163,7 +389,6 @@ def select_rows(
     values: Floats,
 ) -> np.float32:
     """The k largest positive values of each row; `guess` is a floor to try first, the next one is returned."""
-    one_count = np.empty(1, np.int64)
     for i in range(len(pre)):
         floor, n_tries = guess, 0
         n_found = row_candidates(pre[i], b_enc, floor, found_columns, found_values)
@@ -174,17 +399,82 @@ def select_rows(
             guess = floor
         row = first_row + i
         to = slice(starts[row], starts[row] + k)
-        if n_found <= k:
-            counts[row] = n_found
-            columns[to][:n_found] = found_columns[:n_found]
-            values[to][:n_found] = found_values[:n_found]
-        else:
-            one_count[0] = n_found
-            threshold, n_equal = cut(found_values.reshape((1, -1)), one_count, k, floor)
-            counts[row], _ = keep(found_columns, found_values, n_found, threshold, n_equal, columns[to], values[to])
-            # Aim at a few more candidates than k.
-            step = np.float32(0.03) if 2 * n_found > 3 * k + 8 else np.float32(-0.01)
-            guess = guess * (np.float32(1) + step) if guess > 0 else threshold * np.float32(0.8)
+        counts[row], threshold = _keep_largest(found_columns, found_values, n_found, floor, columns[to], values[to])
+        guess = _next_guess(guess, n_found, k, threshold)
+    return guess
+
+
+@_kernel
+def _keep_largest(
+    found_columns: Ints, found_values: Floats, n_found: int, floor: np.float32, columns: Ints, values: Floats
+) -> tuple[int, np.float32]:
+    """Write the largest of one row's candidates, as many as there is room for; (how many, smallest of them or 0)."""
+    k = len(columns)
+    if n_found <= k:
+        columns[:n_found] = found_columns[:n_found]
+        values[:n_found] = found_values[:n_found]
+        return n_found, np.float32(0)
+    one_count = np.full(1, n_found)
+    threshold, n_equal = cut(found_values.reshape((1, -1)), one_count, k, floor)
+    return keep(found_columns, found_values, n_found, threshold, n_equal, columns, values)[0], threshold
+
+
+@_kernel
+def _next_guess(guess: np.float32, n_found: int, k: int, threshold: np.float32) -> np.float32:
+    """Aim at a few more candidates than k."""
+    if guess <= 0:
+        return threshold * np.float32(0.8)
+    step = np.float32(0.03) if 2 * n_found > 3 * k + 8 else np.float32(-0.01)
+    return guess * (np.float32(1) + step) if n_found > k else guess
+
+
+@_kernel
+def select_rows_roughly(
+    pre: NDArray[np.uint16],
+    b_upper: Floats,
+    norms: Floats,
+    row_errors: Floats,
+    slack: np.float32,
+    z: Floats,
+    W_enc: Floats,
+    b_enc: Floats,
+    bounds: Floats,
+    found_columns: Ints,
+    found_values: Floats,
+    k: int,
+    guess: np.float32,
+    first_row: int,
+    starts: NDArray[np.int64],
+    counts: Ints,
+    columns: Ints,
+    values: Floats,
+) -> np.float32:
+    """`select_rows` from a product in bfloat16; z are the chunk's rows, guesses in units of their errors."""
+    uppers, lowers = bounds
+    for i in range(len(pre)):
+        floor, n_tries = guess * row_errors[i], 0
+        n_found, n_sure = rough_candidates(
+            pre[i], b_upper, norms, row_errors[i], slack, floor, found_columns, uppers, lowers
+        )
+        while n_sure < k and floor > 0:
+            n_tries += 1
+            floor = floor * np.float32(0.7) if n_tries < 4 else np.float32(0)
+            n_found, n_sure = rough_candidates(
+                pre[i], b_upper, norms, row_errors[i], slack, floor, found_columns, uppers, lowers
+            )
+            guess = floor / row_errors[i]
+        if n_sure >= k:
+            floor = _sure_floor(lowers, n_found, k, floor)
+        n_likely = 0
+        for at in range(n_found):
+            if uppers[at] > floor:
+                found_columns[n_likely] = found_columns[at]
+                n_likely += 1
+        n_exact = _exact_above(z[i], W_enc, b_enc, floor, n_likely, found_columns, found_values)
+        row = first_row + i
+        to = slice(starts[row], starts[row] + k)
+        counts[row], threshold = _keep_largest(found_columns, found_values, n_exact, floor, columns[to], values[to])
+        guess = _next_guess(guess, n_sure, k, max(threshold, floor) / row_errors[i])
     return guess
 
 
@@ -197,6 +487,39 @@ def collect_rows(
     for i in range(len(pre)):
         begin = min(n_found, len(found_values))
         row_counts[i] = row_candidates(pre[i], b_enc, floor, found_columns[begin:], found_values[begin:])
+        n_found += row_counts[i]
+    return n_found
+
+
+@_kernel
+def collect_rows_roughly(
+    pre: NDArray[np.uint16],
+    b_upper: Floats,
+    norms: Floats,
+    row_errors: Floats,
+    slack: np.float32,
+    z: Floats,
+    W_enc: Floats,
+    b_enc: Floats,
+    bounds: Floats,
+    row_columns: Ints,
+    row_values: Floats,
+    floor: np.float32,
+    row_counts: Ints,
+    found_columns: Ints,
+    found_values: Floats,
+) -> int:
+    """`collect_rows` from a product in bfloat16; z are the chunk's rows."""
+    n_found = 0
+    for i in range(len(pre)):
+        n_rough, _ = rough_candidates(
+            pre[i], b_upper, norms, row_errors[i], slack, floor, row_columns, bounds[0], bounds[1]
+        )
+        row_counts[i] = _exact_above(z[i], W_enc, b_enc, floor, n_rough, row_columns, row_values)
+        begin = min(n_found, len(found_values))
+        n_kept = min(row_counts[i], len(found_values) - begin)
+        found_columns[begin : begin + n_kept] = row_columns[:n_kept]
+        found_values[begin : begin + n_kept] = row_values[:n_kept]
         n_found += row_counts[i]
     return n_found
 

@@ -1,5 +1,7 @@
 """The step on a CPU: one dense product, then only the active latents (numba_kernels.py). Equal to reference.py's.
 
+Where the processor multiplies bfloat16 faster the product is in that and says where to look; values are float32's.
+
 Threads are our own. Rows are cut into chunks that do not depend on how many threads there are, and sums are taken in
 one order: any number of threads, one SAE or many, give the same bits.
 """
@@ -23,6 +25,12 @@ from sfnetlab.training.sae.stack import BETA_1, BETA_2, EPSILON, Rates, Stack, S
 
 _CHUNK = 128
 """Rows of one product, whose result is selected from while it is in a core's cache."""
+
+_ROUGH_SHARE = 20
+"""Products are in bfloat16 where n_latents is at least so many times k: each value beyond is computed once more."""
+
+_OVERFLOW = 1e37
+"""Bound on values of a product in bfloat16; beyond, and where it is not a number, products are in float32."""
 
 _BETAS = (np.float32(BETA_1), np.float32(BETA_2))
 _CONSTANTS = (np.float32(1 - BETA_1), np.float32(1 - BETA_2), np.float32(EPSILON))
@@ -54,7 +62,7 @@ class _State(NamedTuple):
 class _SAE:
     """One SAE of a stack as arrays that share its memory, and what its last step says of the next one's selection."""
 
-    def __init__(self, stack: Stack, s: int) -> None:
+    def __init__(self, stack: Stack, s: int, *, has_bfloat16: bool) -> None:
         if not stack.shape.has_kernels:
             raise ValueError(f"no kernels for {stack.shape}; use reference.make_step")
         self.W_enc, self.b_enc, self.W_dec, self.b_dec = (
@@ -66,10 +74,31 @@ class _SAE:
         self.n_latents, self.d_in = self.W_dec.weights.shape
         self.prefixes = np.array(stack.shape.prefixes)
         self.is_batch_wide = stack.shape.is_batch_wide
+        self.has_bfloat16 = has_bfloat16
         self.trains_encoder, self.trains_decoder = stack.trains_encoder, stack.trains_decoder
         # Floors to look for candidates above, of each chunk or one of the batch: they change how fast, not what.
         self.floors = np.zeros(1, np.float32)
         self.n_candidates = 0  # of a chunk, in batch-wide selection
+
+
+class _Selection(NamedTuple):
+    """What can be done with the product of a chunk: kernels with their first arguments, and a check of the values."""
+
+    select: Callable[..., np.float32]
+    collect: Callable[..., int]
+    check: np.float32
+    """0, or not a number if a latent's value is not finite."""
+
+
+class _Rounded(NamedTuple):
+    """What products in bfloat16 need of the latents; see numba_kernels.py."""
+
+    W_enc: NDArray[np.uint16]
+    norms: NDArray[np.float32]
+    b_upper: NDArray[np.float32]
+    slack: np.float32
+    largest_norm: np.float32
+    largest_share: np.float32
 
 
 class _Workers(NamedTuple):
@@ -81,13 +110,24 @@ class _Workers(NamedTuple):
     """Into which the latents are cut."""
 
 
-def make_step(stacks: Sequence[Stack]) -> Step:
+def multiplies_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 faster than float32; no where torch cannot tell."""
+    find = getattr(torch.cpu, "get_capabilities", None)
+    found = find() if find else {}
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def make_step(stacks: Sequence[Stack], *, has_bfloat16: bool | None = None) -> Step:
     """A step on CPU tensors (float32, contiguous) for stacks that have kernels; their tensors must stay where they are.
+
+    `has_bfloat16` changes how fast a step is, beside the rounding of its sums; None: `multiplies_bfloat16`.
 
     As many SAEs as threads or more: each is the work of one thread; fewer: one after another, the rows and then the
     latents of each shared by the threads.
     """
-    saes = [_SAE(stack, s) for stack in stacks for s in range(stack.n_saes)]
+    if has_bfloat16 is None:
+        has_bfloat16 = multiplies_bfloat16()
+    saes = [_SAE(stack, s, has_bfloat16=has_bfloat16) for stack in stacks for s in range(stack.n_saes)]
     n_threads = runtime.n_threads()
     arenas = [_Arena() for _ in range(n_threads)]
     alone = [_Workers(partial(_in_turn, arena), 1) for arena in arenas]
@@ -171,12 +211,14 @@ def _step_one(
     b_dec_gradients = arena.take("b_dec_gradients", (n_chunks, sae.d_in), np.float32)
     squares = arena.take("squares", (n_chunks, 3), np.float64)  # of all dictionaries, of the whole one, and a check
 
-    def product(scratch: _Arena, chunk: int) -> NDArray[np.float32]:
-        rows = z[chunk * _CHUNK : (chunk + 1) * _CHUNK]
-        pre = scratch.take("pre", (len(rows), sae.n_latents), np.float32)
-        torch.mm(rows, sae.W_enc_T, out=torch.from_numpy(pre))
-        squares[chunk, 2] = kernels.finite_or_nan(pre[0], sae.b_enc.weights)
-        return pre
+    rounded = _round_latents(sae, arena, workers) if sae.has_bfloat16 and _ROUGH_SHARE * k <= sae.n_latents else None
+
+    def product(scratch: _Arena, chunk: int) -> _Selection:
+        rows = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+        selection = _rough_product(sae, z_array[rows], rounded, scratch) if rounded else None
+        selection = selection or _product(sae, z[rows], scratch)
+        squares[chunk, 2] = selection.check
+        return selection
 
     def decode(_: _Arena, chunk: int) -> None:
         first = chunk * _CHUNK
@@ -203,18 +245,7 @@ def _step_one(
             sae.floors = np.zeros(n_chunks, np.float32)
 
         def select_and_decode(scratch: _Arena, chunk: int) -> None:
-            found_columns = scratch.take("found_columns", (sae.n_latents,), np.int32)
-            found_values = scratch.take("found_values", (sae.n_latents,), np.float32)
-            sae.floors[chunk] = kernels.select_rows(
-                product(scratch, chunk),
-                sae.b_enc.weights,
-                k,
-                sae.floors[chunk],
-                found_columns,
-                found_values,
-                chunk * _CHUNK,
-                *slots,
-            )
+            sae.floors[chunk] = product(scratch, chunk).select(k, sae.floors[chunk], chunk * _CHUNK, *slots)
             decode(scratch, chunk)
 
         workers.for_each(n_chunks, select_and_decode)
@@ -258,11 +289,78 @@ def _step_one(
     return all_squares / (n_prefixes * sae.d_in) + check + checks.sum(), whole_squares, int(counts.sum())
 
 
+def _product(sae: _SAE, rows: Tensor, scratch: _Arena) -> _Selection:
+    b_enc = sae.b_enc.weights
+    pre = scratch.take("pre", (len(rows), sae.n_latents), np.float32)
+    torch.mm(rows, sae.W_enc_T, out=torch.from_numpy(pre))
+    found = (
+        scratch.take("row_columns", (sae.n_latents,), np.int32),
+        scratch.take("row_values", (sae.n_latents,), np.float32),
+    )
+    return _Selection(
+        partial(kernels.select_rows, pre, b_enc, *found),
+        partial(kernels.collect_rows, pre, b_enc),
+        kernels.finite_or_nan(pre[0], b_enc),
+    )
+
+
+def _rough_product(sae: _SAE, rows: NDArray[np.float32], rounded: _Rounded, scratch: _Arena) -> _Selection | None:
+    """None where it would overflow, or something is not finite."""
+    halves, row_errors = (
+        scratch.take("rounded_rows", rows.shape, np.uint16),
+        scratch.take("row_errors", (len(rows),), np.float32),
+    )
+    largest_norm = kernels.round_batch(rows, rounded.largest_share, halves, row_errors)
+    if not largest_norm * rounded.largest_norm < _OVERFLOW:
+        return None
+    pre = scratch.take("rough_pre", (len(rows), sae.n_latents), np.uint16)
+    torch.mm(_bfloat16(halves), _bfloat16(rounded.W_enc).T, out=_bfloat16(pre))
+    arguments = (
+        pre,
+        rounded.b_upper,
+        rounded.norms,
+        row_errors,
+        rounded.slack,
+        rows,
+        sae.W_enc.weights,
+        sae.b_enc.weights,
+        scratch.take("bounds", (2, sae.n_latents), np.float32),
+        scratch.take("row_columns", (sae.n_latents,), np.int32),
+        scratch.take("row_values", (sae.n_latents,), np.float32),
+    )
+    return _Selection(
+        partial(kernels.select_rows_roughly, *arguments),
+        partial(kernels.collect_rows_roughly, *arguments),
+        np.float32(0) * rounded.slack,
+    )
+
+
+def _round_latents(sae: _SAE, arena: _Arena, workers: _Workers) -> _Rounded:
+    """Anew in every step: weights may change in between, too."""
+    halves = arena.take("rounded_W_enc", (sae.n_latents, sae.d_in), np.uint16)
+    norms, b_upper = (arena.take(name, (sae.n_latents,), np.float32) for name in ("norms", "b_upper"))
+    largest = arena.take("largest", (workers.n_ranges, 2), np.float32)
+    slack = kernels.slack_of(sae.b_enc.weights, sae.d_in)
+
+    def round_range(_: _Arena, i: int) -> None:
+        part = slice(i * sae.n_latents // workers.n_ranges, (i + 1) * sae.n_latents // workers.n_ranges)
+        largest[i] = kernels.round_latents(
+            sae.W_enc.weights[part], sae.b_enc.weights[part], slack, halves[part], norms[part], b_upper[part]
+        )
+
+    workers.for_each(workers.n_ranges, round_range)
+    return _Rounded(halves, norms, b_upper, slack, *largest.max(axis=0))
+
+
+def _bfloat16(bits: NDArray[np.uint16]) -> Tensor:
+    return torch.from_numpy(bits).view(torch.bfloat16)
+
+
 def _select_batch(
     sae: _SAE,
     n_rows: int,
     k: int,
-    product: Callable[[_Arena, int], NDArray[np.float32]],
+    product: Callable[[_Arena, int], _Selection],
     slots: tuple[NDArray[Any], ...],
     arena: _Arena,
     workers: _Workers,
@@ -278,13 +376,8 @@ def _select_batch(
         found_values = arena.take("found_values", (n_chunks, sae.n_candidates), np.float32)
 
         def collect(scratch: _Arena, chunk: int) -> None:
-            n_found[chunk] = kernels.collect_rows(
-                product(scratch, chunk),
-                sae.b_enc.weights,
-                floor,
-                row_counts[chunk],
-                found_columns[chunk],
-                found_values[chunk],
+            n_found[chunk] = product(scratch, chunk).collect(
+                floor, row_counts[chunk], found_columns[chunk], found_values[chunk]
             )
 
         workers.for_each(n_chunks, collect)

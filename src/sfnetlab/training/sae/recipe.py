@@ -27,6 +27,12 @@ RESTART_RESPONSE = 0.5
 """What the encoder of a latent that starts again answers to its own atom: in full it would push aside too much."""
 FILTER_RIDGE = 0.3
 """Ridge on the rows' covariance in that encoder, in terms of the mean variance of a column."""
+L1_PEAK, L1_END, L1_RISE = 0.375, 0.1, 0.3
+"""Of "relu", in units of sqrt(d_in / k), about the size of a latent: the L1 penalty's weight rises to the first in this
+share of the run, and falls to the second with the learning rate. Few steps do not find the weight for a given L0: one
+that follows L0 swings. This one leaves about 2 k latents active; the threshold that is set in the end leaves k."""
+L1_RESTART_L0 = 3.0
+"""Of "relu": a latent that starts again is active on so many times k / n_latents of the rows."""
 SILENT_EPOCHS, SILENT_SHARE = 0.5, 0.05
 """A latent that was not active in these shares of an epoch and of the run, whichever is longer, is silent."""
 
@@ -35,7 +41,8 @@ def peak_learning_rate(settings: SAESettings) -> float:
     """The one that was set, or one for the size of the dictionary."""
     if settings.learning_rate is not None:
         return settings.learning_rate
-    return (2e-3 if settings.variant == "matryoshka" else 3.5e-3) * math.sqrt(2048 / settings.n_latents)
+    rate = {"matryoshka": 2e-3, "relu": 7e-3}.get(settings.variant, 3.5e-3)
+    return rate * math.sqrt(2048 / settings.n_latents)
 
 
 def rates_at(settings: SAESettings, step: int, n_steps: int) -> Rates:
@@ -44,6 +51,12 @@ def rates_at(settings: SAESettings, step: int, n_steps: int) -> Rates:
     first = max(settings.k, min(K_START * settings.k, settings.n_latents // 4))
     k = round(settings.k + (first - settings.k) * max(0.0, 1 - step / (K_DESCENT * n_steps)))
     return Rates(k, peak_learning_rate(settings) * slope)
+
+
+def l1_weight(settings: SAESettings, d_in: int, step: int, n_steps: int) -> float:
+    """Weight of the L1 penalty of "relu" at a step, counted from 0, for rows of mean square 1."""
+    rise, left = min(1.0, (step + 1) / (L1_RISE * n_steps)), min(1.0, (n_steps - step) / (DECAY * n_steps))
+    return rise * (L1_END + (L1_PEAK - L1_END) * left) * math.sqrt(d_in / settings.k)
 
 
 def silent_after(n_steps: int, steps_per_epoch: int) -> int:

@@ -18,8 +18,8 @@ BANDWIDTH = 1.0
 """Of the kernel through which JumpReLU's thresholds get their gradient, in units of the embedding's scale."""
 L0_PENALTY = 1.0
 """Weight of JumpReLU's (L0 / k - 1)^2."""
-L1_RATE = 0.05
-"""How fast the weight of ReLU's L1 penalty follows L0 to k."""
+MIXTURE_SPEED = 10.0
+"""How many times as fast as other weights the logits of archetypal mixtures move."""
 
 
 class Forward(NamedTuple):
@@ -73,7 +73,7 @@ def _step_one(stack: Stack, s: int, z: Tensor, rates: Rates, number: int) -> Ten
             own_gap = torch.ones(1, device=z.device) if name == "b_dec" else gap
             _adam(weight, first, second, gradient, own_gap, rates.learning_rate, number)
         if shape.variant == "archetypal":
-            stack.weights["W_dec"][s] = _archetypes(_slice(stack.weights, s))
+            stack.weights["W_dec"][s] = archetypes(_slice(stack.weights, s))
         elif stack.trains_decoder:
             W_dec = stack.weights["W_dec"][s]
             W_dec.copy_(torch.where(gap[:, None] > 0, normalize(W_dec), W_dec))
@@ -137,14 +137,11 @@ def _selected(weights: Weights, z: Tensor, k: int, stack: Stack) -> Forward:
 
 
 def _relu(weights: Weights, z: Tensor, k: int, _: Stack) -> Forward:
-    """ReLU with an L1 penalty (Bricken et al. 2023) whose weight follows the L0 to k."""
+    """ReLU with an L1 penalty (Bricken et al. 2023), in full where 2 k latents are active and more, none below k."""
     pre = _pre_activations(weights, z)
     latents = torch.relu(pre)
-    penalty = weights["l1"].clone() * latents.sum() / z.numel()  # a copy: it changes below
-    with torch.no_grad():
-        excess = (latents > 0).sum() / (k * len(z)) - 1
-        weights["l1"].mul_(torch.exp(L1_RATE * excess.clamp(-1, 1)))
-    return Forward(latents, pre, weights["W_dec"], penalty)
+    excess = (latents > 0).sum() / (k * len(z)) - 1
+    return Forward(latents, pre, weights["W_dec"], weights["l1"] * excess.clamp(0, 1) * latents.sum() / z.numel())
 
 
 def _jumprelu(weights: Weights, z: Tensor, k: int, _: Stack) -> Forward:
@@ -158,15 +155,17 @@ def _jumprelu(weights: Weights, z: Tensor, k: int, _: Stack) -> Forward:
 
 def _archetypal(weights: Weights, z: Tensor, k: int, _: Stack) -> Forward:
     """Top-k with atoms near the convex hull of data points (RA-SAE; Fel et al. 2025, arXiv:2502.12892)."""
-    atoms = _archetypes(weights)
+    atoms = archetypes(weights)
     pre = _pre_activations(weights, z)
     return Forward(select(pre, k, is_batch_wide=False), pre, atoms, 0.0)
 
 
-def _archetypes(weights: Weights) -> Tensor:
-    """Directions of convex combinations of the points, each shifted by at most `RELAXATION`; (n_latents, d_in)."""
-    mixture = torch.relu(weights["mixture"])
-    mixture = mixture / mixture.sum(dim=1, keepdim=True).clamp_min(1e-12)
+def archetypes(weights: Weights) -> Tensor:
+    """Directions of convex combinations of the points, each shifted by at most `RELAXATION`; (n_latents, d_in).
+
+    The combinations are a softmax: shares that were clipped at 0, as in the paper, would get no gradient there.
+    """
+    mixture = torch.softmax(MIXTURE_SPEED * weights["mixture"], dim=1)
     relaxation = weights["relaxation"]
     relaxation = relaxation * (RELAXATION / relaxation.norm(dim=1, keepdim=True).clamp_min(RELAXATION))
     return normalize(mixture @ weights["points"] + relaxation)

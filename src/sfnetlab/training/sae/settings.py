@@ -60,7 +60,7 @@ class SAESettings:
     @property
     def is_calibrated(self) -> bool:
         """Whether thresholds are set on rows of their own after training, so that k latents are active on average."""
-        return self.is_batch_wide or self.variant == "jumprelu"
+        return self.is_batch_wide or self.variant in ("relu", "jumprelu")
 
     @property
     def has_kernels(self) -> bool:

@@ -35,6 +35,8 @@ class LargeMeanWarning(UserWarning):
 _FINDING_ROWS, _JUDGING_ROWS = 4096, 8192
 """Of these rows come new atoms, on the others they and the old ones are judged: at most a third and two thirds."""
 _BLOCK_ROWS = 4096
+_OWN_SHARE = 0.9
+"""Of its own centroid in an archetypal atom at the start; the others have equal parts of the rest."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ def train_saes(
     rows
         Train rows; any units.
     valid
-        Rows on which the thresholds of BatchTopK and JumpReLU are set, so that k latents a row are active on average.
+        Rows on which the thresholds of BatchTopK, JumpReLU and ReLU are set, so that k latents a row are active on
+        average.
     checkpoint
         Where the run's state is kept, if it is; a run that finds it goes on from there, see `loop.train`.
     report
@@ -240,6 +243,10 @@ class _SAELearner:
         if step in self.resampled_at:
             for stack, s in self.places():
                 self._resample(stack, s, step)
+        for stack, s in self.places():
+            if stack.shape.variant == "relu":
+                d_in = stack.weights["b_dec"].shape[1]
+                stack.weights["l1"][s] = recipe.l1_weight(stack.settings[s], d_in, step, self.course.n_steps)
         rates = [recipe.rates_at(stack.settings[s], step, self.course.n_steps) for stack, s in self.places()]
         return self.advance(self.gather(rows), rates, step).flatten()
 
@@ -318,7 +325,11 @@ class _SAELearner:
         is_silent = step - stack.last_active[s] > stack.silent_after
         restarted, chosen = _swaps(gain, atoms, _value(model, other), is_silent)
         weights = {name: tensor[s] for name, tensor in stack.weights.items()}
-        for name, start in (("W_dec", atoms[chosen]), ("W_enc", encoders[chosen]), ("b_enc", 0.0)):
+        bias: Tensor | float = 0.0
+        if settings.variant == "relu" and len(chosen):  # nothing but the bias keeps it from half of the rows
+            share = min(1.0, recipe.L1_RESTART_L0 * settings.k / settings.n_latents)
+            bias = -(z @ encoders[chosen].T).kthvalue(max(1, round((1 - share) * len(z))), dim=0).values
+        for name, start in (("W_dec", atoms[chosen]), ("W_enc", encoders[chosen]), ("b_enc", bias)):
             weights[name][restarted] = start
             stack.first[name][s, restarted] = 0.0
             stack.second[name][s, restarted] = 0.0
@@ -413,7 +424,7 @@ def as_model(stack: Stack, s: int, standardisation: Standardisation | None, k: i
     sae.W_enc.copy_(weights["W_enc"].T)
     for name in ("b_enc", "W_dec", "b_dec"):
         getattr(sae, name).copy_(weights[name])
-    if own.is_batch_wide:
+    if own.is_batch_wide or (own.variant == "relu" and standardisation is not None):
         sae.thresholds.fill_(1.0)
     if "log_threshold" in weights:
         sae.thresholds.copy_(weights["log_threshold"].exp())
@@ -483,16 +494,17 @@ def _stacks(
 def start_weights(
     settings: SAESettings, gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int
 ) -> dict[str, Tensor]:
-    """Weights before the first step: tied, with atoms of length 1 (Gao et al. 2024)."""
+    """Weights before the first step: tied, with atoms of length 1 (Gao et al. 2024), unless these are centroids."""
     n_latents, rng = settings.n_latents, generator(settings.seed, START)
     d_in = gather(np.zeros(1, dtype=np.intp)).shape[1]
-    points: Tensor | None = None
+    points = torch.zeros(0)
     if settings.start == "centroids":
-        points = _centroids(gather, n_rows, n_latents)
+        z, points = _centroids(gather, n_rows, n_latents)
         atoms = normalize(points)
+        encoder = _fitting_encoder(atoms, z, recipe.rates_at(settings, 0, 1).k)
     else:
         atoms = normalize(torch.from_numpy(rng.standard_normal((n_latents, d_in), dtype=np.float32)))
-    encoder = atoms
+        encoder = atoms
     if settings.frozen in ("decoder", "encoder"):
         # Tied weights would give the frozen part away.
         encoder = normalize(torch.from_numpy(rng.standard_normal((n_latents, d_in), dtype=np.float32)))
@@ -504,21 +516,36 @@ def start_weights(
     }
     match settings.variant:
         case "relu":
-            weights["l1"] = torch.full((), 1e-3)
+            weights["l1"] = torch.zeros(())
         case "jumprelu":
             # Pre-activations of random atoms are standard normal: this lets the first, larger k pass.
             share = min(0.25, recipe.K_START * settings.k / n_latents)
             weights["log_threshold"] = torch.full((n_latents,), math.log(max(0.1, NormalDist().inv_cdf(1 - share))))
         case "archetypal":
-            assert points is not None
-            weights |= {"points": points, "mixture": torch.eye(n_latents), "relaxation": torch.zeros(n_latents, d_in)}
+            shares = torch.full((n_latents, n_latents), (1 - _OWN_SHARE) / n_latents).fill_diagonal_(_OWN_SHARE)
+            logits = shares.log() / reference.MIXTURE_SPEED
+            weights |= {"points": points, "mixture": logits, "relaxation": torch.zeros(n_latents, d_in)}
+            weights["W_dec"] = reference.archetypes(weights)
         case _:
             pass
     return weights
 
 
-def _centroids(gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int, n_clusters: int) -> Tensor:
-    """k-means centroids of rows, the same for every seed: what makes archetypal SAEs stable (2606.02061)."""
+def _fitting_encoder(atoms: Tensor, z: Tensor, k: int) -> Tensor:
+    """Matched filters of atoms that are alike, times the factor with which k latents a row fit these rows best.
+
+    Such atoms as their own encoder would all answer at once: the first reconstructions were 100 times too long.
+    """
+    encoder = _matched_filters(atoms, z)
+    z_hat = reference.select(z @ encoder.T, k, is_batch_wide=False) @ atoms
+    return encoder * ((z * z_hat).sum() / z_hat.square().sum().clamp_min(1e-12))
+
+
+def _centroids(gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int, n_clusters: int) -> tuple[Tensor, Tensor]:
+    """Some rows and their k-means centroids, the same for every seed: that makes archetypal SAEs stable (2606.02061).
+
+    (n_sampled, d_in), (n_clusters, d_in)
+    """
     from sklearn.cluster import MiniBatchKMeans
 
     if n_rows < n_clusters:
@@ -526,7 +553,7 @@ def _centroids(gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int, n_clus
     rng = generator(0, START)
     z = gather(rng.choice(n_rows, min(n_rows, 8 * n_clusters), replace=False)).cpu().numpy()
     kmeans = MiniBatchKMeans(n_clusters, init="random", batch_size=4096, max_iter=10, n_init=1, random_state=0).fit(z)
-    return torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
+    return torch.from_numpy(z), torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
 
 
 def choose_step(stacks: Sequence[Stack], device: str, engine: Engine) -> Step:
