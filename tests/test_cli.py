@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sfnetlab import cli
+from sfnetlab.interpret.claims import CLAIMS
 from sfnetlab.plan import STAGES
 
 SMALL = """
@@ -128,6 +129,8 @@ def test_status_tells_what_a_setting_makes_stale(finished, capsys):
         "fit-probes/sae-k2-seed0",
         "fit-probes/comparison",
         "interpret-features/sae-k2-seed0",
+        "compare-features/relations",
+        "test-claims/claims",
         "make-figures/figures",
     }
 
@@ -350,3 +353,42 @@ def test_a_run_killed_five_times_ends_as_an_undisturbed_one(finished, tmp_path):
         process.wait()
     subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     assert payloads(tmp_path / "out") == payloads(finished / "out")
+
+
+CLAIMS_IN_SMALL = (
+    "survey.n_galaxies=400",
+    "survey.image_size=32",
+    'split.kind="hash"',
+    "split.fractions=[0.4, 0.3, 0.3]",
+    "training.epochs=1",
+    "seeds=[0, 1]",
+    "features.sfnet.k=[2, 4]",
+    *(f"features.{name}.k=[4]" for name in ("sae", "matryoshka", "frozen_decoder", "random_dictionary")),
+    *(f"features.{name}.n_latents=64" for name in ("sae", "matryoshka", "frozen_decoder", "random_dictionary")),
+    "features.sae_small.n_latents=32",
+    "interpretation.n_permutations=20",
+    "probes.n_bootstrap=100",
+    "probes.budgets=[2, 4]",
+)
+
+
+@pytest.mark.slow
+def test_the_claims_of_the_papers_are_tested_from_one_config(tmp_path):
+    config = Path(__file__).parents[1] / "config/claims_mock.toml"
+    overrides = [part for override in CLAIMS_IN_SMALL for part in ("--set", override)]
+    out = tmp_path / "out"
+    assert cli.main(["run", str(config), "--out", str(out), "-q", "--device", "cpu", *overrides]) == 0
+
+    claims = json.loads((out / "test-claims/claims/claims.json").read_text())["claims"]
+    verdicts = {claim["name"]: claim["verdict"] for claim in claims}
+    assert list(verdicts) == [claim.name for claim in CLAIMS]
+    assert set(verdicts.values()) <= {"holds", "does not hold", "undecided", "cannot be tested here"}
+    untested = {claim["name"]: claim["why"] for claim in claims if claim["verdict"] == "cannot be tested here"}
+    assert untested == {"frozen encoder": "no encoder that was trained elsewhere (weights from a file or a hub)"}
+    text = (out / "test-claims/claims/claims.md").read_text()
+    assert all(f"**{name}**" in text for name in verdicts)
+
+    figures = {path.stem for path in (out / "make-figures/figures").glob("*.png")}
+    names = {"alignment", "matching", "matched_correlations", "recovery_of_factors", "recovery_scores", "yields"}
+    names |= {f"{name}-sfnet" for name in ("bpt", "equations", "ablation", "confounders", "least_equivariant")}
+    assert names <= figures

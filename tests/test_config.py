@@ -124,13 +124,13 @@ def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
         (
             'kind = "sae"',
             'kind = "soe"',
-            "15: features.sae.kind: expected one of 'sfnet', 'encoder', 'pca', 'sae', 'null_sae', 'photometry', "
+            "15: features.sae.kind: expected one of 'sfnet', 'encoder', 'pca', 'pls', 'sae', 'null_sae', 'photometry', "
             "'mean', got 'soe'",
         ),
         (
             'kind = "photometry"',
             "",
-            "24: features[2].kind: missing, expected one of 'sfnet', 'encoder', 'pca', 'sae', 'null_sae', "
+            "24: features[2].kind: missing, expected one of 'sfnet', 'encoder', 'pca', 'pls', 'sae', 'null_sae', "
             "'photometry', 'mean'",
         ),
         (

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from sfnetlab import config
+from sfnetlab.plan import make_plan
+from sfnetlab.schema import SFNet
 
 CONFIGS = sorted((Path(__file__).parents[1] / "config").glob("*.toml"))
 
@@ -16,7 +18,24 @@ def test_it_loads_and_its_first_comment_is_its_command(path):
 
 
 def test_there_are_experiments_to_load():
-    assert {"demo.toml", "mock.toml"} <= {path.name for path in CONFIGS}
+    assert {"demo.toml", "mock.toml", "claims_mock.toml", "galaxyzoo_saes.toml"} <= {path.name for path in CONFIGS}
+
+
+@pytest.mark.parametrize("name", ["demo", "mock", "claims_mock"])
+def test_an_experiment_without_files_has_a_plan_to_its_claims(name):
+    jobs = {str(job) for job in make_plan(config.load(CONFIGS[0].parent / f"{name}.toml"))}
+    assert {"fit-probes/comparison", "compare-features/relations", "test-claims/claims"} <= jobs
+
+
+def test_the_config_of_the_claims_has_what_the_claims_need():
+    experiment = config.load(CONFIGS[0].parent / "claims_mock.toml")
+    kinds = {feature.kind for feature in experiment.features}
+    assert kinds == {"mean", "photometry", "encoder", "pca", "pls", "sae", "null_sae", "sfnet"}
+    ks = [set(feature.k) for feature in experiment.features if isinstance(feature, SFNet)]
+    assert max(ks, key=len) <= set(experiment.probes.budgets)
+    assert experiment.classes
+    assert experiment.rare
+    assert len(experiment.seeds) >= 3
 
 
 def test_the_config_in_the_readme_loads_with_the_features_of_the_demo(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sfnetlab import config
+from sfnetlab.artifacts import Job
 from sfnetlab.errors import ConfigError, DataError
 from sfnetlab.plan import STAGES, make_plan
 
@@ -56,8 +57,19 @@ def shared(tmp_path: Path) -> Path:
     return file
 
 
+def jobs_of(path: Path, *overrides: str) -> dict[str, Job]:
+    return {str(job): job for job in make_plan(config.load(path, overrides))}
+
+
 def keys(path: Path, *overrides: str) -> dict[str, str]:
-    return {str(job): job.key for job in make_plan(config.load(path, overrides))}
+    return {name: job.key for name, job in jobs_of(path, *overrides).items()}
+
+
+def changed(path: Path, *overrides: str) -> set[str]:
+    """Names of the jobs that overrides make anew."""
+    before, after = keys(path), keys(path, *overrides)
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
 
 
 def test_every_job_comes_after_its_inputs(path):
@@ -74,39 +86,39 @@ def test_a_sweep_is_a_job_for_each_value_and_seed(path):
 
 
 def test_each_seed_of_an_sae_stands_on_the_embedding_of_that_seed(path):
-    jobs = {str(job): job for job in make_plan(config.load(path))}
+    jobs = jobs_of(path)
     assert jobs["train-sae/sae-seed1"].inputs["embedding"] is jobs["embed-images/dense-seed1"]
     assert jobs["encode-embeddings/sae-k2-seed1"].inputs["saes"] is jobs["train-sae/sae-seed1"]
 
 
 def test_seeds_that_share_an_embedding_are_trained_in_one_pass(shared):
-    jobs = {str(job): job for job in make_plan(config.load(shared))}
+    jobs = jobs_of(shared)
     assert jobs["train-sae/sae"].spec.seeds == (0, 1)
     assert jobs["interpret-features/sae-k2-seeds"].spec.seeds == (0, 1)
 
 
 def test_seeds_that_start_alike_are_trained_in_passes_of_their_own(shared):
-    jobs = {str(job): job for job in make_plan(config.load(shared, ['features.sae.start="centroids"']))}
+    jobs = jobs_of(shared, 'features.sae.start="centroids"')
     assert [jobs[f"train-sae/sae-seed{seed}"].spec.seeds for seed in (0, 1)] == [(0,), (1,)]
 
 
 def test_codes_do_not_train_again(shared):
     before, after = keys(shared), keys(shared, 'features.sae.codes=["topk", "omp"]')
     assert before.items() <= after.items() | {
-        (name, before[name]) for name in ("fit-probes/comparison", "make-figures/figures")
+        (name, before[name]) for name in ("fit-probes/comparison", "test-claims/claims", "make-figures/figures")
     }
     assert "encode-embeddings/sae-omp-k2-seed0" in after
 
 
 def test_an_sae_setting_touches_only_what_depends_on_it(path):
-    before, after = keys(path), keys(path, "features.sae.epochs=3")
-    changed = {name for name in before if before[name] != after[name]}
     saes = {f"sae-k{k}-seed{seed}" for k in (2, 4) for seed in (0, 1)}
     stages = ("encode-embeddings", "fit-probes", "interpret-features")
-    assert changed == {f"{stage}/{name}" for stage in stages for name in saes} | {
+    assert changed(path, "features.sae.epochs=3") == {f"{stage}/{name}" for stage in stages for name in saes} | {
         "train-sae/sae-seed0",
         "train-sae/sae-seed1",
         "fit-probes/comparison",
+        "compare-features/relations",
+        "test-claims/claims",
         "make-figures/figures",
     }
 
@@ -120,6 +132,104 @@ def test_a_training_setting_leaves_the_survey_alone(path):
 def test_another_value_of_k_leaves_the_others_alone(path):
     before, after = keys(path), keys(path, "features.sfnet.k=[2, 3]")
     assert before["fit-probes/sfnet-k2-seed0"] == after["fit-probes/sfnet-k2-seed0"]
+
+
+# --- what is told of tables, and of all tables together -------------------------------------------------------------
+
+AFTER_RELATIONS = {"compare-features/relations", "test-claims/claims", "make-figures/figures"}
+
+
+def named(jobs: dict[str, Job], stage: str) -> set[str]:
+    return {name.removeprefix(f"{stage}/") for name in jobs if name.startswith(f"{stage}/")}
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """Every kind of features, and rare galaxies."""
+    file = tmp_path / "whole.toml"
+    more = '[[features]]\nkind = "photometry"\n[[features]]\nname = "pls"\nkind = "pls"\non = "dense"\n'
+    more += 'target = "metallicity"\n[rare.mergers]\ncolumn = "factor_disturbance"\nabove = 0.6\n'
+    file.write_text(TOML + more)
+    return file
+
+
+def test_a_network_is_perturbed_once_whatever_stands_on_it(whole):
+    jobs = jobs_of(whole, "features.sfnet.k=[2, 4]")
+    assert named(jobs, "perturb-images") == {"dense-seed0", "sfnet-k4-seed0"}
+    assert jobs["perturb-images/sfnet-k4-seed0"].inputs.keys() == {"survey", "embedding", "network"}
+
+
+def test_only_what_is_told_of_typical_tables_reads_perturbed_images(whole):
+    jobs = jobs_of(whole)
+    reads = {
+        name: job.inputs["perturbed"].name
+        for name, job in jobs.items()
+        if name.startswith("interpret-features/") and "perturbed" in job.inputs
+    }
+    assert reads == {
+        "interpret-features/sae-k2-seed0": "dense-seed0",
+        "interpret-features/pca-seed0": "dense-seed0",
+        "interpret-features/pls-seed0": "dense-seed0",
+        "interpret-features/dense-seed0": "dense-seed0",
+        "interpret-features/sfnet-k2-seed0": "sfnet-k2-seed0",
+    }
+    assert {"sae-k4-seed0", "sae-k2-seed1"} <= named(jobs, "interpret-features")
+
+
+def test_other_codes_of_an_sae_are_neither_perturbed_nor_compared(path):
+    jobs = jobs_of(path, 'features.sae.codes=["topk", "refit", "omp"]')
+    others = {name for name in named(jobs, "interpret-features") if "refit" in name or "omp" in name}
+    assert len(others) == 8
+    assert not any("perturbed" in jobs[f"interpret-features/{name}"].inputs for name in others)
+    assert not others & jobs["compare-features/relations"].spec.tables.keys()
+
+
+def test_features_are_told_of_tables_that_have_some(whole):
+    assert not {"mean", "photometry"} & named(jobs_of(whole), "interpret-features")
+
+
+def test_one_table_of_each_method_is_compared_and_every_seed_of_sfnets(whole):
+    relations = jobs_of(whole, "features.sfnet.k=[2, 4]")["compare-features/relations"]
+    tables = {"sae-k4-seed0", "pca-seed0", "pls-seed0", "dense-seed0", "sfnet-k4-seed0", "sfnet-k4-seed1"}
+    assert relations.spec.tables.keys() == tables
+    assert relations.inputs.keys() == tables | {"survey", "saes of sae-k4-seed0"}
+    assert all(relations.inputs[name].name == name for name in tables)
+
+
+def test_the_claims_read_the_comparison_the_relations_all_probes_and_all_that_is_told(whole):
+    jobs = jobs_of(whole)
+    claims = jobs["test-claims/claims"]
+    assert claims.inputs["comparison"] is jobs["fit-probes/comparison"]
+    assert claims.inputs["relations"] is jobs["compare-features/relations"]
+    for stage in ("fit-probes", "interpret-features"):
+        assert named(jobs, stage) == {job.name for job in claims.inputs.values() if job.stage == stage}
+
+
+def test_pls_sees_the_labels_of_its_target(whole):
+    job = jobs_of(whole)["fit-baselines/pls-seed1"]
+    assert {role: str(needed) for role, needed in job.inputs.items()} == {
+        "survey": "prepare-survey/survey",
+        "embedding": "embed-images/dense-seed1",
+    }
+    assert job.spec.target.columns == ("oh_p50",)
+
+
+def test_how_features_are_read_leaves_alone_what_was_trained_and_probed(whole):
+    anew = changed(whole, 'interpretation.morphology=["smooth_fraction"]')
+    assert {name.partition("/")[0] for name in anew} == {"interpret-features", "test-claims", "make-figures"}
+
+
+def test_what_is_rare_only_matters_where_tables_are_compared(whole):
+    assert changed(whole, "rare.mergers.above=0.5") == AFTER_RELATIONS
+
+
+def test_classes_leave_alone_what_was_trained_and_told(whole):
+    classes = ('classes.agn={column="bptclass", positive=[4], negative=[1]}',)
+    assert {name.partition("/")[0] for name in changed(whole, *classes)} == {
+        "fit-probes",
+        "test-claims",
+        "make-figures",
+    }
 
 
 def test_two_results_of_one_name_are_refused(path):

@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from sfnetlab.metrics.regression import r2
-from sfnetlab.probes import PENALTIES, LinearProbe, RidgeProbe, fit_probe, make_probe
+from sfnetlab.probes import PENALTIES, LinearProbe, RidgeProbe, fit_probe, make_probe, ridge_path
 
 NAMES = ("linear", "ridge", "xgboost")
 
@@ -224,3 +224,16 @@ def test_tables_that_do_not_fit_are_refused(name):
 def test_unknown_probe_is_refused():
     with pytest.raises(ValueError, match="got 'svm'"):
         make_probe("svm", seed=0, n_threads=1)
+
+
+def test_the_errors_of_a_path_are_those_of_each_ridge_on_the_valid_rows():
+    (X, Y), (X_valid, Y_valid) = rows(), rows(50, seed=1)
+    alphas = np.logspace(-3, 3, 7)
+    coefs, errors = ridge_path(X, Y, sp.csr_array(X_valid), Y_valid, alphas)
+    X, X_valid = X.astype(np.float64), X_valid.astype(np.float64)
+    scaler = StandardScaler().fit(X)
+    for alpha, coef, error in zip(alphas, coefs, errors, strict=True):
+        oracle = Ridge(alpha=alpha).fit(scaler.transform(X), Y)
+        np.testing.assert_allclose(coef, oracle.coef_.T / scaler.scale_[:, None], rtol=1e-6)
+        expected = np.mean((oracle.predict(scaler.transform(X_valid)) - Y_valid) ** 2, axis=0)
+        np.testing.assert_allclose(error, expected, rtol=1e-6)

@@ -3,7 +3,15 @@
 import pandas as pd
 import pytest
 
-from sfnetlab.report import comparison_table, format_comparison
+from sfnetlab.report import (
+    class_table,
+    comparison_table,
+    format_classes,
+    format_comparison,
+    format_differences,
+    latex_comparison,
+    significance_line,
+)
 
 
 def row(features: str, kind: str, value: float, **more: object) -> dict[str, object]:
@@ -53,3 +61,85 @@ def test_the_text_has_intervals_controls_first_and_the_floor_last(metrics):
     assert lines[3].split()[0] == "mean"
     assert any("sfnet *" in line and "0.1100 [0.1000, 0.1200]" in line for line in lines)
     assert lines[-1].endswith("0.0600")
+
+
+def test_fits_to_the_test_rows_are_no_method(metrics):
+    cheating = pd.DataFrame([row("dense", "encoder", 0.0, probe="linear_in_sample")])
+    together = pd.concat([metrics, cheating.astype({"k": "Int64", "seed": "Int64"})])
+    pd.testing.assert_frame_equal(comparison_table(together), comparison_table(metrics))
+
+
+@pytest.fixture
+def class_metrics() -> pd.DataFrame:
+    rows = []
+    for features, k in (("photometry", None), ("sfnet", 4)):
+        for i, metric in enumerate(("auc", "f1", "accuracy", "balanced_accuracy")):
+            about = {"target": "agn", "column": "bptclass", "metric": metric, "k": k}
+            rows.append(row(features, features, 0.5, probe="majority", n_features_used=0, **about))
+            for probe in ("logistic", "linear_svm"):
+                rows.append(row(features, features, 0.9 - 0.1 * i, probe=probe, **about))
+                rows.append(row(features, features, 0.8 - 0.1 * i, probe=probe, n_features_used=2, **about))
+    return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"})
+
+
+def test_classes_have_a_row_a_method_and_the_majority_once(class_metrics):
+    table = class_table(class_metrics)
+    assert list(table["features"]) == ["majority"] + ["photometry"] * 4 + ["sfnet"] * 4
+    best = table[(table["features"] == "sfnet") & (table["n_features_used"] == 8)].iloc[0]
+    assert best[["auc", "f1", "accuracy", "balanced_accuracy"]].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
+    assert (best["auc_low"], best["f1_high"]) == (pytest.approx(0.89), pytest.approx(0.81))
+
+
+def test_the_text_of_classes_has_a_column_a_classifier(class_metrics):
+    text = format_classes(class_table(class_metrics))
+    assert "0.900 [0.890, 0.910] 0.80 0.70" in text
+    assert text.splitlines()[1].split()[-3:] == ["logistic", "linear_svm", "rbf_svm"]
+
+
+def differences() -> pd.DataFrame:
+    common = {
+        "target": "metallicity", "column": "oh_p50", "metric": "rmse", "k_a": 4, "k_b": None, "probe_a": "head",
+        "features_a": "sfnet", "probe_b": "ridge", "n_features_used_a": 9, "n_features_used_b": 512, "n_seeds": 3,
+    }  # fmt: skip
+    rows = [
+        {"budget": None, "features_b": "pca", "difference": -0.02, "low": -0.03, "high": -0.01, "p_holm": 0.003},
+        {"budget": None, "features_b": "mean", "difference": -0.1, "low": -0.2, "high": -0.1, "p_holm": 0.003},
+        {"budget": 2, "features_b": "dense", "difference": 0.05, "low": 0.01, "high": 0.1, "p_holm": 0.04},
+        {"budget": 2, "features_b": "pls", "difference": 0.01, "low": -0.1, "high": 0.1, "p_holm": 0.5},
+    ]
+    return pd.DataFrame([common | row for row in rows]).astype({"k_a": "Int64", "k_b": "Int64", "budget": "Int64"})
+
+
+def test_significant_differences_are_sentences_largest_first():
+    lines = format_differences(differences()).splitlines()
+    assert lines[0].startswith("RMSE of oh_p50 (target metallicity): 3 of 4 differences are significant")
+    assert lines[1].strip() == "all features, equal k:"
+    assert lines[2].strip().startswith("sfnet k=4 (head) is better than mean (ridge) by 0.1000 [0.1000, 0.2000]")
+    assert "better than pca" in lines[3]
+    assert lines[4].strip() == "2 features in all:"
+    assert lines[5].strip().startswith("dense (ridge) is better than sfnet k=4 (head) by 0.0500")
+    assert len(lines) == 6
+
+
+def test_of_auc_more_is_better():
+    assert "dense (ridge) is better than" not in format_differences(differences().assign(metric="auc"))
+
+
+def test_the_number_of_significant_differences_is_one_line():
+    assert significance_line(differences()).startswith("3 of 4 paired differences between methods are significant")
+
+
+def test_latex_has_a_row_a_k_with_standard_errors_over_seeds(metrics):
+    text = latex_comparison(comparison_table(metrics))
+    assert "$k$ & sfnet \\\\" in text
+    assert "4 & $0.1100 \\pm 0.0100$ \\\\" in text  # head: 0.10 and 0.12
+    assert "4 & $0.1400 \\pm 0.0100$ \\\\" in text  # linear probe on 4 features in all
+    assert "noise floor: 0.0600" in text
+
+
+def test_latex_of_one_seed_has_the_interval_and_escapes_names(metrics):
+    alone = metrics[(metrics["seed"] == 0) | metrics["seed"].isna()].replace({"features": {"sfnet": "my_sf&net"}})
+    text = latex_comparison(comparison_table(alone))
+    assert "my\\_sf\\&net" in text
+    assert "oh\\_p50" in text
+    assert "4 & 0.1000 [0.0900, 0.1100] \\\\" in text

@@ -298,7 +298,7 @@ def _read_table(cls: Any, table: dict[str, Any], path: Steps, loading: _Loading)
         advice = f", did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(hints)}"
         loading.report((*path, key), f"unknown key{advice}")
     for each in fields(cls):
-        if each.default is MISSING and each.name not in table:
+        if each.default is each.default_factory is MISSING and each.name not in table:
             loading.report((*path, each.name), "missing")
     if len(loading.problems) > n_before:
         return None

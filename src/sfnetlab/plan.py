@@ -3,7 +3,7 @@
 This is the data flow on one page: survey -> features -> evidence -> figures. It imports no stage and computes nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -13,16 +13,21 @@ from sfnetlab.artifacts import Job, sha256_of
 from sfnetlab.errors import ConfigError, DataError
 from sfnetlab.schema import (
     PCA,
+    PLS,
     SAE,
+    Classes,
     Codes,
     Encoder,
     Experiment,
     Features,
     FolderSurvey,
+    Interpretation,
     Mean,
+    MockSurvey,
     NullSAE,
     Photometry,
     Probes,
+    Rare,
     SFNet,
     Split,
     Survey,
@@ -50,12 +55,15 @@ STAGES = {
         Stage("prepare-survey", 1, "render or decode the cutouts, check the catalogue, split it"),
         Stage("train-sfnet", 1, "train the sparse networks, and the dense ones that encoders ask for"),
         Stage("embed-images", 1, "run networks over all cutouts: SFNet features, dense embeddings"),
-        Stage("fit-baselines", 2, "PCA of the embeddings, photometry, the mean"),
-        Stage("train-sae", 3, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
+        Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean"),
+        Stage("train-sae", 4, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
         Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features"),
-        Stage("fit-probes", 2, "probe every feature table for every target: the comparison"),
-        Stage("interpret-features", 1, "what each sparse feature responds to, and its strongest galaxies"),
-        Stage("make-figures", 2, "the figures, as PDF and PNG"),
+        Stage("fit-probes", 3, "probe every feature table for every target: the comparison"),
+        Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts"),
+        Stage("interpret-features", 2, "what each feature responds to: labels, nuisances, equations, its galaxies"),
+        Stage("compare-features", 1, "which features of different methods and seeds are the same, and what is rare"),
+        Stage("test-claims", 1, "which claims of the papers hold on this survey"),
+        Stage("make-figures", 3, "the figures, as PDF and PNG"),
     )
 }
 
@@ -109,7 +117,9 @@ class FrozenEmbeddingSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineSpec:
-    baseline: PCA | Photometry | Mean
+    baseline: PCA | PLS | Photometry | Mean
+    target: Target | None = None
+    """What PLS components are to covary with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +144,7 @@ class TableSpec:
     """Which feature table this is: the columns by which tidy tables tell it from others."""
 
     features: str
-    kind: Literal["sfnet", "encoder", "pca", "sae", "null_sae", "photometry", "mean"]
+    kind: Literal["sfnet", "encoder", "pca", "pls", "sae", "null_sae", "photometry", "mean"]
     k: int | None
     seed: int | None
 
@@ -144,6 +154,7 @@ class ProbeSpec:
     experiment: str
     table: TableSpec
     targets: dict[str, Target]
+    classes: dict[str, Classes]
     probes: Probes
     head_target: str | None
     """The target that the network's own head predicts."""
@@ -154,6 +165,9 @@ class InterpretSpec:
     table: TableSpec
     targets: dict[str, Target]
     head_target: str | None
+    interpretation: Interpretation
+    mock: MockSurvey | None
+    """Of a survey whose factors are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,17 +180,49 @@ class StabilitySpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RelationsSpec:
+    """Compare feature tables with each other: one of each method, all seeds of SFNets."""
+
+    tables: dict[str, TableSpec]
+    """Role of an input and which table it is."""
+    rare: dict[str, Rare]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonSpec:
     """Put together what the probes of every table found."""
 
     experiment: str
     targets: dict[str, Target]
+    classes: dict[str, Classes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimsSpec:
+    """Hold what the papers claim against what was found."""
+
+    experiment: str
+    survey: Literal["mock", "folder"]
+    targets: dict[str, Target]
+    classes: dict[str, Classes]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FiguresSpec:
     experiment: str
     targets: dict[str, Target]
+    classes: dict[str, Classes]
+    budgets: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbSpec:
+    """Run the network behind the input `embedding` over changed cutouts; which changes: `surveys/perturb.py`."""
+
+    n_galaxies: int = 200
+    """Test galaxies at most."""
+    seed: int = 0
+    """Of their choice, and of noise and shifts."""
 
 
 # --- the jobs ---------------------------------------------------------------------------------------------------------
@@ -213,28 +259,35 @@ def make_plan(config: Experiment) -> list[Job]:
     comparison = _job(
         "fit-probes",
         "comparison",
-        ComparisonSpec(experiment=config.name, targets=config.targets),
+        ComparisonSpec(experiment=config.name, targets=config.targets, classes=config.classes),
         {"survey": survey} | {str(job): job for job in probes},
     )
-    interpreted = [
-        _job(
-            "interpret-features",
-            table.job.name,
-            InterpretSpec(table=table.spec, targets=config.targets, head_target=table.head_target),
-            _without_none({"survey": survey, "features": table.job, "network": table.network}),
-        )
-        for table in tables
-        if table.spec.kind in ("sfnet", "sae", "null_sae")
-    ]
+    perturbed = _perturbation_jobs(survey, tables)
+    interpreted = [_interpretation_job(config, survey, table, perturbed) for table in _with_features(tables)]
     interpreted += _stability_jobs(tables)
+    relations = _relations_job(config, survey, tables)
+    claims = _job(
+        "test-claims",
+        "claims",
+        ClaimsSpec(experiment=config.name, survey=config.survey.kind, targets=config.targets, classes=config.classes),
+        {"survey": survey, "comparison": comparison, "relations": relations}
+        | {str(job): job for job in (*probes, *interpreted)},
+    )
     figures = _job(
         "make-figures",
         "figures",
-        FiguresSpec(experiment=config.name, targets=config.targets),
-        {"survey": survey, "comparison": comparison}
+        FiguresSpec(
+            experiment=config.name,
+            targets=config.targets,
+            classes=config.classes,
+            budgets=config.probes.budgets,
+        ),
+        {"survey": survey, "comparison": comparison, "relations": relations}
         | {str(job): job for job in (*trained, *(table.job for table in tables), *probes, *interpreted)},
     )
-    jobs = [survey, *trained, *(table.job for table in tables), *probes, comparison, *interpreted, figures]
+    made = [*trained, *(table.job for table in tables), *probes, comparison]
+    runs = {job.key: job for job in perturbed.values()}.values()
+    jobs = [survey, *made, *runs, *interpreted, relations, claims, figures]
     names = [str(job) for job in jobs]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -259,6 +312,10 @@ def _tables(config: Experiment, survey: Job) -> Iterator[Table]:
             case PCA():
                 for table in encoders[feature.on]:
                     yield _baseline_table(feature, table.spec.seed, {"embedding": table.job})
+            case PLS():
+                for table in encoders[feature.on]:
+                    inputs = {"survey": survey, "embedding": table.job}
+                    yield _baseline_table(feature, table.spec.seed, inputs, config.targets[feature.target])
             case SAE() | NullSAE():
                 yield from _sae_tables(config, feature, encoders[feature.on])
             case Photometry() | Mean():
@@ -326,10 +383,14 @@ def starts_at_random(feature: SAE | NullSAE) -> bool:
     return isinstance(feature, NullSAE) or (feature.start == "random" and feature.variant != "archetypal")
 
 
-def _baseline_table(feature: PCA | Photometry | Mean, seed: int | None, inputs: dict[str, Job]) -> Table:
+def _baseline_table(
+    feature: PCA | PLS | Photometry | Mean, seed: int | None, inputs: dict[str, Job], target: Target | None = None
+) -> Table:
     return Table(
         spec=TableSpec(features=feature.name, kind=feature.kind, k=None, seed=seed),
-        job=_job("fit-baselines", table_name(feature, None, seed), BaselineSpec(baseline=feature), inputs),
+        job=_job(
+            "fit-baselines", table_name(feature, None, seed), BaselineSpec(baseline=feature, target=target), inputs
+        ),
         embedding=inputs.get("embedding"),
     )
 
@@ -353,6 +414,7 @@ def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
         experiment=config.name,
         table=table.spec,
         targets=config.targets,
+        classes=config.classes,
         probes=config.probes,
         head_target=table.head_target,
     )
@@ -364,6 +426,76 @@ def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
         "saes": table.saes,
     }
     return _job("fit-probes", table.job.name, spec, _without_none(inputs))
+
+
+def typical(tables: Iterable[TableSpec]) -> list[TableSpec]:
+    """One table of each method: the first seed, and the largest k that an SFNet has too (else the largest)."""
+    specs = list(tables)
+    shared = {spec.k for spec in specs if spec.kind == "sfnet"}
+    methods: dict[str, list[TableSpec]] = {}
+    for spec in specs:
+        methods.setdefault(spec.features, []).append(spec)
+    return [
+        max(of_method, key=lambda spec: (spec.k in shared, spec.k or 0, -(spec.seed or 0)))
+        for of_method in methods.values()
+    ]
+
+
+def _with_features(tables: Iterable[Table]) -> list[Table]:
+    return [table for table in tables if table.spec.kind not in ("mean", "photometry")]
+
+
+def _typical_tables(tables: Iterable[Table]) -> list[Table]:
+    """The typical table of each method that has features; of SAEs with what their own encoder selects."""
+    plain = [
+        table
+        for table in _with_features(tables)
+        if not (isinstance(table.job.spec, EncodeSpec) and table.job.spec.codes != "topk")
+    ]
+    chosen = typical(table.spec for table in plain)
+    return [table for table in plain if table.spec in chosen]
+
+
+def _perturbation_jobs(survey: Job, tables: list[Table]) -> dict[str, Job]:
+    """For the typical table of each method the network behind it, run over changed cutouts; by the table's key."""
+    made: dict[str, Job] = {}
+    for table in _typical_tables(tables):
+        embedding = table.embedding or table.job
+        inputs = {"survey": survey, "embedding": embedding, "network": embedding.inputs.get("network")}
+        made[table.job.key] = _job("perturb-images", embedding.name, PerturbSpec(), _without_none(inputs))
+    return made
+
+
+def _interpretation_job(config: Experiment, survey: Job, table: Table, perturbed: dict[str, Job]) -> Job:
+    spec = InterpretSpec(
+        table=table.spec,
+        targets=config.targets,
+        head_target=table.head_target,
+        interpretation=config.interpretation,
+        mock=config.survey if isinstance(config.survey, MockSurvey) else None,
+    )
+    inputs = {
+        "survey": survey,
+        "features": table.job,
+        "network": table.network,
+        "embedding": table.embedding,
+        "saes": table.saes,
+        "perturbed": perturbed.get(table.job.key),
+    }
+    return _job("interpret-features", table.job.name, spec, _without_none(inputs))
+
+
+def _relations_job(config: Experiment, survey: Job, tables: list[Table]) -> Job:
+    chosen = _typical_tables(tables)
+    sfnets = {(table.spec.features, table.spec.k) for table in chosen if table.spec.kind == "sfnet"}
+    compared = [table for table in tables if table in chosen or (table.spec.features, table.spec.k) in sfnets]
+    spec = RelationsSpec(
+        tables={table.job.name: table.spec for table in compared},
+        rare=config.rare,
+    )
+    inputs = {"survey": survey} | {table.job.name: table.job for table in compared}
+    inputs |= {f"saes of {table.job.name}": table.saes for table in compared if table.saes is not None}
+    return _job("compare-features", "relations", spec, inputs)
 
 
 def _stability_jobs(tables: list[Table]) -> Iterator[Job]:

@@ -1,10 +1,10 @@
-"""The common probes: linear, ridge and XGBoost behind one protocol, from a feature table to label columns.
+"""The common probes: linear, ridge and XGBoost behind one protocol, and classifiers behind another.
 
 Train rows fit (scaling too), valid rows choose; whoever scores the test rows calls `predict` once.
 """
 
 import logging
-from typing import Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import scipy.linalg
@@ -18,9 +18,10 @@ from sfnetlab.metrics.tables import (
     checked_table,
     column_mean_sd,
     row_blocks,
+    row_slices,
     transpose_product,
 )
-from sfnetlab.schema import ProbeName
+from sfnetlab.schema import ClassifierName, ProbeName
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,14 @@ PENALTIES = np.logspace(-7, 3, 21)
 
 MAX_ROUNDS = 500
 STOP_AFTER_ROUNDS = 20
+CLASS_PENALTIES = np.logspace(0, -4, 5)
+"""Penalties on offer to linear classifiers, strongest first, as shares of the number of train rows; their C is
+1 / (penalty x rows)."""
+RBF_COSTS = (0.1, 1.0, 10.0)
+"""Costs C on offer to the RBF machine; its gamma is one over the number of features, which have unit variance."""
+MAX_ROWS: dict[ClassifierName, int] = {"linear_svm": 20_000, "rbf_svm": 2_000}
+"""Support vector machines see at most so many train rows, drawn at random; a warning says when."""
+
 TREES = {
     "objective": "reg:squarederror",
     "tree_method": "hist",
@@ -142,11 +151,7 @@ class RidgeProbe:
         table, labels, valid, valid_labels = _checked(X, Y, X_valid, Y_valid)
         path = _PenaltyPath(table, labels)
         alphas = PENALTIES * table.shape[0]
-        coefs = [path.coefficients(alpha) for alpha in alphas]
-        errors = [
-            np.mean((_linear_prediction(valid, coef, path.intercept(coef)) - valid_labels) ** 2, axis=0)
-            for coef in coefs
-        ]
+        coefs, errors = _path_errors(path, alphas, valid, valid_labels)
         best = np.argmin(errors, axis=0)
         self.coef_ = np.stack([coefs[i][:, column] for column, i in enumerate(best)], axis=1)
         self.intercept_ = path.intercept(self.coef_)
@@ -154,10 +159,10 @@ class RidgeProbe:
         self.is_at_edge_ = (best == 0) | (best == alphas.size - 1)
         if path.rank > 0 and self.is_at_edge_.any():
             logger.warning(
-                "ridge probe: label columns %s take penalties %s, the edge of the grid "
+                "ridge probe: %d of %d label columns take a penalty at the edge of the grid "
                 "(%g: as good as least squares; %g: next to the train mean)",
-                np.flatnonzero(self.is_at_edge_).tolist(),
-                self.alpha_[self.is_at_edge_].tolist(),
+                np.count_nonzero(self.is_at_edge_),
+                self.is_at_edge_.size,
                 alphas[0],
                 alphas[-1],
             )
@@ -231,6 +236,49 @@ class XGBoostProbe:
         return np.stack(columns, axis=1).astype(np.float64) * self._sd + self._mean
 
 
+def ridge_path(
+    X: FeatureTable,
+    Y: NDArray[np.floating],
+    X_valid: FeatureTable,
+    Y_valid: NDArray[np.floating],
+    alphas: NDArray[np.floating],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ridge of unit-variance features at every penalty, and the mean squared errors on the valid rows.
+
+    Parameters
+    ----------
+    X, Y, X_valid, Y_valid
+        As for `Probe.fit`.
+    alphas : ndarray of shape (n_alphas,)
+        Penalties as sklearn's Ridge counts them (for standardised features).
+
+    Returns
+    -------
+    coefficients : ndarray of shape (n_alphas, d, m)
+        Label unit per feature unit.
+    errors : ndarray of shape (n_alphas, m)
+        Label unit squared.
+    """
+    table, labels, valid, valid_labels = _checked(X, Y, X_valid, Y_valid)
+    return _path_errors(_PenaltyPath(table, labels), np.asarray(alphas, np.float64), valid, valid_labels)
+
+
+def _path_errors(
+    path: "_PenaltyPath", alphas: NDArray[np.float64], valid: Table, valid_labels: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`ridge_path` of a path: one pass over the valid rows, in one product, for all penalties and labels."""
+    coefs = np.stack([path.coefficients(alpha) for alpha in alphas])
+    intercepts = path.intercept(coefs)
+    side_by_side = np.concatenate(coefs, axis=1)
+    squares = np.zeros(intercepts.shape)
+    for rows in row_slices((valid.shape[0], max(side_by_side.shape))):
+        residuals = (valid[rows].astype(np.float64) @ side_by_side).reshape(-1, *squares.shape)
+        residuals += intercepts
+        residuals -= valid_labels[rows][:, None, :]
+        squares += np.einsum("npm,npm->pm", residuals, residuals)
+    return coefs, squares / valid.shape[0]
+
+
 class _PenaltyPath:
     """Ridge solutions at any penalty, zero included, from one eigendecomposition in float64.
 
@@ -271,7 +319,7 @@ class _PenaltyPath:
         return coef
 
     def intercept(self, coef: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(m,) intercepts that go with the weights."""
+        """(..., m) intercepts that go with weights (..., d, m)."""
         return self._label_mean - self._mean @ coef
 
 
@@ -317,6 +365,213 @@ def _linear_prediction(X: Table, coef: NDArray[np.float64], intercept: NDArray[n
             [np.zeros((0, intercept.size)), *(block @ coef + intercept for _, block in row_blocks(X))]
         )
     return X @ coef + intercept
+
+
+class Classifier(Protocol):
+    """Features X, an (n, d) dense or CSR table, to a score of each galaxy that is > 0 for the positive class.
+
+    Without a column that varies on the train rows every classifier scores as the majority does. Classes are not
+    weighted: a rare class is found less often.
+    """
+
+    def fit(self, X: FeatureTable, y: NDArray[np.number], X_valid: FeatureTable, y_valid: NDArray[np.number]) -> Self:
+        """Fit to the train rows X and y, (n,) of 0 and 1; choose on the valid rows."""
+        ...
+
+    def score(self, X: FeatureTable) -> NDArray[np.float64]:
+        """Decision scores of shape (n,)."""
+        ...
+
+
+def make_classifier(name: ClassifierName, *, seed: int) -> Classifier:
+    """The unfitted classifier of that name; the seed draws the rows of support vector machines beyond `MAX_ROWS`."""
+    match name:
+        case "majority":
+            return MajorityClassifier()
+        case "logistic" | "linear_svm":
+            return LinearClassifier(name, seed=seed)
+        case "rbf_svm":
+            return RBFClassifier(seed=seed)
+        case _:
+            raise ValueError(f"classifier: expected 'majority', 'logistic', 'linear_svm' or 'rbf_svm', got {name!r}")
+
+
+class MajorityClassifier:
+    """The class of most train rows for every galaxy: the score is the log odds of the train rows."""
+
+    log_odds_: float
+
+    def fit(self, X: FeatureTable, y: NDArray[np.number], X_valid: FeatureTable, y_valid: NDArray[np.number]) -> Self:
+        """See `Classifier.fit`."""
+        _, classes, _, _ = _checked_classes(X, y, X_valid, y_valid)
+        self.log_odds_ = _log_odds(classes)
+        return self
+
+    def score(self, X: FeatureTable) -> NDArray[np.float64]:
+        """See `Classifier.score`."""
+        return np.full(checked_table(X).shape[0], self.log_odds_)
+
+
+class LinearClassifier:
+    """scikit-learn's logistic regression or linear support vector machine on features of unit train variance.
+
+    From the strongest of `CLASS_PENALTIES` on, the next one is taken as long as the loss on the valid rows falls: log
+    loss, squared hinge loss.
+    Dense features are centred too; sparse ones stay sparse, which changes nothing but the machine's small penalty on
+    its intercept.
+    """
+
+    coef_: NDArray[np.float64]
+    """(d, 1), score per feature unit."""
+    intercept_: NDArray[np.float64]
+    """(1,)."""
+    penalty_: float
+    """The chosen one of `CLASS_PENALTIES`; NaN where there was nothing to fit."""
+
+    def __init__(self, name: Literal["logistic", "linear_svm"], *, seed: int) -> None:
+        self.name: Literal["logistic", "linear_svm"] = name
+        self.seed = seed
+
+    def fit(self, X: FeatureTable, y: NDArray[np.number], X_valid: FeatureTable, y_valid: NDArray[np.number]) -> Self:
+        """See `Classifier.fit`."""
+        table, classes, valid, valid_classes = _checked_classes(X, y, X_valid, y_valid)
+        table, classes = _capped(self.name, table, classes, self.seed)
+        scaling = _Scaling(table)
+        self.coef_, self.intercept_ = np.zeros((table.shape[1], 1)), np.array([_log_odds(classes)])
+        self.penalty_ = float("nan")
+        if scaling.kept.size == 0:
+            return self
+        standardised, valid_standardised = scaling.apply(table), scaling.apply(valid)
+        signs = np.where(valid_classes, 1.0, -1.0)
+        model = self._model(standardised.shape)
+        least = np.inf
+        for penalty in CLASS_PENALTIES:
+            model.set_params(C=1 / (penalty * table.shape[0])).fit(standardised, classes)
+            margins = signs * model.decision_function(valid_standardised)
+            losses = np.logaddexp(0, -margins) if self.name == "logistic" else np.maximum(0, 1 - margins) ** 2
+            if losses.mean() >= least:
+                break
+            least = losses.mean()
+            self.penalty_ = float(penalty)
+            self.coef_, self.intercept_ = scaling.undone(model.coef_[0].copy(), float(model.intercept_[0]))
+        return self
+
+    def score(self, X: FeatureTable) -> NDArray[np.float64]:
+        """See `Classifier.score`."""
+        return _linear_prediction(checked_table(X), self.coef_, self.intercept_)[:, 0]
+
+    def _model(self, shape: tuple[int, ...]) -> Any:
+        if self.name == "logistic":
+            from sklearn.linear_model import LogisticRegression
+
+            return LogisticRegression(max_iter=1000, warm_start=True)
+        from sklearn.svm import LinearSVC
+
+        # the intercept is penalised as one more weight: far enough away, that penalty is nothing
+        return LinearSVC(dual=shape[1] > shape[0], intercept_scaling=10.0, max_iter=20_000, random_state=0)
+
+
+class RBFClassifier:
+    """scikit-learn's support vector machine with a Gaussian kernel, for tables of few features.
+
+    The cost is the one of `RBF_COSTS` with the least hinge loss on the valid rows.
+    """
+
+    cost_: float
+    """The chosen one of `RBF_COSTS`; NaN where there was nothing to fit."""
+
+    def __init__(self, *, seed: int) -> None:
+        self.seed = seed
+
+    def fit(self, X: FeatureTable, y: NDArray[np.number], X_valid: FeatureTable, y_valid: NDArray[np.number]) -> Self:
+        """See `Classifier.fit`."""
+        from sklearn.svm import SVC
+
+        table, classes, valid, valid_classes = _checked_classes(X, y, X_valid, y_valid)
+        table, classes = _capped("rbf_svm", table, classes, self.seed)
+        self._scaling = _Scaling(table)
+        self._log_odds = _log_odds(classes)
+        self._n_columns = table.shape[1]
+        self._model: Any = None
+        self.cost_ = float("nan")
+        if self._scaling.kept.size == 0:
+            return self
+        standardised, valid_standardised = self._scaling.apply(table), self._scaling.apply(valid)
+        signs = np.where(valid_classes, 1.0, -1.0)
+        least = np.inf
+        for cost in RBF_COSTS:
+            model = SVC(C=cost, gamma=1 / self._scaling.kept.size, cache_size=500).fit(standardised, classes)
+            loss = np.maximum(0, 1 - signs * model.decision_function(valid_standardised)).mean()
+            if loss < least:
+                least, self.cost_, self._model = loss, cost, model
+        return self
+
+    def score(self, X: FeatureTable) -> NDArray[np.float64]:
+        """See `Classifier.score`."""
+        table = checked_table(X)
+        _require_columns(table, self._n_columns)
+        if self._model is None:
+            return np.full(table.shape[0], self._log_odds)
+        scores = [self._model.decision_function(self._scaling.apply(table[rows])) for rows in row_slices(table.shape)]
+        return np.concatenate([np.zeros(0), *scores])
+
+
+class _Scaling:
+    """To unit train variance: dense columns centred too, CSR ones not; constant columns are left out."""
+
+    def __init__(self, table: Table) -> None:
+        mean, sd = column_mean_sd(table)
+        self.n_columns = sd.size
+        self.kept = np.flatnonzero(sd)
+        self.sd = sd[self.kept]
+        self.mean = mean[self.kept] if isinstance(table, np.ndarray) else np.zeros(self.kept.size)
+
+    def apply(self, table: Table) -> Any:
+        chosen = table[:, self.kept]
+        if isinstance(chosen, np.ndarray):
+            return (chosen - self.mean) / self.sd
+        # scikit-learn's machines take 32-bit indices only
+        indices, starts = (part.astype(np.int32) for part in (chosen.indices, chosen.indptr))
+        return sp.csr_array((chosen.data / self.sd[chosen.indices], indices, starts), shape=chosen.shape)
+
+    def undone(self, weights: NDArray[np.float64], intercept: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weights (d, 1) and intercept (1,) of the unscaled columns."""
+        coef = np.zeros((self.n_columns, 1))
+        coef[self.kept, 0] = weights / self.sd
+        return coef, np.array([intercept - self.mean @ coef[self.kept, 0]])
+
+
+def _log_odds(classes: NDArray[np.bool_]) -> float:
+    return float(np.log(np.count_nonzero(classes) / np.count_nonzero(~classes)))
+
+
+def _capped(
+    name: ClassifierName, table: Table, classes: NDArray[np.bool_], seed: int
+) -> tuple[Table, NDArray[np.bool_]]:
+    """At most `MAX_ROWS` of the train rows, both classes in their proportion."""
+    n, cap = len(classes), MAX_ROWS.get(name, len(classes))
+    if n <= cap:
+        return table, classes
+    logger.warning("%s: fitted to %d of %d train rows, drawn at random, for its time grows too fast", name, cap, n)
+    rng = np.random.default_rng(seed)
+    parts = [np.flatnonzero(classes == value) for value in (False, True)]
+    drawn = [rng.choice(rows, max(1, round(len(rows) * cap / n)), replace=False) for rows in parts]
+    rows = np.sort(np.concatenate(drawn))
+    return table[rows], classes[rows]
+
+
+def _checked_classes(
+    X: FeatureTable, y: NDArray[np.number], X_valid: FeatureTable, y_valid: NDArray[np.number]
+) -> tuple[Table, NDArray[np.bool_], Table, NDArray[np.bool_]]:
+    """The four tables, finite and fitting each other, with both classes on the train rows."""
+    for name, labels in (("y", y), ("y_valid", y_valid)):
+        if np.ndim(labels) != 1 or not np.isin(labels, (0, 1)).all():
+            raise ValueError(f"{name}: expected 0 and 1 in shape (n,), got shape {np.shape(labels)}")
+    columns = (np.asarray(labels, dtype=np.float64)[:, None] for labels in (y, y_valid))
+    table, classes, valid, valid_classes = _checked(X, next(columns), X_valid, next(columns))
+    if classes.min() == classes.max():
+        raise ValueError(f"y: expected both classes, got {classes.size} times {classes[0, 0]:g}")
+    return table, classes[:, 0] > 0, valid, valid_classes[:, 0] > 0
 
 
 def _checked(

@@ -1,12 +1,20 @@
-"""The comparison as a table to read: one row a method, one column a probe, test scores with their intervals."""
+"""The comparison as tables to read: text, LaTeX in the form of the SFNet paper, and which differences are significant.
+
+One row a method, test scores with their intervals.
+"""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
 
-KIND_ORDER = ["noise_floor", "mean", "photometry", "encoder", "pca", "null_sae", "sae", "sfnet"]
+KIND_ORDER = ["noise_floor", "mean", "photometry", "encoder", "pca", "pls", "null_sae", "sae", "sfnet"]
 PROBES = ["head", "linear", "ridge", "xgboost"]
+CLASSIFIERS = ["logistic", "linear_svm", "rbf_svm"]
+CLASS_SCORES = ["auc", "f1", "accuracy", "balanced_accuracy"]
+IN_SAMPLE = "_in_sample"
+"""Ends the names of probes that were fitted to the very test rows that they are scored on."""
+SIGNIFICANT = 0.05
 
 
 def comparison_table(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -15,7 +23,7 @@ def comparison_table(metrics: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     metrics : DataFrame
-        The tidy `metrics.parquet` of fit-probes.
+        The tidy `metrics.parquet` of fit-probes. Rows of probes fitted to test rows are left out.
 
     Returns
     -------
@@ -25,63 +33,244 @@ def comparison_table(metrics: pd.DataFrame) -> pd.DataFrame:
         bounds over galaxies, averaged over seeds; `seed_sd` is the standard deviation over seeds (NaN for one seed);
         `n_features_used` is the median over seeds.
     """
-    chosen = metrics[(metrics["split"] == "test") & (metrics["metric"] == "rmse")].copy()
+    return _over_seeds(metrics, ["rmse"], PROBES)
+
+
+def class_table(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Test scores of every classifier of every method, averaged over seeds.
+
+    Returns
+    -------
+    DataFrame
+        As `comparison_table`, `target` being the name of the classes, with `auc, auc_low, auc_high, auc_seed_sd` and
+        the same of f1, accuracy and balanced_accuracy. The classifier "majority" uses no features and stands in it
+        once, as if it were a feature table.
+    """
+    is_majority = metrics["probe"] == "majority"
+    first = metrics[is_majority & ~metrics.duplicated(["target", "column", "split", "metric", "probe"])]
+    control = {"features": "majority", "kind": "mean", "k": None, "seed": None}
+    return _over_seeds(
+        pd.concat([first.assign(**control).astype(metrics.dtypes), metrics[~is_majority]]), CLASS_SCORES, CLASSIFIERS
+    )
+
+
+def _over_seeds(metrics: pd.DataFrame, names: list[str], probes: list[str]) -> pd.DataFrame:
+    """Means of the test metrics of these names; with several, their names precede `low`, `high` and `seed_sd`."""
+    wanted = (metrics["split"] == "test") & metrics["metric"].isin(names)
+    chosen = metrics[wanted & ~metrics["probe"].str.endswith(IN_SAMPLE)].copy()
     # All features in use is one method, whatever their number is for a seed; a budget is another.
     runs = chosen.groupby(["features", "k", "seed", "target", "column"], dropna=False)
     chosen["budget"] = chosen["n_features_used"].where(
         chosen["n_features_used"] < runs["n_features_used"].transform("max")
     )
     by = ["target", "column", "features", "kind", "k", "budget", "probe"]
-    grouped = chosen.groupby(by, dropna=False, sort=False)
-    table = grouped.agg(
-        n_features_used=("n_features_used", "median"),
-        n_seeds=("seed", "size"),
-        rmse=("value", "mean"),
-        low=("low", "mean"),
-        high=("high", "mean"),
-        seed_sd=("value", "std"),
-    ).reset_index()
+    parts = []
+    for name in names:
+        grouped = chosen[chosen["metric"] == name].groupby(by, dropna=False, sort=False)
+        prefix = "" if len(names) == 1 else f"{name}_"
+        counts = {"n_features_used": ("n_features_used", "median"), "n_seeds": ("seed", "size")}
+        scores = {
+            name: ("value", "mean"),
+            f"{prefix}low": ("low", "mean"),
+            f"{prefix}high": ("high", "mean"),
+            f"{prefix}seed_sd": ("value", "std"),
+        }
+        parts.append(grouped.agg(**(scores if parts else counts | scores)))
+    table = pd.concat(parts, axis=1).reset_index()
     table["n_features_used"] = table["n_features_used"].astype(int)
     trained = metrics.loc[metrics["probe"] == "head", "features"].unique()
     table.insert(4, "supervised", table["features"].isin(trained))
     rank = table["kind"].map(KIND_ORDER.index)
-    probe_rank = table["probe"].map({probe: place for place, probe in enumerate(PROBES)})
+    probe_rank = table["probe"].map({probe: place for place, probe in enumerate(probes)})
     ordered = table.assign(rank=rank, probe_rank=probe_rank).sort_values(
         ["target", "column", "rank", "features", "k", "n_features_used", "probe_rank"], kind="stable"
     )
     return ordered.drop(columns=["rank", "probe_rank", "budget"]).reset_index(drop=True)
 
 
+# --- plain text -------------------------------------------------------------------------------------------------------
+
+
 def format_comparison(table: pd.DataFrame) -> str:
-    """The comparison as plain text, a block for each label column."""
-    blocks = [
-        f"test RMSE of {column} (target {target}): mean over seeds [95 % interval over galaxies]\n{_block(rows)}"
-        for (target, column), rows in table.groupby(["target", "column"], sort=False)
-    ]
+    """`comparison_table` as plain text, a block for each label column."""
+    blocks = []
+    for (target, column), rows in table.groupby(["target", "column"], sort=False):
+        floor = rows[rows["kind"] == "noise_floor"]
+        text = _block(rows[rows["kind"] != "noise_floor"], PROBES, _rmse_cell)
+        if len(floor):
+            text += f"\nnoise floor, the scatter that the generator shows in no image: {floor['rmse'].iloc[0]:.4f}"
+        title = f"test RMSE of {column} (target {target}): mean over seeds [95 % interval over galaxies]"
+        blocks.append(f"{title}\n{text}")
     return "\n\n".join(blocks)
 
 
-def _block(rows: pd.DataFrame) -> str:
-    lines = [("features", "L0", "in all", "seeds", *PROBES)]
-    floor = rows[rows["kind"] == "noise_floor"]
-    for (features, k, used), methods in rows[rows["kind"] != "noise_floor"].groupby(
-        ["features", "k", "n_features_used"], sort=False, dropna=False
-    ):
-        cells = {method["probe"]: _cell(method) for method in methods.to_dict("records")}
+def format_classes(table: pd.DataFrame) -> str:
+    """`class_table` as plain text, a block for each pair of classes."""
+    return "\n\n".join(
+        f"classes {target} ({column}): test AUC [95 % interval over galaxies], F1, accuracy; means over seeds\n"
+        f"{_block(rows.replace({'probe': {'majority': CLASSIFIERS[0]}}), CLASSIFIERS, _class_cell)}"
+        for (target, column), rows in table.groupby(["target", "column"], sort=False)
+    )
+
+
+def _block(rows: pd.DataFrame, probes: list[str], cell: Any) -> str:
+    lines = [("features", "L0", "in all", "seeds", *probes)]
+    for (features, k, used), methods in rows.groupby(["features", "k", "n_features_used"], sort=False, dropna=False):
+        cells = {method["probe"]: cell(method) for method in methods.to_dict("records")}
         active = "" if pd.isna(k) else str(k)
         name = f"{features} *" if methods["supervised"].any() else features
-        lines.append((name, active, str(used), str(methods["n_seeds"].max()), *(cells.get(p, "") for p in PROBES)))
+        lines.append((name, active, str(used), str(methods["n_seeds"].max()), *(cells.get(p, "") for p in probes)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text.insert(1, "  ".join("-" * width for width in widths))
     text.append(
         "L0: features active for each galaxy; in all: features used for the whole sample\n"
-        "* features learnt with a label; PCA and SAEs never see one, but their encoder may have"
+        "* features learnt with a label; PCA and SAEs never see one, but their encoder may have, and PLS chooses by one"
     )
-    if len(floor):
-        text.append(f"noise floor, the scatter that the generator shows in no image: {floor['rmse'].iloc[0]:.4f}")
     return "\n".join(text)
 
 
-def _cell(method: Mapping[Hashable, Any]) -> str:
+def _rmse_cell(method: Mapping[Hashable, Any]) -> str:
     return f"{method['rmse']:.4f} [{method['low']:.4f}, {method['high']:.4f}]"
+
+
+def _class_cell(method: Mapping[Hashable, Any]) -> str:
+    interval = f"[{method['auc_low']:.3f}, {method['auc_high']:.3f}]"
+    return f"{method['auc']:.3f} {interval} {method['f1']:.2f} {method['accuracy']:.2f}"
+
+
+def significance_line(differences: pd.DataFrame) -> str:
+    """How many of the paired differences are significant after Holm's correction within their label column."""
+    n = int((differences["p_holm"] < SIGNIFICANT).sum())
+    return (
+        f"{n} of {len(differences)} paired differences between methods are significant "
+        f"(5 %, Holm within each label column); they stand in differences.txt"
+    )
+
+
+def format_differences(differences: pd.DataFrame) -> str:
+    """The significant of the paired differences as sentences, the largest first, under what was held equal.
+
+    Parameters
+    ----------
+    differences : DataFrame
+        `metrics.differences.COLUMNS` with `target`, `column` and `metric` ("rmse", less is better, or "auc").
+    """
+    return "\n\n".join(
+        _significant_of(rows, f"{metric.upper()} of {column} (target {target})", is_less_better=metric == "rmse")
+        for (target, column, metric), rows in differences.groupby(["target", "column", "metric"], sort=False)
+    )
+
+
+def _significant_of(rows: pd.DataFrame, title: str, *, is_less_better: bool) -> str:
+    significant = rows[rows["p_holm"] < SIGNIFICANT]
+    lines = [
+        f"{title}: {len(significant)} of {len(rows)} differences are significant (5 %, Holm over the {len(rows)}); "
+        f"intervals are over test galaxies, the networks taken as trained"
+    ]
+    sizes = significant.assign(size=significant["difference"].abs(), budget=significant["budget"].fillna(0))
+    for budget, own in sizes.groupby("budget"):
+        lines.append(f"  {budget} features in all:" if budget else "  all features, equal k:")
+        for row in own.sort_values("size", ascending=False).to_dict("records"):
+            a, b = (_method_name(row, side) for side in "ab")
+            better, worse = (a, b) if (row["difference"] < 0) == is_less_better else (b, a)
+            low, high = sorted((abs(row["low"]), abs(row["high"])))
+            lines.append(
+                f"    {better} is better than {worse} by {row['size']:.4f} [{low:.4f}, {high:.4f}], "
+                f"p = {row['p_holm']:.2g}, {row['n_seeds']} {'seed' if row['n_seeds'] == 1 else 'seeds'}"
+            )
+    return "\n".join(lines)
+
+
+def _method_name(row: Mapping[Hashable, Any], side: str) -> str:
+    k = row[f"k_{side}"]
+    return f"{row[f'features_{side}']}{'' if pd.isna(k) else f' k={k}'} ({row[f'probe_{side}']})"
+
+
+# --- LaTeX ------------------------------------------------------------------------------------------------------------
+
+
+def latex_comparison(table: pd.DataFrame) -> str:
+    """`comparison_table` in the form of the SFNet paper: a row a k, a column a method, tables for booktabs.
+
+    For each label column a table at k features active for each galaxy (SFNets with their own head, SAEs with ridge on
+    all latents) and one at k features in all (linear probe on the best k, of SFNets and SAEs the run with that k or the
+    nearest). In both, PCA and PLS with k components; below, the controls with ridge on all their features. Cells are
+    mean ± standard error over seeds, for one seed the 95 % interval over galaxies.
+    """
+    parts = []
+    for (target, column), rows in table.groupby(["target", "column"], sort=False):
+        rows = rows.assign(most=rows.groupby(["features", "k"], dropna=False)["n_features_used"].transform("max"))
+        for what, cells in (
+            ("active for each galaxy", _cells_per_galaxy(rows)),
+            ("used in all", _cells_in_all(rows)),
+        ):
+            if not cells.empty:
+                caption = f"Test RMSE of {column} (target {target}) against the number $k$ of features {what}."
+                parts.append(_latex_table(caption, cells, _control_lines(rows)))
+    return "% \\usepackage{booktabs}\n" + "\n".join(parts)
+
+
+def _cells_per_galaxy(rows: pd.DataFrame) -> pd.DataFrame:
+    on_all = rows["n_features_used"] == rows["most"]
+    own = rows[on_all & (rows["probe"] == "head") & (rows["kind"] == "sfnet")]
+    latents = rows[on_all & (rows["probe"] == "ridge") & rows["kind"].isin(["sae", "null_sae"])]
+    return pd.concat([_components(rows), latents, own]).assign(at=lambda t: t["k"].astype(int))
+
+
+def _cells_in_all(rows: pd.DataFrame) -> pd.DataFrame:
+    sparse = rows["kind"].isin(["sae", "null_sae", "sfnet"]) & (rows["probe"] == "linear")
+    chosen = rows[sparse & (rows["n_features_used"] < rows["most"])]
+    distance = (chosen["k"] - chosen["n_features_used"]).abs().astype(float)
+    order = chosen.assign(distance=distance).sort_values(["distance", "k"], ascending=[True, False], kind="stable")
+    nearest = order.drop_duplicates(["features", "n_features_used"]).sort_index()
+    return pd.concat([_components(rows), nearest]).assign(at=lambda t: t["n_features_used"])
+
+
+def _components(rows: pd.DataFrame) -> pd.DataFrame:
+    linear = rows[rows["kind"].isin(["pca", "pls"]) & (rows["probe"] == "linear")]
+    return linear.assign(k=linear["n_features_used"].astype("Int64"))
+
+
+def _control_lines(rows: pd.DataFrame) -> list[str]:
+    controls = rows[
+        ((rows["n_features_used"] == rows["most"]) & (rows["probe"] == "ridge") & rows["kind"].isin(KIND_ORDER[1:4]))
+        | (rows["kind"] == "noise_floor")
+    ]
+    return [f"{_escaped(row['features'])}: {_latex_cell(row)}" for row in controls.to_dict("records")]
+
+
+def _latex_table(caption: str, cells: pd.DataFrame, controls: list[str]) -> str:
+    names = list(dict.fromkeys(cells["features"]))
+    values = {(row["at"], row["features"]): _latex_cell(row) for row in cells.to_dict("records")}
+    lines = [
+        "\\begin{table}", "\\centering", f"\\caption{{{_escaped(caption)}}}",
+        f"\\begin{{tabular}}{{r{'c' * len(names)}}}", "\\toprule",
+        " & ".join(["$k$", *map(_escaped, names)]) + " \\\\", "\\midrule",
+    ]  # fmt: skip
+    for k in sorted(set(cells["at"])):
+        lines.append(" & ".join([str(k), *(values.get((k, name), "") for name in names)]) + " \\\\")
+    if controls:
+        lines.append("\\midrule")
+        lines += [f"\\multicolumn{{{len(names) + 1}}}{{l}}{{{line}}} \\\\" for line in controls]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}\n"])
+
+
+def _latex_cell(method: Mapping[Hashable, Any]) -> str:
+    value = f"{method['rmse']:.4f}"
+    if method["n_seeds"] > 1:
+        return f"${value} \\pm {method['seed_sd'] / method['n_seeds'] ** 0.5:.4f}$"
+    return value if pd.isna(method["low"]) else f"{value} [{method['low']:.4f}, {method['high']:.4f}]"
+
+
+def _escaped(text: str) -> str:
+    """Text for LaTeX; what stands between dollars is left as it is."""
+    parts = text.split("$")
+    for i in range(0, len(parts), 2):
+        parts[i] = "".join(_LATEX.get(character, character) for character in parts[i])
+    return "$".join(parts)
+
+
+_LATEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"} | {
+    character: f"\\{character}" for character in "&%#_{}"
+}

@@ -166,14 +166,18 @@ def describe_status(chosen: Options) -> str:
 
 
 def describe_results(root: Path, plan: Sequence[Job]) -> str:
-    """What a run ends with: the comparison table and where the figures are."""
+    """What a run ends with: the comparison, how many claims hold, and where tables, claims and figures are."""
     parts = []
     for job in plan:
         directory = job.directory(root)
         if (directory / "comparison.txt").exists():
             parts.append((directory / "comparison.txt").read_text())
+        if job.stage == "test-claims":
+            counts = json.loads((directory / "metrics.json").read_text())
+            verdicts = ", ".join(f"{name.replace('_', ' ')}: {n}" for name, n in counts.items())
+            parts.append(f"claims of the papers: {verdicts}; {directory / 'claims.md'}")
         if job.stage == "make-figures":
-            parts.append("\n".join(str(path) for path in sorted(directory.glob("*.png"))))
+            parts.append(f"{len(list(directory.glob('*.png')))} figures: {directory}")
     return "\n".join(parts)
 
 

@@ -4,7 +4,7 @@
 Rules about one table stand in its `__post_init__`; rules between tables stand in `Experiment.__post_init__`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -169,6 +169,38 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Classes:
+    """Two classes of galaxies to tell apart, by the codes in a catalogue column; other codes are left out."""
+
+    column: str
+    """Column of whole numbers, for example "bptclass" (MPA-JHU) or 0 and 1."""
+    positive: tuple[int, ...]
+    """Codes of the class to find, for AGN [4, 5] or with composites [3, 4, 5]."""
+    negative: tuple[int, ...]
+    """Codes of the others, for star-forming galaxies [1, 2]."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.positive) > 0 and len(self.negative) > 0, "positive and negative must name a code each")
+        both = sorted(set(self.positive) & set(self.negative))
+        _require(not both, f"positive and negative share the codes {both}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rare:
+    """Rare galaxies, to see how soon an inspection finds them: those beyond a value of a catalogue column."""
+
+    column: str
+    """Numeric column; NaN is not rare."""
+    above: float | None = None
+    """Galaxies with a greater value are the rare ones; this or `below`."""
+    below: float | None = None
+    """Galaxies with a smaller value are the rare ones; this or `above`."""
+
+    def __post_init__(self) -> None:
+        _require((self.above is None) != (self.below is None), "above or below must be given, and not both")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """How every network is trained, sparse or dense, so that they can be compared."""
 
@@ -250,6 +282,24 @@ class PCA:
     on: str
     """The encoder whose embeddings to decompose."""
     n_components: int = 32
+    """Components kept; the probes use the first k of them."""
+
+    def __post_init__(self) -> None:
+        _require(self.n_components >= 1, f"n_components must be at least 1, got {self.n_components}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PLS:
+    """Partial least squares of an encoder's embeddings on a target, fitted on train rows: PCA's supervised control."""
+
+    name: str
+    """Names its results, and its rows in every table."""
+    kind: Literal["pls"] = "pls"
+    on: str
+    """The encoder whose embeddings to decompose."""
+    target: str
+    """Which of [targets] the components are to covary with."""
+    n_components: int = 8
     """Components kept; the probes use the first k of them."""
 
     def __post_init__(self) -> None:
@@ -361,9 +411,10 @@ class Mean:
     kind: Literal["mean"] = "mean"
 
 
-Features = SFNet | Encoder | PCA | SAE | NullSAE | Photometry | Mean
+Features = SFNet | Encoder | PCA | PLS | SAE | NullSAE | Photometry | Mean
 
 ProbeName = Literal["linear", "ridge", "xgboost"]
+ClassifierName = Literal["majority", "logistic", "linear_svm", "rbf_svm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,6 +423,9 @@ class Probes:
 
     kinds: tuple[ProbeName, ...] = ("linear", "ridge", "xgboost")
     """Which probes to fit on train rows; ridge's penalty and XGBoost's rounds are chosen on valid rows."""
+    classifiers: tuple[ClassifierName, ...] = ("majority", "logistic", "linear_svm", "rbf_svm")
+    """Which classifiers to fit for each of [classes]; the penalty is chosen on valid rows, "rbf_svm" fitted to budgets
+    only."""
     budgets: tuple[int, ...] = (2, 4, 8)
     """Numbers of features used in all: the first components of a PCA, else the best ones, chosen on train rows."""
     n_bootstrap: int = 1000
@@ -381,6 +435,32 @@ class Probes:
         _require(len(self.kinds) > 0, "kinds must name at least one probe")
         _require(min(self.budgets, default=1) >= 1, f"budgets must be positive, got {list(self.budgets)}")
         _require(self.n_bootstrap >= 100, f"n_bootstrap must be at least 100, got {self.n_bootstrap}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpretation:
+    """How features are read: which catalogue columns are what. Patterns ("*_fraction") take the columns that exist."""
+
+    morphology: tuple[str, ...] = (
+        "*_fraction", "factor_bulge_to_total", "factor_bulge_gr", "factor_disc_gr", "factor_n_arms",
+        "factor_arm_strength", "factor_pitch_angle_deg", "factor_bar_strength", "factor_n_clumps",
+        "factor_clump_strength", "factor_dust", "factor_disturbance", "factor_agn_fraction",
+        "factor_companion_flux_ratio",
+    )  # fmt: skip
+    """What galaxies look like: features are aligned with these labels."""
+    nuisances: tuple[str, ...] = (
+        "z", "ra", "dec", "petroMag_r", "petroR50_r", "factor_redshift", "factor_r_mag",
+        "factor_effective_radius_arcsec", "factor_axis_ratio", "factor_position_angle_deg",
+        "factor_psf_fwhm_arcsec", "factor_sky_noise",
+    )  # fmt: skip
+    """What a galaxy is not about: distance, apparent size and brightness, inclination, place, seeing."""
+    held_fixed: tuple[str, ...] = ("lgm_tot_p50", "modelMag_g - modelMag_r")
+    """Partial correlations with a target hold these fixed, where they exist: columns, or a difference of two."""
+    n_permutations: int = 200
+    """Permutations of the galaxies for null distributions."""
+
+    def __post_init__(self) -> None:
+        _require(self.n_permutations >= 20, f"n_permutations must be at least 20, got {self.n_permutations}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,14 +474,19 @@ class Experiment:
     survey: Survey = MockSurvey()
     split: Split = HashSplit()
     targets: dict[str, Target]
+    classes: dict[str, Classes] = field(default_factory=dict)
     training: Training = Training()
     features: tuple[Features, ...]
     probes: Probes = Probes()
+    interpretation: Interpretation = Interpretation()
+    rare: dict[str, Rare] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for label in (self.name, *self.targets, *(f.name for f in self.features)):
+        for label in (self.name, *self.targets, *self.classes, *self.rare, *(f.name for f in self.features)):
             _require(is_plain_name(label), f"names use letters, digits, '_', '-' and '.', got {label!r}")
         _require(len(self.targets) > 0, "an experiment needs at least one [targets.<name>]")
+        shared = sorted(set(self.targets) & set(self.classes))
+        _require(not shared, f"[targets] and [classes] share the names {shared}")
         _require(len(self.features) > 0, "an experiment needs at least one [[features]]")
         _require(len(self.seeds) > 0, "seeds must name at least one seed")
         _require(len(set(self.seeds)) == len(self.seeds), f"seeds repeat: {list(self.seeds)}")
@@ -411,12 +496,12 @@ class Experiment:
         _require(not repeated, f"features repeat a name: {repeated}")
         encoders = [f.name for f in self.features if isinstance(f, Encoder)]
         for feature in self.features:
-            if isinstance(feature, SFNet | Encoder) and feature.target is not None:
+            if isinstance(feature, SFNet | Encoder | PLS) and feature.target is not None:
                 _require(
                     feature.target in self.targets,
                     f"features {feature.name!r}: target must be one of {sorted(self.targets)}, got {feature.target!r}",
                 )
-            if isinstance(feature, PCA | SAE | NullSAE):
+            if isinstance(feature, PCA | PLS | SAE | NullSAE):
                 _require(
                     feature.on in encoders,
                     f"features {feature.name!r}: on must name an encoder, one of {encoders}, got {feature.on!r}",

@@ -2,9 +2,18 @@ import time
 
 import numpy as np
 import pytest
+import scipy.stats
+from scipy.special import ndtr
 
-from sfnetlab.metrics import regression
-from sfnetlab.metrics.bootstrap import bootstrap_intervals, paired_difference
+from sfnetlab.metrics import classification, regression
+from sfnetlab.metrics.bootstrap import (
+    CLASS_METRICS,
+    bootstrap_intervals,
+    class_intervals,
+    holm,
+    paired_difference,
+    paired_differences,
+)
 
 
 def galaxies(n, m=1, noise=0.1, seed=0):
@@ -119,3 +128,127 @@ def test_paired_difference_of_several_columns_asks_for_one():
     truth, prediction = galaxies(10, m=2)
     with pytest.raises(ValueError, match="one column at a time"):
         paired_difference(truth, prediction, prediction, "rmse", n_resamples=10, seed=0)
+
+
+def classified(n, n_columns=1, seed=0, shift=1.0):
+    rng = np.random.default_rng([seed, 5])
+    truth = (rng.random(n) < 0.4).astype(int)
+    truth[:2] = 0, 1
+    return truth, rng.normal(shift * truth[:, None] - 0.5, 1, (n, n_columns))
+
+
+@pytest.mark.parametrize("metric", [name for name in CLASS_METRICS if name != "auc"])
+def test_class_interval_holds_percentiles_of_the_metric_on_resampled_rows(metric):
+    truth, scores = classified(40, 2)
+
+    def score(rows):
+        counts = classification.confusion_counts(truth[rows], scores[rows, 1])
+        return counts[metric] if metric in counts else getattr(classification, metric)(truth[rows], scores[rows, 1])
+
+    found = class_intervals(truth, scores, n_resamples=50, seed=3)
+    interval = next(i for i in found if i.metric == metric and i.column == 1)
+    slow = [score(rows) for rows in draws(40, 50, seed=3)]
+    assert interval.value == pytest.approx(score(np.arange(40)))
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]).tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize("n_levels", [1, 100])
+def test_auc_of_resamples_is_the_exact_one_but_for_terms_of_order_one_over_n(n_levels):
+    truth, scores = classified(400)
+    scores = np.round(scores * n_levels) / n_levels
+    interval = next(i for i in class_intervals(truth, scores, n_resamples=300, seed=3) if i.metric == "auc")
+    slow = [classification.auc(truth[rows], scores[rows, 0]) for rows in draws(400, 300, seed=3)]
+    assert interval.value == pytest.approx(classification.auc(truth, scores[:, 0]))
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]).tolist(), abs=0.5 / 400)
+
+
+def test_resamples_without_a_class_are_left_out():
+    truth, scores = np.array([0, 0, 0, 0, 1]), np.array([[-1.0], [0.5], [-1.0], [-2.0], [1.0]])
+    assert all(np.isfinite(i[2:]).all() for i in class_intervals(truth, scores, n_resamples=100, seed=0))
+
+
+def test_intervals_of_the_auc_cover_the_truth_as_often_as_they_say():
+    n_trials, n_covered, true_auc = 300, 0, ndtr(1 / np.sqrt(2))
+    for seed in range(n_trials):
+        found = class_intervals(*classified(200, seed=seed), n_resamples=250, seed=seed)
+        auc = next(i for i in found if i.metric == "auc")
+        n_covered += auc.low <= true_auc <= auc.high
+    assert 0.92 <= n_covered / n_trials <= 0.98
+
+
+@pytest.mark.parametrize("metric", ["rmse", "auc"])
+def test_intervals_of_paired_differences_cover_the_truth_as_often_as_they_say(metric):
+    n_trials, n_covered, n = 300, 0, 200
+    for seed in range(n_trials):
+        rng = np.random.default_rng([seed, 7])
+        if metric == "rmse":
+            truth, shared = np.zeros(n), rng.normal(size=n)
+            columns = np.stack([shared + rng.normal(0, sd, n) for sd in (0.5, 0.6)], axis=1)
+            true_difference = np.hypot(1, 0.5) - np.hypot(1, 0.6)
+        else:
+            truth = (rng.random(n) < 0.4).astype(int)
+            shared = truth + rng.normal(size=n)
+            columns = np.stack([shared + rng.normal(0, sd, n) for sd in (0.5, 1.0)], axis=1)
+            true_difference = ndtr(1 / np.sqrt(2 * 1.25)) - ndtr(1 / np.sqrt(2 * 2))
+        contrast = np.array([[1.0], [-1.0]])
+        (found,) = paired_differences(truth, columns, contrast, metric, n_resamples=250, seed=seed)
+        n_covered += found.low <= true_difference <= found.high
+    assert 0.92 <= n_covered / n_trials <= 0.98
+
+
+def test_many_differences_at_once_are_those_one_by_one():
+    truth, columns = galaxies(100, m=3)
+    truth = truth[:, 0]
+    predictions = truth[:, None] + columns - columns.mean()
+    contrasts = np.array([[1, 0], [-1, 1], [0, -1]])
+    found = paired_differences(truth, predictions, contrasts, "rmse", n_resamples=300, seed=2)
+    for (a, b), difference in zip([(0, 1), (1, 2)], found, strict=True):
+        slow = paired_difference(truth, predictions[:, a], predictions[:, b], "rmse", n_resamples=300, seed=2)
+        assert difference == pytest.approx(slow)
+
+
+def test_a_difference_between_means_over_seeds_resamples_all_seeds_together():
+    truth, predictions = galaxies(60, m=4)
+    truth = truth[:, 0]
+    contrasts = np.array([[0.5], [0.5], [-0.5], [-0.5]])
+    (found,) = paired_differences(truth, predictions, contrasts, "rmse", n_resamples=200, seed=1)
+    slow = []
+    for rows in draws(60, 200, seed=1):
+        errors = [regression.rmse(truth[rows], column[rows]) for column in predictions.T]
+        slow.append(np.mean(errors[:2]) - np.mean(errors[2:]))
+    assert [found.low, found.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]).tolist())
+
+
+@pytest.mark.parametrize("metric", ["rmse", "auc"])
+def test_the_same_predictions_in_other_seeds_do_not_differ(metric):
+    truth, scores = classified(80)
+    contrasts = np.array([[1 / 3]] * 3 + [[-1 / 3]] * 3)
+    (found,) = paired_differences(truth, np.repeat(scores, 6, axis=1), contrasts, metric, n_resamples=100, seed=0)
+    assert found == pytest.approx((0, 0, 0, 1), abs=1e-12)
+
+
+def test_p_values_of_equally_good_scores_are_uniform():
+    p = []
+    for seed in range(200):
+        truth, scores = classified(100, 2, seed)
+        contrast = np.array([[1.0], [-1.0]])
+        p.append(paired_differences(truth, scores, contrast, "auc", n_resamples=200, seed=seed)[0].p)
+    assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.1
+    assert scipy.stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_holms_correction_is_its_definition():
+    p = np.array([0.01, 0.04, 0.03, 0.005])
+    np.testing.assert_allclose(holm(p), [0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.9, 0.8])).max() <= 1
+
+
+def test_a_thousand_differences_of_a_thousand_galaxies_take_seconds():
+    rng = np.random.default_rng(0)
+    truth, predictions = rng.normal(size=1000), rng.normal(size=(1000, 100))
+    contrasts = np.zeros((100, 1000))
+    contrasts[rng.integers(50, size=1000), np.arange(1000)] += 1
+    contrasts[rng.integers(50, 100, size=1000), np.arange(1000)] -= 1
+    start = time.process_time()
+    paired_differences(truth, predictions, contrasts, "rmse", n_resamples=2000, seed=0)
+    assert time.process_time() - start < 5

@@ -1,4 +1,4 @@
-"""Matching of dictionaries: permutations are undone, planted recurrence and absorption are counted."""
+"""Matching of dictionaries and tables: permutations are undone, planted recurrence and absorption are counted."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,17 @@ from sfnetlab.metrics.matching import (
     Dictionary,
     absorption,
     activation_correlation,
+    children_per_latent,
     consensus_dictionary,
+    cross_correlations,
     match_dictionaries,
+    match_features,
+    pair_cosines,
     recovery,
     seed_stability,
+    split_latents,
     splitting,
+    summarise_match,
     unrelated_dictionary,
 )
 
@@ -215,3 +221,129 @@ def test_a_grandchild_can_absorb_and_a_silent_parent_has_no_share():
 def test_unusable_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def sparse_table(rng: np.random.Generator, n: int, d: int, share: float = 0.3) -> np.ndarray:
+    return np.where(rng.random((n, d)) < share, rng.exponential(size=(n, d)), 0).astype(np.float32)
+
+
+@pytest.mark.parametrize("as_a", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("as_b", [np.asarray, sp.csr_array])
+def test_correlations_of_two_tables_equal_numpy(as_a, as_b):
+    rng = np.random.default_rng(0)
+    a, b = sparse_table(rng, 60, 5), sparse_table(rng, 60, 7)
+    expected = np.corrcoef(a.astype(float), b.astype(float), rowvar=False)[:5, 5:]
+    np.testing.assert_allclose(cross_correlations(as_a(a), as_b(b)), expected, atol=1e-12)
+
+
+def test_correlation_with_a_constant_feature_is_unknown():
+    a, b = np.ones((9, 2), dtype=np.float32), np.arange(9.0)[:, None]
+    a[:, 1] = np.arange(9)
+    np.testing.assert_allclose(cross_correlations(a, b), [[np.nan], [1.0]])
+
+
+def test_large_offset_leaves_correlations_of_dense_tables_right():
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((200, 3)), rng.standard_normal((200, 3))
+    np.testing.assert_allclose(cross_correlations(a + 1e5, b + 1e5), cross_correlations(a, b), atol=1e-9)
+
+
+@pytest.mark.parametrize("as_b", [np.asarray, sp.csr_array])
+def test_features_are_matched_with_their_noisy_shuffled_and_flipped_copies(as_b):
+    rng = np.random.default_rng(2)
+    a = sparse_table(rng, 400, 12)
+    order, sign = rng.permutation(12), rng.choice([-1, 1], 12)
+    b = as_b((a[:, order] * sign + 0.05 * sparse_table(rng, 400, 12)).astype(np.float32))
+    match = match_features(a[:300], b[:300], a[300:], b[300:], 20, 0)
+    np.testing.assert_array_equal(order[match.pairs["feature_b"]], match.pairs["feature_a"])
+    np.testing.assert_array_equal(np.sign(match.pairs["correlation_test"]), sign[match.pairs["feature_b"]])
+    assert (match.pairs["p"] == 1 / 21).all()
+    summary = summarise_match(match)
+    assert summary["mean_correlation"] > 0.95 > 0.3 > summary["null_q95"]
+    assert (summary["share_above_null"], summary["p"], summary["n_pairs"]) == (1.0, 1 / 21, 12)
+
+
+def test_pairs_are_measured_on_rows_they_were_not_chosen_on():
+    rng = np.random.default_rng(3)
+    a, b = rng.standard_normal((80, 6)), rng.standard_normal((80, 9))
+    pairs = match_features(a[:40], b[:40], a[40:], b[40:], 1, 0).pairs
+    for part, rows in (("fit", slice(0, 40)), ("test", slice(40, 80))):
+        expected = [
+            np.corrcoef(a[rows, i], b[rows, j])[0, 1]
+            for i, j in zip(pairs["feature_a"], pairs["feature_b"], strict=True)
+        ]
+        np.testing.assert_allclose(pairs[f"correlation_{part}"], expected)
+    assert len(pairs) == 6
+    assert pairs["correlation_fit"].abs().mean() > 1.5 * pairs["correlation_test"].abs().mean()
+
+
+def test_features_silent_on_either_sample_are_not_matched():
+    rng = np.random.default_rng(4)
+    a = sparse_table(rng, 100, 4)
+    a[:50, 0] = a[50:, 1] = 0
+    match = match_features(sp.csr_array(a[:50]), a[:50], sp.csr_array(a[50:]), a[50:], 1, 0)
+    assert match.pairs["feature_a"].tolist() == match.pairs["feature_b"].tolist() == [2, 3]
+    assert (match.n_alive_a, match.n_alive_b) == (2, 2)
+
+
+def test_p_values_of_unrelated_tables_are_uniform():
+    ps = []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        a, b = rng.standard_normal((60, 8)), rng.standard_normal((60, 8))
+        ps.append(match_features(a[:30], b[:30], a[30:], b[30:], 39, seed).pairs["p"])
+    p = np.concatenate(ps)
+    assert np.mean(p <= 0.1) == pytest.approx(0.1, abs=0.05)
+    assert np.mean(p <= 0.5) == pytest.approx(0.5, abs=0.08)
+
+
+def test_unrelated_tables_share_no_more_than_their_null():
+    rng = np.random.default_rng(5)
+    a, b = (sp.csr_array(sparse_table(rng, 300, 40, 0.05)) for _ in range(2))
+    summary = summarise_match(match_features(a[:150], b[:150], a[150:], b[150:], 20, 0))
+    assert summary["mean_correlation"] == pytest.approx(summary["null_mean"], abs=0.03)
+    assert summary["share_above_null"] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("b_rows", "b_columns", "n_permutations", "message"),
+    [(9, 3, 5, "same galaxies"), (10, 2, 5, "fit rows"), (10, 3, 0, "n_permutations")],
+)
+def test_tables_that_cannot_be_matched_are_refused(b_rows, b_columns, n_permutations, message):
+    a, b = np.random.default_rng(0).standard_normal((2, 10, 3))
+    with pytest.raises(ValueError, match=message):
+        match_features(a, b, a, b[:b_rows, :b_columns], n_permutations, 0)
+
+
+def test_cosine_of_a_pair_is_that_of_its_directions():
+    rng = np.random.default_rng(6)
+    W_a, W_b, table = rng.standard_normal((4, 5)), rng.standard_normal((4, 5)), rng.standard_normal((30, 4))
+    pairs = match_features(table[:15], table[:15, ::-1], table[15:], table[15:, ::-1], 1, 0).pairs
+    expected = [W_a[i] @ W_b[3 - i] / np.linalg.norm(W_a[i]) / np.linalg.norm(W_b[3 - i]) for i in range(4)]
+    np.testing.assert_allclose(pair_cosines(pairs, W_a, W_b), expected)
+
+
+def test_split_latent_is_known_by_direction_and_galaxies():
+    # latent 0 of the small dictionary is split in two, latent 1 stays, latent 2 is lost; the last is new
+    small, large = np.eye(4)[:3], np.array([[1, 0, 0, 0.3], [1, 0, 0, -0.3], [0, 2, 0, 0], [0, 0, 0.1, 1.0]])
+    codes_small = np.array([[1, 0, 0], [2, 0, 0], [1, 1, 0], [0, 1, 1]], dtype=np.float32)
+    codes_large = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]], dtype=np.float32)
+    split = split_latents(small, large, sp.csr_array(codes_small), sp.csr_array(codes_large))
+    assert split["parent"].tolist() == [0, 0, 1, 2]
+    assert split["is_child"].tolist() == [True, True, True, False]
+    assert split["n_siblings"].tolist() == [2, 2, 1, 0]
+    np.testing.assert_allclose(split["decoder_cosine"], [1 / 1.09**0.5] * 2 + [1, 0.1 / 1.01**0.5])
+    np.testing.assert_allclose(split["within"], 1)
+    np.testing.assert_allclose(split["within_chance"], [0.75, 0.75, 0.5, 0.25])
+    np.testing.assert_allclose(split["coverage"], [2 / 3, 1 / 3, 1, 1])
+    counts = children_per_latent(split, n_alive_small=3)
+    assert counts["n_latents"].tolist() == [1, 1, 1]
+
+
+def test_dictionary_splits_into_itself_one_to_one():
+    rng = np.random.default_rng(7)
+    W_dec, codes = rng.standard_normal((20, 16)), sp.csr_array(sparse_table(rng, 50, 20))
+    split = split_latents(W_dec, W_dec, codes, codes)
+    assert (split["latent"] == split["parent"]).all()
+    assert (split["n_siblings"] == 1).all()
+    np.testing.assert_allclose(split[["within", "coverage", "decoder_cosine"]], 1)

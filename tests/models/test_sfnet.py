@@ -33,6 +33,40 @@ def test_at_most_k_features_are_active(images):
     assert (features >= 0).all()
 
 
+@pytest.mark.parametrize("k", [3, None])
+def test_mean_of_an_activation_map_is_the_feature(k):
+    model = network(k=k)
+    images = torch.randint(0, 256, (5, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    features = model.features(images)
+    for feature in range(0, 96, 7):
+        maps = model.activation_maps(images, feature)
+        assert maps.shape == (5, 3, 3)
+        torch.testing.assert_close(maps.mean(dim=(1, 2)), features[:, feature])
+
+
+def test_activation_maps_leave_no_hook_behind(images):
+    model = network()
+    model.activation_maps(images, 0)
+    assert not model.encoder.backbone.global_pool._forward_pre_hooks
+
+
+def test_map_moves_with_the_galaxy(images):
+    model = network(k=None)
+    blank = torch.zeros((2, 64, 64, 3), dtype=torch.uint8)
+    blank[0, :16, :16], blank[1, -16:, -16:] = images[0, :16, :16], images[0, :16, :16]
+    feature = int(model.features(blank).std(dim=0).argmax())
+    contrast = model.activation_maps(blank, feature)
+    contrast = (contrast - model.activation_maps(torch.zeros_like(blank), feature)).abs()
+    half = contrast.shape[1] // 2
+    assert contrast[0, :half, :half].sum() > contrast[0, half:, half:].sum()
+    assert contrast[1, half:, half:].sum() > contrast[1, :half, :half].sum()
+
+
+def test_map_of_a_feature_that_does_not_exist_is_refused(images):
+    with pytest.raises(ValueError, match="96"):
+        network().activation_maps(images, 96)
+
+
 def test_dense_network_gives_the_pooled_output(images):
     dense = network(k=None)
     assert torch.equal(dense.features(images), dense.encoder(images))

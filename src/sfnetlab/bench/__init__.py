@@ -5,7 +5,7 @@ Machines differ and are shared: of speeds the ratio is the result, the rates are
 
 from collections.abc import Callable, Iterator, Sequence
 
-from sfnetlab.bench import images, network, sae, sae_quality, selection
+from sfnetlab.bench import association, images, network, sae, sae_quality, selection, statistics
 from sfnetlab.bench.compare import Row, describe
 from sfnetlab.errors import SfnetlabError
 
@@ -20,6 +20,8 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "sae-quality": sae_quality.sae_quality,
     "sae-quality-large": sae_quality.sae_quality_large,
     "selection": selection.selection,
+    "ridge-path": statistics.ridge_path,
+    "association": association.association,
 }
 ONLY_BY_NAME = ("sae-quality-large",)
 

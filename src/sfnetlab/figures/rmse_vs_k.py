@@ -6,7 +6,9 @@ Where the paper showed one budget, both stand here side by side, with intervals,
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
@@ -22,12 +24,14 @@ def plot_rmse_vs_k(
 ) -> Figure:
     """Test RMSE of every method at equal budgets, one panel for each meaning of "few features".
 
-    Left, features active per galaxy: SFNet(k) with its own head and with a linear probe on all its features; SAEs with
-    k active latents, a ridge probe on all latents (linear where the table has no ridge rows for them; the legend says
-    which); PCA with k components. Right, features used in all, linear probe: the k features chosen from SFNet(k), the
-    k latents chosen from SAE(k), the first k components. Points are means over seeds, small dots the seeds, bars the
-    mean 95 % bootstrap interval over galaxies. Horizontal lines are the controls: the mean, photometry with the
-    probe that is best on valid rows, and each encoder with ridge on all its dimensions.
+    Left, features active per galaxy: SFNet(k) with its own head and with a linear probe on all its features; SAEs and
+    their null arms with k active latents, a ridge probe on all latents (linear where the table has no ridge rows for
+    them; the legend says which); PCA and PLS with k components. Right, features used in all, linear probe: the n best
+    of SFNet(k) and of SAE(k), k = n or the nearest that was trained (of two the larger); the first n components; the n
+    best dimensions of each encoder. Points are means over seeds, small dots the seeds, bars the mean 95 % bootstrap
+    interval over galaxies; what is higher than 1.6 times the mean's error is an arrowhead at the upper edge. Horizontal
+    lines are the controls: the mean, photometry with the probe that is best on valid rows, and each encoder with ridge
+    on all its dimensions.
 
     Parameters
     ----------
@@ -69,12 +73,29 @@ def plot_rmse_vs_k(
             ax.text(0.5, 0.5, "no rows for this budget", transform=ax.transAxes, ha="center", fontsize=style.SMALL_PT)
             ax.set(xticks=[], xlabel=label)
     left.set_ylabel(style.wrapped(style.with_unit(f"test RMSE of {column}", unit), 34))
-    left.set_ylim(left.get_ylim())
+    bottom, top = left.get_ylim()
+    highest = 1.6 * max((level for name, level, _, _ in levels if name == "predict the mean"), default=np.inf)
+    if top > highest:  # the margin below was a share of what is cut off
+        lowest = min(ax.dataLim.y0 for ax in (left, right))
+        bottom, top = lowest - 0.05 * (highest - lowest), highest
+    left.set_ylim(bottom, top)
+    for ax, panel in zip((left, right), curves, strict=True):
+        _mark_what_is_above(ax, panel, highest)
     style.label_levels(
         right,
         {style.wrapped(_level_text(name, y, interval), 24): (y, look.color) for name, y, interval, look in levels},
     )
     return fig
+
+
+def _mark_what_is_above(ax: Axes, curves: Sequence[style.Curve], highest: float) -> None:
+    """An arrowhead at the upper edge for each mean that is higher still."""
+    for curve in curves:
+        means = curve.rows.groupby("x")["y"].mean()
+        for x in means.index[means > highest]:
+            ax.plot(
+                float(x), 0.975, marker=10, color=curve.look.color, transform=ax.get_xaxis_transform(), label="_above",
+            )  # fmt: skip
 
 
 def _level_text(name: str, level: float, interval: tuple[float, float] | None) -> str:
@@ -114,32 +135,44 @@ def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
                 is_filled=False,
             ),
         ]
-    for name, look, _ in _methods(rows, "sae"):
-        own = with_all[with_all["features"] == name]
-        probe = "ridge" if (own["probe"] == "ridge").any() else "linear"
-        label = f"{style.method_name(name, 'sae')}(k), {probe} probe on all latents"
-        curves.append(style.Curve(label, look, own[own["probe"] == probe].assign(x=own["k"])))
-    return _drawable([*curves, *_pca_curves(rows)])
+    for kind in ("sae", "null_sae"):
+        for name, look, _ in _methods(rows, kind):
+            own = with_all[with_all["features"] == name]
+            probe = "ridge" if (own["probe"] == "ridge").any() else "linear"
+            label = f"{style.method_name(name, kind)}(k), {probe} probe on all latents"
+            curves.append(style.Curve(label, look, own[own["probe"] == probe].assign(x=own["k"])))
+    return _drawable([*curves, *_component_curves(rows)])
 
 
 def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
-    budgeted = rows[(rows["probe"] == "linear") & (rows["n_features_used"] == rows["k"])]
+    linear = rows[rows["probe"] == "linear"]
+    most = linear.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
+    budgeted = linear[linear["n_features_used"] < most]
+    distance = (budgeted["k"] - budgeted["n_features_used"]).abs() - 1e-3 * (
+        budgeted["k"] > budgeted["n_features_used"]
+    )
+    nearest = distance.groupby([budgeted["features"], budgeted["n_features_used"]]).transform("min")
+    budgeted = budgeted[budgeted["k"].isna() | (distance == nearest)]
     curves: list[style.Curve] = []
-    for kind, mark, noun in (("sfnet", "†", "features"), ("sae", "", "latents"), ("null_sae", "", "latents")):
+    for kind, mark, noun in (
+        ("sfnet", "†(k)", "features"), ("sae", "(k)", "latents"), ("null_sae", "(k)", "latents"),
+        ("encoder", "", "dimensions"),
+    ):  # fmt: skip
         for name, look, _ in _methods(rows, kind):
             own = budgeted[budgeted["features"] == name]
-            label = f"{style.method_name(name, kind)}{mark}(k), linear probe on best k {noun}"
-            curves.append(style.Curve(label, look, own.assign(x=own["k"])))
-    return _drawable([*curves, *_pca_curves(rows)])
+            label = f"{style.method_name(name, kind)}{mark}, linear probe on best k {noun}"
+            curves.append(style.Curve(label, look, own.assign(x=own["n_features_used"])))
+    return _drawable([*curves, *_component_curves(rows)])
 
 
-def _pca_curves(rows: pd.DataFrame) -> list[style.Curve]:
+def _component_curves(rows: pd.DataFrame) -> list[style.Curve]:
     """First k components, linear probe: all of them are active for every galaxy, so both budgets are k."""
     curves: list[style.Curve] = []
-    for name, look, own in _methods(rows, "pca"):
-        linear = own[own["probe"] == "linear"]
-        label = f"{style.method_name(name, 'pca')}(k), linear probe on first k components"
-        curves.append(style.Curve(label, look, linear.assign(x=linear["n_features_used"])))
+    for kind, mark in (("pca", ""), ("pls", "†")):
+        for name, look, own in _methods(rows, kind):
+            linear = own[own["probe"] == "linear"]
+            label = f"{style.method_name(name, kind)}{mark}(k), linear probe on first k components"
+            curves.append(style.Curve(label, look, linear.assign(x=linear["n_features_used"])))
     return curves
 
 
@@ -155,7 +188,7 @@ def _methods(rows: pd.DataFrame, kind: str) -> list[tuple[str, style.MethodStyle
 
 def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of probes that used every feature of their table: the most that any probe of that table and seed used."""
-    probed = rows[rows["probe"] != "head"]
+    probed = rows[(rows["probe"] != "head") & ~rows["probe"].str.endswith("_in_sample")]
     most = probed.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
     return probed[probed["n_features_used"] == most]
 

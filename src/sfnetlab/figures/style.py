@@ -75,6 +75,7 @@ _COLORS: dict[str, tuple[str, ...]] = {
     "sae": (VERMILION, ORANGE, PURPLE),
     "null_sae": (GREY, "#9A9A9A", BLACK),
     "pca": (GREEN, GREY, SKY),
+    "pls": (PURPLE, GREEN, GREY),
     "encoder": (GREY, BLACK, GREEN),
     "photometry": (PURPLE, BLACK, GREY),
     "mean": (BLACK, GREY, PURPLE),
@@ -84,6 +85,7 @@ _MARKERS: dict[str, tuple[str, ...]] = {
     "sae": ("^", "v", "<", ">"),
     "null_sae": ("x", "+", "1", "2"),
     "pca": ("s", "P", "X", "p"),
+    "pls": ("P", "s", "p", "X"),
     "encoder": ("d", "*", "D", "8"),
     "photometry": ("X", "P", "*", "p"),
     "mean": ("*", "X", "d", "h"),
@@ -93,11 +95,12 @@ _LINESTYLES: dict[str, tuple[str, ...]] = {
     "sae": ("--", "-."),
     "null_sae": (":", "--"),
     "pca": (":", "-."),
+    "pls": ("-.", ":"),
     "encoder": ("-.", ":"),
     "photometry": ("--", "-."),
     "mean": ("-", ":"),
 }
-_KIND_NAMES = {"sfnet": "SFNet", "sae": "SAE", "pca": "PCA"}
+_KIND_NAMES = {"sfnet": "SFNet", "sae": "SAE", "pca": "PCA", "pls": "PLS"}
 
 
 def method_style(name: str, kind: str, peers: Iterable[str] = ()) -> MethodStyle:

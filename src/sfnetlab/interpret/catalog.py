@@ -1,19 +1,24 @@
 """The catalogue of features: how often each is active, how strongly, with which labels it goes, where it peaks."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import stdtr
 
-from sfnetlab.metrics.association import spearman
-from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.metrics.tables import FeatureTable, columns_of
+from sfnetlab.metrics.association import benjamini_hochberg, closest_feature, correlation_interval, pearson, spearman
+from sfnetlab.metrics.sparsity import activation_frequency, n_alive, usage_entropy
+from sfnetlab.metrics.tables import FeatureTable, checked_table, columns_of, transpose_product
+
+COMMON_FREQUENCY = 0.01
+"""A feature active in more than this share of the galaxies is common."""
 
 
 def describe_features(
-    values: FeatureTable, labels: pd.DataFrame, weights: Mapping[str, NDArray[np.float64]]
+    values: FeatureTable, labels: pd.DataFrame, weights: Mapping[str, NDArray[np.float64]], name_prefix: str = "F"
 ) -> pd.DataFrame:
     """A row for each feature that is active in at least one of the given galaxies.
 
@@ -25,33 +30,112 @@ def describe_features(
         Numeric labels; NaN where a label was not measured, such rows are left out for that label.
     weights : mapping of label column to (d,)
         Weights of a linear head, in label units; may be empty.
+    name_prefix : str
+        What feature names begin with, such as "Z" or "SL".
 
     Returns
     -------
     DataFrame
-        `feature` (column of `values`), `frequency` (share of galaxies in which it is active), `mean_activation` (over
-        the galaxies in which it is active), `max_activation`, `weight_<column>`, `best_label` and `rho` (the label of
-        largest |Spearman rho|; a maximum over labels, so its null is not zero), sorted by falling frequency.
+        Sorted by falling frequency:
+
+        - `feature` (column of `values`), `name` (such as "Z61"), `usage_rank` (0 is the most frequent), `frequency`
+          (share of galaxies in which it is active).
+        - `mean_activation`, `activation_q50`, `activation_q90`, `activation_q99` (over the galaxies in which it is
+          active), `max_activation`.
+        - `weight_<column>`, and `variance_share_<column>`: covariance of weight times activation with the head's
+          prediction over the prediction's variance. Shares sum to 1 over features; one is negative where the feature
+          works against the others, and NaN where the prediction is constant.
+        - `redundancy`, `redundant_with`: the Pearson correlation of largest size with another feature, and which
+          (-1: none varies).
+        - `best_label`, `rho`: the label of largest |Spearman rho|; a maximum over labels, so its null is not zero.
     """
     frequency = activation_frequency(values)
     alive = np.flatnonzero(frequency > 0)
-    active = sparse.csc_array(columns_of(values, alive))
+    of_alive = columns_of(values, alive)
+    active = sparse.csc_array(of_alive)
+    active.eliminate_zeros()
+    quantiles = [np.quantile(active.data[start:end], (0.5, 0.9, 0.99)) for start, end in pairwise(active.indptr)]
+    q50, q90, q99 = np.reshape(quantiles, (-1, 3)).T
+    r, partner = closest_feature(of_alive)
     table = pd.DataFrame(
         {
             "feature": alive,
+            "name": [f"{name_prefix}{feature}" for feature in alive],
             "frequency": frequency[alive],
             "mean_activation": active.sum(axis=0) / active.count_nonzero(axis=0),
+            "activation_q50": q50,
+            "activation_q90": q90,
+            "activation_q99": q99,
             "max_activation": active.max(axis=0).toarray().ravel(),
+            "redundancy": r,
+            "redundant_with": np.where(partner >= 0, np.append(alive, -1)[partner], -1),
         }
     )
     for column, weight in weights.items():
         table[f"weight_{column}"] = weight[alive]
-    rho = spearman(columns_of(values, alive), labels.to_numpy(dtype=np.float64))
+        table[f"variance_share_{column}"] = _variance_share(of_alive, weight[alive])
+    rho = spearman(of_alive, labels.to_numpy(dtype=np.float64))
     strength = np.nan_to_num(np.abs(rho), nan=-1.0)
     best = strength.argmax(axis=1)
     table["best_label"] = labels.columns.to_numpy()[best]
     table["rho"] = rho[np.arange(len(alive)), best]
-    return table.sort_values(["frequency", "feature"], ascending=[False, True], ignore_index=True)
+    table = table.sort_values(["frequency", "feature"], ascending=[False, True], ignore_index=True)
+    table.insert(2, "usage_rank", np.arange(len(table)))
+    return table
+
+
+def associate_features(values: FeatureTable, labels: pd.DataFrame) -> pd.DataFrame:
+    """A row for each feature and label: both correlations with their 95 % intervals.
+
+    `p` is that of Spearman's rho by Student's t (as SciPy's `spearmanr`: permutations of a few hundred could not pass
+    the correction for so many pairs), `q` Benjamini-Hochberg over all pairs. Read Pearson's interval with care where a
+    feature has a long tail (`metrics.association.correlation_interval`).
+
+    Parameters
+    ----------
+    values : (n, d)
+    labels : DataFrame, n rows
+        Numeric labels; NaN where a label was not measured, such rows are left out for that label.
+
+    Returns
+    -------
+    DataFrame
+        `feature, label, n, pearson, pearson_low, pearson_high, spearman, spearman_low, spearman_high, p, q`; n is the
+        number of galaxies that have the label. NaN where the feature or the label is constant on these.
+    """
+    columns = labels.to_numpy(dtype=np.float64)
+    d, m = checked_table(values, "values").shape[1], columns.shape[1]
+    n = np.count_nonzero(~np.isnan(columns), axis=0)
+    r, rho = pearson(values, columns), spearman(values, columns)
+    p = _student_p(rho, n)
+    numbers = {
+        "pearson": r,
+        **dict(zip(("pearson_low", "pearson_high"), correlation_interval(r, n, "pearson"), strict=True)),
+        "spearman": rho,
+        **dict(zip(("spearman_low", "spearman_high"), correlation_interval(rho, n, "spearman"), strict=True)),
+        "p": p,
+        "q": benjamini_hochberg(p),
+    }
+    names = {"feature": np.repeat(np.arange(d), m), "label": np.tile(labels.columns.to_numpy(), d), "n": np.tile(n, d)}
+    return pd.DataFrame(names | {name: number.ravel() for name, number in numbers.items()})
+
+
+def summarise_usage(values: FeatureTable) -> dict[str, float]:
+    """How many of the features of (n, d) are used: `n_features`, `n_alive` (active in at least one galaxy), `n_dead`,
+    `n_common` (in more than 1 %), `usage_entropy` (nats) and `effective_number`, its exponential.
+
+    ValueError where no feature is ever active.
+    """
+    frequency = activation_frequency(values)
+    entropy = usage_entropy(frequency)
+    return {
+        "n_features": frequency.size,
+        "n_alive": n_alive(frequency),
+        "n_dead": frequency.size - n_alive(frequency),
+        "n_common": int(np.count_nonzero(frequency > COMMON_FREQUENCY)),
+        "usage_entropy": entropy,
+        "effective_number": float(np.exp(entropy)),
+    }
 
 
 def strongest_galaxies(values: FeatureTable, features: NDArray[np.intp], n_examples: int) -> pd.DataFrame:
@@ -77,3 +161,21 @@ def strongest_galaxies(values: FeatureTable, features: NDArray[np.intp], n_examp
             )
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def _variance_share(values: FeatureTable, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cov(w_f a_f, prediction) / Var(prediction) of every feature, (d,), for the prediction sum_f w_f a_f."""
+    prediction = values @ weight
+    centred = prediction - prediction.mean()
+    total = float(centred @ centred)
+    if not total > 1e-20 * float(prediction @ prediction):
+        return np.full(len(weight), np.nan)
+    return transpose_product(checked_table(values), centred) * weight / total
+
+
+def _student_p(rho: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Two-sided p-value of a rank correlation over n rows; NaN below three rows."""
+    freedom = np.where(n > 2, n - 2.0, np.nan)
+    with np.errstate(divide="ignore"):
+        t = np.abs(rho) * np.sqrt(freedom / (1 - rho**2))
+    return 2 * stdtr(freedom, -t)

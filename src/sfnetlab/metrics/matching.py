@@ -1,6 +1,7 @@
-"""Do two dictionaries hold the same atoms: over seeds, against chance, and against atoms that were planted.
+"""Do two dictionaries, or any two feature tables, hold the same: over seeds, against chance, against what was planted.
 
-Cosines are signed throughout: latents are 0 or more, so an atom and its opposite mean different things.
+Cosines are signed throughout: latents are 0 or more, so an atom and its opposite mean different things. Correlations
+between features of any two tables are matched by size, since the sign of a principal component means nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
-from sfnetlab.metrics.tables import FeatureTable, checked_table
+from sfnetlab.metrics.tables import (
+    FeatureTable,
+    Table,
+    checked_table,
+    column_mean_sd,
+    row_blocks,
+    transpose_product,
+)
 
 SHARED_COSINES = (0.7, 0.9)
 """Matched pairs above these cosines count as the same latent."""
@@ -61,6 +70,137 @@ class Consensus(NamedTuple):
         return np.count_nonzero(self.members >= 0, axis=1)
 
 
+class FeatureMatch(NamedTuple):
+    """Pairs of features of two tables, and what pairs are found where the galaxies of one are shuffled."""
+
+    pairs: pd.DataFrame
+    """A row a pair, in order of `feature_a`: `feature_a`, `feature_b`, `correlation_fit` and `correlation_test`
+    (Pearson, signed), `p` (of |correlation_test|, the pair held fixed and the test galaxies of b permuted)."""
+    null: pd.DataFrame
+    """A row a pair and permutation: `permutation`, `correlation_fit`, `correlation_test`, of tables b whose galaxies
+    were permuted before the features were matched."""
+    n_alive_a: int
+    n_alive_b: int
+    """Features that vary on both samples; the fewer are all matched."""
+
+
+def cross_correlations(a: FeatureTable, b: FeatureTable) -> NDArray[np.float64]:
+    """Pearson correlation of every feature of a with every feature of b over the same rows, shape (d_a, d_b).
+
+    Tables are dense or CSR, in any combination, and never densified. NaN where a feature is constant on these rows.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of rows differ, there is none, or a value is not finite.
+    """
+    return _correlations(*_same_rows(a, b))
+
+
+def match_features(
+    a_fit: FeatureTable,
+    b_fit: FeatureTable,
+    a_test: FeatureTable,
+    b_test: FeatureTable,
+    n_permutations: int,
+    seed: int,
+) -> FeatureMatch:
+    """One-to-one pairs of features of any two tables with the largest sum of |Pearson correlation| (Hungarian method).
+
+    Pairs are chosen on the fit rows and measured on the test rows, so that chance has no part in what is reported.
+    Features that are constant, for example silent, on either sample are left out. What unrelated tables would give
+    is seen by permuting the galaxies of b, on both samples, and matching anew: a correlation of test rows that
+    unrelated features reach depends on how often they are active.
+
+    Parameters
+    ----------
+    a_fit, b_fit : (n_fit, d_a) and (n_fit, d_b)
+        The same galaxies in the same order, train or valid rows.
+    a_test, b_test : (n_test, d_a) and (n_test, d_b)
+        The same galaxies in the same order, not among the fit rows.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a value is not finite, `n_permutations` is less than 1, or a table has no feature that
+        varies on both samples.
+    """
+    if n_permutations < 1:
+        raise ValueError(f"n_permutations must be at least 1, got {n_permutations}")
+    (x_fit, y_fit), (x_test, y_test) = _same_rows(a_fit, b_fit), _same_rows(a_test, b_test)
+    alive_a, alive_b = _varying(x_fit, x_test, "a"), _varying(y_fit, y_test, "b")
+    x_fit, x_test = x_fit[:, alive_a], x_test[:, alive_a]
+    y_fit, y_test = y_fit[:, alive_b], y_test[:, alive_b]
+    i, j, correlation_fit = _best_pairs(x_fit, y_fit)
+    correlation_test = _pair_correlations(x_test, y_test, i, j)
+    rng = np.random.default_rng(seed)
+    n_as_strong = np.zeros(len(i), dtype=np.int64)
+    null: list[pd.DataFrame] = []
+    for permutation in range(n_permutations):
+        shuffled_fit = y_fit[rng.permutation(y_fit.shape[0])]
+        shuffled_test = y_test[rng.permutation(y_test.shape[0])]
+        null_i, null_j, null_fit = _best_pairs(x_fit, shuffled_fit)
+        null_test = _pair_correlations(x_test, shuffled_test, null_i, null_j)
+        null.append(
+            pd.DataFrame({"permutation": permutation, "correlation_fit": null_fit, "correlation_test": null_test})
+        )
+        # the pairs do not depend on the test rows: with them permuted this is an exact test of each pair
+        n_as_strong += np.abs(_pair_correlations(x_test, shuffled_test, i, j)) >= np.abs(correlation_test)
+    pairs = pd.DataFrame(
+        {
+            "feature_a": alive_a[i],
+            "feature_b": alive_b[j],
+            "correlation_fit": correlation_fit,
+            "correlation_test": correlation_test,
+            "p": (n_as_strong + 1) / (n_permutations + 1),
+        }
+    )
+    return FeatureMatch(pairs, pd.concat(null, ignore_index=True), len(alive_a), len(alive_b))
+
+
+def summarise_match(match: FeatureMatch) -> dict[str, float]:
+    """How much two tables share, in a few numbers, all of |correlation| on the test rows.
+
+    Returns
+    -------
+    dict
+        `mean_correlation` over the pairs; `null_mean` and `null_q95` of permuted tables, all pairs together; `p` of
+        the mean (a permutation's mean is as large; counts plus one); `share_above_null`, of the pairs above
+        `null_q95` (0.05 by chance); `n_pairs`, `n_alive_a`, `n_alive_b`.
+    """
+    observed, null = match.pairs["correlation_test"].abs(), match.null["correlation_test"].abs()
+    null_means = null.groupby(match.null["permutation"]).mean()
+    q95 = float(null.quantile(0.95))
+    return {
+        "mean_correlation": float(observed.mean()),
+        "null_mean": float(null.mean()),
+        "null_q95": q95,
+        "p": float((np.count_nonzero(null_means >= observed.mean()) + 1) / (len(null_means) + 1)),
+        "share_above_null": float((observed > q95).mean()),
+        "n_pairs": len(observed),
+        "n_alive_a": match.n_alive_a,
+        "n_alive_b": match.n_alive_b,
+    }
+
+
+def pair_cosines(
+    pairs: pd.DataFrame, directions_a: NDArray[np.floating], directions_b: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Cosine of the directions of each pair's features, shape (n_pairs,), where both tables share an embedding.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        `FeatureMatch.pairs`.
+    directions_a, directions_b : (d_a, d_in) and (d_b, d_in)
+        Rows are decoder atoms, principal components; for raw dimensions the unit matrix.
+    """
+    a, b = (_directions(vectors) for vectors in (directions_a, directions_b))
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"directions of d_in {a.shape[1]} and {b.shape[1]} share no space")
+    return np.sum(a[pairs["feature_a"].to_numpy()] * b[pairs["feature_b"].to_numpy()], axis=1)
+
+
 def match_dictionaries(a: Dictionary, b: Dictionary) -> Match:
     """One-to-one pairs of alive latents with the largest sum of decoder cosines (the Hungarian method).
 
@@ -101,18 +241,9 @@ def activation_correlation(match: Match, codes_a: FeatureTable, codes_b: Feature
         If the numbers of rows differ, or there is none.
     """
     x, y = (_sparse(codes, name) for codes, name in ((codes_a, "codes_a"), (codes_b, "codes_b")))
-    n = x.shape[0]
-    if y.shape[0] != n or n == 0:
-        raise ValueError(f"expected codes of the same rows, at least one, got {n} and {y.shape[0]} rows")
-    x, y = x[:, match.a], y[:, match.b]
-    mean_x, mean_y = x.sum(axis=0) / n, y.sum(axis=0) / n
-    covariance = x.multiply(y).sum(axis=0) / n - mean_x * mean_y
-    squares_x, squares_y = x.multiply(x).sum(axis=0) / n, y.multiply(y).sum(axis=0) / n
-    variance_x, variance_y = squares_x - mean_x**2, squares_y - mean_y**2
-    # what is left of a constant column is rounding
-    varies = (variance_x > 1e-12 * squares_x) & (variance_y > 1e-12 * squares_y)
-    norm = np.sqrt(np.where(varies, variance_x * variance_y, 1))
-    return np.where(varies, covariance / norm, np.nan)
+    if x.shape[0] != y.shape[0] or x.shape[0] == 0:
+        raise ValueError(f"expected codes of the same rows, at least one, got {x.shape[0]} and {y.shape[0]} rows")
+    return _pair_correlations(x, y, match.a, match.b)
 
 
 def unrelated_dictionary(dictionary: Dictionary, seed: int) -> Dictionary:
@@ -263,6 +394,83 @@ def splitting(atoms: NDArray[np.floating], W_dec: NDArray[np.floating], min_cosi
     return np.bincount(owner[cosine.max(axis=0) > min_cosine], minlength=len(atoms))
 
 
+def split_latents(
+    small: NDArray[np.floating],
+    large: NDArray[np.floating],
+    codes_small: FeatureTable,
+    codes_large: FeatureTable,
+    min_cosine: float = 0.5,
+) -> pd.DataFrame:
+    """What becomes of the latents of a small dictionary in a larger one on the same embedding.
+
+    Each latent of the large dictionary has as its parent the latent of the small one with the largest decoder cosine.
+
+    Parameters
+    ----------
+    small, large : ndarray of shape (n_small, d_in) and (n_large, d_in)
+        `W_dec` of the two.
+    codes_small, codes_large : (n, n_small) and (n, n_large)
+        Their latents on the same galaxies; only latents that are active on one of them at least are looked at.
+    min_cosine
+        Above this a latent counts as a child of its parent.
+
+    Returns
+    -------
+    DataFrame
+        A row for each alive latent of the large dictionary: `latent`, `parent`, `decoder_cosine`, `is_child`,
+        `n_siblings` (children of the parent, itself included), `within` (share of its galaxies in which the parent is
+        active too), `within_chance` (share of all galaxies in which the parent is active, what independent latents
+        would give), `coverage` (share of the parent's galaxies in which it is active).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or a dictionary has no latent alive.
+    """
+    x, y = _same_rows(codes_small, codes_large)
+    if x.shape[1] != len(small) or y.shape[1] != len(large):
+        raise ValueError(f"codes of {x.shape[1]} and {y.shape[1]} latents, but {len(small)} and {len(large)} atoms")
+    active_small, active_large = (_activity(table) for table in (x, y))
+    count_small, count_large = (np.asarray(active.sum(axis=0)) for active in (active_small, active_large))
+    alive_small, alive_large = np.flatnonzero(count_small), np.flatnonzero(count_large)
+    if not (len(alive_small) and len(alive_large)):
+        raise ValueError(f"{len(alive_small)} and {len(alive_large)} latents are alive on these {x.shape[0]} rows")
+    cosine = _cosines(small[alive_small], large[alive_large])
+    parent = alive_small[cosine.argmax(axis=0)]
+    largest = cosine.max(axis=0)
+    both = active_small[:, parent].multiply(active_large[:, alive_large]).sum(axis=0)
+    is_child = largest > min_cosine
+    n_children = np.bincount(parent[is_child], minlength=len(small))
+    return pd.DataFrame(
+        {
+            "latent": alive_large,
+            "parent": parent,
+            "decoder_cosine": largest,
+            "is_child": is_child,
+            "n_siblings": n_children[parent],
+            "within": both / count_large[alive_large],
+            "within_chance": count_small[parent] / x.shape[0],
+            "coverage": both / count_small[parent],
+        }
+    )
+
+
+def children_per_latent(split: pd.DataFrame, n_alive_small: int) -> pd.DataFrame:
+    """How many latents of the small dictionary have how many children: columns `n_children` (0 up) and `n_latents`.
+
+    Parameters
+    ----------
+    split : DataFrame
+        From `split_latents`.
+    n_alive_small
+        Alive latents of the small dictionary; those that are nobody's parent have no child.
+    """
+    per_parent = split.loc[split["is_child"], "parent"].value_counts()
+    counts = np.bincount(per_parent.to_numpy(dtype=np.int64), minlength=1)
+    counts[0] = n_alive_small - len(per_parent)
+    return pd.DataFrame({"n_children": np.arange(len(counts)), "n_latents": counts})
+
+
 def absorption(
     codes: FeatureTable,
     true_codes: FeatureTable,
@@ -387,6 +595,82 @@ def _directions(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def _cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     return _directions(a) @ _directions(b).T
+
+
+def _same_rows(a: FeatureTable, b: FeatureTable) -> tuple[Table, Table]:
+    x, y = checked_table(a, "a"), checked_table(b, "b")
+    if x.shape[0] != y.shape[0] or x.shape[0] == 0:
+        raise ValueError(
+            f"expected two tables of the same galaxies, at least one, got {x.shape[0]} and {y.shape[0]} rows"
+        )
+    return x, y
+
+
+def _varying(fit: Table, test: Table, name: str) -> NDArray[np.int64]:
+    """Columns that vary on both samples."""
+    if fit.shape[1] != test.shape[1]:
+        raise ValueError(
+            f"table {name} has {fit.shape[1]} features in its fit rows and {test.shape[1]} in its test rows"
+        )
+    sd = [column_mean_sd(part)[1] for part in (fit, test)]
+    varying = np.flatnonzero((sd[0] > 0) & (sd[1] > 0))
+    if len(varying) == 0:
+        raise ValueError(f"none of the {fit.shape[1]} features of table {name} varies on both samples")
+    return varying
+
+
+def _correlations(x: Table, y: Table) -> NDArray[np.float64]:
+    (mean_x, sd_x), (mean_y, sd_y) = column_mean_sd(x), column_mean_sd(y)
+    if isinstance(x, np.ndarray):
+        covariance = _centred_product(x, mean_x, y, mean_y)
+    elif isinstance(y, np.ndarray):
+        covariance = _centred_product(y, mean_y, x, mean_x).T
+    else:
+        covariance = (x.T @ y.astype(np.float64)).toarray() - x.shape[0] * np.outer(mean_x, mean_y)
+    norm = x.shape[0] * np.outer(sd_x, sd_y)
+    return np.clip(np.divide(covariance, norm, out=np.full_like(norm, np.nan), where=norm > 0), -1, 1)
+
+
+def _best_pairs(a: Table, b: Table) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    correlation = _correlations(a, b)
+    i, j = linear_sum_assignment(np.abs(correlation), maximize=True)
+    return i, j, correlation[i, j]
+
+
+def _pair_correlations(a: Table, b: Table, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Pearson correlation of column i of a with column j of b, pair by pair; NaN where one is constant."""
+    x, y = a[:, i], b[:, j]
+    (mean_x, sd_x), (mean_y, sd_y) = column_mean_sd(x), column_mean_sd(y)
+    n = x.shape[0]
+    if isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
+        products = np.zeros(len(i))
+        for rows, block in row_blocks(x):
+            other = y[rows]
+            dense = other if isinstance(other, np.ndarray) else other.toarray()
+            products += np.sum((block - mean_x) * (dense - mean_y), axis=0)
+    else:
+        product: Any = x
+        products = product.astype(np.float64).multiply(y).sum(axis=0) - n * mean_x * mean_y
+    norm = n * sd_x * sd_y
+    return np.clip(np.divide(products, norm, out=np.full_like(norm, np.nan), where=norm > 0), -1, 1)
+
+
+def _centred_product(
+    x: NDArray[np.floating], mean_x: NDArray[np.float64], y: Table, mean_y: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(x - mean_x).T @ (y - mean_y); of a CSR, whose means are small, nothing need be taken off."""
+    product = np.zeros((x.shape[1], y.shape[1]))
+    for rows, block in row_blocks(x):
+        other = y[rows]
+        product += transpose_product(other - mean_y if isinstance(other, np.ndarray) else other, block - mean_x).T
+    return product
+
+
+def _activity(table: Table) -> Any:
+    """1 where a latent is active, as CSC."""
+    active = sparse.csc_array(table).astype(bool)
+    active.eliminate_zeros()
+    return active.astype(np.float64)
 
 
 def _sparse(codes: FeatureTable, name: str) -> Any:  # scipy's sparse arrays have no types

@@ -79,6 +79,33 @@ class SparseFeatureNetwork(nn.Module):
         pooled: Tensor = self.encoder(images)
         return pooled if self.k is None else keep_top_k(pooled, self.k)
 
+    def activation_maps(self, images: Tensor, feature: int) -> Tensor:
+        """Where one feature comes from: the last convolutional map of it, (n, h, w), of which the feature is the mean.
+
+        Zero throughout for a galaxy in which the feature is not among the k. Row 0 of a map is that of the cutout.
+
+        Raises
+        ------
+        ValueError
+            If there is no such feature, or the backbone does not average a map (a transformer).
+        """
+        if not 0 <= feature < self.n_features:
+            raise ValueError(f"feature must lie in [0, {self.n_features}), got {feature}")
+        pool = getattr(self.encoder.backbone, "global_pool", None)
+        if not isinstance(pool, nn.Module):
+            raise ValueError(f"{self.backbone_name} has no pooling layer: its features have no activation maps")
+        seen: list[Tensor] = []
+
+        def keep(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            seen.append(inputs[0][:, feature])
+
+        hook = pool.register_forward_pre_hook(keep)
+        try:
+            active = self.features(images)[:, feature] != 0
+        finally:
+            hook.remove()
+        return seen[0] * active[:, None, None]  # a product, for a slice would keep the maps of all features in memory
+
     def forward(self, images: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
         """Standardised predictions, (n, n_outputs)."""
         standardised: Tensor = self.head(self.features(images))

@@ -4,22 +4,18 @@ An SFNet gives what its head sees (at most k values a galaxy, CSR); a dense netw
 """
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
-from sfnetlab.artifacts import Metrics, SurveyTable, create_array, read_survey, write_csr_features, write_rows
+from sfnetlab.artifacts import Metrics, create_array, read_survey, write_csr_features, write_rows
 from sfnetlab.plan import FrozenEmbeddingSpec, TrainedEmbeddingSpec
 from sfnetlab.runner import Task, stage_main
-
-if TYPE_CHECKING:
-    from sfnetlab.models.backbones import ImageEncoder
 
 
 def build(spec: TrainedEmbeddingSpec | FrozenEmbeddingSpec, task: Task) -> Metrics:
     from sfnetlab.models.sfnet import load_network
-    from sfnetlab.training.network import embed_batches
+    from sfnetlab.training.network import embed_batches, frozen_encoder
 
     survey = read_survey(task.inputs["survey"])
     write_rows(task.work, survey.catalog)
@@ -33,7 +29,10 @@ def build(spec: TrainedEmbeddingSpec | FrozenEmbeddingSpec, task: Task) -> Metri
                 return {"n_features": network.n_features, "l0": features.nnz / len(survey.images)}
             n_features = network.n_features
         case FrozenEmbeddingSpec():
-            encoder = _frozen_encoder(spec, survey).to(task.device).eval()
+            train = np.flatnonzero(survey.catalog["split"] == "train")
+            weights = spec.weights.path or spec.weights.source
+            encoder = frozen_encoder(spec.backbone, weights, spec.seed, spec.image_size, survey.images, train)
+            encoder = encoder.to(task.device)
             batches = embed_batches(encoder, survey.images, device=task.device)
             n_features = encoder.n_features
     out = create_array(task.work / "features.npy", (len(survey.images), n_features), "float32")
@@ -42,20 +41,6 @@ def build(spec: TrainedEmbeddingSpec | FrozenEmbeddingSpec, task: Task) -> Metri
         out[start : start + len(batch)] = batch
         start += len(batch)
     return {"n_features": n_features}
-
-
-def _frozen_encoder(spec: FrozenEmbeddingSpec, survey: SurveyTable) -> "ImageEncoder":
-    from sfnetlab.models.backbones import ImageEncoder, make_backbone, normalisation
-    from sfnetlab.surveys.images import channel_statistics
-
-    backbone = make_backbone(spec.backbone, spec.weights.path or spec.weights.source, spec.seed, spec.image_size)
-    if spec.weights.source == "random":
-        # Untrained weights have no input convention of their own: they get the survey's.
-        train = np.flatnonzero(survey.catalog["split"] == "train")
-        mean, std = (values.tolist() for values in channel_statistics(survey.images, train))
-    else:
-        mean, std = normalisation(spec.backbone)
-    return ImageEncoder(backbone, mean, std, spec.image_size)
 
 
 main = partial(stage_main, "embed-images")

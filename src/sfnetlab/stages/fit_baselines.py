@@ -1,4 +1,4 @@
-"""Stage fit-baselines: feature tables that need no network of ours: PCA of embeddings, photometry, and none at all."""
+"""Stage fit-baselines: feature tables that need no network of ours: PCA and PLS of embeddings, photometry, nothing."""
 
 import json
 from functools import partial
@@ -7,18 +7,30 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import FORMAT, Metrics, read_embedding, read_survey, write_dense_features, write_rows
+from sfnetlab.artifacts import (
+    FORMAT,
+    FeatureTable,
+    Metrics,
+    read_embedding,
+    read_survey,
+    write_dense_features,
+    write_rows,
+)
 from sfnetlab.errors import DataError
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.plan import BaselineSpec
 from sfnetlab.runner import Task, stage_main
-from sfnetlab.schema import PCA, Mean, Photometry
+from sfnetlab.schema import PCA, PLS, Mean, Photometry, Target
+from sfnetlab.surveys.catalog import target_rows
 
 
 def build(spec: BaselineSpec, task: Task) -> Metrics:
     match spec.baseline:
         case PCA():
             return _pca(spec.baseline, task)
+        case PLS():
+            assert spec.target is not None
+            return _pls(spec.baseline, spec.target, task)
         case Photometry():
             catalog = read_survey(task.inputs["survey"]).catalog
             features = photometry_features(catalog, spec.baseline)
@@ -81,6 +93,63 @@ def _pca_reconstruction(
             x_hat = scores[chosen, :k] @ components[:k] + mean
             table.append({"k": k, "split": part, "fvu": fraction_of_variance_unexplained(x, x_hat)})
     return pd.DataFrame(table)
+
+
+def _pls(settings: PLS, target: Target, task: Task) -> Metrics:
+    """Scores of all galaxies; the train galaxies that have the target decide what the components are."""
+    from safetensors.numpy import save
+
+    rows, embedding = read_embedding(task.inputs["embedding"])
+    catalog = read_survey(task.inputs["survey"]).catalog
+    labelled = catalog[target_rows(catalog, target, str(task.inputs["survey"])) & (catalog["split"] == "train")]
+    train = np.asarray(FeatureTable(rows, embedding).of(labelled["id_str"]), dtype=np.float64)
+    rotations, mean = pls_components(settings, train, labelled[list(target.columns)].to_numpy(dtype=np.float64))
+    write_rows(task.work, rows)
+    write_dense_features(task.work, (embedding - mean) @ rotations)
+    (task.work / "model.safetensors").write_bytes(save({"rotations": rotations, "mean": mean}))
+    (task.work / "model.json").write_text(json.dumps({"format": FORMAT, "n_components": settings.n_components}))
+    return {"n_features": settings.n_components, "n_train": len(labelled)}
+
+
+def pls_components(
+    settings: PLS, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """PLS2 regression: rotations (d, n_components) and the mean (d,), so that scores are (x - mean) @ rotations.
+
+    As for PCA, embeddings (n, d) are centred and not scaled. Labels (n, m) are brought to unit variance, for otherwise
+    the unit of one would decide. Components are in the order in which they are found, and the first k are those of a
+    PLS of k components.
+
+    Raises
+    ------
+    DataError
+        If there are not as many components: more than rows or dimensions, a constant label, or nothing left to explain.
+    """
+    import warnings
+
+    from sklearn.cross_decomposition import PLSRegression
+
+    where = f"features {settings.name!r}"
+    largest = min(x.shape)
+    if settings.n_components > largest:
+        raise DataError(
+            f"{where}: n_components must be at most {largest} ({x.shape[0]} train rows with target "
+            f"{settings.target!r}, of {x.shape[1]} dimensions), got {settings.n_components}"
+        )
+    spread = y.std(axis=0)
+    if np.any(spread == 0):
+        raise DataError(f"{where}: target {settings.target!r} is constant on the {len(y)} train rows")
+    model = PLSRegression(settings.n_components, scale=False, max_iter=5000)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "y residual is constant")  # said below, as an error
+        model.fit(x, (y - y.mean(axis=0)) / spread)
+    n_found = int(np.count_nonzero(np.any(model.x_weights_ != 0, axis=0)))
+    if n_found < settings.n_components or not np.isfinite(model.x_rotations_).all():
+        raise DataError(
+            f"{where}: after {n_found} components nothing is left to explain of target {settings.target!r}; "
+            f"set n_components = {n_found}"
+        )
+    return np.ascontiguousarray(model.x_rotations_), x.mean(axis=0)
 
 
 def photometry_features(catalog: pd.DataFrame, settings: Photometry) -> pd.DataFrame:

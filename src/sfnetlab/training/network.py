@@ -1,4 +1,4 @@
-"""Training of a network on cutouts, and running one over many cutouts."""
+"""Training of a network on cutouts, and running one, trained or frozen, over many cutouts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sfnetlab.errors import DataError
+from sfnetlab.models.backbones import ImageEncoder, make_backbone, normalisation
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 from sfnetlab.schema import Training
 from sfnetlab.surveys.images import channel_statistics, random_dihedral
@@ -123,6 +124,27 @@ def embed_batches(
         with torch.inference_mode():
             values = encode(batch).float().cpu().numpy()
         yield values
+
+
+def frozen_encoder(
+    backbone: str,
+    weights: str | Path,
+    seed: int | None,
+    image_size: int | None,
+    images: NDArray[np.uint8],
+    train_rows: NDArray[np.integer],
+) -> ImageEncoder:
+    """A timm backbone that is not trained here, ready to embed cutouts; parameters and errors as `make_backbone`.
+
+    Pixels are standardised as its weights were trained. Random weights have no convention: they get the channel
+    statistics of the train rows of `images`.
+    """
+    model = make_backbone(backbone, weights, seed, image_size)
+    if weights == "random":
+        mean, std = (values.tolist() for values in channel_statistics(images, train_rows))
+    else:
+        mean, std = normalisation(backbone)
+    return ImageEncoder(model, mean, std, image_size).eval()
 
 
 class _NetworkLearner:

@@ -1,0 +1,103 @@
+"""Confusion matrices of classifiers on test galaxies, a row a feature table and a column a classifier."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sfnetlab.figures import style
+
+_COLUMNS = ("features", "k", "seed", "probe", "n_features_used", "target", "split", "metric", "value")
+_COUNTS = ("true_negative", "false_positive", "false_negative", "true_positive")
+_NAMES = {"logistic": "logistic", "linear_svm": "linear SVM", "rbf_svm": "RBF SVM"}
+
+
+@style.paper_figure
+def plot_confusion_matrices(
+    metrics: pd.DataFrame, target: str, features: Sequence[str], budget: int, class_names: tuple[str, str]
+) -> Figure:
+    """Shares of each true class by predicted class: classifiers on all features and on the best `budget` of them.
+
+    Cells show the share of the true class and the number of galaxies, means over seeds; above each matrix F1 and AUC.
+    Of several k the largest is drawn. Tables without that budget (photometry) have empty places.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        `metrics.parquet` of fit-probes with the confusion counts, f1 and auc of the classes.
+    target : str
+        Name of the classes.
+    features : sequence of str
+        Which feature tables, top to bottom.
+    budget : int
+        Number of features of the right-hand columns.
+    class_names : (str, str)
+        Names of the negative and of the positive class.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing or a feature table has no classifiers.
+    """
+    style.require_columns(metrics, _COLUMNS, "the metrics table")
+    rows = metrics[(metrics["target"] == target) & (metrics["split"] == "test") & metrics["probe"].isin(list(_NAMES))]
+    panels: list[list[pd.DataFrame]] = []
+    shown = [
+        (probe, is_budget)
+        for is_budget in (False, True)
+        for probe in _NAMES
+        if (rows["probe"] == probe).any() and (is_budget or probe != "rbf_svm")
+    ]
+    for name in features:
+        own = rows[rows["features"] == name]
+        if own.empty:
+            raise ValueError(
+                f"{name!r} has no classifiers for {target!r}; the table has {sorted(set(rows['features']))}"
+            )
+        own = own[own["k"].isna() | (own["k"] == own["k"].max())]
+        most = own.groupby("seed", dropna=False)["n_features_used"].transform("max")
+        on_budget = (own["n_features_used"] == budget) & (own["n_features_used"] < most)
+        parts = {False: own[own["n_features_used"] == most], True: own[on_budget]}
+        panels.append([parts[is_budget][parts[is_budget]["probe"] == probe] for probe, is_budget in shown])
+    width_in = style.PAGE_WIDTH_IN if len(shown) > 3 else 0.7 * style.PAGE_WIDTH_IN
+    side_in = min(1.25, (width_in - 1.1) / len(shown))
+    fig = Figure(figsize=(width_in, (side_in + 0.34) * len(features) + 0.75), layout="constrained")
+    axes = fig.subplots(len(features), len(shown), squeeze=False)
+    headed: set[int] = set()
+    for i, name in enumerate(features):
+        for j, (probe, is_budget) in enumerate(shown):
+            ax = axes[i, j]
+            if not _draw_matrix(ax, panels[i][j], class_names):
+                ax.axis("off")
+                continue
+            if j not in headed:
+                headed.add(j)
+                which = f"best {budget}" if is_budget else "all features"
+                ax.set_title(f"{_NAMES[probe]},\n{which}\n{ax.get_title()}")
+            if j == 0:
+                ax.set_ylabel(f"{style.wrapped(name, 16)}\ntrue class")
+            else:
+                ax.set_yticklabels([])
+            if i == len(features) - 1:
+                ax.set_xlabel("predicted class")
+    return fig
+
+
+def _draw_matrix(ax: Axes, rows: pd.DataFrame, class_names: tuple[str, str]) -> bool:
+    means = rows.groupby("metric")["value"].mean()
+    if not set(_COUNTS) <= set(means.index):
+        return False
+    counts = means[list(_COUNTS)].to_numpy(dtype=float).reshape(2, 2)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (i, j), share in np.ndenumerate(shares):
+        color = "white" if share > 0.55 else "black"
+        text = f"{100 * share:.0f} %\n{counts[i, j]:,.0f}"
+        ax.text(j, i, text, ha="center", va="center", color=color, fontsize=style.SMALL_PT)
+    ax.set_xticks([0, 1], labels=class_names)
+    ax.set_yticks([0, 1], labels=class_names, rotation=90, va="center")
+    ax.tick_params(length=0)
+    ax.set_title(f"F1 {means['f1']:.2f}, AUC {means['auc']:.2f}", fontsize=style.SMALL_PT)
+    return True

@@ -1,0 +1,118 @@
+"""Linear laws as the SFNet paper writes them: the symbol of a feature is the galaxy that activates it most."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sfnetlab.figures import style
+
+_COLUMNS = ("property", "term", "value", "half_width", "n_decimals", "share", "n_test", "r2_test", "rmse_test")
+_SIDE_IN = 0.7
+_TERM_IN = 1.35
+_NUMBER_IN = 0.6
+"""Of a term, what stands before its cutout."""
+_NAME_IN = 1.08
+_ROW_IN = 0.98
+_NOTE_IN = 0.22
+_TERMS_A_ROW = int((style.PAGE_WIDTH_IN - _NAME_IN - _NUMBER_IN) // _TERM_IN)
+_FIRST_PT = 9.0
+
+
+@style.paper_figure
+def plot_equations(
+    table: pd.DataFrame,
+    cutouts: Mapping[tuple[str, str], NDArray[np.uint8]],
+    prefixes: Mapping[str, str],
+    unit: str,
+) -> Figure:
+    """An equation a property, one beneath the other; a long one goes on in the next row.
+
+    Coefficients multiply normalised activations, so that the galaxy shown stands for about 1. Beneath each are half
+    the width of its 95 % interval, where it has one, and beneath a cutout the feature's name and its share of the
+    prediction's variance.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `interpret.equations.printed_terms` of laws one under the other: columns `property, term, value, half_width,
+        n_decimals, share, n_test, r2_test, rmse_test`; the first row of each property is the intercept. All terms
+        given are drawn; take the first rows of a long law, and the quality stays that of the whole.
+    cutouts : mapping of (property, term) to uint8 (side, side, 3)
+        The strongest galaxy of every feature in the table; row 0 is north, column 0 east.
+    prefixes : mapping of property to str
+        What names its features: "Z" makes "Z61" of the term "61".
+    unit : str
+        Of activations, in words: `interpret.equations.UNIT`.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, a law does not begin with its intercept, or a feature has no cutout.
+    """
+    style.require_columns(table, _COLUMNS, "table of equations")
+    laws = [(str(name), law) for name, law in table.groupby("property", sort=False)]
+    for name, law in laws:
+        terms = law["term"].tolist()
+        if terms[0] != "intercept" or len(terms) < 2:
+            raise ValueError(f"{name}: an equation is an intercept and at least one feature, got {terms}")
+        if absent := [term for term in terms[1:] if (name, term) not in cutouts]:
+            raise ValueError(f"{name}: no cutout of the features {absent}")
+    n_rows = [-(-(len(law) - 1) // _TERMS_A_ROW) for _, law in laws]
+    widest = min(_TERMS_A_ROW, max(len(law) - 1 for _, law in laws))
+    width = _NAME_IN + _NUMBER_IN + widest * _TERM_IN
+    height = sum(n_rows) * _ROW_IN + _NOTE_IN
+    fig = Figure(figsize=(width, height))
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    top = 0.06
+    for (name, law), rows in zip(laws, n_rows, strict=True):
+        _draw_law(ax, name, law, cutouts, prefixes[name], top)
+        top += rows * _ROW_IN
+    note = f"A galaxy stands for the activation of its feature / its {unit}; %: share of the prediction's variance."
+    ax.text(0.05, height - 0.05, note, va="bottom", fontsize=style.SMALL_PT, color=style.GREY)
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    return fig
+
+
+def _draw_law(
+    ax: Axes,
+    name: str,
+    law: pd.DataFrame,
+    cutouts: Mapping[tuple[str, str], NDArray[np.uint8]],
+    prefix: str,
+    top: float,
+) -> None:
+    middle = top + _SIDE_IN / 2
+    first = law.iloc[0]
+    ax.text(0.05, middle, style.wrapped(name, 17), va="center", fontsize=_FIRST_PT - 1)
+    quality = f"R² = {first['r2_test']:.2f}\nRMSE {style.three_digits(first['rmse_test'])}\nn = {first['n_test']:,}"
+    ax.text(0.05, middle + 0.12, quality, va="top", fontsize=style.SMALL_PT - 0.5, color=style.GREY)
+    ax.text(_NAME_IN - 0.1, middle, "=", va="center", ha="center", fontsize=_FIRST_PT)
+    _draw_number(ax, first, _NAME_IN + _NUMBER_IN - 0.08, middle, is_first=True)
+    for i, (_, row) in enumerate(law.iloc[1:].iterrows()):
+        line, place = divmod(i, _TERMS_A_ROW)
+        left, y = _NAME_IN + _NUMBER_IN + place * _TERM_IN, top + line * _ROW_IN
+        _draw_number(ax, row, left + _NUMBER_IN - 0.11, y + _SIDE_IN / 2, is_first=False)
+        ax.text(left + _NUMBER_IN - 0.045, y + _SIDE_IN / 2, "×", va="center", ha="center", fontsize=_FIRST_PT)
+        x = left + _NUMBER_IN + 0.03
+        image = cutouts[name, str(row["term"])]
+        style.require_cutouts(image, n_dimensions=3)
+        ax.imshow(image, origin="upper", extent=(x, x + _SIDE_IN, y + _SIDE_IN, y), interpolation="none")
+        caption = f"{prefix}{row['term']} · {100 * row['share']:.0f} %"
+        ax.text(
+            x + _SIDE_IN / 2, y + _SIDE_IN + 0.02, caption, va="top", ha="center", fontsize=style.SMALL_PT,
+        )  # fmt: skip
+
+
+def _draw_number(ax: Axes, row: "pd.Series[float]", right: float, y: float, *, is_first: bool) -> None:
+    value, half, n_decimals = row["value"], row["half_width"], int(row["n_decimals"])
+    sign = "−" if value < 0 else "" if is_first else "+"
+    gap = "" if is_first else " "
+    ax.text(right, y, f"{sign}{gap}{abs(value):.{n_decimals}f}", va="center", ha="right", fontsize=_FIRST_PT)
+    if np.isfinite(half):
+        spread = f"± {half:.{n_decimals}f}"
+        ax.text(right, y + 0.1, spread, va="top", ha="right", fontsize=style.SMALL_PT - 0.5, color=style.GREY)

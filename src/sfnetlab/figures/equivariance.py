@@ -1,0 +1,129 @@
+"""How much features change when the picture of a galaxy is turned, shifted or made worse."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from sfnetlab.figures import style
+
+_COLUMNS = ("features", "kind", "feature", "label", "is_symmetry", "change")
+_UNRELATED = float(np.sqrt(2))
+_N_WORST = 15
+
+
+@style.paper_figure
+def plot_equivariance(changes: pd.DataFrame, max_change: float) -> Figure:
+    """For each transform and method the distribution over features of their change.
+
+    Boxes are the quartiles and the median, whiskers the 5th and 95th percentiles, over features that are active often
+    enough. Beyond the dashed line, under a symmetry, features count as not about the galaxy; the dotted one at 1.41 is
+    what two unrelated galaxies differ by.
+
+    Parameters
+    ----------
+    changes : DataFrame
+        Tables of `interpret.equivariance.feature_changes`, one for a method, with two columns more, `features` (the
+        method's name) and `kind`. NaN changes are left out.
+    max_change : float
+        The rule, `interpret.equivariance.MAX_CHANGE`.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or no change was measured.
+    """
+    style.require_columns(changes, _COLUMNS, "table of changes")
+    measured = changes.dropna(subset="change")
+    style.require_columns(measured, _COLUMNS, "table of measured changes")
+    transforms = _transforms(measured)
+    methods = list(measured[["features", "kind"]].drop_duplicates().itertuples(index=False, name=None))
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.3), layout="constrained")
+    ax = fig.subplots()
+    width = 0.8 / len(methods)
+    handles = []
+    for rank, (name, kind) in enumerate(methods):
+        own = measured[measured["features"] == name]
+        samples = [own.loc[own["label"] == label, "change"].to_numpy() for label, _ in transforms]
+        places = np.arange(len(transforms)) + width * (rank - (len(methods) - 1) / 2)
+        look = style.method_style(name, kind, [other for other, of_kind in methods if of_kind == kind])
+        drawn = [i for i, sample in enumerate(samples) if len(sample)]
+        ax.boxplot(
+            [samples[i] for i in drawn], positions=places[drawn], widths=0.82 * width, whis=(5, 95), showfliers=False,
+            patch_artist=True, manage_ticks=False, boxprops={"facecolor": look.color, "linewidth": 0.5},
+            medianprops={"color": "white", "linewidth": 1.1}, whiskerprops={"color": look.color, "linewidth": 0.8},
+            capprops={"color": look.color, "linewidth": 0.8},
+        )  # fmt: skip
+        n_features = own["feature"].nunique()
+        handles.append(Patch(color=look.color, label=f"{style.method_name(name, kind)} ({n_features:,} features)"))
+    _name_transforms(ax, transforms)
+    ax.set_ylabel("rms change of a feature\n(sd between galaxies)")
+    ax.set_ylim(0, max(1.7, 1.05 * ax.get_ylim()[1]))
+    ax.axhline(max_change, color="black", linewidth=0.8, linestyle="--", zorder=0.5)
+    ax.axhline(_UNRELATED, color=style.GREY, linewidth=0.8, linestyle=":", zorder=0.5)
+    style.label_levels(ax, {"rule": (max_change, "black"), "unrelated\ngalaxies": (_UNRELATED, style.GREY)})
+    fig.legend(handles=handles, loc="outside lower center", ncols=3)
+    return fig
+
+
+@style.paper_figure
+def plot_least_equivariant(changes: pd.DataFrame) -> Figure:
+    """The features of one method that change most under a symmetry, and their change under every transform.
+
+    Parameters
+    ----------
+    changes : DataFrame
+        As for `plot_equivariance`, of one method.
+    """
+    style.require_columns(changes, _COLUMNS, "table of changes")
+    measured = changes.dropna(subset="change")
+    style.require_columns(measured[measured["is_symmetry"]], _COLUMNS, "table of measured changes under symmetries")
+    transforms = _transforms(measured)
+    worst = measured[measured["is_symmetry"]].groupby("feature")["change"].max()
+    features = worst.sort_values(ascending=False, kind="stable").index[:_N_WORST]
+    values = np.full((len(features), len(transforms)), np.nan)
+    for j, (label, _) in enumerate(transforms):
+        values[:, j] = measured[measured["label"] == label].set_index("feature")["change"].reindex(features)
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 1.35 + 0.2 * len(features)), layout="constrained")
+    ax = fig.subplots()
+    image = ax.imshow(values, aspect="auto", cmap="cividis", vmin=0, vmax=_UNRELATED, interpolation="none")
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            color = "black" if value > 0.55 * _UNRELATED else "white"
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=style.SMALL_PT - 1, color=color)
+    name, kind = measured[["features", "kind"]].iloc[0]
+    ax.set_yticks(range(len(features)), labels=[f"{style.method_name(name, kind)} {feature}" for feature in features])
+    _name_transforms(ax, transforms)
+    ax.tick_params(length=0)
+    bar = fig.colorbar(image, ax=ax, extend="max", pad=0.01, aspect=30)
+    bar.set_label("rms change\n(sd between galaxies)")
+    return fig
+
+
+def _transforms(changes: pd.DataFrame) -> list[tuple[str, bool]]:
+    """Every transform once, symmetries first, else in the order of the table."""
+    each = changes[["label", "is_symmetry"]].drop_duplicates()
+    each = each.sort_values("is_symmetry", ascending=False, kind="stable")
+    return list(each.itertuples(index=False, name=None))
+
+
+def _name_transforms(ax: Axes, transforms: Sequence[tuple[str, bool]]) -> None:
+    labels = [label for label, _ in transforms]
+    ax.set_xticks(range(len(transforms)), labels=labels, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_xlim(-0.5, len(transforms) - 0.5)
+    n_symmetries = sum(is_symmetry for _, is_symmetry in transforms)
+    if 0 < n_symmetries < len(transforms):
+        ax.axvline(n_symmetries - 0.5, color=style.BLACK, linewidth=0.8)
+    groups = (
+        ("symmetries: the galaxy stays as it is", 0, n_symmetries),
+        ("other changes", n_symmetries, len(transforms)),
+    )
+    for label, start, stop in groups:
+        if stop > start:
+            ax.text(
+                (start + stop - 1) / 2, 1.02, label, transform=ax.get_xaxis_transform(), ha="center", va="bottom",
+                fontsize=style.SMALL_PT,
+            )  # fmt: skip

@@ -1,0 +1,92 @@
+"""What methods share: correlations of their matched features, beside what permuted galaxies would give."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sfnetlab.figures import style
+
+
+@style.paper_figure
+def plot_matching_matrix(summary: pd.DataFrame) -> Figure:
+    """Mean |correlation| of the matched features of every two tables, beneath the diagonal; above it, its null.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        `interpret.matching.MatchedTables.summary`, of which are used `table_a`, `table_b`, `mean_correlation`,
+        `null_mean`, a row every two tables; the names are drawn as they are, in the order in which they come.
+
+    Raises
+    ------
+    ValueError
+        If columns or rows are missing, or two tables appear twice.
+    """
+    style.require_columns(summary, ("table_a", "table_b", "mean_correlation", "null_mean"), "the summary of matches")
+    names = list(dict.fromkeys([*summary["table_a"], *summary["table_b"]]))
+    place = {name: i for i, name in enumerate(names)}
+    shown = np.full((len(names), len(names)), np.nan)
+    for row in summary.to_dict("records"):
+        low, high = sorted((place[row["table_a"]], place[row["table_b"]]))
+        if low == high or not np.isnan(shown[high, low]):
+            raise ValueError(f"{row['table_a']} and {row['table_b']} appear twice, expected a row every two tables")
+        shown[high, low], shown[low, high] = row["mean_correlation"], row["null_mean"]
+    labels = [style.wrapped(name, 18) for name in names]
+    side_in = min(0.42 * len(names), style.PAGE_WIDTH_IN - 2.0)
+    fig = Figure(figsize=(max(side_in + 1.9, style.COLUMN_WIDTH_IN), side_in + 1.3), layout="constrained")
+    ax = fig.add_subplot()
+    ax.set_facecolor("#EEEEEE")
+    image = ax.imshow(shown, cmap="viridis", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(shown):
+        if np.isfinite(value):
+            ax.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=style.SMALL_PT,
+                color="white" if value < 0.6 else "black",
+            )  # fmt: skip
+    ax.plot([-0.5, len(names) - 0.5], [-0.5, len(names) - 0.5], color=style.BLACK, linewidth=0.6)
+    ax.set_xticks(range(len(names)), labels, rotation=90)
+    ax.set_yticks(range(len(names)), labels)
+    ax.tick_params(length=0)
+    ax.set_title("above the diagonal:\nthe same, galaxies permuted", fontsize=style.SMALL_PT)
+    fig.colorbar(image, ax=ax, label="mean |correlation| of matched\nfeatures, test galaxies", shrink=0.9)
+    return fig
+
+
+@style.paper_figure
+def plot_matched_correlations(pairs: pd.DataFrame, null: pd.DataFrame) -> Figure:
+    """How many matched pairs are how alike: a panel every two tables, the share of pairs above each |correlation|.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        `interpret.matching.MatchedTables.pairs`, of which are used `table_a`, `table_b`, `correlation_test`; select
+        the rows of a few tables (up to nine panels are legible).
+    null : DataFrame
+        `MatchedTables.null`: `table_a`, `table_b`, `level`, `correlation`.
+
+    Raises
+    ------
+    ValueError
+        If columns or rows are missing, or two tables have no null.
+    """
+    style.require_columns(pairs, ("table_a", "table_b", "correlation_test"), "the table of pairs")
+    style.require_columns(null, ("table_a", "table_b", "level", "correlation"), "the null of matching")
+    labels = {"matched": "matched features", "null": "the same, galaxies permuted"}
+    panels = list(pairs.groupby(["table_a", "table_b"], sort=False))
+    fig, axes = style.panel_grid(len(panels), "share of pairs above", labels.values())
+    for ax, ((a, b), own) in zip(axes, panels, strict=True):
+        chance = null[(null["table_a"] == a) & (null["table_b"] == b)].sort_values("level")
+        if chance.empty:
+            raise ValueError(f"the null of matching has no rows for {a} and {b}")
+        strength = np.sort(own["correlation_test"].abs())
+        ax.step(
+            [0, *strength], [1, *(1 - np.arange(1, len(strength) + 1) / len(strength))], where="post",
+            color=style.BLUE, label=labels["matched"],
+        )  # fmt: skip
+        ax.fill_between(chance["correlation"], 1 - chance["level"], color="#DDDDDD", linewidth=0)
+        ax.plot(chance["correlation"], 1 - chance["level"], color=style.GREY, linestyle="--", label=labels["null"])
+        title = f"{style.wrapped(str(a), 32)}\n{style.wrapped(str(b), 32)}, {len(own)} pairs"
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="|correlation| of a pair")
+        ax.set_title(title)
+    style.share_legend(fig, axes)
+    return fig

@@ -1,0 +1,107 @@
+"""How well each method recovers the factors that made the mock galaxies."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sfnetlab.figures import style
+
+_ALL = "all"
+_SCORES = {
+    "correlation": "mean correlation\n(MCC)",
+    "disentanglement": "disentanglement",
+    "completeness": "completeness",
+    "informativeness": "informativeness\n(R²)",
+}
+_COLUMNS = ("features", "kind", "factor", "metric", "k", "value")
+
+
+@style.paper_figure
+def plot_recovery_matrix(table: pd.DataFrame, k: int) -> Figure:
+    """R² on test galaxies of each factor from the best `k` features of each method, a row a factor, best known first.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `interpret.recovery.recover_factors` with the columns `features` and `kind` added; means over seeds are drawn.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, or no row has the metric "r2" at this `k`.
+    """
+    style.require_columns(table, _COLUMNS, "the table of recovery")
+    rows = table[(table["metric"] == "r2") & (table["k"] == k) & (table["factor"] != _ALL)]
+    if rows.empty:
+        raise ValueError(
+            f"the table of recovery has no r2 at k = {k}; it has k = {sorted({int(k) for k in table['k'].dropna()})}"
+        )
+    kinds = rows.groupby("features", sort=False)["kind"].first()
+    shown = rows.pivot_table(index="factor", columns="features", values="value", dropna=False)[list(kinds.index)]
+    shown = shown.loc[shown.max(axis=1).sort_values(ascending=False).index]
+    labels = [style.wrapped(style.method_name(str(name), str(kind)), 16) for name, kind in kinds.items()]
+    n_factors, n_methods = shown.shape
+    width_in = min(2.6 + 0.42 * n_methods, style.PAGE_WIDTH_IN)
+    fig = Figure(figsize=(max(width_in, style.COLUMN_WIDTH_IN), 1.3 + 0.17 * n_factors), layout="constrained")
+    ax = fig.add_subplot()
+    image = ax.imshow(np.clip(shown, 0, 1), cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(shown.to_numpy()):
+        text = "–" if np.isnan(value) else f"{max(value, 0.0):.2f}"
+        color = "black" if np.isnan(value) or value > 0.6 else "white"
+        ax.text(column, row, text, ha="center", va="center", fontsize=style.SMALL_PT - 0.5, color=color)
+    ax.set_xticks(range(n_methods), labels, rotation=90)
+    ax.set_yticks(range(n_factors), [str(name).replace("_", " ") for name in shown.index])
+    ax.tick_params(length=0)
+    noun = "feature" if k == 1 else f"{k} features"
+    fig.colorbar(image, ax=ax, label=f"R² from the best {noun}, test galaxies", pad=0.02)
+    return fig
+
+
+@style.paper_figure
+def plot_recovery_scores(table: pd.DataFrame) -> Figure:
+    """All factors together: MCC and the three scores of DCI, a row a method, best MCC on top.
+
+    Markers are means over seeds, bars the mean 95 % interval over test galaxies (DCI's first two have none), small
+    dots the seeds.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `interpret.recovery.recover_factors` with the columns `features`, `kind` and `seed` added.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing or a score has no row.
+    """
+    style.require_columns(table, (*_COLUMNS, "seed", "low", "high"), "the table of recovery")
+    rows = table[(table["factor"] == _ALL) & table["metric"].isin(list(_SCORES))]
+    if missing := sorted(set(_SCORES) - set(rows["metric"])):
+        raise ValueError(f'the table of recovery has no rows of factor "{_ALL}" with the metrics {missing}')
+    means = {
+        str(metric): own.groupby("features")[["value", "low", "high"]].mean() for metric, own in rows.groupby("metric")
+    }
+    kinds = rows.groupby("features")["kind"].first()
+    names = [str(name) for name in means["correlation"]["value"].sort_values().index]
+    labels = [style.wrapped(style.method_name(name, str(kinds[name])), 20) for name in names]
+    height_in = 0.9 + len(names) * max(0.19, *(style.legend_height_in([label]) for label in labels))
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, height_in), layout="constrained")
+    axes: list[Axes] = list(fig.subplots(1, len(_SCORES), sharey=True, squeeze=False)[0])
+    for ax, (metric, label) in zip(axes, _SCORES.items(), strict=True):
+        for y, name in enumerate(names):
+            kind = str(kinds[name])
+            look = style.method_style(name, kind, [str(peer) for peer in kinds.index[kinds == kind]])
+            value, low, high = means[metric].reindex(names).to_numpy()[y]
+            if np.isfinite(low):
+                ax.plot([low, high], [y, y], color=look.color, linewidth=0.9, label="_interval")
+            seeds = rows[(rows["metric"] == metric) & (rows["features"] == name)]["value"]
+            if len(seeds) > 1:
+                ax.plot(seeds, np.full(len(seeds), y - 0.3), ".", color=look.color, markersize=2.5, label="_seeds")
+            ax.plot(value, y, color=look.color, marker=look.marker, linestyle="none", label=name)
+        ax.set(xlim=(min(-0.02, 1.05 * float(means[metric]["value"].min())), 1.02), xlabel=label)
+        ax.grid(axis="y", linewidth=0.4, color="#DDDDDD")
+        ax.set_axisbelow(True)
+    axes[0].set_yticks(range(len(names)), labels)
+    axes[0].set_ylim(-0.6, len(names) - 0.4)
+    return fig

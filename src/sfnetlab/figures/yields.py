@@ -1,0 +1,73 @@
+"""How pure the first galaxies of an inspection are, for each way of searching for rare ones."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sfnetlab.figures import style
+
+SEARCH = "search"
+"""In the column `kind`: not a feature table but a way of searching an embedding."""
+_SEARCH_LOOKS = (
+    style.MethodStyle(style.BLACK, "x", ":"),
+    style.MethodStyle(style.PURPLE, "P", "-."),
+    style.MethodStyle("#9A9A9A", "1", "--"),
+)
+_BEST = "no search is purer"
+_COLUMNS = ("rare", "method", "kind", "seed", "n_inspected", "metric", "value", "low", "high", "n_rare", "n")
+
+
+@style.paper_figure
+def plot_yields(table: pd.DataFrame) -> Figure:
+    """Purity against the number of galaxies inspected, a panel for each kind of rare galaxy.
+
+    Lines are means over seeds, small dots the seeds, bars the mean 95 % interval over galaxies; the dotted edge of the
+    shaded part is the purity of a search that makes no mistake.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `interpret.yields.find_rare`, with the columns `rare` (name of the class), `kind` (of the feature table;
+        "search" for what is none) and `seed` added.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, no row is of the metric "purity", or a number appears twice.
+    """
+    style.require_columns(table, _COLUMNS, "the table of yields")
+    rows = table[table["metric"] == "purity"].rename(columns={"n_inspected": "x", "value": "y"})
+    if rows.empty:
+        raise ValueError('the table of yields has no row of the metric "purity"')
+    if rows.duplicated(["rare", "method", "seed", "x"]).any():
+        raise ValueError("a purity appears twice; give the yields of one experiment")
+    kinds = {str(name): str(kind) for name, kind in rows.groupby("method", sort=False)["kind"].first().items()}
+    looks = _looks(kinds)
+    labels = {name: style.wrapped(style.method_name(name, kind), 24) for name, kind in kinds.items()}
+    panels = list(rows.groupby("rare", sort=False))
+    fig, axes = style.panel_grid(len(panels), "purity of the test galaxies inspected", [*labels.values(), _BEST])
+    for ax, (rare, panel) in zip(axes, panels, strict=True):
+        curves = [
+            style.Curve(labels[name], looks[name], own, kinds[name] != SEARCH)
+            for name in kinds
+            if len(own := panel[panel["method"] == name])
+        ]
+        style.draw_budget_panel(ax, curves, "test galaxies inspected")
+        ax.set_ylim(0, 1.05)
+        n_rare, n = int(panel["n_rare"].iloc[0]), int(panel["n"].iloc[0])
+        budgets = np.geomspace(*ax.get_xlim(), 200)
+        best = np.minimum(1, n_rare / budgets)
+        ax.fill_between(budgets, best, 1.1, color="#EEEEEE", linewidth=0, zorder=0)
+        ax.plot(budgets, best, color=style.GREY, linewidth=0.8, linestyle=":", label=_BEST)
+        ax.set_title(style.wrapped(f"{rare}: {n_rare} of {n}", 34))
+    style.share_legend(fig, axes)
+    return fig
+
+
+def _looks(kinds: dict[str, str]) -> dict[str, style.MethodStyle]:
+    searches = [name for name, kind in kinds.items() if kind == SEARCH]
+    looks = {name: _SEARCH_LOOKS[rank % len(_SEARCH_LOOKS)] for rank, name in enumerate(searches)}
+    for name, kind in kinds.items():
+        if kind != SEARCH:
+            looks[name] = style.method_style(name, kind, [peer for peer in kinds if kinds[peer] == kind])
+    return looks

@@ -1,0 +1,98 @@
+"""What one method can read of another: ridge from all features of one table to each feature of the other."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sfnetlab.metrics.tables import FeatureTable, Table, checked_table, column_mean_sd
+from sfnetlab.probes import PENALTIES, RidgeProbe
+
+BLOCK_VALUES = 2**25
+"""Values of ridge weights, or of target columns, held at a time: 256 MiB in float64."""
+
+
+class Parts(NamedTuple):
+    """Rows of a feature table, dense or CSR; the same galaxies in the same order in both tables that are compared."""
+
+    train: FeatureTable
+    valid: FeatureTable
+    test: FeatureTable
+
+
+def read_features(reader: Parts, target: Parts) -> pd.DataFrame:
+    """R² on test rows of each target feature, predicted by ridge from all features of the reader.
+
+    Ridge is fitted to train rows, its penalty chosen for each target feature on valid rows. Target features are taken
+    a block at a time, so that a wide CSR table is never held dense.
+
+    Returns
+    -------
+    DataFrame
+        A row for each target feature that varies on train and on test rows: `feature`, `frequency` (share of the test
+        rows on which it is not zero), `variance` (on test rows, feature units squared), `r2` (0: no better than
+        the test mean; may be negative), `alpha` (the penalty).
+
+    Raises
+    ------
+    ValueError
+        If the two tables have not the same numbers of rows, a value is not finite, or no target feature varies.
+    """
+    tables = [(checked_table(a), checked_table(b)) for a, b in zip(reader, target, strict=True)]
+    for name, (a, b) in zip(Parts._fields, tables, strict=True):
+        if a.shape[0] != b.shape[0]:
+            raise ValueError(f"{name}: reader and target have {a.shape[0]} and {b.shape[0]} rows, expected the same")
+    (train, target_train), (_, target_valid), (_, target_test) = tables
+    sd_train, sd_test = (column_mean_sd(table)[1] for table in (target_train, target_test))
+    varying = np.flatnonzero((sd_train > 0) & (sd_test > 0))
+    if len(varying) == 0:
+        raise ValueError(f"none of the {sd_train.size} target features varies on train and test rows")
+    rows = []
+    for columns in _blocks(varying, max(*train.shape, len(PENALTIES) * train.shape[1])):
+        y_train, y_valid, y_test = (_dense(table, columns) for table in (target_train, target_valid, target_test))
+        probe = RidgeProbe().fit(reader.train, y_train, reader.valid, y_valid)
+        residual = np.sum((probe.predict(reader.test) - y_test) ** 2, axis=0)
+        variance = y_test.var(axis=0)
+        rows.append(
+            pd.DataFrame(
+                {
+                    "feature": columns,
+                    "frequency": np.mean(y_test != 0, axis=0),
+                    "variance": variance,
+                    "r2": 1 - residual / (len(y_test) * variance),
+                    "alpha": probe.alpha_,
+                }
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
+def summarise_reading(readings: pd.DataFrame) -> dict[str, float]:
+    """One table read by another in a few numbers.
+
+    Returns
+    -------
+    dict
+        `r2_of_variance` (one minus residual over total variance, all features together: how much of the table's
+        variance is read), `r2_median` (over features), `share_read` (features with R² above 0.5), `n_features`.
+    """
+    weights = readings["variance"] / readings["variance"].sum()
+    return {
+        "r2_of_variance": float((weights * readings["r2"]).sum()),
+        "r2_median": float(readings["r2"].median()),
+        "share_read": float((readings["r2"] > 0.5).mean()),
+        "n_features": len(readings),
+    }
+
+
+def _blocks(columns: NDArray[np.int64], values_each: int) -> Iterator[NDArray[np.int64]]:
+    width = max(1, BLOCK_VALUES // values_each)
+    for start in range(0, len(columns), width):
+        yield columns[start : start + width]
+
+
+def _dense(table: Table, columns: NDArray[np.int64]) -> NDArray[np.float64]:
+    block = table[:, columns]
+    return (block if isinstance(block, np.ndarray) else block.toarray()).astype(np.float64)

@@ -1,0 +1,221 @@
+"""How well a feature table recovers the factors that made the galaxies: single features, few features, MCC, DCI.
+
+Features are chosen and fitted on fit rows and scored on test rows; intervals are over test galaxies.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sfnetlab.metrics.bootstrap import resample_counts
+from sfnetlab.metrics.disentanglement import dci, lasso_importance, match_factors
+from sfnetlab.metrics.selection import select_forward
+from sfnetlab.metrics.tables import FeatureTable, checked_table, columns_of
+from sfnetlab.surveys.mock_render import TYPES
+
+ALL_FACTORS = "all"
+"""In the column `factor`: a score of all factors together."""
+PERIODS_DEG = {"factor_position_angle_deg": 180.0, "factor_companion_angle_deg": 360.0}
+"""Angles that come round: 179 and 1 degree of position angle are neighbours."""
+COLUMNS = ("factor", "metric", "k", "feature", "value", "low", "high")
+
+
+class _Series(NamedTuple):
+    """A score of one factor on test rows: R² of predictions, or |correlation| with a feature's values."""
+
+    factor: str
+    metric: str
+    k: int | None
+    feature: int | None
+    values: NDArray[np.float64]
+    """(n_test,), what stands beside the factor."""
+    truth: NDArray[np.float64]
+
+
+def factor_table(catalog: pd.DataFrame) -> pd.DataFrame:
+    """The mock survey's factors as numbers of which a difference means something; columns lose the "factor_".
+
+    `factor_type`, a nominal code, becomes a column of 0 and 1 for each type ("is_merger"); angles become cosine and
+    sine of the whole turn ("position_angle_cos"). Columns that are constant in the catalogue are left out.
+    """
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name in [column for column in catalog.columns if column.startswith("factor_")]:
+        values = catalog[name].to_numpy(dtype=np.float64)
+        short = name.removeprefix("factor_")
+        if name == "factor_type":
+            columns |= {f"is_{kind}": (values == code).astype(float) for code, kind in enumerate(TYPES)}
+        elif name in PERIODS_DEG:
+            turn = 2 * np.pi * values / PERIODS_DEG[name]
+            short = short.removesuffix("_deg")
+            columns |= {f"{short}_cos": np.cos(turn), f"{short}_sin": np.sin(turn)}
+        else:
+            columns[short] = values
+    table = pd.DataFrame(columns, index=catalog.index)
+    return table.loc[:, table.min() < table.max()]
+
+
+def recover_factors(
+    values_fit: FeatureTable,
+    factors_fit: pd.DataFrame,
+    values_test: FeatureTable,
+    factors_test: pd.DataFrame,
+    ks: Sequence[int] = (1, 2, 5, 10),
+    *,
+    n_bootstrap: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Every score of recovery of one feature table.
+
+    Parameters
+    ----------
+    values_fit, values_test : (n_fit, d) and (n_test, d)
+    factors_fit, factors_test : DataFrame of n_fit and n_test rows
+        Numeric and finite, from `factor_table`; factors that are constant on either sample are left out. A nominal
+        code has no correlation: pass indicators.
+    ks
+        Numbers of features for R².
+    n_bootstrap, seed
+        Resamples of the test galaxies for the 95 % percentile intervals; the seed also chooses the lasso's held-out
+        rows.
+
+    Returns
+    -------
+    DataFrame
+        `factor, metric, k, feature, value, low, high`, `factor` "all" for the mean over factors. Metrics, all on test
+        rows but for the two of DCI that are properties of the fit (NaN interval):
+        `r2` (of least squares on the best `k` features, chosen by forward selection on fit rows; `feature` is the
+        first; NaN where the table has fewer than k to choose from), `correlation` and `rank_correlation` (|Pearson|,
+        |Spearman| with the one `feature` that Hungarian matching gives the factor; "all" is MCC), `informativeness`
+        (R² of a lasso from all features), `completeness`, and `disentanglement` ("all" only). Intervals of Spearman
+        hold the ranks of the whole sample fixed.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a value is not finite, or fewer than two factors vary.
+    """
+    if list(factors_fit.columns) != list(factors_test.columns):
+        raise ValueError(f"factors differ: {list(factors_fit.columns)} and {list(factors_test.columns)}")
+    varies = (factors_fit.min() < factors_fit.max()) & (factors_test.min() < factors_test.max())
+    names = [str(name) for name in factors_fit.columns[varies]]
+    if len(names) < 2:
+        raise ValueError(f"recovery needs two factors or more that vary on fit and test rows, got {names}")
+    fit, test = (table.loc[:, varies].to_numpy(dtype=np.float64) for table in (factors_fit, factors_test))
+    series = [
+        *_best_features(values_fit, fit, values_test, test, names, ks),
+        *_matched(values_fit, fit, values_test, test, names),
+    ]
+    lasso = lasso_importance(values_fit, fit, values_test, seed)
+    series += [
+        _Series(name, "informativeness", None, None, lasso.predictions[:, i], test[:, i])
+        for i, name in enumerate(names)
+    ]
+    table = pd.concat([_scored(series, n_bootstrap, seed), _dci_rows(lasso.importance, names)], ignore_index=True)
+    n_features = checked_table(values_fit).shape[1]
+    missing = [(name, "r2", k) for name in names for k in ks if k > n_features]
+    unknown = pd.DataFrame(missing, columns=["factor", "metric", "k"])
+    table = pd.concat([table, unknown], ignore_index=True) if missing else table
+    return table[list(COLUMNS)].astype({"k": "Int64", "feature": "Int64"})
+
+
+def _best_features(
+    values_fit: FeatureTable,
+    fit: NDArray[np.float64],
+    values_test: FeatureTable,
+    test: NDArray[np.float64],
+    names: Sequence[str],
+    ks: Sequence[int],
+) -> list[_Series]:
+    series: list[_Series] = []
+    n_features = checked_table(values_fit).shape[1]
+    for i, name in enumerate(names):
+        chosen = select_forward(values_fit, fit[:, [i]], min(max(ks), n_features))
+        train, new = (_dense(columns_of(values, chosen)) for values in (values_fit, values_test))
+        for k in [k for k in ks if k <= n_features]:
+            # fewer may have been left to choose: then the others were constant or collinear and would add nothing
+            design = np.column_stack([np.ones(len(train)), train[:, :k]])
+            weights = np.linalg.lstsq(design, fit[:, i])[0]
+            predicted = weights[0] + new[:, :k] @ weights[1:]
+            series.append(_Series(name, "r2", k, int(chosen[0]) if len(chosen) else None, predicted, test[:, i]))
+    return series
+
+
+def _matched(
+    values_fit: FeatureTable,
+    fit: NDArray[np.float64],
+    values_test: FeatureTable,
+    test: NDArray[np.float64],
+    names: Sequence[str],
+) -> list[_Series]:
+    from scipy.stats import rankdata
+
+    series: list[_Series] = []
+    for metric, method in (("correlation", "pearson"), ("rank_correlation", "spearman")):
+        match = match_factors(values_fit, fit, values_test, test, method)
+        own = _dense(columns_of(values_test, np.maximum(match.feature, 0)))
+        own[:, match.feature < 0] = 0
+        beside, truth = (own, test) if method == "pearson" else (rankdata(part, axis=0) for part in (own, test))
+        for i, name in enumerate(names):
+            feature = int(match.feature[i]) if match.feature[i] >= 0 else None
+            series.append(_Series(name, metric, None, feature, beside[:, i], truth[:, i]))
+    return series
+
+
+def _scored(series: Sequence[_Series], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """Values and intervals of all series and of their means over factors, from moments of the same resamples."""
+    x = np.column_stack([one.values for one in series])
+    y = np.column_stack([one.truth for one in series])
+    is_r2 = np.array([one.metric in ("r2", "informativeness") for one in series])
+    x, y = x - np.where(is_r2, y.mean(axis=0), x.mean(axis=0)), y - y.mean(axis=0)
+    columns = np.stack([x, y, x * x, y * y, x * y])
+    n = len(y)
+    value = _scores(columns.mean(axis=1), is_r2)
+    resampled = np.stack([_scores(counts @ columns / n, is_r2) for counts in resample_counts(n, n_bootstrap, seed)])
+    rows = pd.DataFrame([one[:4] for one in series], columns=["factor", "metric", "k", "feature"])
+    low, high = _interval(resampled)
+    table = [rows.assign(value=value, low=low, high=high)]
+    for (metric, k), own in rows.groupby(["metric", "k"], dropna=False, sort=False):
+        low, high = _interval(resampled[:, own.index].mean(axis=1))
+        mean = {"factor": ALL_FACTORS, "metric": metric, "k": k, "value": value[own.index].mean()}
+        table.append(pd.DataFrame([mean | {"feature": np.nan, "low": low, "high": high}]))
+    return pd.concat(table, ignore_index=True)
+
+
+def _scores(moments: NDArray[np.float64], is_r2: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """R² or |correlation| of each series from its moments (5, n_series); a feature that is constant correlates 0.
+
+    NaN where the factor is constant in a resample.
+    """
+    x, y, xx, yy, xy = moments
+    variance_x, variance_y = xx - x**2, yy - y**2
+    known = variance_y > 1e-12 * yy
+    total = np.where(known, variance_y, np.nan)
+    r2 = 1 - (xx - 2 * xy + yy) / total
+    varies = variance_x > 1e-12 * xx
+    correlation = np.abs(np.where(varies, xy - x * y, 0)) / np.sqrt(np.where(varies, variance_x, 1) * total)
+    return np.where(is_r2, r2, correlation)
+
+
+def _interval(resampled: NDArray[np.float64]) -> NDArray[np.float64]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a factor that is constant in every resample has no interval
+        return np.nanquantile(resampled, [0.025, 0.975], axis=0)
+
+
+def _dci_rows(importance: NDArray[np.float64], names: Sequence[str]) -> pd.DataFrame:
+    if not importance.any() or importance.shape[0] < 2:
+        scores, completeness = np.nan, np.full(len(names), np.nan)
+    else:
+        scores, completeness = dci(importance)
+    rows = [(name, "completeness", value) for name, value in zip(names, completeness, strict=True)]
+    mean = float(np.nanmean(completeness)) if np.isfinite(completeness).any() else np.nan
+    rows += [(ALL_FACTORS, "completeness", mean), (ALL_FACTORS, "disentanglement", scores)]
+    return pd.DataFrame(rows, columns=["factor", "metric", "value"])
+
+
+def _dense(table: FeatureTable) -> NDArray[np.float64]:
+    return np.asarray(table if isinstance(table, np.ndarray) else table.toarray(), dtype=np.float64)

@@ -1,0 +1,92 @@
+"""How well a decision score tells two classes of galaxies apart; a galaxy counts as positive where its score is > 0.
+
+Labels are 0 or 1, scores any finite numbers. All raise ValueError for other values, shapes and for a missing class.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def accuracy(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
+    """Share of galaxies on the right side of 0; arrays of shape (n,)."""
+    truth, scores = _checked(y_true, score)
+    return float(np.mean((scores > 0) == truth))
+
+
+def balanced_accuracy(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
+    """Mean of the shares of the positive and of the negative galaxies on their right side of 0; arrays of (n,)."""
+    truth, scores = _checked(y_true, score)
+    return float((np.mean(scores[truth] > 0) + np.mean(scores[~truth] <= 0)) / 2)
+
+
+def f1(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
+    """Harmonic mean of precision and recall of the positive class, 0 where none is found; arrays of shape (n,)."""
+    counts = confusion_counts(y_true, score)
+    right = 2 * counts["true_positive"]
+    return right / (right + counts["false_positive"] + counts["false_negative"])
+
+
+def auc(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
+    """Area under the ROC curve: how often a positive galaxy scores higher than a negative one, ties half.
+
+    Of scores, never of hard labels, whose "AUC" is the balanced accuracy; arrays of shape (n,).
+    """
+    truth, scores = _checked(y_true, score)
+    return float(placements(truth, scores)[truth].mean())
+
+
+def confusion_counts(y_true: NDArray[np.number], score: NDArray[np.floating]) -> dict[str, int]:
+    """Numbers of `true_positive`, `false_positive`, `true_negative` and `false_negative` galaxies."""
+    truth, scores = _checked(y_true, score)
+    return {name: int(is_counted.sum()) for name, is_counted in outcomes(truth, scores).items()}
+
+
+def outcomes(truth: NDArray[np.bool_], score: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
+    """Which galaxies are which of the four, masks of the shape of the scores, (n,) or (n, m) with truth (n, 1)."""
+    found = score > 0
+    return {
+        "true_positive": found & truth,
+        "false_positive": found & ~truth,
+        "true_negative": ~found & ~truth,
+        "false_negative": ~found & truth,
+    }
+
+
+def placements(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each galaxy's share of right pairs with the other class: of a positive, the share of negatives below it.
+
+    The mean over the positives, and that over the negatives, is the AUC.
+
+    References
+    ----------
+    DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44, 837, equations 4 and 5.
+    """
+    positive, negative = np.sort(score[truth]), np.sort(score[~truth])
+    share = np.empty(score.size)
+    n_pairs = [np.searchsorted(negative, score[truth], side=side) for side in ("left", "right")]
+    share[truth] = np.mean(n_pairs, axis=0) / negative.size
+    n_pairs = [np.searchsorted(positive, score[~truth], side=side) for side in ("left", "right")]
+    share[~truth] = 1 - np.mean(n_pairs, axis=0) / positive.size
+    return share
+
+
+def checked_classes(
+    y_true: NDArray[np.number], score: NDArray[np.floating]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Labels (n,) as bool and scores, (n,) or (n, m), in float64."""
+    labels, scores = np.asarray(y_true), np.asarray(score, dtype=np.float64)
+    if labels.ndim != 1 or scores.shape[:1] != labels.shape or scores.ndim > 2:
+        raise ValueError(f"expected y_true (n,) and scores of as many rows, got {labels.shape} and {scores.shape}")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"y_true: expected 0 and 1, got {np.unique(labels)[:5].tolist()}")
+    if labels.size == 0 or labels.min() == labels.max():
+        raise ValueError(f"y_true: expected both classes among its {labels.size} values")
+    if n_bad := np.count_nonzero(~np.isfinite(scores)):
+        raise ValueError(f"score: {n_bad} of {scores.size} values are not finite")
+    return labels.astype(np.bool_), scores
+
+
+def _checked(y_true: NDArray[np.number], score: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    if np.ndim(score) != 1:
+        raise ValueError(f"expected scores of shape (n,), got {np.shape(score)}")
+    return checked_classes(y_true, score)

@@ -1,0 +1,144 @@
+"""Alignment and novelty against planted truth, slow versions and their nulls."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from scipy.stats import spearmanr
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score, roc_auc_score
+
+from sfnetlab.interpret.alignment import align_features, frequency_groups
+
+N = 400
+
+
+@pytest.fixture(scope="module")
+def galaxies() -> tuple[np.ndarray, pd.DataFrame]:
+    """Eight features: 0 follows `a_fraction`, 1 is minus the flag, 2 whether `arms` was asked, 3 silent, 4-7 noise."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2 * N, 8)).astype(np.float32)
+    labels = pd.DataFrame(rng.random((2 * N, 4)), columns=["a_fraction", "arms_fraction", "flag", "mass"])
+    labels["flag"] = np.where(labels["flag"] > 0.7, 3.0, 1.0)
+    asked = rng.random(2 * N) > 0.5
+    labels.loc[~asked, "arms_fraction"] = np.nan
+    labels["rare"] = np.where(np.arange(2 * N) % N < 20, labels["mass"], np.nan)
+    features[:, 0] += 6 * labels["a_fraction"]
+    features[:, 1] = features[:, 1] / 4 - labels["flag"]
+    features[:, 2] = features[:, 2] / 4 + asked
+    features[:, 3] = 0
+    return np.maximum(features + 1 - (np.arange(8) == 3), 0), labels
+
+
+def align(galaxies, as_table=np.asarray, **changes):
+    features, labels = galaxies
+    settings = {"n_permutations": 99, "seed": 0, **changes}
+    return align_features(
+        as_table(features[:N]), labels[:N], as_table(features[N:]), labels[N:], **settings
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def table(galaxies):
+    return align(galaxies)
+
+
+def test_dense_and_csr_tables_give_the_same(galaxies, table):
+    pd.testing.assert_frame_equal(align(galaxies, sparse.csr_array), table, rtol=1e-5)
+
+
+def test_the_label_is_chosen_on_valid_and_scored_on_test(galaxies, table):
+    features, labels = galaxies
+    usable = [name for name in labels if name != "rare"]
+    for feature in range(8):
+        row = table.loc[feature]
+        if feature == 3:
+            assert row["best_label"] is None or pd.isna(row["best_label"])
+            assert row[["rho", "max_rho", "p_corrected", "auc", "novelty"]].isna().all()
+            continue
+        rho = {part: {} for part in ("valid", "test")}
+        for part, rows in (("valid", slice(0, N)), ("test", slice(N, None))):
+            for name in usable:
+                known = labels[name][rows].notna().to_numpy()
+                rho[part][name] = spearmanr(features[rows, feature][known], labels[name][rows][known]).statistic
+        best = max(rho["valid"], key=lambda name: abs(rho["valid"][name]))
+        assert row["best_label"] == best
+        assert row["rho"] == pytest.approx(rho["test"][best])
+        assert row["low"] < row["rho"] < row["high"]
+        assert row["max_rho"] == pytest.approx(max(abs(r) for r in rho["test"].values()))
+        assert row["n"] == labels[best][N:].notna().sum()
+
+
+def test_only_planted_features_pass_the_null(table):
+    assert table.loc[:1, "p_corrected"].tolist() == [0.01, 0.01]
+    assert (table.loc[:1, "max_rho"] > table.loc[:1, "null_q95"]).all()
+    assert (table.loc[4:, "p_corrected"] > 0.01).all()
+    assert (table["null_q95"] > table["null_mean"]).sum() == 7
+    assert table["null_draw"].notna().sum() == 7
+
+
+def test_auc_is_of_the_chosen_label_where_that_has_two_classes(galaxies, table):
+    features, labels = galaxies
+    fraction = roc_auc_score(labels["a_fraction"][N:] > 0.5, features[N:, 0])
+    assert table.loc[0, "auc"] == pytest.approx(fraction)
+    assert table.loc[1, "auc"] == pytest.approx(roc_auc_score(labels["flag"][N:] == 3, features[N:, 1]))
+    assert table.loc[table["best_label"] == "mass", "auc"].isna().all()
+
+
+def test_novelty_is_one_minus_held_out_r2_with_the_question_asked_as_a_predictor(galaxies, table):
+    features, labels = galaxies
+    usable = labels.drop(columns="rare")
+    design = usable.fillna(usable[:N].mean()).assign(asked=usable["arms_fraction"].notna()).to_numpy(dtype=float)
+    for feature in (0, 1, 2):
+        model = LinearRegression().fit(design[:N], features[:N, feature])
+        expected = 1 - r2_score(features[N:, feature], model.predict(design[N:]))
+        assert table.loc[feature, "novelty"] == pytest.approx(expected, abs=0.02)
+    assert table.loc[2, "novelty"] < 0.4
+    assert (table.loc[4:, "novelty"] > 0.95).all()
+    assert (table["null_novelty"].dropna() > 0.95).all()
+
+
+def test_groups_are_of_ranks_by_frequency_and_of_matryoshka_prefixes(galaxies):
+    table = align(galaxies, group_sizes=(2, 6))
+    assert table["matryoshka_group"].tolist() == ["0-2"] * 2 + ["2-8"] * 6
+    assert table.loc[3, "frequency_rank"] == 7
+    assert table.loc[3, "group"] == "4-8"
+    ranked = table.sort_values("frequency_rank")
+    assert ranked["frequency"].is_monotonic_decreasing
+    assert ranked["group"].tolist() == ["0-1", "1-2", "2-4", "2-4", *["4-8"] * 4]
+
+
+def test_groups_of_2048_features_are_those_of_the_euclid_paper():
+    assert frequency_groups(2048) == [0, 64, 128, 256, 512, 1024, 2048]
+    assert frequency_groups(1) == [0, 1]
+
+
+def test_noise_is_no_better_aligned_than_its_null():
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(200, 150))
+    labels = pd.DataFrame(rng.normal(size=(200, 20)))
+    table = align_features(features[:100], labels[:100], features[100:], labels[100:], n_permutations=99, seed=0)
+    assert np.mean(table["p_corrected"] <= 0.1) == pytest.approx(0.1, abs=0.09)
+    assert np.mean(table["max_rho"] > table["null_q95"]) < 0.13
+    assert abs(table["rho"].mean()) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group_sizes": (2, 2)}, "sum to 4, the table has 8"),
+        ({"labels_test": pd.DataFrame({"b": np.ones(N)})}, "differ"),
+    ],
+)
+def test_what_does_not_fit_is_refused(galaxies, changes, message):
+    features, labels = galaxies
+    settings = {"labels_test": labels[N:], "n_permutations": 5, "seed": 0, **changes}
+    with pytest.raises(ValueError, match=message):
+        align_features(features[:N], labels[:N], features[N:], **settings)
+
+
+def test_without_a_label_of_enough_galaxies_there_is_nothing_to_align(galaxies):
+    features, labels = galaxies
+    few = labels[["rare"]]
+    with pytest.raises(ValueError, match="none of 1 labels is known for 30"):
+        align_features(features[:N], few[:N], features[N:], few[N:], n_permutations=5, seed=0)

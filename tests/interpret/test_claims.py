@@ -1,0 +1,394 @@
+"""The papers' claims: rules on planted evidence, and that verdicts come of them and of nothing else."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sfnetlab.interpret.claims import (
+    CLAIMS,
+    CannotTestError,
+    Evidence,
+    Finding,
+    claims_markdown,
+    hold_claims,
+)
+
+N = 200
+IDS = [f"{i:03d}" for i in range(N)]
+TRUTH = np.random.default_rng(0).normal(8.9, 0.2, N)
+IS_AGN = (np.arange(N) % 2).astype(float)
+NOTHING = pd.DataFrame()
+
+
+def noise(size, seed):
+    return np.random.default_rng(1 + seed).normal(0, size, N)
+
+
+def method(kind, probe, error, *, features=None, k=None, seed=0, budget=512, target="metallicity", column="oh_p50"):
+    """Predictions of a method whose errors have about this size; methods of one seed share the shape of the errors."""
+    predicted = TRUTH + noise(error, 0 if seed is None else seed)
+    return rows(kind, probe, TRUTH, predicted, features, k, seed, budget, target, column)
+
+
+def classifier(kind, probe, error, *, features=None, k=None, budget=512, seed=0, draw=0):
+    """Scores of a classifier with errors of this size around -1 and 1."""
+    scores = 2 * IS_AGN - 1 + noise(error, 50 + draw)
+    return rows(kind, probe, IS_AGN, scores, features, k, seed, budget, "agn", "bptclass")
+
+
+def rows(kind, probe, truth, predicted, features, k, seed, budget, target, column):
+    table = pd.DataFrame({"id_str": IDS, "y_true": truth, "y_pred": predicted})
+    about = {"features": features or kind, "kind": kind, "k": k, "seed": seed}
+    about |= {"probe": probe, "n_features_used": budget, "target": target, "column": column}
+    return table.assign(**about).astype({"k": "Int64", "seed": "Int64"})
+
+
+def evidence(*predictions, **tables):
+    columns = method("mean", "linear", 0.2)
+    settings = {
+        "predictions": pd.concat([columns, *predictions], ignore_index=True),
+        "alignment": NOTHING,
+        "associations": NOTHING,
+        "recovery": NOTHING,
+        "matching": NOTHING,
+        "frequencies": NOTHING,
+        "regression": "metallicity",
+        "column": "oh_p50",
+        "classes": "agn",
+        "n_sfnet_features": 100,
+        "pretrained": frozenset(),
+    }
+    return Evidence(**(settings | tables))
+
+
+def claim(name):
+    (found,) = (claim for claim in CLAIMS if claim.name == name)
+    return found
+
+
+def found(name, *predictions, **tables):
+    return claim(name).test(evidence(*predictions, **tables))
+
+
+# --- the rule of a verdict --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "side", "verdict"),
+    [
+        (1.1, 1.3, "above", "holds"),
+        (0.7, 0.9, "above", "does not hold"),
+        (0.7, 0.9, "below", "holds"),
+        (1.1, 1.3, "below", "does not hold"),
+        (0.9, 1.1, "above", "undecided"),
+        (1.0, 1.1, "above", "undecided"),
+        (0.9, 1.0, "below", "undecided"),
+        (np.nan, 1.3, "above", "undecided"),
+    ],
+)
+def test_a_verdict_wants_the_whole_interval_on_one_side_of_the_line(low, high, side, verdict):
+    assert Finding("", (low + high) / 2, low, high, 1.0, side).verdict == verdict
+
+
+def test_a_value_that_is_not_known_is_undecided():
+    assert Finding("", np.nan, 2.0, 3.0, 1.0, "above").verdict == "undecided"
+
+
+# --- claims about predictions -----------------------------------------------------------------------------------------
+
+SFNET_HEADS = [method("sfnet", "head", 0.1, k=k) for k in (2, 4)]
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.1, "holds"), (0.12, "does not hold")])
+def test_accuracy_is_kept_where_the_error_of_the_sparse_network_is_that_of_the_dense_one(error, verdict):
+    dense = method("encoder", "head", 0.1)
+    assert found("accuracy", method("sfnet", "head", error, k=4), dense).verdict == verdict
+
+
+def test_a_difference_that_resampled_galaxies_do_not_bear_out_is_undecided():
+    photometry = method("photometry", "xgboost", 0.1, seed=7)
+    one = found("images beat photometry", method("encoder", "head", 0.1), photometry)
+    assert one.verdict == "undecided"
+    assert abs(one.value) > 0.02
+
+
+def test_the_accuracy_of_k_4_counts_else_of_the_largest():
+    dense = method("encoder", "head", 0.1)
+    four, eight = (method("sfnet", "head", error, k=k) for error, k in ((0.1, 4), (0.2, 8)))
+    assert found("accuracy", four, eight, dense).value == pytest.approx(0)
+    assert found("accuracy", method("sfnet", "head", 0.1, k=2), eight, dense).value == pytest.approx(1)
+
+
+def test_the_k_of_an_sfnet_for_another_target_is_not_asked_for():
+    other = method("sfnet", "head", 0.3, features="lines", k=4, target="lines", column="log_Ha")
+    read = method("sfnet", "ridge", 0.3, features="lines", k=4)
+    tables = [*(method("sfnet", "head", 0.1, k=k) for k in (2, 8)), other, read, method("encoder", "head", 0.1)]
+    assert "k = 8" in found("accuracy", *tables).what
+    assert found("any k", *tables).value == pytest.approx(0)
+    sae = method("sae", "ridge", 0.2, k=4)
+    with pytest.raises(CannotTestError, match="no k that features"):
+        found("trained sparse", *tables, sae)
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.101, "holds"), (0.15, "does not hold")])
+def test_two_features_suffice_where_a_probe_on_them_does_as_well_as_the_head(error, verdict):
+    two = method("sfnet", "linear", error, k=2, budget=2)
+    more = method("sfnet", "linear", 0.01, k=2, budget=4)
+    assert found("two features", *SFNET_HEADS, two, more).verdict == verdict
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.102, "holds"), (0.12, "does not hold")])
+def test_k_does_not_matter_where_errors_are_alike(error, verdict):
+    assert found("any k", *SFNET_HEADS, method("sfnet", "head", error, k=8)).verdict == verdict
+
+
+@pytest.mark.parametrize(("at_four", "verdict"), [(0.14, "holds"), (0.08, "does not hold")])
+def test_components_do_worse_only_where_they_do_at_every_k(at_four, verdict):
+    components = [method("pca", "linear", error, budget=k) for k, error in ((2, 0.2), (4, at_four))]
+    assert found("components", *SFNET_HEADS, *components).verdict == verdict
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.18, "holds"), (0.05, "does not hold")])
+def test_a_frozen_encoder_fails_where_ridge_explains_little(error, verdict):
+    frozen = method("encoder", "ridge", error, features="zoobot", seed=None)
+    trained = method("encoder", "ridge", 0.01, features="dense")
+    assert found("frozen encoder", trained, frozen, pretrained=frozenset({"zoobot"})).verdict == verdict
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.13, "holds"), (0.08, "does not hold")])
+def test_images_beat_photometry_where_the_network_errs_less(error, verdict):
+    photometry = method("photometry", "xgboost", error, seed=None)
+    assert found("images beat photometry", method("encoder", "head", 0.1), photometry).verdict == verdict
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.13, "holds"), (0.08, "does not hold")])
+def test_trained_sparse_is_better_where_ridge_on_its_features_errs_less(error, verdict):
+    ours = [method("sfnet", "ridge", 0.1, k=k) for k in (2, 4)]
+    theirs = [method("sae", "ridge", error if k == 4 else 0.01, k=k) for k in (4, 8)]
+    assert found("trained sparse", *SFNET_HEADS, *ours, *theirs).verdict == verdict
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.13, "holds"), (0.08, "does not hold")])
+def test_latents_must_be_better_than_those_of_every_null_arm(error, verdict):
+    arms = [
+        method("null_sae", "ridge", 0.3, features="one", k=4),
+        method("null_sae", "ridge", error, features="two", k=4),
+    ]
+    assert found("better than null", method("sae", "ridge", 0.1, k=4), *arms).verdict == verdict
+
+
+def test_arms_are_compared_at_the_largest_k_that_all_have():
+    arms = [method("null_sae", "ridge", 0.3, features=name, k=k) for name, k in (("one", 4), ("two", 4), ("two", 8))]
+    saes = [method("sae", "ridge", 0.1, k=k) for k in (4, 8)]
+    assert "k = 4" in found("better than null", *saes, *arms).what
+
+
+@pytest.mark.parametrize(("few", "every", "verdict"), [(0.3, 1.5, "holds"), (1.5, 0.3, "does not hold")])
+def test_fewer_features_are_better_for_agn_where_their_f1_is_larger(few, every, verdict):
+    tables = [
+        classifier("sfnet", "linear_svm", few, k=4, budget=4),
+        classifier("sfnet", "linear_svm", every, k=4, draw=1),
+        classifier("photometry", "logistic", every, budget=7, draw=2),
+    ]
+    assert found("fewer for AGN", *SFNET_HEADS, *tables).verdict == verdict
+    assert found("AGN against photometry", *SFNET_HEADS, *tables).verdict == verdict
+
+
+def test_f1_is_that_of_the_positive_class_at_score_0():
+    from sklearn.metrics import f1_score
+
+    few, every = (classifier("sfnet", "linear_svm", 1, k=4, budget=budget, draw=budget) for budget in (4, 512))
+    expected = f1_score(IS_AGN, few["y_pred"] > 0) - f1_score(IS_AGN, every["y_pred"] > 0)
+    assert found("fewer for AGN", *SFNET_HEADS, few, every).value == pytest.approx(expected)
+
+
+# --- how predictions are read -----------------------------------------------------------------------------------------
+
+
+def test_methods_are_paired_by_id_whatever_the_order_of_rows():
+    sparse, dense = method("sfnet", "head", 0.1, k=4), method("encoder", "head", 0.1)
+    shuffled = dense.sample(frac=1, random_state=3)
+    assert found("accuracy", sparse, shuffled) == found("accuracy", sparse, dense)
+    assert found("accuracy", sparse, shuffled).high == pytest.approx(0)
+
+
+def test_methods_of_different_galaxies_are_not_compared():
+    with pytest.raises(
+        ValueError, match="expected predictions of the 200 galaxies of metallicity by each of 1 runs, found 199"
+    ):
+        found("accuracy", method("sfnet", "head", 0.1, k=4), method("encoder", "head", 0.1).iloc[1:])
+
+
+def test_errors_are_averaged_over_seeds():
+    seeds = [method("sfnet", "head", size, k=4, seed=seed) for seed, size in enumerate((0.1, 0.3))]
+    dense = method("encoder", "head", 0.1)
+    rmse = [np.sqrt(np.mean((table["y_pred"] - table["y_true"]) ** 2)) for table in (*seeds, dense)]
+    assert found("accuracy", *seeds, dense).value == pytest.approx(np.mean(rmse[:2]) / rmse[2] - 1)
+
+
+def test_of_two_equally_good_methods_hardly_ever_one_is_found_better():
+    rng = np.random.default_rng(4)
+    verdicts = []
+    for _ in range(60):
+        tables = [
+            rows(kind, probe, TRUTH, TRUTH + rng.normal(0, 0.1, N), None, None, 0, 512, "metallicity", "oh_p50")
+            for kind, probe in (("encoder", "head"), ("photometry", "xgboost"))
+        ]
+        verdicts.append(found("images beat photometry", *tables).verdict)
+    assert sum(verdict != "undecided" for verdict in verdicts) <= 8  # 5 % of 60 are 3
+
+
+# --- claims about features --------------------------------------------------------------------------------------------
+
+
+def aligned(kind, strength, novelty, n=64, scatter=0.05):
+    rng = np.random.default_rng(len(kind))
+    table = pd.DataFrame(
+        {
+            "feature": np.arange(n),
+            "frequency_rank": np.arange(n),
+            "best_label": "smooth_fraction",
+            "rho": -strength,
+            "low": -strength - 0.05,
+            "high": -strength + 0.05,
+            "max_rho": strength + rng.normal(0, scatter, n),
+            "null_mean": 0.1,
+            "novelty": novelty + rng.normal(0, scatter, n),
+        }
+    )
+    return identified(table, kind)
+
+
+def identified(table, kind, seed=0):
+    k = None if kind in ("pca", "encoder") else 4
+    return table.assign(features=kind, kind=kind, k=k, seed=seed).astype({"k": "Int64", "seed": "Int64"})
+
+
+@pytest.mark.parametrize(("latents", "verdict"), [(0.5, "holds"), (0.2, "does not hold")])
+def test_latents_align_better_where_their_rho_is_further_above_its_null(latents, verdict):
+    table = pd.concat([aligned("sae", latents, 0.5), aligned("pca", 0.3, 0.5)])
+    assert found("alignment", alignment=table).verdict == verdict
+
+
+def test_a_larger_null_takes_a_larger_rho():
+    table = pd.concat([aligned("sae", 0.5, 0.5).assign(null_mean=0.4), aligned("pca", 0.3, 0.5)])
+    assert found("alignment", alignment=table).verdict == "does not hold"
+
+
+def test_only_the_most_frequent_latents_count():
+    rare = aligned("sae", 0.9, 0.5).assign(frequency_rank=np.arange(64, 128), feature=np.arange(64, 128))
+    table = pd.concat([rare, aligned("sae", 0.2, 0.5), aligned("pca", 0.3, 0.5)])
+    assert found("alignment", alignment=table).verdict == "does not hold"
+
+
+@pytest.mark.parametrize(("latents", "verdict"), [(0.9, "holds"), (0.5, "does not hold"), (0.7, "undecided")])
+def test_latents_are_novel_where_labels_explain_less_of_them(latents, verdict):
+    table = pd.concat([aligned("sae", 0.3, latents), aligned("pca", 0.3, 0.7)])
+    assert found("novelty", alignment=table).verdict == verdict
+
+
+@pytest.mark.parametrize(("rho", "verdict"), [(0.85, "holds"), (0.5, "does not hold"), (0.68, "undecided")])
+def test_the_first_component_is_a_label_where_they_correlate_with_either_sign(rho, verdict):
+    one = found("first component", alignment=aligned("pca", rho, 0.5))
+    assert one.verdict == verdict
+    assert (one.low, one.high) == pytest.approx((rho - 0.05, rho + 0.05))
+
+
+def used(frequencies, kind="sfnet", features=None):
+    table = pd.DataFrame({"feature": np.arange(len(frequencies)), "frequency": frequencies})
+    return identified(table, kind).assign(features=features or kind)
+
+
+def associated(pearson, features=None):
+    table = pd.DataFrame({"feature": np.arange(3), "label": "oh_p50", "pearson": pearson})
+    table = table.assign(pearson_low=table["pearson"] - 0.05, pearson_high=table["pearson"] + 0.05)
+    return identified(table, "sfnet").assign(features=features or "sfnet")
+
+
+@pytest.mark.parametrize(("r", "verdict"), [(-0.85, "holds"), (0.3, "does not hold"), (0.0, "does not hold")])
+def test_one_feature_follows_where_the_most_used_does(r, verdict):
+    tables = {"frequencies": used([0.1, 0.9, 0.2]), "associations": associated([0.9, r, 0.9])}
+    assert found("one feature", *SFNET_HEADS, **tables).verdict == verdict
+
+
+def test_the_one_feature_is_of_the_network_for_this_target():
+    tables = {
+        "frequencies": pd.concat([used([0.9, 0.1, 0.2], features="a_lines"), used([0.1, 0.9, 0.2])]),
+        "associations": pd.concat([associated([0.1] * 3, features="a_lines"), associated([0.0, 0.85, 0.0])]),
+    }
+    other = method("sfnet", "head", 0.1, features="a_lines", k=4, target="lines", column="log_Ha")
+    assert found("one feature", *SFNET_HEADS, other, **tables).verdict == "holds"
+
+
+@pytest.mark.parametrize(("n_used", "verdict"), [(90, "holds"), (20, "does not hold"), (52, "undecided")])
+def test_a_library_needs_most_of_the_features(n_used, verdict):
+    one = found("library", *SFNET_HEADS, frequencies=used([0.1] * n_used + [0.001] * 5))
+    assert one.value == n_used / 100
+    assert one.verdict == verdict
+
+
+def matched(shares, pair=("sfnet", "sfnet")):
+    names = dict(zip(("features_a", "features_b"), pair, strict=True))
+    return pd.DataFrame({"share_above_null": shares}).assign(kind_a="sfnet", kind_b="sfnet", **names)
+
+
+@pytest.mark.parametrize(("shares", "verdict"), [([0.7, 0.9], "holds"), ([0.1, 0.3], "does not hold")])
+def test_features_recur_where_every_two_seeds_share_most(shares, verdict):
+    others = matched([0.5], ("sfnet", "sfnet_lines"))
+    assert found("recurrence", matching=pd.concat([matched(shares), others])).verdict == verdict
+
+
+def recovered(kind, value):
+    row = {"factor": "all", "metric": "correlation", "value": value, "low": value - 0.05, "high": value + 0.05}
+    return identified(pd.DataFrame([row, row | {"metric": "r2", "value": 9.0}]), kind)
+
+
+@pytest.mark.parametrize(("theirs", "verdict"), [(0.3, "holds"), (0.9, "does not hold"), (0.58, "undecided")])
+def test_features_are_closer_to_factors_where_they_match_better(theirs, verdict):
+    table = pd.concat([recovered("sfnet", 0.6), recovered("sae", theirs)])
+    assert found("factors", *SFNET_HEADS, recovery=table).verdict == verdict
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_the_names_of_claims_differ():
+    assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
+
+
+def test_what_cannot_be_tested_says_why():
+    table = hold_claims(evidence(classes=None)).set_index("name")
+    assert (table["verdict"] == "cannot be tested here").all()
+    assert (table["why"] != "").all()
+    assert table[["value", "low", "high"]].isna().all(axis=None)
+    assert table.loc["fewer for AGN", "why"]
+    assert "trained elsewhere" in table.loc["frozen encoder", "why"]
+    assert "two" in table.loc["recurrence", "why"]
+    assert "factors behind these galaxies" in table.loc["factors", "why"]
+
+
+def test_classes_that_are_not_configured_are_why():
+    sfnet = classifier("sfnet", "linear_svm", 0.3, k=4, budget=4)
+    table = hold_claims(evidence(*SFNET_HEADS, sfnet, classes=None)).set_index("name")
+    assert table.loc["fewer for AGN", "why"] == "no [classes] are configured"
+
+
+def test_the_table_of_verdicts_is_plain_json():
+    table = hold_claims(evidence(*SFNET_HEADS, method("encoder", "head", 0.1)))
+    records = json.loads(table.to_json(orient="records"))
+    json.dumps(records, allow_nan=False)
+    verdicts = {row["name"]: row["verdict"] for row in records}
+    assert list(verdicts) == [claim.name for claim in CLAIMS]
+    assert verdicts["accuracy"] == "holds"
+
+
+def test_the_report_lists_every_claim_in_a_table_of_four_columns():
+    text = claims_markdown(hold_claims(evidence(alignment=aligned("pca", 0.8, 0.5))), "Claims here")
+    table = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(table) == len(CLAIMS)
+    assert all(line.replace("\\|", "").count("|") == 5 for line in table)
+    assert any("\\|rho\\| of the first component with smooth_fraction: 0.8 [0.75, 0.85], line 0.7" in x for x in table)
+    assert all(f"- **{claim.name}**: {claim.rule}" in text for claim in CLAIMS)
+    assert "cannot be tested here: 16" in text.splitlines()[2]

@@ -1,0 +1,84 @@
+"""Localisation: shares equal torch's upsampling and sums over pixels; planted maps are inside, flat ones at chance."""
+
+import numpy as np
+import pytest
+import torch
+
+from sfnetlab.interpret.localisation import FACTOR_OF_COMPONENT, localise, summarise_localisation, upsampled
+from sfnetlab.surveys.mock_population import make_population
+from sfnetlab.surveys.mock_render import MASK_NAMES, component_masks
+
+
+def maps_and_masks(n: int = 6, cells: int = 4, size: int = 18):
+    rng = np.random.default_rng(0)
+    return rng.exponential(size=(n, cells, cells)), rng.random((n, size, size)) < 0.2
+
+
+def test_upsampling_is_torchs_bilinear():
+    maps, _ = maps_and_masks()
+    expected = torch.nn.functional.interpolate(torch.tensor(maps[:, None]), (18, 13), mode="bilinear")[:, 0]
+    np.testing.assert_allclose(upsampled(maps, 18, 13), expected, atol=1e-12)
+
+
+def test_shares_equal_sums_over_the_pixels_of_upsampled_maps():
+    maps, masks = maps_and_masks()
+    table = localise(maps, masks)
+    fine = upsampled(maps, 18, 18)
+    fine /= fine.sum(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(table["inside"], [m[mask].sum() for m, mask in zip(fine, masks, strict=True)])
+    np.testing.assert_allclose(table["area"], masks.mean(axis=(1, 2)))
+    others = [np.mean([fine[j][masks[i]].sum() for j in range(6) if j != i]) for i in range(6)]
+    np.testing.assert_allclose(table["others"], others)
+
+
+def test_flat_map_is_inside_by_area():
+    _, masks = maps_and_masks()
+    table = localise(np.ones((6, 4, 4)), masks)
+    np.testing.assert_allclose(table["inside"], table["area"])
+    np.testing.assert_allclose(table["others"], table["area"])
+
+
+def test_map_that_follows_its_galaxy_is_told_from_one_that_looks_at_the_centre():
+    rng = np.random.default_rng(1)
+    masks = np.zeros((40, 32, 32), dtype=bool)
+    maps = np.full((40, 8, 8), 0.01)
+    for i, (row, column) in enumerate(rng.integers(1, 6, (40, 2))):
+        masks[i, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = True
+        maps[i, row, column] = 1.0
+    follows = summarise_localisation(localise(maps, masks), n_bootstrap=200, seed=0).set_index("metric")
+    still = np.broadcast_to(maps.mean(axis=0), maps.shape)
+    looks = summarise_localisation(localise(still, masks), n_bootstrap=200, seed=0).set_index("metric")
+    assert follows.loc["inside_minus_others", "low"] > 0.2
+    assert looks.loc["inside_minus_area", "low"] > 0
+    assert looks.loc["inside_minus_others", "value"] == pytest.approx(0, abs=1e-12)
+
+
+def test_silent_maps_and_empty_masks_are_not_measured():
+    maps, masks = maps_and_masks()
+    maps[1], masks[2] = 0, False
+    table = localise(maps, masks)
+    assert table.index[table.isna().all(axis=1)].tolist() == [1, 2]
+    assert table.notna().all(axis=1).sum() == 4
+    others = localise(maps[[0, 2, 3, 4, 5]], masks[[0, 2, 3, 4, 5]])["others"]
+    np.testing.assert_allclose(table["others"].iloc[[0, 3, 4, 5]], others.iloc[[0, 2, 3, 4]])
+    assert (summarise_localisation(table, n_bootstrap=100, seed=0)["n"] == 4).all()
+
+
+def test_masks_of_the_mock_survey_fit():
+    catalog = make_population(30, 0, 38.0)
+    assert set(FACTOR_OF_COMPONENT) == set(MASK_NAMES)
+    assert set(FACTOR_OF_COMPONENT.values()) <= set(catalog.columns)
+    rows = catalog[catalog["factor_bulge_to_total"] > 0.5].to_dict("records")
+    masks = np.stack([component_masks(row, 32, 38.0, 0)["bulge"] for row in rows])
+    centre = np.zeros((len(rows), 3, 3))
+    centre[:, 1, 1] = 1
+    table = localise(centre, masks)
+    assert table["inside"].mean() > 2 * table["area"].mean()
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"), [(-np.ones((6, 4, 4)), "0 or more"), (np.ones((5, 4, 4)), "expected maps")]
+)
+def test_maps_that_cannot_be_weighed_are_refused(maps, message):
+    with pytest.raises(ValueError, match=message):
+        localise(maps, maps_and_masks()[1])

@@ -1,0 +1,108 @@
+"""Which pairs of methods are compared, over which seeds, and with what correction."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sfnetlab.metrics.bootstrap import holm
+from sfnetlab.metrics.differences import COLUMNS, compared_runs, difference_table
+from sfnetlab.metrics.regression import rmse
+
+
+def run(features, kind, probe, n_features_used, k=None, seed=0):
+    return {
+        "features": features, "kind": kind, "k": k, "seed": seed, "probe": probe, "n_features_used": n_features_used,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def runs():
+    rows = [run("mean", "mean", probe, 0, seed=None) for probe in ("linear", "ridge")]
+    rows += [run("photometry", "photometry", probe, 11, seed=None) for probe in ("ridge", "xgboost")]
+    for seed in (0, 1):
+        for k in (2, 8):
+            rows += [run("sfnet", "sfnet", probe, 20 + seed, k, seed) for probe in ("head", "linear", "ridge")]
+            rows += [run("sfnet", "sfnet", "linear", budget, k, seed) for budget in (2, 5)]
+        rows += [run("pca", "pca", "ridge", 10, seed=seed)]
+        rows += [run("pca", "pca", "linear", budget, seed=seed) for budget in (2, 5, 10)]
+    return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"})
+
+
+def table_of(runs, n=80, n_resamples=100, seed=0, truth=None):
+    rng = np.random.default_rng(seed)
+    chosen = compared_runs(runs)
+    truth = rng.normal(size=n) if truth is None else truth
+    predictions = truth[:, None] + rng.normal(size=(n, len(chosen))) * np.linspace(0.1, 2, len(chosen))
+    return chosen, truth, predictions, difference_table(chosen, truth, predictions, "rmse", n_resamples=100, seed=0)
+
+
+def test_a_table_stands_with_its_head_ridge_on_all_and_linear_on_budgets(runs):
+    chosen = compared_runs(runs)
+    own = chosen[(chosen["features"] == "sfnet") & (chosen["seed"] == 0)]
+    found = {(row["k"], row["probe"], row["budget"]) for row in own.astype(object).fillna(0).to_dict("records")}
+    # the budget of 5 is as near to no k as to 8, of which 2 is equally far: the larger
+    assert found == {
+        (2, "head", 0),
+        (2, "ridge", 0),
+        (8, "head", 0),
+        (8, "ridge", 0),
+        (2, "linear", 2),
+        (8, "linear", 5),
+    }
+    assert set(chosen.loc[chosen["features"] == "photometry", "probe"]) == {"ridge", "xgboost"}
+    assert set(chosen.loc[chosen["features"] == "mean", "probe"]) == {"ridge"}
+
+
+def test_pairs_have_an_equal_k_or_an_equal_budget(runs):
+    *_, table = table_of(runs)
+    assert list(table.columns) == COLUMNS
+    on_all = table[table["budget"].isna()]
+    assert ((on_all["k_a"] == on_all["k_b"]) | on_all["k_a"].isna() | on_all["k_b"].isna()).all()
+    on_budget = table[table["budget"].notna()]
+    assert (on_budget["n_features_used_a"] == on_budget["n_features_used_b"]).all()
+    assert {2, 5} == set(on_budget["budget"])
+    # all: C(4, 2) controls, 2 x (C(2, 2) + 2 x 4) of sfnet
+    assert len(on_all) == 6 + 2 * (1 + 2 * 4)
+
+
+def test_a_difference_is_that_of_the_means_over_shared_seeds(runs):
+    chosen, truth, predictions, table = table_of(runs)
+    errors = chosen.assign(error=[rmse(truth, column) for column in predictions.T])
+
+    def mean_of(features, probe, k=None):
+        own = errors[(errors["features"] == features) & (errors["probe"] == probe) & errors["budget"].isna()]
+        return own[own["k"].isna() if k is None else own["k"] == k]["error"].mean()
+
+    (row,) = table[
+        (table["features_a"] == "mean") & (table["probe_b"] == "head") & (table["k_b"] == 2)
+    ].to_dict("records")  # fmt: skip
+    assert row["difference"] == pytest.approx(mean_of("mean", "ridge") - mean_of("sfnet", "head", 2))
+    assert row["n_seeds"] == 2
+    assert row["n_features_used_b"] == 20
+
+
+def test_methods_that_share_no_seed_are_not_compared(runs):
+    other = (runs["features"] == "pca").to_numpy()
+    *_, table = table_of(runs.assign(seed=runs["seed"].mask(other, runs["seed"] + 5)))
+    of_pca = table[(table["features_a"] == "pca") | (table["features_b"] == "pca")]
+    assert set(of_pca["features_a"]) | set(of_pca["features_b"]) == {"pca", "mean", "photometry"}
+
+
+def test_p_values_are_corrected_over_all_differences_and_can_pass(runs):
+    *_, table = table_of(runs)
+    np.testing.assert_allclose(table["p_holm"], holm(table["p"].to_numpy()))
+    assert (table["p_holm"] < 0.05).any()
+
+
+def test_one_method_alone_has_no_differences(runs):
+    *_, table = table_of(runs[runs["features"] == "mean"])
+    assert list(table.columns) == COLUMNS
+    assert table.empty
+
+
+def test_classes_are_compared_by_logistic_regression():
+    rows = [run(name, "sfnet", probe, n, 4) for name in "ab" for probe in ("logistic", "rbf_svm") for n in (2, 9)]
+    rows += [run("a", "sfnet", "majority", 0, 4)]
+    chosen = compared_runs(pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"}))
+    assert set(chosen["probe"]) == {"logistic"}
+    assert len(chosen) == 4

@@ -1,0 +1,170 @@
+"""Disentanglement: perfect where factors are found, low where they are mixed, equal to slow loops and scikit-learn."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ortho_group, spearmanr
+from sklearn.linear_model import lasso_path
+
+from sfnetlab.metrics.disentanglement import (
+    HELD_OUT,
+    N_PENALTIES,
+    SMALLEST_PENALTY,
+    dci,
+    factor_absorption,
+    lasso_importance,
+    match_factors,
+)
+
+
+def factors_of(n: int = 600, m: int = 5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, (n, m))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6))
+@settings(max_examples=20)
+def test_factors_are_found_up_to_order_sign_and_scale(seed, m):
+    rng = np.random.default_rng(seed)
+    factors, order = factors_of(60, m, seed), rng.permutation(m)
+    features = (factors * rng.choice([-1, 1], m) * rng.uniform(0.1, 9, m))[:, order]
+    match = match_factors(features[:40], factors[:40], features[40:], factors[40:])
+    np.testing.assert_array_equal(order[match.feature], np.arange(m))
+    np.testing.assert_allclose(np.abs(match.correlation_test), 1)
+
+
+def test_monotonic_change_costs_pearson_but_not_spearman():
+    factors = factors_of()
+    features = np.exp(6 * factors)
+    pearson, rank = (
+        np.abs(match_factors(features[:400], factors[:400], features[400:], factors[400:], method).correlation_test)
+        for method in ("pearson", "spearman")
+    )
+    np.testing.assert_allclose(rank, 1)
+    assert pearson.max() < 0.8
+
+
+def test_random_rotation_of_many_factors_has_a_low_mcc_and_dci():
+    factors = factors_of(1200, 20)
+    rotated = factors @ ortho_group.rvs(20, random_state=0)
+    fit, test = slice(0, 800), slice(800, 1200)
+    match = match_factors(rotated[fit], factors[fit], rotated[test], factors[test])
+    assert 0.3 < np.abs(match.correlation_test).mean() < 0.65
+    scores = dci(lasso_importance(rotated[fit], factors[fit], rotated[test], 0).importance)
+    assert scores.disentanglement < 0.3
+    assert scores.completeness.max() < 0.5
+
+
+def test_correlations_are_those_of_the_test_rows():
+    rng = np.random.default_rng(1)
+    factors, features = rng.standard_normal((80, 3)), rng.standard_normal((80, 7))
+    match = match_factors(features[:50], factors[:50], sp.csr_array(features[50:]), factors[50:], "spearman")
+    expected = [spearmanr(features[50:, f], factors[50:, i]).statistic for i, f in enumerate(match.feature)]
+    np.testing.assert_allclose(match.correlation_test, expected)
+
+
+def test_factors_without_a_feature_count_as_not_found():
+    factors = factors_of(50, 3)
+    match = match_factors(factors[:30, :1], factors[:30], factors[30:, :1], factors[30:])
+    assert match.feature.tolist() == [0, -1, -1]
+    np.testing.assert_allclose(match.correlation_test, [1, 0, 0])
+
+
+def test_perfect_features_score_one_in_all_of_dci():
+    factors = factors_of()
+    features = factors[:, [2, 0, 1, 4, 3]] * [1, -2, 30, 0.4, 5]
+    lasso = lasso_importance(features[:400], factors[:400], features[400:], 0)
+    scores = dci(lasso.importance)
+    assert scores.disentanglement > 0.99
+    assert scores.completeness.min() > 0.99
+    assert 1 - np.var(lasso.predictions - factors[400:]) / np.var(factors[400:]) > 0.999
+
+
+def test_dci_equals_a_slow_loop():
+    R = np.random.default_rng(2).exponential(size=(6, 4))
+    R[1] = 0
+    D = []
+    for row in R:
+        p = row / row.sum() if row.sum() else row
+        D.append(1 + sum(x * np.log(x) / np.log(4) for x in p if x > 0))
+    C = [1 + sum(x * np.log(x) / np.log(6) for x in column / column.sum() if x > 0) for column in R.T]
+    scores = dci(R)
+    np.testing.assert_allclose(scores.disentanglement, np.average(D, weights=R.sum(axis=1)))
+    np.testing.assert_allclose(scores.completeness, C)
+
+
+def test_evenly_spread_importance_scores_zero():
+    scores = dci(np.ones((8, 3)))
+    assert scores.disentanglement == pytest.approx(0)
+    np.testing.assert_allclose(scores.completeness, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("R", [np.ones((3, 1)), np.zeros((3, 3)), -np.ones((3, 3)), np.full((3, 3), np.nan)])
+def test_importances_without_a_score_are_refused(R):
+    with pytest.raises(ValueError, match="importance"):
+        dci(R)
+
+
+@pytest.mark.parametrize("as_table", [np.asarray, sp.csr_array])
+def test_lasso_equals_sklearn(as_table):
+    rng = np.random.default_rng(3)
+    X = np.where(rng.random((300, 30)) < 0.4, rng.exponential(size=(300, 30)), 0)
+    X[:, 3] = 0
+    y = X[:, :5] @ rng.standard_normal(5) + 0.5 * rng.standard_normal(300)
+    fit, test = slice(0, 200), slice(200, 300)
+    ours = lasso_importance(as_table(X[fit]), y[fit, None], as_table(X[test]), 7)
+
+    def path(rows):
+        Z = (X[rows] - X[rows].mean(axis=0)) / np.where(X[rows].std(axis=0) > 0, X[rows].std(axis=0), 1)
+        t = (y[rows] - y[rows].mean()) / y[rows].std()
+        alphas = np.abs(Z.T @ t / len(t)).max() * np.geomspace(1, SMALLEST_PENALTY, N_PENALTIES)
+        return lasso_path(Z, t, alphas=alphas, tol=1e-8)[1]
+
+    is_out = np.random.default_rng(7).permutation(200) % HELD_OUT == 0
+    rows, out = np.flatnonzero(~is_out), np.flatnonzero(is_out)
+    sd = np.where(X[rows].std(axis=0) > 0, X[rows].std(axis=0), 1)
+    predicted = y[rows].mean() + y[rows].std() * ((X[out] - X[rows].mean(axis=0)) / sd) @ path(rows)
+    best = np.argmin(np.mean((predicted - y[out, None]) ** 2, axis=0))
+    weights = path(np.arange(200))[:, best]
+    np.testing.assert_allclose(ours.importance[:, 0], np.abs(weights), atol=1e-3)
+    sd = np.where(X[fit].std(axis=0) > 0, X[fit].std(axis=0), 1)
+    expected = y[fit].mean() + y[fit].std() * ((X[test] - X[fit].mean(axis=0)) / sd) @ weights
+    np.testing.assert_allclose(ours.predictions[:, 0], expected, atol=5e-3)
+
+
+def absorbing(n: int, seed: int, *, absorbs: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Feature 0 means the parent, feature 1 the child; it absorbs the parent on 9 in 10 of the child's rows."""
+    rng = np.random.default_rng(seed)
+    parent = rng.random(n) < 0.5
+    child = parent & (rng.random(n) < 0.3)
+    silent = child & (rng.random(n) < 0.9) & absorbs
+    features = np.column_stack([parent & ~silent, child, rng.random((n, 2)) < 0.2]) * rng.uniform(0.5, 2, (n, 4))
+    return features, np.column_stack([parent, child])
+
+
+@pytest.mark.parametrize(("absorbs", "expected"), [(True, 0.9), (False, 0.0)])
+def test_planted_absorption_is_measured(absorbs, expected):
+    (fit, labels_fit), (test, labels_test) = (absorbing(4000, seed, absorbs=absorbs) for seed in (0, 1))
+    parent = np.array([-1, 0])
+    (row,) = factor_absorption(sp.csr_array(fit), labels_fit, sp.csr_array(test), labels_test, parent).to_dict(
+        "records"
+    )
+    assert (row["feature_parent"], row["feature_child"], row["n_rows"]) == (0, 1, labels_test[:, 1].sum())
+    assert row["absorption"] == pytest.approx(expected, abs=0.05)
+    assert row["silent_without_child"] == 0
+    assert row["detected"] == pytest.approx(1 - 0.3 * expected, abs=0.03)
+
+
+def test_child_that_is_not_its_parent_is_refused():
+    features, labels = absorbing(50, 0, absorbs=False)
+    labels[:, 1] = True
+    with pytest.raises(ValueError, match="its parent is not"):
+        factor_absorption(features, labels, features, labels, np.array([-1, 0]))
+
+
+def test_constant_factor_is_refused():
+    factors = factors_of(20, 2)
+    factors[:, 1] = 3
+    with pytest.raises(ValueError, match=r"\[1\] are constant"):
+        match_factors(factors, factors, factors, factors)

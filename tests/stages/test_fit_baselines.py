@@ -1,0 +1,95 @@
+"""Partial least squares of embeddings: scikit-learn's scores, on the rows that have the target."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.cross_decomposition import PLSRegression
+
+from sfnetlab.artifacts import Job, read_features, write_dense_features, write_rows
+from sfnetlab.errors import DataError
+from sfnetlab.plan import BaselineSpec
+from sfnetlab.probes import LinearProbe
+from sfnetlab.runner import Task
+from sfnetlab.schema import PLS, Target
+from sfnetlab.stages import fit_baselines
+from sfnetlab.stages.fit_baselines import pls_components
+
+
+def embedding_and_labels(n=200, d=10, m=1, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d)) * np.linspace(0.1, 3, d) + 5
+    y = x @ rng.standard_normal((d, m)) + rng.standard_normal((n, m))
+    return x, y * 10.0 ** np.arange(m)
+
+
+def settings(n_components):
+    return PLS(name="pls", on="dense", target="lines", n_components=n_components)
+
+
+@pytest.mark.parametrize("m", [1, 3])
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_a_linear_fit_of_the_first_k_scores_is_scikit_learns_pls_of_k_components(m, k):
+    x, y = embedding_and_labels(m=m)
+    rotations, mean = pls_components(settings(5), x, y)
+    scores = ((x - mean) @ rotations)[:, :k]
+    standardised = (y - y.mean(axis=0)) / y.std(axis=0)
+    oracle = PLSRegression(k, scale=False, max_iter=5000).fit(x, standardised).predict(x)
+    found = LinearProbe().fit(scores, standardised, scores, standardised).predict(scores)
+    np.testing.assert_allclose(found, oracle.reshape(found.shape), atol=1e-6)
+
+
+def test_all_components_are_least_squares():
+    x, y = embedding_and_labels(d=4)
+    rotations, mean = pls_components(settings(4), x, y)
+    scores = (x - mean) @ rotations
+    np.testing.assert_allclose(
+        LinearProbe().fit(scores, y, scores, y).predict(scores), LinearProbe().fit(x, y, x, y).predict(x), atol=1e-6
+    )
+
+
+def test_the_unit_of_a_label_does_not_matter():
+    x, y = embedding_and_labels(m=3)
+    first, again = (pls_components(settings(3), x, labels)[0] for labels in (y, y * [1, 1e6, 1e-6]))
+    np.testing.assert_allclose(first, again, rtol=1e-6, atol=1e-9)
+
+
+def test_more_components_than_dimensions_are_refused():
+    with pytest.raises(DataError, match=r"'pls': n_components must be at most 10 \(200 train rows .* got 11"):
+        pls_components(settings(11), *embedding_and_labels())
+
+
+def test_components_of_what_is_already_explained_are_refused():
+    x, _ = embedding_and_labels()
+    x -= x.mean(axis=0)
+    with pytest.raises(DataError, match=r"after \d+ components nothing is left"):
+        pls_components(settings(9), np.repeat(x[:, :1], 10, axis=1), x[:, :1])
+
+
+def test_a_constant_label_is_refused():
+    x, y = embedding_and_labels()
+    with pytest.raises(DataError, match="constant on the 200 train rows"):
+        pls_components(settings(2), x, np.ones_like(y))
+
+
+def test_the_stage_fits_train_rows_that_have_the_target_and_scores_all(tmp_path):
+    x, y = embedding_and_labels()
+    split = np.array(["train"] * 150 + ["test"] * 50)
+    y[::7] = np.nan
+    catalog = pd.DataFrame({"id_str": [str(i) for i in range(len(x))], "split": split, "label": y[:, 0]})
+    for name in ("survey", "embedding", "work"):
+        (tmp_path / name).mkdir()
+    catalog.to_parquet(tmp_path / "survey/catalog.parquet")
+    np.save(tmp_path / "survey/images.npy", np.zeros((len(x), 1), dtype=np.uint8))
+    (tmp_path / "survey/metrics.json").write_text("{}")
+    shuffled = np.random.default_rng(1).permutation(len(x))
+    write_rows(tmp_path / "embedding", catalog.iloc[shuffled])
+    write_dense_features(tmp_path / "embedding", x[shuffled])
+    inputs = {name: tmp_path / name for name in ("survey", "embedding")}
+    job = Job(stage="", version=1, name="", spec=None, inputs={})
+    spec = BaselineSpec(baseline=settings(3), target=Target(columns=("label",)))
+    fit_baselines.build(spec, Task(inputs=inputs, work=tmp_path / "work", device="cpu", job=job))
+
+    fitted = np.flatnonzero((split == "train") & np.isfinite(y[:, 0]))
+    rotations, mean = pls_components(settings(3), x[fitted], y[fitted])
+    table = read_features(tmp_path / "work")
+    np.testing.assert_allclose(table.of(catalog["id_str"]), (x - mean) @ rotations, rtol=1e-4, atol=1e-4)
