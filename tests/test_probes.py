@@ -69,7 +69,7 @@ def test_penalty_at_the_edge_is_recorded_and_logged(caplog, monkeypatch):
     with caplog.at_level(logging.WARNING):
         probe = RidgeProbe().fit(X, Y, X, Y)
     assert probe.is_at_edge_.all()
-    assert "label columns [0, 1]" in caplog.text
+    assert "2 of 2 label columns" in caplog.text
 
 
 def test_sparse_tables_of_many_columns_take_the_sparse_gram():

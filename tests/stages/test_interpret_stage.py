@@ -326,7 +326,7 @@ def held(made, told, tmp_path):
     for kind, probe, error in (("sfnet", "head", 0.1), ("encoder", "ridge", 0.1), ("pca", "linear", 0.2)):
         jobs[f"probe of {kind}"], places[f"probe of {kind}"] = probe_of(tmp_path, spec_of(kind).table, probe, error)
     seeds = {f"sfnet-{seed}": TableSpec(features="sfnet", kind="sfnet", k=K, seed=seed) for seed in (0, 1, 2)}
-    jobs["relations"] = job("compare-features", RelationsSpec(tables=seeds, rare={}, n_permutations=20))
+    jobs["relations"] = job("compare-features", RelationsSpec(tables=seeds, rare={}))
     places["relations"] = tmp_path / "relations"
     places["relations"].mkdir()
     pairs = {"table_a": ["sfnet-0", "sfnet-0", "sfnet-1"], "table_b": ["sfnet-1", "sfnet-2", "sfnet-2"]}
