@@ -30,8 +30,8 @@ def fitted(name, train, valid):
 @pytest.mark.parametrize(
     ("name", "oracle"),
     [
-        ("logistic", lambda C: LogisticRegression(C=C, max_iter=1000)),
-        ("linear_svm", lambda C: LinearSVC(C=C, dual=False, intercept_scaling=10.0)),
+        ("logistic", lambda C: LogisticRegression(class_weight="balanced", C=C, max_iter=1000)),
+        ("linear_svm", lambda C: LinearSVC(class_weight="balanced", C=C, dual=False, intercept_scaling=10.0)),
     ],
 )
 @pytest.mark.parametrize("penalty", [1.0, 1e-2])
@@ -48,7 +48,7 @@ def test_rbf_scores_are_scikit_learns():
     classifier = fitted("rbf_svm", (X, y), valid)
     X = X.astype(np.float64)
     scaler = StandardScaler().fit(X)
-    oracle = SVC(C=classifier.cost_, gamma=1 / 6).fit(scaler.transform(X), y)
+    oracle = SVC(class_weight="balanced", C=classifier.cost_, gamma=1 / 6).fit(scaler.transform(X), y)
     np.testing.assert_allclose(classifier.score(X), oracle.decision_function(scaler.transform(X)), atol=1e-6)
 
 
@@ -123,3 +123,15 @@ def test_one_class_or_other_labels_are_refused(name):
 def test_unknown_classifier_is_refused():
     with pytest.raises(ValueError, match="got 'forest'"):
         make_classifier("forest", seed=0)
+
+
+@pytest.mark.parametrize("name", ["logistic", "linear_svm", "rbf_svm"])
+def test_a_class_of_few_is_looked_for_as_much_as_the_other(name):
+    def sample(seed):
+        rng = np.random.default_rng(seed)
+        y = (rng.random(600) < 0.06).astype(np.float64)
+        return rng.standard_normal((600, 3)) + y[:, None] * 1.2, y
+
+    (X, y), valid = sample(0), sample(1)
+    found = fitted(name, (X, y), valid).score(X) > 0
+    assert np.mean(found[y == 1]) > 0.6

@@ -58,7 +58,7 @@ STAGES = {
         Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean"),
         Stage("train-sae", 4, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
         Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features"),
-        Stage("fit-probes", 3, "probe every feature table for every target: the comparison"),
+        Stage("fit-probes", 4, "probe every feature table for every target: the comparison"),
         Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts"),
         Stage("interpret-features", 2, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 1, "which features of different methods and seeds are the same, and what is rare"),

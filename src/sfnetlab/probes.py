@@ -415,6 +415,7 @@ class MajorityClassifier:
 class LinearClassifier:
     """scikit-learn's logistic regression or linear support vector machine on features of unit train variance.
 
+    Both classes weigh the same, in the fit and in the loss: of few AGN among many galaxies none would be found else.
     From the strongest of `CLASS_PENALTIES` on, the next one is taken as long as the loss on the valid rows falls: log
     loss, squared hinge loss.
     Dense features are centred too; sparse ones stay sparse, which changes nothing but the machine's small penalty on
@@ -449,9 +450,10 @@ class LinearClassifier:
             model.set_params(C=1 / (penalty * table.shape[0])).fit(standardised, classes)
             margins = signs * model.decision_function(valid_standardised)
             losses = np.logaddexp(0, -margins) if self.name == "logistic" else np.maximum(0, 1 - margins) ** 2
-            if losses.mean() >= least:
+            loss = _balanced_mean(losses, valid_classes)
+            if loss >= least:
                 break
-            least = losses.mean()
+            least = loss
             self.penalty_ = float(penalty)
             self.coef_, self.intercept_ = scaling.undone(model.coef_[0].copy(), float(model.intercept_[0]))
         return self
@@ -464,17 +466,23 @@ class LinearClassifier:
         if self.name == "logistic":
             from sklearn.linear_model import LogisticRegression
 
-            return LogisticRegression(max_iter=1000, warm_start=True)
+            return LogisticRegression(class_weight="balanced", max_iter=1000, warm_start=True)
         from sklearn.svm import LinearSVC
 
         # the intercept is penalised as one more weight: far enough away, that penalty is nothing
-        return LinearSVC(dual=shape[1] > shape[0], intercept_scaling=10.0, max_iter=20_000, random_state=0)
+        return LinearSVC(
+            class_weight="balanced",
+            dual=shape[1] > shape[0],
+            intercept_scaling=10.0,
+            max_iter=20_000,
+            random_state=0,
+        )
 
 
 class RBFClassifier:
     """scikit-learn's support vector machine with a Gaussian kernel, for tables of few features.
 
-    The cost is the one of `RBF_COSTS` with the least hinge loss on the valid rows.
+    The cost is the one of `RBF_COSTS` with the least hinge loss on the valid rows; both classes weigh the same.
     """
 
     cost_: float
@@ -500,8 +508,10 @@ class RBFClassifier:
         signs = np.where(valid_classes, 1.0, -1.0)
         least = np.inf
         for cost in RBF_COSTS:
-            model = SVC(C=cost, gamma=1 / self._scaling.kept.size, cache_size=500).fit(standardised, classes)
-            loss = np.maximum(0, 1 - signs * model.decision_function(valid_standardised)).mean()
+            model = SVC(C=cost, gamma=1 / self._scaling.kept.size, class_weight="balanced", cache_size=500)
+            model.fit(standardised, classes)
+            losses = np.maximum(0, 1 - signs * model.decision_function(valid_standardised))
+            loss = _balanced_mean(losses, valid_classes)
             if loss < least:
                 least, self.cost_, self._model = loss, cost, model
         return self
@@ -539,6 +549,11 @@ class _Scaling:
         coef = np.zeros((self.n_columns, 1))
         coef[self.kept, 0] = weights / self.sd
         return coef, np.array([intercept - self.mean @ coef[self.kept, 0]])
+
+
+def _balanced_mean(losses: NDArray[np.float64], classes: NDArray[np.bool_]) -> float:
+    """Mean of the means of the two classes, of those that are there."""
+    return float(np.mean([losses[classes == value].mean() for value in np.unique(classes)]))
 
 
 def _log_odds(classes: NDArray[np.bool_]) -> float:
