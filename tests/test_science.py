@@ -24,7 +24,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def rmse(demo: Path) -> pd.DataFrame:
     table = pd.read_parquet(demo / "fit-probes/comparison/metrics.parquet")
-    return table[(table["metric"] == "rmse") & (table["split"] == "test")]
+    is_fair = ~table["probe"].str.endswith("_in_sample")
+    return table[(table["metric"] == "rmse") & (table["split"] == "test") & is_fair]
 
 
 def best(rmse: pd.DataFrame, **chosen: object) -> float:
