@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sfnetlab.metrics.bootstrap import sample_and_resamples
 from sfnetlab.metrics.tables import CONSTANT_SPREAD, FeatureTable, Table, checked_table, column_mean_sd
 
 Array = NDArray[np.float64]
@@ -63,7 +64,7 @@ def feature_changes(
     mean_a, sd_a = column_mean_sd(tables[0])
     n_active = np.asarray(_column_sum(a != 0), dtype=np.int64)
     sd = np.where((n_active >= N_LEAST_ACTIVE) & (sd_a > 0), sd_a, np.nan)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
+    weights = sample_and_resamples(n, n_resamples, seed)[1:]
     measured = np.flatnonzero(np.isfinite(sd))
     resampled_sd = _resampled_sd(weights, a[:, measured])
     parts = []

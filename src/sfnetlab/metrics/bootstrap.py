@@ -241,6 +241,11 @@ def resample_counts(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.
         yield np.bincount(rng.integers(n, size=n), minlength=n)
 
 
+def sample_and_resamples(n: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
+    """Weights (1 + n_resamples, n) that sum to 1: of the sample itself, then of the resamples of `resample_counts`."""
+    return np.stack([np.ones(n), *resample_counts(n, n_resamples, seed)]) / n
+
+
 def _weight_blocks(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """The counts of `resample_counts` as matrices of at most `BLOCK_RESAMPLES` rows."""
     draws = resample_counts(n, n_resamples, seed)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sfnetlab.artifacts import FeatureTable as StoredFeatures
 from sfnetlab.artifacts import Job, Metrics, read_features, read_survey
 from sfnetlab.errors import DataError
-from sfnetlab.metrics.bootstrap import bootstrap_intervals, class_intervals
+from sfnetlab.metrics.bootstrap import bootstrap_intervals, class_intervals, sample_and_resamples
 from sfnetlab.metrics.differences import RUN, compared_runs, difference_table
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
@@ -152,9 +152,7 @@ def _loss_recovered(
         probe.predict(rows_of(x_hat, test)),
     )
     squared_errors = np.stack([np.square(values - Y[test]) for values in predictions])
-    # The first row of weights is the sample itself, the others are resamples of its galaxies.
-    draws = np.random.default_rng(SEED).multinomial(len(test), np.full(len(test), 1 / len(test)), size=n_resamples)
-    weights = np.concatenate([np.ones((1, len(test))), draws]) / len(test)
+    weights = sample_and_resamples(len(test), n_resamples, SEED)
     table = []
     for i, column in enumerate(target.columns):
         of_mean, of_embedding, of_reconstruction = squared_errors[:, :, i] @ weights.T
