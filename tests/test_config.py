@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from sfnetlab import config, schema
 from sfnetlab.errors import ConfigError
 
+SURVEY_KINDS = "'mock', 'folder', 'sdss', 'hub', 'galaxy10', 'embeddings'"
+FEATURE_KINDS = "'sfnet', 'encoder', 'zoobot', 'pca', 'pls', 'sae', 'null_sae', 'vae', 'photometry', 'mean', 'external'"
+
 GOOD = """\
 # a comment
 name = "demo"
@@ -124,14 +127,12 @@ def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
         (
             'kind = "sae"',
             'kind = "soe"',
-            "15: features.sae.kind: expected one of 'sfnet', 'encoder', 'pca', 'pls', 'sae', 'null_sae', 'photometry', "
-            "'mean', got 'soe'",
+            f"15: features.sae.kind: expected one of {FEATURE_KINDS}, got 'soe'",
         ),
         (
             'kind = "photometry"',
             "",
-            "24: features[2].kind: missing, expected one of 'sfnet', 'encoder', 'pca', 'pls', 'sae', 'null_sae', "
-            "'photometry', 'mean'",
+            f"24: features[2].kind: missing, expected one of {FEATURE_KINDS}",
         ),
         (
             'columns = ["oh_p50"]',
@@ -158,8 +159,8 @@ def test_a_mistake_is_reported_at_its_line(directory: Path, old: str, new: str, 
 @pytest.mark.parametrize(
     ("tail", "problem"),
     [
-        ("[survey]\nn_galaxies = 9\n", "26: survey.kind: missing, expected one of 'mock', 'folder'"),
-        ("[survey]\nkind = 3\n", "27: survey.kind: expected one of 'mock', 'folder', got 3"),
+        ("[survey]\nn_galaxies = 9\n", f"26: survey.kind: missing, expected one of {SURVEY_KINDS}"),
+        ("[survey]\nkind = 3\n", f"27: survey.kind: expected one of {SURVEY_KINDS}, got 3"),
         ('[survey]\nkind = "mock"\nn_galaxies = 9\n', "28: survey: n_galaxies must be at least 10, got 9"),
         ('[survey]\nkind = "folder"\ncatalog = ""\nimages = "i"\n', "28: survey.catalog: expected path, got ''"),
         ("[training]\naugment = 1\n", "27: training.augment: expected bool, got 1"),

@@ -9,6 +9,9 @@ from sfnetlab.artifacts import Job
 from sfnetlab.errors import ConfigError, DataError
 from sfnetlab.plan import STAGES, make_plan
 
+LAST = ("test-claims/claims", "make-figures/figures", "build-atlas/atlas")
+LAST_STAGES = {name.partition("/")[0] for name in LAST}
+
 TOML = """
 name = "test"
 seeds = [0, 1]
@@ -104,9 +107,7 @@ def test_seeds_that_start_alike_are_trained_in_passes_of_their_own(shared):
 
 def test_codes_do_not_train_again(shared):
     before, after = keys(shared), keys(shared, 'features.sae.codes=["topk", "omp"]')
-    assert before.items() <= after.items() | {
-        (name, before[name]) for name in ("fit-probes/comparison", "test-claims/claims", "make-figures/figures")
-    }
+    assert before.items() <= after.items() | {(name, before[name]) for name in ("fit-probes/comparison", *LAST)}
     assert "encode-embeddings/sae-omp-k2-seed0" in after
 
 
@@ -118,8 +119,7 @@ def test_an_sae_setting_touches_only_what_depends_on_it(path):
         "train-sae/sae-seed1",
         "fit-probes/comparison",
         "compare-features/relations",
-        "test-claims/claims",
-        "make-figures/figures",
+        *LAST,
     }
 
 
@@ -136,7 +136,7 @@ def test_another_value_of_k_leaves_the_others_alone(path):
 
 # --- what is told of tables, and of all tables together -------------------------------------------------------------
 
-AFTER_RELATIONS = {"compare-features/relations", "test-claims/claims", "make-figures/figures"}
+AFTER_RELATIONS = {"compare-features/relations", *LAST}
 
 
 def named(jobs: dict[str, Job], stage: str) -> set[str]:
@@ -216,7 +216,7 @@ def test_pls_sees_the_labels_of_its_target(whole):
 
 def test_how_features_are_read_leaves_alone_what_was_trained_and_probed(whole):
     anew = changed(whole, 'interpretation.morphology=["smooth_fraction"]')
-    assert {name.partition("/")[0] for name in anew} == {"interpret-features", "test-claims", "make-figures"}
+    assert {name.partition("/")[0] for name in anew} == {"interpret-features", *LAST_STAGES}
 
 
 def test_what_is_rare_only_matters_where_tables_are_compared(whole):
@@ -227,8 +227,7 @@ def test_classes_leave_alone_what_was_trained_and_told(whole):
     classes = ('classes.agn={column="bptclass", positive=[4], negative=[1]}',)
     assert {name.partition("/")[0] for name in changed(whole, *classes)} == {
         "fit-probes",
-        "test-claims",
-        "make-figures",
+        *LAST_STAGES,
     }
 
 

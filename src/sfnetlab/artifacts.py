@@ -225,11 +225,20 @@ def sha256_of(path: Path) -> str:
 
 
 class SurveyTable(NamedTuple):
-    """A prepared survey: `catalog` (a row a galaxy, `id_str` first, `split` in it) and its cutouts, row by row."""
+    """A prepared survey: `catalog` (a row a galaxy, `id_str` first, `split` in it) and its cutouts, row by row.
+
+    A survey of embeddings has no cutouts: `images` is None.
+    """
 
     catalog: "pd.DataFrame"
-    images: "NDArray[np.uint8]"
+    images: "NDArray[np.uint8] | None"
     pixel_scale_arcsec: float | None
+
+    @property
+    def cutouts(self) -> "NDArray[np.uint8]":
+        """The images, for what cannot do without them."""
+        assert self.images is not None, "the plan asks a survey without images for them"
+        return self.images
 
 
 class FeatureTable(NamedTuple):
@@ -266,8 +275,9 @@ def read_survey(directory: Path) -> SurveyTable:
     import pandas as pd
 
     catalog = pd.read_parquet(directory / "catalog.parquet")
-    images = np.load(directory / "images.npy", mmap_mode="r")
-    if len(images) != len(catalog):
+    path = directory / "images.npy"
+    images = np.load(path, mmap_mode="r") if path.exists() else None
+    if images is not None and len(images) != len(catalog):
         raise ArtifactError(f"{directory}: {len(catalog)} catalogue rows but {len(images)} images; build it again")
     scale = json.loads((directory / "metrics.json").read_text()).get("pixel_scale_arcsec")
     return SurveyTable(catalog, images, scale)

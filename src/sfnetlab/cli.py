@@ -1,4 +1,4 @@
-"""The command line: `sfnetlab run CONFIG`, a command a stage, `status` and `schema`.
+"""The command line: `sfnetlab run CONFIG`, a command a stage, `status`, `schema`, `bench`, and data in and out.
 
 Stages come from the table in plan.py and are imported only when one of their jobs is built.
 """
@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from sfnetlab import config, runner, runtime
+from sfnetlab import config, download, runner, runtime
 from sfnetlab.plan import STAGES
 
 
@@ -25,9 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     runner.add_flags(_command(commands, "run", "every stage in order; skips what is current, resumes what was killed"))
     for stage in STAGES.values():
-        runner.add_flags(_command(commands, stage.name, stage.summary))
+        runner.add_flags(_command(commands, stage.name, stage.summary), splits=stage.splits)
     runner.add_flags(_command(commands, "status", "each result: current, stale (why) or missing"), builds=False)
     _command(commands, "schema", "every setting: type, default, what it means")
+    download.add_flags(_command(commands, "download", "a real survey: its catalogue and cutouts; goes on where it was"))
+    _add_export_flags(_command(commands, "export", "tables for TOPCAT, SAEs for SAELens, cutouts for Zoobot"))
+    _add_cross_match_flags(_command(commands, "cross-match", "the galaxies of two catalogues, by id or by position"))
     bench = _command(commands, "bench", "speeds and qualities, each against a reference in the same run")
     bench.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks (default: all but the large ones)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
@@ -42,6 +45,35 @@ def _command(
     return commands.add_parser(name, help=summary, description=summary)
 
 
+def _add_export_flags(parser: argparse.ArgumentParser) -> None:
+    runner.add_flags(parser, builds=False)
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a folder to make")
+    formats = ("parquet", "csv", "fits")
+    parser.add_argument("--format", choices=formats, default="parquet", help="of tables (default: parquet)")
+    parser.add_argument(
+        "--tables", nargs="+", default=[], metavar="NAME", help="only these [[features]] or feature tables"
+    )
+    parser.add_argument("--wide", action="store_true", help="sparse tables with a column for each feature in use")
+    parser.add_argument("--cutouts", choices=("jpg", "png"), help="write cutouts, and a catalogue of them for Zoobot")
+    parser.add_argument("--force", action="store_true", help="replace an earlier export")
+
+
+def _add_cross_match_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("left", type=Path, metavar="LEFT", help="a catalogue: .csv, .parquet or .fits")
+    parser.add_argument("right", type=Path, metavar="RIGHT", help="another catalogue")
+    parser.add_argument(
+        "--radius-arcsec", type=float, metavar="R", help="match each other's nearest within R; without it, equal ids"
+    )
+    parser.add_argument(
+        "--on",
+        default="id_str",
+        metavar="LEFT[=RIGHT]",
+        help="columns of ids, with '=' between where they differ (default: id_str)",
+    )
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the pairs: .csv, .parquet or .fits")
+    parser.add_argument("--force", action="store_true", help="replace FILE")
+
+
 def _do(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "run":
@@ -51,6 +83,16 @@ def _do(arguments: argparse.Namespace) -> None:
             print(runner.describe_status(runner.options(arguments)))
         case "schema":
             print(config.describe_schema())
+        case "export":
+            from sfnetlab.export import export_command
+
+            print(export_command(arguments))
+        case "cross-match":
+            from sfnetlab.export import cross_match_command
+
+            print(cross_match_command(arguments))
+        case "download":
+            print(download.download(arguments))
         case "bench":
             _bench(arguments)
         case stage:

@@ -8,10 +8,26 @@ from typing import Any
 
 import pandas as pd
 
-KIND_ORDER = ["noise_floor", "mean", "photometry", "encoder", "pca", "pls", "null_sae", "sae", "sfnet"]
+KIND_ORDER = [
+    "noise_floor",
+    "mean",
+    "photometry",
+    "encoder",
+    "zoobot",
+    "external",
+    "pca",
+    "pls",
+    "vae",
+    "null_sae",
+    "sae",
+    "sfnet",
+]
+CONTROLS = KIND_ORDER[1 : KIND_ORDER.index("pca")]
 PROBES = ["head", "linear", "ridge", "xgboost"]
 CLASSIFIERS = ["logistic", "linear_svm", "rbf_svm"]
 CLASS_SCORES = ["auc", "f1", "accuracy", "balanced_accuracy"]
+LABEL_SCORES = ["balanced_accuracy", "accuracy"]
+LABEL_CLASSIFIERS = ["logistic", "knn"]
 IN_SAMPLE = "_in_sample"
 """Ends the names of probes that were fitted to the very test rows that they are scored on."""
 SIGNIFICANT = 0.05
@@ -46,12 +62,19 @@ def class_table(metrics: pd.DataFrame) -> pd.DataFrame:
         the same of f1, accuracy and balanced_accuracy. The classifier "majority" uses no features and stands in it
         once, as if it were a feature table.
     """
+    return _over_seeds(_with_one_majority(metrics), CLASS_SCORES, CLASSIFIERS)
+
+
+def label_table(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Test scores of every classifier among many classes of every method: `class_table` for `LABEL_SCORES`."""
+    return _over_seeds(_with_one_majority(metrics), LABEL_SCORES, LABEL_CLASSIFIERS)
+
+
+def _with_one_majority(metrics: pd.DataFrame) -> pd.DataFrame:
     is_majority = metrics["probe"] == "majority"
     first = metrics[is_majority & ~metrics.duplicated(["target", "column", "split", "metric", "probe"])]
     control = {"features": "majority", "kind": "mean", "k": None, "seed": None}
-    return _over_seeds(
-        pd.concat([first.assign(**control).astype(metrics.dtypes), metrics[~is_majority]]), CLASS_SCORES, CLASSIFIERS
-    )
+    return pd.concat([first.assign(**control).astype(metrics.dtypes), metrics[~is_majority]])
 
 
 def _over_seeds(metrics: pd.DataFrame, names: list[str], probes: list[str]) -> pd.DataFrame:
@@ -113,6 +136,16 @@ def format_classes(table: pd.DataFrame) -> str:
     )
 
 
+def format_labels(table: pd.DataFrame) -> str:
+    """`label_table` as plain text, a block for each set of classes."""
+    return "\n\n".join(
+        f"classes {target} ({column}): test balanced accuracy [95 % interval over galaxies], accuracy; "
+        f"means over seeds\n"
+        f"{_block(rows.replace({'probe': {'majority': LABEL_CLASSIFIERS[0]}}), LABEL_CLASSIFIERS, _label_cell)}"
+        for (target, column), rows in table.groupby(["target", "column"], sort=False)
+    )
+
+
 def _block(rows: pd.DataFrame, probes: list[str], cell: Any) -> str:
     lines = [("features", "L0", "in all", "seeds", *probes)]
     for (features, k, used), methods in rows.groupby(["features", "k", "n_features_used"], sort=False, dropna=False):
@@ -137,6 +170,11 @@ def _rmse_cell(method: Mapping[Hashable, Any]) -> str:
 def _class_cell(method: Mapping[Hashable, Any]) -> str:
     interval = f"[{method['auc_low']:.3f}, {method['auc_high']:.3f}]"
     return f"{method['auc']:.3f} {interval} {method['f1']:.2f} {method['accuracy']:.2f}"
+
+
+def _label_cell(method: Mapping[Hashable, Any]) -> str:
+    interval = f"[{method['balanced_accuracy_low']:.3f}, {method['balanced_accuracy_high']:.3f}]"
+    return f"{method['balanced_accuracy']:.3f} {interval} {method['accuracy']:.2f}"
 
 
 def significance_line(differences: pd.DataFrame) -> str:
@@ -234,7 +272,7 @@ def _components(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _control_lines(rows: pd.DataFrame) -> list[str]:
     controls = rows[
-        ((rows["n_features_used"] == rows["most"]) & (rows["probe"] == "ridge") & rows["kind"].isin(KIND_ORDER[1:4]))
+        ((rows["n_features_used"] == rows["most"]) & (rows["probe"] == "ridge") & rows["kind"].isin(CONTROLS))
         | (rows["kind"] == "noise_floor")
     ]
     return [f"{_escaped(row['features'])}: {_latex_cell(row)}" for row in controls.to_dict("records")]

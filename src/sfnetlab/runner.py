@@ -18,8 +18,11 @@ from sfnetlab.artifacts import Job, Metrics, build, state_of, write_text
 from sfnetlab.errors import ArtifactError, SfnetlabError
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
+from sfnetlab.shards import Shard, finished_shards, parse_shard, remove_shards, shard_job
 
 log = logging.getLogger(__name__)
+
+WHOLE = Shard(0, 1)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class Task:
     work: Path
     device: str
     job: Job
+    shard: Shard = WHOLE
+    """Which rows to make, in a stage that can be split."""
+    shards: Sequence[Path] = ()
+    """Directories of finished shards that need only be joined."""
 
     def inputs_of(self, stage: str) -> dict[Job, Path]:
         """The inputs that a stage made, in the order of the plan."""
@@ -52,13 +59,14 @@ class Options:
     overrides: tuple[str, ...]
     force: bool
     device: str
+    shard: Shard = WHOLE
 
     def load(self) -> tuple[Experiment, Path]:
         experiment = config.load(self.config, self.overrides)
         return experiment, self.out or Path("results") / experiment.name
 
 
-def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True) -> None:
+def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True, splits: bool = False) -> None:
     """The one set of flags of `run`, `status` and every stage; `status` builds nothing and has fewer."""
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: results/<experiment>)")
@@ -73,6 +81,14 @@ def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True) -> None:
     if builds:
         parser.add_argument("--force", action="store_true", help="build again what is current")
         parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    if splits:
+        parser.add_argument(
+            "--shard",
+            default="0/1",
+            metavar="I/N",
+            help="make one of N parts, 0/N to N-1/N, each by a process or machine of its own; the stage without this "
+            "flag joins them",
+        )
     noise = parser.add_mutually_exclusive_group()
     noise.add_argument("-v", action="store_const", const=1, dest="verbosity", default=0, help="say more")
     noise.add_argument("-q", action="store_const", const=-1, dest="verbosity", help="say less")
@@ -85,6 +101,7 @@ def options(arguments: argparse.Namespace) -> Options:
         overrides=tuple(arguments.overrides),
         force=getattr(arguments, "force", False),
         device=getattr(arguments, "device", "auto"),
+        shard=parse_shard(getattr(arguments, "shard", "0/1")),
     )
 
 
@@ -100,6 +117,8 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     plan = make_plan(experiment)
     wanted = [job for job in plan if job.stage in stages]
     todo = [job for job in wanted if chosen.force or state_of(root, job).kind != "current"]
+    if chosen.shard != WHOLE:
+        todo = [job for job in todo if chosen.force or state_of(root, shard_job(job, chosen.shard)).kind != "current"]
     if not todo:
         log.info("%s: all %d results are current", root, len(wanted))
         return root, plan
@@ -108,12 +127,21 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     resolved = config.as_toml(experiment)
     for number, job in enumerate(todo, 1):
         log.info("[%d/%d] %s", number, len(todo), job)
-        build_job(root, job, config_toml=resolved, device=device)
+        shards = [] if chosen.force or chosen.shard != WHOLE else finished_shards(root, job)
+        build_job(root, job, config_toml=resolved, device=device, shard=chosen.shard, shards=shards)
     return root, plan
 
 
-def build_job(root: Path, job: Job, *, config_toml: str, device: str) -> None:
-    """Build one job from inputs that must be current."""
+def build_job(
+    root: Path,
+    job: Job,
+    *,
+    config_toml: str,
+    device: str,
+    shard: Shard = WHOLE,
+    shards: Sequence[Path] = (),
+) -> None:
+    """Build one job, or one shard of it, from inputs that must be current; shards that were joined are removed."""
     for needed in job.inputs.values():
         state = state_of(root, needed)
         if state.kind != "current":
@@ -125,17 +153,19 @@ def build_job(root: Path, job: Job, *, config_toml: str, device: str) -> None:
     inputs = {role: needed.directory(root) for role, needed in job.inputs.items()}
     build(
         root,
-        job,
-        lambda work: make(job.spec, Task(inputs=inputs, work=work, device=device, job=job)),
+        job if shard == WHOLE else shard_job(job, shard),
+        lambda work: make(job.spec, Task(inputs=inputs, work=work, device=device, job=job, shard=shard, shards=shards)),
         config_toml=config_toml,
         device=device,
     )
+    if shard == WHOLE:
+        remove_shards(root, job)
 
 
 def stage_main(stage: str, argv: Sequence[str] | None = None) -> int:
     """The command of one stage, for the command line and for `uv run src/sfnetlab/stages/<stage>.py CONFIG`."""
     parser = argparse.ArgumentParser(prog=stage, description=STAGES[stage].summary)
-    add_flags(parser)
+    add_flags(parser, splits=STAGES[stage].splits)
     arguments = parser.parse_args(argv)
     return exit_status(lambda: run(options(arguments), [stage]), arguments.verbosity)
 
@@ -178,6 +208,8 @@ def describe_results(root: Path, plan: Sequence[Job]) -> str:
             parts.append(f"claims of the papers: {verdicts}; {directory / 'claims.md'}")
         if job.stage == "make-figures":
             parts.append(f"{len(list(directory.glob('*.png')))} figures: {directory}")
+        if job.stage == "build-atlas":
+            parts.append(f"atlas: {directory / 'index.html'}")
     return "\n".join(parts)
 
 

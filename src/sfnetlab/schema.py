@@ -5,6 +5,7 @@ Rules about one table stand in its `__post_init__`; rules between tables stand i
 """
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -26,11 +27,35 @@ def _require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
+WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth")
+"""Endings of files of weights: safetensors, and PyTorch's checkpoints."""
+
+
 def _require_weights(weights: str, names: tuple[str, ...]) -> None:
     known = ", ".join(f'"{name}"' for name in names)
     _require(
-        weights in names or weights.endswith(".safetensors"),
-        f"weights must be {known} or a .safetensors file, got {weights!r}",
+        weights in names or weights.endswith(WEIGHT_FILES),
+        f"weights must be {known} or a {' or '.join(WEIGHT_FILES)} file, got {weights!r}",
+    )
+
+
+def _require_convention(backbone: str, weights: str) -> None:
+    """That a backbone's name says what images its weights expect; see models/conventions.py."""
+    on_hub = backbone.startswith(("hf_hub:", "hf-hub:"))
+    _require(
+        on_hub == (weights == "hub"),
+        f'weights = "hub" are those of a backbone "hf_hub:owner/name", and it has no others; '
+        f"got backbone = {backbone!r}, weights = {weights!r}",
+    )
+    is_told, is_file = backbone.startswith(("zoobot:", "timm:")), weights.endswith(WEIGHT_FILES)
+    _require(
+        is_file or not is_told,
+        f'backbones "zoobot:..." and "timm:..." are for weights in a file, got weights = {weights!r}',
+    )
+    _require(
+        is_told or not is_file or weights.endswith(".safetensors"),
+        f"a checkpoint does not say what images its weights expect: the backbone must, as "
+        f'"zoobot:{backbone}" (RGB 0 to 1, 224 px) or "timm:{backbone}" (timm\'s mean and std)',
     )
 
 
@@ -52,6 +77,20 @@ def _require_fractions(fractions: tuple[float, ...]) -> None:
     _require(
         len(fractions) == 3 and min(fractions) > 0 and abs(sum(fractions) - 1) < 1e-9,
         f"fractions are three positive shares (train, valid, test) that sum to 1, got {list(fractions)}",
+    )
+
+
+def _require_sizes(resize: int | None, crop: int | None) -> None:
+    for name, value in (("resize", resize), ("crop", crop)):
+        _require(value is None or value >= 16, f"{name} must be at least 16, got {value}")
+    if resize is not None and crop is not None:
+        _require(crop <= resize, f"crop must be at most resize={resize}, got {crop}")
+
+
+def _require_scale(pixel_scale_arcsec: float | None) -> None:
+    _require(
+        pixel_scale_arcsec is None or pixel_scale_arcsec > 0,
+        f"pixel_scale_arcsec must be positive, got {pixel_scale_arcsec}",
     )
 
 
@@ -102,20 +141,118 @@ class FolderSurvey:
     """FITS cutouts only: asinh softening of the Lupton scaling."""
 
     def __post_init__(self) -> None:
-        for name in ("resize", "crop"):
-            value = getattr(self, name)
-            _require(value is None or value >= 16, f"{name} must be at least 16, got {value}")
-        if self.resize is not None and self.crop is not None:
-            _require(self.crop <= self.resize, f"crop must be at most resize={self.resize}, got {self.crop}")
+        _require_sizes(self.resize, self.crop)
         for name in ("fits_stretch", "fits_q"):
             _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        _require_scale(self.pixel_scale_arcsec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SDSSSurvey:
+    """What `sfnetlab download sdss --to DIR` wrote: a folder survey whose pixel scale is known."""
+
+    kind: Literal["sdss"] = "sdss"
+    directory: Path
+    """The DIR of the download: catalog.parquet, images/ and download.json."""
+    resize: int | None = None
+    """Resample every cutout to this side in pixels before cropping."""
+    crop: int | None = None
+    """Cut out the central square of this side in pixels (the SFNet paper: 160 to 144)."""
+    on_bad_image: Literal["error", "drop"] = "drop"
+    """What a cutout that could not be had means: leave the galaxy out and record its id, or stop."""
+
+    def __post_init__(self) -> None:
+        _require_sizes(self.resize, self.crop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSurvey:
+    """A dataset with a column of images and one of ids, from the Hugging Face hub or a local folder."""
+
+    kind: Literal["hub"] = "hub"
+    dataset: str | None = None
+    """Its id on the hub, for example "mwalmsley/gz_euclid" or "mwalmsley/gz2"; this or `directory`."""
+    directory: Path | None = None
+    """A local folder: of Dataset.save_to_disk or DatasetDict.save_to_disk, or of parquet files."""
+    config: str | None = None
+    """Which of the dataset's configurations, where it has several, for example "tiny"."""
+    revision: str = "main"
+    """Commit, tag or branch on the hub. Only a commit stays what it is; the one that was read is in source.json."""
+    splits: tuple[str, ...] = ()
+    """The dataset's splits to take together, for example ["train"]; empty: all. [split] divides them anew."""
+    id_column: str = "id_str"
+    """Column of ids, text or integers, unique over the splits."""
+    image_column: str = "image"
+    """Column of JPEG or PNG cutouts."""
+    streaming: bool = False
+    """Read parquet files over the network without keeping them: for one pass, it saves the disk space."""
+    min_asked: float = 0.5
+    """Vote fractions of a question are NaN where fewer than this share of a galaxy's volunteers were asked it
+    (surveys/votes.py; Galaxy Zoo: 0.5)."""
+    pixel_scale_arcsec: float | None = None
+    """Arcseconds a pixel of the original cutouts, if it is the same for all; scale bars need it."""
+    resize: int | None = None
+    """Resample every cutout to this side in pixels before cropping."""
+    crop: int | None = None
+    """Cut out the central square of this side in pixels."""
+    on_bad_image: Literal["error", "drop"] = "error"
+    """What a missing, truncated or unreadable cutout means: stop, or leave the galaxy out and record its id."""
+
+    def __post_init__(self) -> None:
+        _require((self.dataset is None) != (self.directory is None), "dataset or directory must be given, and not both")
+        if self.dataset is None:
+            _require(self.revision == "main" and not self.streaming, "revision and streaming are for a dataset's id")
+        else:
+            owner, _, name = self.dataset.rpartition("/")
+            _require(
+                is_plain_name(name) and (not owner or is_plain_name(owner)),
+                f'dataset must be an id such as "mwalmsley/gz2" (a folder is survey.directory), got {self.dataset!r}',
+            )
+        _require(len(set(self.splits)) == len(self.splits), f"splits repeat a name: {list(self.splits)}")
+        _require(self.id_column != self.image_column, f"id_column and image_column are both {self.id_column!r}")
+        _require(0 <= self.min_asked <= 1, f"min_asked must lie in [0, 1], got {self.min_asked}")
+        _require_sizes(self.resize, self.crop)
+        _require_scale(self.pixel_scale_arcsec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Galaxy10Survey:
+    """Galaxy10, ten classes of galaxies from Galaxy Zoo votes, as an HDF5 file; columns `class` and `class_name`."""
+
+    kind: Literal["galaxy10"] = "galaxy10"
+    file: Path
+    """Galaxy10.h5 or Galaxy10_DECals.h5."""
+    variant: Literal["sdss", "decals"]
+    """Which Galaxy10: 21,785 galaxies of 69 pixels, or 17,736 of 256. Their classes differ under equal numbers."""
+    sha256: str | None = None
+    """Of a file of your own in the same form, for example a part of Galaxy10; None: the published file's."""
+    resize: int | None = None
+    """Resample every cutout to this side in pixels before cropping."""
+    crop: int | None = None
+    """Cut out the central square of this side in pixels."""
+
+    def __post_init__(self) -> None:
         _require(
-            self.pixel_scale_arcsec is None or self.pixel_scale_arcsec > 0,
-            f"pixel_scale_arcsec must be positive, got {self.pixel_scale_arcsec}",
+            self.sha256 is None or (len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef")),
+            f"sha256 must be 64 hexadecimal digits in lower case, got {self.sha256!r}",
         )
+        _require_sizes(self.resize, self.crop)
 
 
-Survey = MockSurvey | FolderSurvey
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingsSurvey:
+    """A catalogue without images, for embeddings that somebody else made: [[features]] of kind "external"."""
+
+    kind: Literal["embeddings"] = "embeddings"
+    catalog: Path
+    """Catalogue file: .csv, .parquet, .fits."""
+    id_column: str = "id_str"
+    """Catalogue column by which embeddings are joined; read as text, for 64-bit ids do not survive as floats."""
+    without_embedding: Literal["error", "drop"] = "error"
+    """What a galaxy that one of the external [[features]] lacks means: stop, or leave it out and record its id."""
+
+
+Survey = MockSurvey | FolderSurvey | SDSSSurvey | HubSurvey | Galaxy10Survey | EmbeddingsSurvey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,10 +299,22 @@ class Target:
     """Columns to predict, for example ["oh_p50"] or ["log_N2", "log_Ha", "log_O3", "log_Hb"]."""
     cut: CutName = "none"
     """Row selection: the SFNet paper's "metallicity" or "lines" (surveys/catalog.py), or "none"."""
+    quantiles: tuple[float, ...] = ()
+    """Networks of this target predict these quantiles of its one column, by the pinball loss, for example [0.025, 0.16,
+    0.5, 0.84, 0.975]; intervals are calibrated on valid rows. Empty: one value a column, by training.loss."""
 
     def __post_init__(self) -> None:
         _require(len(self.columns) > 0, "columns must name at least one catalogue column")
         _require(len(set(self.columns)) == len(self.columns), f"columns repeat a name: {list(self.columns)}")
+        if self.quantiles:
+            levels = list(self.quantiles)
+            _require(len(self.columns) == 1, f"quantiles are of one column, got {list(self.columns)}")
+            _require(levels == sorted(set(levels)), f"quantiles must rise, got {levels}")
+            is_paired = all(any(abs(q + other - 1) < 1e-9 for other in levels) for q in levels)
+            _require(
+                len(levels) >= 3 and 0.5 in levels and is_paired and levels[0] > 0,
+                f"quantiles must be 0.5 and pairs q, 1 - q between 0 and 1, got {levels}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +332,20 @@ class Classes:
         _require(len(self.positive) > 0 and len(self.negative) > 0, "positive and negative must name a code each")
         both = sorted(set(self.positive) & set(self.negative))
         _require(not both, f"positive and negative share the codes {both}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Many classes of galaxies to tell apart at once, each a value of a catalogue column, for example Galaxy10's."""
+
+    column: str
+    """Column of text or whole numbers; galaxies without a value are left out."""
+    values: tuple[str, ...] = ()
+    """Which classes, numbers as text, in the order of confusion matrices; empty: every value that occurs."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.values) != 1, f"values must name at least two classes, got {list(self.values)}")
+        _require(len(set(self.values)) == len(self.values), f"values repeat a class: {list(self.values)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +394,36 @@ class Training:
         _require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
 
 
+FULL_VIEW = "full"
+"""The view that shows cutouts as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What networks are shown of every cutout, while they are trained and ever after; see models/views.py."""
+
+    degrade_to: int | None = None
+    """Pixels a side that are left, each the mean of the cutout over its square, areas weighed; None: all."""
+    keep_size: bool = True
+    """Draw these pixels as large as the squares they are the means of, so that the galaxy keeps its size for the
+    network's layers; false: the network gets an image of degrade_to pixels a side."""
+    colours: Literal["all", "grey", "red", "green", "blue", "shuffled"] = "all"
+    """"grey": the mean of the bands, three times; a band's name: this one, three times; "shuffled": the bands of each
+    galaxy in an order of its own."""
+    blur_sigma_px: float = 0.0
+    """Standard deviation of a Gaussian blur in pixels of the cutout, before it is degraded."""
+
+    def __post_init__(self) -> None:
+        _require(self.degrade_to is None or self.degrade_to >= 1, f"degrade_to must be positive, got {self.degrade_to}")
+        _require(self.blur_sigma_px >= 0, f"blur_sigma_px must not be negative, got {self.blur_sigma_px}")
+        _require(self.keep_size or self.degrade_to is not None, "keep_size = false is for views with degrade_to")
+
+
+def _require_views(views: tuple[str, ...]) -> None:
+    _require(len(views) > 0, f'views must name one of [views], or "{FULL_VIEW}"')
+    _require(len(set(views)) == len(views), f"views repeat a name: {list(views)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SFNet:
     """Sparse Feature Network: ResNet18, the k largest of 512 pooled features, a linear head. Supervised."""
@@ -242,34 +435,97 @@ class SFNet:
     """Which of [targets] it learns to predict."""
     k: tuple[int, ...] = (4,)
     """Features active for each galaxy; one network a value and seed."""
+    views: tuple[str, ...] = (FULL_VIEW,)
+    """Through which of [views] it sees cutouts, "full" being as they are; one network each, called <name>-<view>. The
+    first is interpreted and compared like any other, the others are held against it."""
 
     def __post_init__(self) -> None:
         _require_sweep(self.k, N_SFNET_FEATURES, "the number of pooled features")
+        _require_views(self.views)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """Dense embeddings of a timm backbone: the pooled output before its head."""
+    """Dense embeddings of a backbone: the pooled output before its head."""
 
     name: str
     """Names its results, and its rows in every table."""
     kind: Literal["encoder"] = "encoder"
     backbone: str = "resnet18"
-    """A timm model name."""
+    """A timm model name; a timm model of the Hugging Face hub, "hf_hub:owner/name" (with "@revision" to hold it
+    fast), as "hf_hub:mwalmsley/zoobot-encoder-resnet18"; or for weights in a file "zoobot:" or "timm:" and a timm
+    name, which says what images they expect."""
     weights: str = "target"
-    """"target" (trained here on `target`, without top-k), "imagenet", "random", or a .safetensors file."""
+    """"target" (trained here on `target`, without top-k), "imagenet" (timm's), "hub" (of a backbone "hf_hub:..."),
+    "random", or a file: .safetensors, .ckpt, .pt, .pth."""
     target: str | None = None
     """Which of [targets] to train on, with weights = "target"."""
     image_size: int | None = None
-    """Resample cutouts to this side before the network; None keeps the survey's."""
+    """Resample cutouts to this side before the network; None keeps the survey's, but gives models of the hub and of
+    Zoobot the size that they were trained at."""
+    views: tuple[str, ...] = (FULL_VIEW,)
+    """Through which of [views] it sees cutouts, with weights = "target"; one network each, called <name>-<view>. What
+    stands on this encoder stands on the first."""
 
     def __post_init__(self) -> None:
+        _require_views(self.views)
+        _require(
+            self.weights == "target" or self.views == (FULL_VIEW,),
+            f'views are for weights = "target", got weights = {self.weights!r}',
+        )
         if self.weights == "target":
             _require(self.target is not None, 'target is missing: weights = "target" needs one of [targets]')
             _require(self.image_size is None, 'image_size is for pretrained networks, not for weights = "target"')
         else:
             _require(self.target is None, f'target is only for weights = "target", got weights = {self.weights!r}')
-        _require_weights(self.weights, ("target", "imagenet", "random"))
+        _require_weights(self.weights, ("target", "imagenet", "hub", "random"))
+        _require_convention(self.backbone, self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoobot:
+    """Pretrained encoder fine-tuned on a target by Zoobot: the strong baseline. Supervised; needs the extra zoobot.
+
+    Defaults of the training are those of Zoobot 2.9, but for the epochs.
+    """
+
+    name: str
+    """Names its results, and its rows in every table."""
+    kind: Literal["zoobot"] = "zoobot"
+    target: str
+    """Which of [targets] it learns to predict."""
+    backbone: str = "hf_hub:mwalmsley/zoobot-encoder-convnext_nano"
+    """What to start from, named as for kind = "encoder"."""
+    weights: str = "hub"
+    """Its weights: "hub", "imagenet", "random" or a file, as for kind = "encoder"."""
+    image_size: int | None = None
+    """Resample cutouts to this side before the network; None: as for kind = "encoder"."""
+    training_mode: Literal["full", "head_only"] = "full"
+    """Train all weights, or the linear head alone."""
+    layer_decay: float = 0.75
+    """From each of timm's groups of layers to the one below, learning rates shrink by this factor."""
+    epochs: int = 20
+    """Passes over the training rows; the epoch with the least loss on valid rows is kept."""
+    batch_size: int = 64
+    """Galaxies a step."""
+    learning_rate: float = 1e-4
+    """Constant rate of AdamW for the head."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay."""
+    head_dropout: float = 0.5
+    """Share of the pooled features that are hidden from the head in a training step."""
+    augment: bool = True
+    """A random flip and 90-degree rotation for each galaxy and epoch."""
+
+    def __post_init__(self) -> None:
+        _require_weights(self.weights, ("imagenet", "hub", "random"))
+        _require_convention(self.backbone, self.weights)
+        _require(0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], got {self.layer_decay}")
+        _require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
+        _require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        _require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        _require(0 <= self.head_dropout < 1, f"head_dropout must lie in [0, 1), got {self.head_dropout}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +536,7 @@ class PCA:
     """Names its results, and its rows in every table."""
     kind: Literal["pca"] = "pca"
     on: str
-    """The encoder whose embeddings to decompose."""
+    """The encoder, or the external embeddings, to decompose."""
     n_components: int = 32
     """Components kept; the probes use the first k of them."""
 
@@ -296,7 +552,7 @@ class PLS:
     """Names its results, and its rows in every table."""
     kind: Literal["pls"] = "pls"
     on: str
-    """The encoder whose embeddings to decompose."""
+    """The encoder, or the external embeddings, to decompose."""
     target: str
     """Which of [targets] the components are to covary with."""
     n_components: int = 8
@@ -317,7 +573,7 @@ class SAE:
     """Names its results, and its rows in every table."""
     kind: Literal["sae"] = "sae"
     on: str
-    """The encoder whose embeddings to decompose."""
+    """The encoder, or the external embeddings, to decompose."""
     variant: Literal["relu", "topk", "batch_topk", "jumprelu", "matryoshka", "archetypal"] = "topk"
     """Which latents are active, and what the dictionary is; each variant's paper stands in estimators.py."""
     n_latents: int = 2048
@@ -366,7 +622,7 @@ class NullSAE:
     """Names its results, and its rows in every table."""
     kind: Literal["null_sae"] = "null_sae"
     on: str
-    """The encoder whose embeddings to decompose."""
+    """The encoder, or the external embeddings, to decompose."""
     arm: Literal["frozen_decoder", "frozen_encoder", "random_dictionary"]
     """What is not trained: the atoms, the encoder, or both (encoder and decoder are then one random dictionary)."""
     n_latents: int = 2048
@@ -384,6 +640,40 @@ class NullSAE:
     def __post_init__(self) -> None:
         _require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
         _require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAE:
+    """Convolutional autoencoder of the cutouts themselves; its features are the posterior means. Unsupervised."""
+
+    name: str
+    """Names its results, and its rows in every table."""
+    kind: Literal["vae"] = "vae"
+    objective: Literal["elbo", "mmd", "none"] = "elbo"
+    """What holds latents to a standard normal: each posterior (Kingma & Welling 2014), all of them together (InfoVAE,
+    Zhao et al. 2019), or nothing (a plain autoencoder, the control)."""
+    n_latents: int = 20
+    """Latent dimensions."""
+    pixel_variance: float | None = None
+    """Variance of pixels about their reconstruction, black 0 and white 1; the smaller, the less the prior weighs.
+    None: the mean squared error itself, its maximum likelihood (Rybkin et al. 2021); 0.5: plain sums, as
+    galaxy-autoencoders."""
+    epochs: int = 100
+    """Passes over the training rows."""
+    batch_size: int = 64
+    """Galaxies a step."""
+    learning_rate: float = 2e-3
+    """Largest learning rate of the one-cycle schedule."""
+
+    def __post_init__(self) -> None:
+        _require(self.n_latents >= 1, f"n_latents must be at least 1, got {self.n_latents}")
+        _require(
+            self.pixel_variance is None or self.pixel_variance > 0,
+            f"pixel_variance must be positive, got {self.pixel_variance}",
+        )
+        _require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
+        _require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -411,7 +701,55 @@ class Mean:
     kind: Literal["mean"] = "mean"
 
 
-Features = SFNet | Encoder | PCA | PLS | SAE | NullSAE | Photometry | Mean
+IdRepair = Literal["none", "neg_to_minus", "minus_to_neg"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class External:
+    """Embeddings or features that somebody else made, joined to the catalogue by id. No image is needed."""
+
+    name: str
+    """Names its results, and its rows in every table."""
+    kind: Literal["external"] = "external"
+    path: Path | None = None
+    """A .parquet, .npy or .h5/.hdf5 file, a folder of .parquet files or one of `datasets`' `save_to_disk`."""
+    dataset: str | None = None
+    """Its id on the hub, for example "mwalmsley/euclid_q1_embeddings"; this or `path`."""
+    config: str | None = None
+    """Which of the dataset's configurations, where it has several."""
+    revision: str = "main"
+    """Commit, tag or branch on the hub. Only a commit stays what it is; the one that was read is in model.json."""
+    splits: tuple[str, ...] = ()
+    """The splits of a dataset to take together, for example ["train", "test"]; empty: all."""
+    columns: tuple[str, ...] = ()
+    """One column of lists (["pooled_features_block_11"]) or numeric ones, patterns too (["feat_pca_*"]), in the order
+    of the file; of HDF5 datasets (n, d) or (n,). Not for .npy."""
+    id_column: str = "id_str"
+    """Column or HDF5 dataset of the ids; read as text."""
+    ids: Path | None = None
+    """For .npy: its ids in the order of its rows, as .npy, .csv (with `id_column`) or .txt (a line each)."""
+    id_repair: IdRepair = "none"
+    """Of these ids, to meet the catalogue's: "neg_to_minus" writes "-" for "NEG" (Euclid tiles south of the equator),
+    "minus_to_neg" the reverse."""
+
+    def __post_init__(self) -> None:
+        _require((self.path is None) != (self.dataset is None), "path or dataset must be given, and not both")
+        if self.dataset is None:
+            _require(self.config is None and self.revision == "main", "config and revision are for a dataset's id")
+        else:
+            owner, _, name = self.dataset.rpartition("/")
+            _require(
+                is_plain_name(name) and (not owner or is_plain_name(owner)),
+                f'dataset must be an id such as "mwalmsley/gz2" (a file or folder is path), got {self.dataset!r}',
+            )
+        is_npy = self.path is not None and self.path.suffix == ".npy"
+        _require(is_npy or len(self.columns) > 0, "columns must name at least one column of embeddings")
+        _require(not (is_npy and self.columns), "columns are for tables, but a .npy file has no columns")
+        _require(is_npy == (self.ids is not None), "ids must name the file of ids of a .npy file, and of no other")
+        _require(len(set(self.columns)) == len(self.columns), f"columns repeat a name: {list(self.columns)}")
+
+
+Features = SFNet | Encoder | Zoobot | PCA | PLS | SAE | NullSAE | VAE | Photometry | Mean | External
 
 ProbeName = Literal["linear", "ridge", "xgboost"]
 ClassifierName = Literal["majority", "logistic", "linear_svm", "rbf_svm"]
@@ -430,6 +768,9 @@ class Probes:
     """Numbers of features used in all: the first components of a PCA, else the best ones, chosen on train rows."""
     n_bootstrap: int = 1000
     """Resamples of the galaxies for the 95 % intervals."""
+    test_time_augmentation: bool = False
+    """Predict test galaxies also by the mean over the 8 flips and quarter turns of their cutouts, with the head and the
+    probes of every network that is trained here, and report what that gains."""
 
     def __post_init__(self) -> None:
         _require(len(self.kinds) > 0, "kinds must name at least one probe")
@@ -464,6 +805,15 @@ class Interpretation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AtlasSettings:
+    """The feature atlas."""
+
+    names: Path | None = None
+    """Your names and notes of features, a .toml file that is only ever read; each atlas holds a names.toml to start
+    from. None: features are called by what they go with."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One TOML file."""
 
@@ -475,18 +825,23 @@ class Experiment:
     split: Split = HashSplit()
     targets: dict[str, Target]
     classes: dict[str, Classes] = field(default_factory=dict)
+    labels: dict[str, Labels] = field(default_factory=dict)
+    views: dict[str, View] = field(default_factory=dict)
     training: Training = Training()
     features: tuple[Features, ...]
     probes: Probes = Probes()
     interpretation: Interpretation = Interpretation()
     rare: dict[str, Rare] = field(default_factory=dict)
+    atlas: AtlasSettings = AtlasSettings()
 
     def __post_init__(self) -> None:
-        for label in (self.name, *self.targets, *self.classes, *self.rare, *(f.name for f in self.features)):
+        tables = (self.targets, self.classes, self.labels, self.views, self.rare)
+        for label in (self.name, *(name for table in tables for name in table), *(f.name for f in self.features)):
             _require(is_plain_name(label), f"names use letters, digits, '_', '-' and '.', got {label!r}")
         _require(len(self.targets) > 0, "an experiment needs at least one [targets.<name>]")
-        shared = sorted(set(self.targets) & set(self.classes))
-        _require(not shared, f"[targets] and [classes] share the names {shared}")
+        for first, second in combinations(("targets", "classes", "labels"), 2):
+            shared = sorted(set(getattr(self, first)) & set(getattr(self, second)))
+            _require(not shared, f"[{first}] and [{second}] share the names {shared}")
         _require(len(self.features) > 0, "an experiment needs at least one [[features]]")
         _require(len(self.seeds) > 0, "seeds must name at least one seed")
         _require(len(set(self.seeds)) == len(self.seeds), f"seeds repeat: {list(self.seeds)}")
@@ -494,12 +849,32 @@ class Experiment:
         names = [f.name for f in self.features]
         repeated = sorted({name for name in names if names.count(name) > 1})
         _require(not repeated, f"features repeat a name: {repeated}")
-        encoders = [f.name for f in self.features if isinstance(f, Encoder)]
+        if isinstance(self.survey, EmbeddingsSurvey):
+            blind = PCA | PLS | SAE | NullSAE | External | Photometry | Mean
+            seeing = [f"{f.name!r} ({f.kind})" for f in self.features if not isinstance(f, blind)]
+            _require(
+                not seeing,
+                f'survey kind = "embeddings" has no images, which these [[features]] need: {", ".join(seeing)}; '
+                'use kind = "external" for embeddings that somebody else made, or a survey with images',
+            )
+        encoders = [f.name for f in self.features if isinstance(f, Encoder | Zoobot | External | VAE)]
+        _require(FULL_VIEW not in self.views, f'views: "{FULL_VIEW}" is taken: it shows cutouts as they are')
         for feature in self.features:
-            if isinstance(feature, SFNet | Encoder | PLS) and feature.target is not None:
+            if isinstance(feature, SFNet | Encoder):
+                unknown = sorted({*feature.views} - {*self.views, FULL_VIEW})
+                _require(
+                    not unknown,
+                    f"features {feature.name!r}: views must be among {[FULL_VIEW, *self.views]}, got {unknown}",
+                )
+            if isinstance(feature, SFNet | Encoder | Zoobot | PLS) and feature.target is not None:
                 _require(
                     feature.target in self.targets,
                     f"features {feature.name!r}: target must be one of {sorted(self.targets)}, got {feature.target!r}",
+                )
+            if isinstance(feature, Zoobot):
+                _require(
+                    not self.targets[feature.target].quantiles,
+                    f"features {feature.name!r}: Zoobot predicts values, so its target must be one without quantiles",
                 )
             if isinstance(feature, PCA | PLS | SAE | NullSAE):
                 _require(

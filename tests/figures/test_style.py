@@ -119,8 +119,8 @@ def test_kinds_differ_in_colour_marker_and_line() -> None:
 
 
 def test_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="vae"):
-        style.method_style("vae", "vae")
+    with pytest.raises(ValueError, match="ica"):
+        style.method_style("ica", "ica")
 
 
 @pytest.mark.parametrize(

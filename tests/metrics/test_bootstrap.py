@@ -167,6 +167,13 @@ def test_resamples_without_a_class_are_left_out():
     assert all(np.isfinite(i[2:]).all() for i in class_intervals(truth, scores, n_resamples=100, seed=0))
 
 
+def test_intervals_of_the_auc_keep_to_its_scale():
+    truth = np.array([0, 0, 0, 0, 1, 1, 1])
+    scores = np.array([[0.0, 1, 2, 5, 3, 6, 7]]).T
+    interval = next(i for i in class_intervals(truth, scores, n_resamples=500, seed=0) if i.metric == "auc")
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
+
+
 def test_intervals_of_the_auc_cover_the_truth_as_often_as_they_say():
     n_trials, n_covered, true_auc = 300, 0, ndtr(1 / np.sqrt(2))
     for seed in range(n_trials):

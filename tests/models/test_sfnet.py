@@ -7,6 +7,7 @@ import torch
 from sfnetlab.errors import ArtifactError
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork, load_network, save_network
+from sfnetlab.models.views import ImageView
 
 
 def network(k=3, backbone="test_resnet"):
@@ -126,3 +127,52 @@ def test_missing_model_is_an_error(tmp_path):
 def test_impossible_k_is_an_error():
     with pytest.raises(ValueError, match=r"k must lie in \[1, 96\]"):
         network(k=97)
+
+
+# --- quantiles and views ----------------------------------------------------------------------------------------------
+
+LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
+
+
+def quantile_network(view=None):
+    made = SparseFeatureNetwork(
+        make_backbone("test_resnet", "random", 0), "test_resnet", n_outputs=1, k=3, view=view, quantiles=LEVELS
+    )
+    made.set_statistics(
+        pixel_mean=np.full(3, 0.2), pixel_std=np.full(3, 0.2), target_mean=np.array([8.7]), target_std=np.array([0.2])
+    )
+    torch.nn.init.normal_(made.head.weight, std=3.0, generator=torch.Generator().manual_seed(0))
+    return made.eval().requires_grad_(False)
+
+
+def test_quantiles_never_cross(images):
+    predicted = quantile_network().predict(images)
+    assert predicted.shape == (5, 5)
+    assert (predicted.diff(dim=1) > 0).all()
+
+
+def test_the_head_reads_stored_features_as_it_reads_cutouts(images):
+    for model in (quantile_network(), network(k=3)):
+        features = model.features(images).numpy()
+        np.testing.assert_allclose(model.read_features(features), model.predict(images), rtol=1e-4, atol=1e-5)
+
+
+def test_the_median_is_linear_in_the_features(images):
+    model = quantile_network()
+    weights, bias = model.head_weights()
+    assert weights.shape == (1, model.n_features)
+    median = model.features(images).numpy() @ weights.T + bias
+    np.testing.assert_allclose(median[:, 0], model.predict(images)[:, 2], rtol=1e-4)
+
+
+def test_quantiles_of_two_columns_are_refused():
+    with pytest.raises(ValueError, match="quantiles are of one column"):
+        SparseFeatureNetwork(make_backbone("test_resnet", "random", 0), "test_resnet", 2, 3, quantiles=LEVELS)
+
+
+def test_a_stored_network_keeps_its_view_and_its_quantiles(tmp_path, images):
+    model = quantile_network(ImageView(degrade_to=5, colours="grey"))
+    save_network(tmp_path, model)
+    loaded = load_network(tmp_path)
+    torch.testing.assert_close(loaded.predict(images), model.predict(images))
+    assert not torch.allclose(loaded.predict(images), quantile_network().predict(images))

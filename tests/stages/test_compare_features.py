@@ -131,7 +131,7 @@ def test_an_absent_column_is_named_with_those_that_there_are(two):
 
 
 def test_rare_galaxies_need_an_encoder(two):
-    with pytest.raises(DataError, match=r"\[rare\] needs an encoder among the \[\[features\]\]"):
+    with pytest.raises(DataError, match=r"\[rare\] needs an encoder or external embeddings among the \[\[features\]\]"):
         compare(two, ["pca-seed0"], {"some": DISTURBED})
 
 

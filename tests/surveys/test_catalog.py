@@ -1,11 +1,15 @@
 """Catalogue: ids to the letter, every fault refused, cuts and splits that mean what the paper says."""
 
 import string
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from astropy.table import Table
@@ -14,6 +18,7 @@ from hypothesis import strategies as st
 
 from sfnetlab.errors import DataError
 from sfnetlab.schema import HashSplit, RandomSplit, Target
+from sfnetlab.surveys import catalog as catalog_module
 from sfnetlab.surveys.catalog import (
     LINE_FLUXES,
     add_line_logs,
@@ -180,6 +185,48 @@ def test_an_accepted_id_stays_inside_its_folder(id_str: str) -> None:
     folder = Path("/images")
     assert (folder / f"{id_str}.jpg").parent == folder
     assert (folder / f"{id_str}.jpg").resolve().parent == folder.resolve()
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "12"])
+def test_bad_ids_are_found_in_every_part_of_a_long_catalogue(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
+    monkeypatch.setattr(catalog_module, "_IDS_AT_ONCE", 4)
+    with pytest.raises(DataError, match=r"1 of 21 ids are empty|1 ids cannot be file names|1 ids occur more than once"):
+        check_ids(pd.Series([*map(str, range(20)), bad], dtype="str"), "here")
+
+
+_READ_AND_SPLIT = """
+import resource, sys
+from pathlib import Path
+from sfnetlab.schema import HashSplit
+from sfnetlab.surveys.catalog import read_catalog, split_catalog
+parts = split_catalog(read_catalog(Path(sys.argv[1]), "objID"), HashSplit())
+print(len(parts), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_ten_million_galaxies_are_read_and_split_in_4_gb(tmp_path: Path) -> None:
+    n, path = 10_000_000, tmp_path / "galaxies.parquet"
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "objID": ID + 128 * np.arange(n) + rng.integers(0, 100, n),
+            "ra": rng.uniform(0, 360, n),
+            "dec": np.degrees(np.arcsin(rng.uniform(-1, 1, n))),
+            "oh_p50": rng.normal(8.9, 0.2, n).astype(np.float32),
+        }
+    )
+    pq.write_table(table, path)
+    del table
+    done = subprocess.run(
+        ["nice", "-n", "15", sys.executable, "-c", _READ_AND_SPLIT, str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    n_split, peak_bytes = map(int, done.stdout.split())
+    assert n_split == n
+    assert peak_bytes < 4e9
 
 
 def line_catalog(**columns: list[float]) -> pd.DataFrame:
@@ -410,6 +457,8 @@ def test_measured_labels_leave_out_what_is_no_label_and_blank_what_was_not_measu
     )
     labels = measured_labels(catalog)
     assert list(labels.columns) == ["oh_p50", "n_arms"]
+    coded = measured_labels(catalog.assign(**{"class": [4, 5], "class_name": ["edge-on", "face-on"]}))
+    assert list(coded.columns) == ["oh_p50", "n_arms"]
     np.testing.assert_array_equal(labels["oh_p50"], [8.9, np.nan])
 
 

@@ -1,5 +1,8 @@
 """Images: decoded whole or not at all, the right way up, symmetries of the square, exact statistics."""
 
+import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sfnetlab.errors import DataError
-from sfnetlab.surveys.images import channel_statistics, dihedral, fit_to_size, random_dihedral, read_image
+from sfnetlab.surveys.images import (
+    channel_statistics,
+    decode_image,
+    dihedral,
+    fit_to_size,
+    random_dihedral,
+    read_image,
+)
 
 
 def read(path: Path, stretch: float = 0.5, q: float = 8.0) -> np.ndarray:
@@ -70,6 +80,43 @@ def test_of_16_bits_the_upper_8_are_kept(tmp_path: Path) -> None:
     decoded = read(saved(tmp_path / "a.png", pixels))
     np.testing.assert_array_equal(decoded, np.repeat((pixels // 256)[:, :, None], 3, axis=2))
     assert decoded.max() == 255
+
+
+def png_of_16_bits(colours: np.ndarray) -> bytes:
+    """(height, width, 2 to 4) as PNG: grey with alpha, colour, colour with alpha; Pillow writes none of them."""
+
+    def block(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width, n_colours = colours.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[n_colours], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + block(b"IHDR", header) + block(b"IDAT", zlib.compress(rows)) + block(b"IEND", b"")
+
+
+@pytest.mark.parametrize("n_colours", [2, 3, 4])
+def test_of_16_bit_colours_the_upper_8_are_kept_and_alpha_is_dropped(n_colours: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (16, 20, n_colours), dtype=np.uint16)
+    pixels[0, 0], pixels[0, 1, -1] = 65535, 0
+    upper = (pixels[:, :, : 1 if n_colours == 2 else 3] >> 8).astype(np.uint8)
+    np.testing.assert_array_equal(decode_image(png_of_16_bits(pixels)), np.broadcast_to(upper, (16, 20, 3)))
+
+
+def test_black_and_white_is_decoded_to_0_and_255(tmp_path: Path) -> None:
+    bits = np.random.default_rng(0).integers(0, 2, (16, 16)).astype(bool)
+    Image.fromarray(bits).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path / "a.png"), np.repeat(bits[:, :, None] * np.uint8(255), 3, axis=2))
+
+
+def test_a_jpeg_in_cmyk_comes_out_in_rgb() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), (200, 100, 50)).convert("CMYK").save(file, "JPEG", quality=95)
+    assert np.abs(decode_image(file.getvalue()).astype(int) - [200, 100, 50]).max() < 8
+
+
+def test_bytes_that_are_no_image_are_a_value_error() -> None:
+    with pytest.raises(ValueError, match=r"^not a JPEG or PNG, its 5 bytes begin with b'hello'$"):
+        decode_image(b"hello")
 
 
 def broken_files(folder: Path) -> dict[str, Path]:

@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from sfnetlab.errors import ArtifactError, DataError, TrainingError
+from sfnetlab.metrics.quantiles import pinball_losses
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
+from sfnetlab.models.views import ImageView
 from sfnetlab.schema import Training
+from sfnetlab.surveys.images import dihedral
 from sfnetlab.training import loop, network
-from sfnetlab.training.network import embed_batches, train_network
+from sfnetlab.training.network import embed_batches, embed_turned, train_network
 
 N, SIDE = 44, 32
 TRAIN, VALID = np.arange(2, 35), np.arange(35, N)
@@ -194,3 +197,44 @@ def test_embedding_in_training_mode_is_an_error(images):
     model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 0), "test_resnet", 1, 4)
     with pytest.raises(ValueError, match="training mode"):
         next(embed_batches(model.features, images, device="cpu"))
+
+
+# --- quantiles, views, symmetries -------------------------------------------------------------------------------------
+
+
+def test_a_network_of_quantiles_learns_them_by_the_pinball_loss(tmp_path, images, targets):
+    levels = (0.16, 0.5, 0.84)
+    settings = dataclasses.replace(SETTINGS, epochs=12)
+    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 5), "test_resnet", 1, None, quantiles=levels)
+    history = train_network(
+        model, images, targets[:, :1], TRAIN, VALID, settings, seed=3, device="cpu", checkpoint=tmp_path / "c",
+        report=silent,
+    )  # fmt: skip
+    predicted = np.concatenate(list(embed_batches(model.predict, images, VALID, device="cpu")))
+    losses = pinball_losses(targets[VALID, 0], predicted, levels)
+    assert history[-1]["valid_pinball"] == pytest.approx(losses.mean(), rel=1e-4)
+    constant = np.tile(np.quantile(targets[TRAIN, 0], levels), (len(VALID), 1))
+    assert losses.mean() < 0.5 * pinball_losses(targets[VALID, 0], constant, levels).mean()
+    rmse = np.sqrt(np.mean((predicted[:, 1] - targets[VALID, 0]) ** 2))
+    assert history[-1]["valid_rmse"] == pytest.approx(rmse, rel=1e-4)
+
+
+def test_statistics_are_those_of_what_is_shown(tmp_path, images, targets):
+    view = ImageView(degrade_to=1)
+    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 5), "test_resnet", 2, 4, view=view)
+    train_network(
+        model, images, targets, TRAIN, VALID, SETTINGS, seed=3, device="cpu", checkpoint=tmp_path / "c", report=silent
+    )
+    means = images[TRAIN].mean(axis=(1, 2)) / 255
+    np.testing.assert_allclose(model.encoder.pixel_mean, means.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(model.encoder.pixel_std, means.std(axis=0), rtol=1e-4)
+
+
+def test_turned_embeddings_are_those_of_turned_cutouts(images):
+    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 0), "test_resnet", 1, 4).eval()
+    rows = np.array([4, 9])
+    found = [np.concatenate(list(batches)) for batches in embed_turned(model.features, images, rows, device="cpu")]
+    for op, values in enumerate(found):
+        turned = dihedral(np.asarray(images[rows]), np.full(2, op))
+        expected = np.concatenate(list(embed_batches(model.features, turned, device="cpu")))
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,7 @@ Machines differ and are shared: of speeds the ratio is the result, the rates are
 
 from collections.abc import Callable, Iterator, Sequence
 
-from sfnetlab.bench import association, images, network, sae, sae_quality, selection, statistics
+from sfnetlab.bench import association, atlas, images, network, sae, sae_quality, selection, statistics
 from sfnetlab.bench.compare import Row, describe
 from sfnetlab.errors import SfnetlabError
 
@@ -14,6 +14,7 @@ __all__ = ["BENCHMARKS", "Row", "describe", "run"]
 BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "mock": images.mock,
     "survey": images.survey,
+    "embedding": images.embedding,
     "network": network.network,
     "sae": sae.sae,
     "sae-scaling": sae.scaling,
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "selection": selection.selection,
     "ridge-path": statistics.ridge_path,
     "association": association.association,
+    "atlas": atlas.atlas,
 }
 ONLY_BY_NAME = ("sae-quality-large",)
 

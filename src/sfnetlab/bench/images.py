@@ -1,14 +1,19 @@
-"""Speeds of making mock galaxies and of reading a survey's cutouts."""
+"""Speeds of making mock galaxies, of reading a survey's cutouts, and from JPEG files to embeddings."""
 
 import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sfnetlab import runtime
 from sfnetlab.bench.compare import Row, compare
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
 
 
 def mock(device: str) -> Iterator[Row]:
@@ -33,11 +38,9 @@ def survey(device: str) -> Iterator[Row]:
     from PIL import Image
 
     n, size = 2000, 144
-    rng = np.random.default_rng(0)
+    pictures = _pictures(n, size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
-        smooth = rng.integers(0, 255, (n, 12, 12, 3), dtype=np.uint8)
-        pictures = [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in smooth]
         np.save(path, np.stack([np.asarray(picture) for picture in pictures]))
         files = []
         for picture in pictures:
@@ -45,7 +48,7 @@ def survey(device: str) -> Iterator[Row]:
             picture.save(buffer, "jpeg", quality=90)
             files.append(buffer.getvalue())
         store = np.load(path, mmap_mode="r")
-        order = rng.permutation(n)
+        order = np.random.default_rng(0).permutation(n)
 
         def read() -> None:
             for start in range(0, n, 64):
@@ -57,3 +60,66 @@ def survey(device: str) -> Iterator[Row]:
 
         case = f"reading cutouts at {size} px, survey store against JPEG"
         yield compare("survey", case, "images/s", n, read, decode, device)
+
+
+def embedding(device: str) -> Iterator[Row]:
+    """From 160-pixel JPEG files to the pooled features of the central 144 pixels.
+
+    The reference is what the papers' notebooks do: a dataset that opens an image with Pillow and puts it through
+    torchvision's transforms, a DataLoader with a process a core, contiguous batches. Ours decodes into a survey's store
+    and embeds that; both parts count.
+    """
+    import pandas as pd
+    import torch
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+
+    from sfnetlab.models.backbones import ImageEncoder, make_backbone
+    from sfnetlab.schema import FolderSurvey
+    from sfnetlab.surveys.folder import build_folder_survey
+    from sfnetlab.training.network import embed_batches
+
+    n, size, crop = 384, 160, 144
+    backbone = make_backbone("resnet18", "random", 0).eval().to(device)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    encoder = ImageEncoder(backbone, mean, std).eval().to(device)
+
+    with tempfile.TemporaryDirectory() as folder:
+        ids = [f"{i:04d}" for i in range(n)]
+        for id_str, picture in zip(ids, _pictures(n, size), strict=True):
+            picture.save(Path(folder) / f"{id_str}.jpg", quality=90)
+        catalog = pd.DataFrame({"id_str": ids}, dtype="str")
+        settings = FolderSurvey(catalog=Path(folder) / "unused.csv", images=Path(folder), crop=crop)
+        store = Path(folder) / "images.npy"
+        prepare = transforms.Compose(
+            [transforms.CenterCrop(crop), transforms.ToTensor(), transforms.Normalize(mean, std)]
+        )
+
+        class Files(Dataset["Tensor"]):
+            def __len__(self) -> int:
+                return n
+
+            def __getitem__(self, index: int) -> "Tensor":  # pyrefly: ignore[missing-override-decorator]
+                return prepare(Image.open(Path(folder) / f"{ids[index]}.jpg").convert("RGB"))
+
+        def ours() -> None:
+            build_folder_survey(settings, catalog, store)
+            for _ in embed_batches(encoder, np.load(store, mmap_mode="r"), device=device):
+                pass
+
+        @torch.inference_mode()
+        def theirs() -> None:
+            for batch in DataLoader(Files(), batch_size=64, num_workers=runtime.n_threads()):
+                backbone(batch.to(device)).cpu()
+
+        case = f"JPEG files to ResNet18 embeddings at {crop} px, against a DataLoader"
+        yield compare("embedding", case, "images/s", n, ours, theirs, device)
+
+
+def _pictures(n: int, size: int) -> "list[Image.Image]":
+    """Smooth random colour images, which compress about as cutouts do."""
+    from PIL import Image
+
+    smooth = np.random.default_rng(0).integers(0, 255, (n, 12, 12, 3), dtype=np.uint8)
+    return [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in smooth]

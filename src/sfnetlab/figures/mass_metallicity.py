@@ -1,9 +1,12 @@
-"""Features on the mass-metallicity relation: along it, or across it, at one mass."""
+"""The mass-metallicity relation: of what networks predict, and which features lie along or across it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -15,6 +18,8 @@ X_RANGE, Y_RANGE = (8.4, 11.6), (8.2, 9.4)
 """Of log10 of the stellar mass in Msun and of 12 + log(O/H)."""
 _MOST_ACROSS, _PER_BIN = 26, 6
 """Bins along the mass, fewer where galaxies are few: about so many galaxies a bin along the relation."""
+_SCATTER_RANGE = (0.0, 0.32)
+"""Of the scatter in bins of mass, in dex; more is drawn at the edge."""
 N_LEAST = 5
 """Galaxies in a bin that is drawn; the mean of fewer is noise."""
 
@@ -86,4 +91,105 @@ def plot_mass_metallicity(
     bar = fig.colorbar(bins[0], ax=axes, location="bottom", shrink=0.5, aspect=40, pad=0.02)
     bar.set_label(f"mean activation / its {unit}")
     style.share_legend(fig, axes)
+    return fig
+
+
+@style.paper_figure
+def plot_relation(
+    log_mass: NDArray[np.floating],
+    metallicities: Mapping[str, NDArray[np.floating]],
+    bins: Mapping[str, pd.DataFrame],
+    scatter_dex: float,
+) -> Figure:
+    """The relation of true and of predicted metallicities with the true masses, and its scatter in bins of mass.
+
+    Counts of galaxies, their median with the 16th and 84th percentiles, and Tremonti et al. 2004 in a panel each;
+    below, NMAD about the median in bins of mass with 95 % bootstrap intervals, that of the true metallicities in grey
+    in every panel. A network that predicts the mean of what is possible scatters less than the truth.
+
+    Parameters
+    ----------
+    log_mass : ndarray of shape (n_galaxies,)
+        log10(M*/Msun).
+    metallicities : mapping
+        Label to 12 + log(O/H), (n_galaxies,); the first are the true ones.
+    bins : mapping
+        Label to `interpret.mzr.relation_bins`.
+    scatter_dex : float
+        Published scatter about the relation, a line.
+    """
+    if not metallicities or any(values.shape != log_mass.shape for values in metallicities.values()):
+        shapes = {name: values.shape for name, values in metallicities.items()}
+        raise ValueError(f"expected metallicities of {log_mass.shape} like the masses, got {shapes}")
+    n = len(metallicities)
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 0.7 + 1.45 * style.PAGE_WIDTH_IN / max(n, 2)), layout="constrained")
+    axes = fig.subplots(2, n, sharex=True, sharey="row", height_ratios=[2.4, 1], squeeze=False)
+    grid = np.linspace(*X_RANGE, 300)
+    greys = ListedColormap(matplotlib.colormaps["Greys"](np.linspace(0.2, 0.9, 256)))
+    n_bins = int(np.clip(1.5 * np.sqrt(len(log_mass)), 20, 60))
+    first = next(iter(metallicities))
+    for i, (name, values) in enumerate(metallicities.items()):
+        upper, lower, own = axes[0, i], axes[1, i], bins[name]
+        counts, *edges = np.histogram2d(log_mass, values, bins=n_bins, range=(X_RANGE, Y_RANGE))
+        upper.pcolormesh(
+            *edges, np.ma.masked_less(counts.T, 1), cmap=greys, norm=LogNorm(1, max(10, counts.max())), rasterized=True
+        )
+        upper.plot(own["log_mass"], own["median"], color=style.VERMILION, label="median")
+        for level in ("p16", "p84"):
+            label = "16th and 84th percentile" if level == "p16" else "_p84"
+            upper.plot(own["log_mass"], own[level], color=style.VERMILION, linewidth=0.8, linestyle="--", label=label)
+        upper.plot(grid, tremonti_2004(grid), color=style.BLACK, linewidth=1.0, label="Tremonti+04")
+        upper.set(xlim=X_RANGE, ylim=Y_RANGE, title=name)
+        for other, color in ((first, style.GREY), (name, style.VERMILION)):
+            table = bins[other]
+            lower.fill_between(table["log_mass"], table["nmad_low"], table["nmad_high"], color=color, alpha=0.2, lw=0)
+            lower.plot(table["log_mass"], table["nmad"], color=color, linewidth=1.2)
+        lower.axhline(scatter_dex, color=style.BLACK, linewidth=0.8, linestyle=":", label=f"σ = {scatter_dex:.2f} dex")
+        lower.set(ylim=_SCATTER_RANGE, xlabel=r"log $M_*$ / $M_\odot$")
+    axes[0, 0].set_ylabel("12 + log(O/H)")
+    axes[1, 0].set_ylabel("NMAD (dex)")
+    style.share_legend(fig, list(axes.flat))
+    return fig
+
+
+@style.paper_figure
+def plot_relation_residuals(
+    residuals: Mapping[str, NDArray[np.floating]],
+    quantities: Mapping[str, NDArray[np.floating]],
+    trends: Mapping[str, pd.DataFrame],
+    units: Mapping[str, str],
+) -> Figure:
+    """Metallicity residuals about the median relation at a galaxy's mass, against other quantities: a panel each.
+
+    Lines are running medians, the area the 16th to 84th percentiles of the first; the legend gives Spearman's rank
+    correlation with its 95 % bootstrap interval.
+
+    Parameters
+    ----------
+    residuals : mapping
+        Label to (n_galaxies,), in dex; the first are those of the true metallicities.
+    quantities, units : mapping
+        Name to (n_galaxies,) and to its unit.
+    trends : mapping
+        Label to `interpret.mzr.residual_trends`.
+    """
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 2.7 + 0.16 * len(residuals)), layout="constrained")
+    axes = fig.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
+    colors = (style.GREY, style.BLUE, style.VERMILION, style.GREEN, style.PURPLE)
+    for ax, (quantity, x) in zip(axes, quantities.items(), strict=True):
+        known = np.isfinite(x)
+        for i, (name, values) in enumerate(residuals.items()):
+            color, linestyle = colors[i % len(colors)], ("-", "--", "-.", ":")[i % 4]
+            rows = np.array_split(np.argsort(x[known], kind="stable"), int(np.clip(known.sum() // 40, 1, 14)))
+            center = [np.median(x[known][own]) for own in rows]
+            low, median, high = np.array([np.quantile(values[known][own], (0.16, 0.5, 0.84)) for own in rows]).T
+            trend = trends[name].set_index("quantity").loc[quantity]
+            note = f"ρ = {trend['rho']:+.2f} [{trend['low']:+.2f}, {trend['high']:+.2f}]".replace("-", "−")
+            if i == 0:
+                ax.fill_between(center, low, high, color=color, alpha=0.15, linewidth=0)
+            ax.plot(center, median, color=color, linestyle=linestyle, label=f"{name}: {note}")
+        ax.axhline(0, color=style.BLACK, linewidth=0.6)
+        ax.set_xlabel(style.with_unit(quantity, units[quantity]))
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=2)
+    axes[0].set_ylabel("12 + log(O/H) − median at this mass (dex)")
     return fig

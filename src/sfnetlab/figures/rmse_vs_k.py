@@ -156,7 +156,7 @@ def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
     curves: list[style.Curve] = []
     for kind, mark, noun in (
         ("sfnet", "†(k)", "features"), ("sae", "(k)", "latents"), ("null_sae", "(k)", "latents"),
-        ("encoder", "", "dimensions"),
+        ("encoder", "", "dimensions"), ("external", "", "dimensions"),
     ):  # fmt: skip
         for name, look, _ in _methods(rows, kind):
             own = budgeted[budgeted["features"] == name]
@@ -205,7 +205,7 @@ def _controls(
     for name, look, own in _methods(with_all, "photometry"):
         best = own[own["probe"] == _best_probe(valid_with_all[valid_with_all["features"] == name])]
         chosen.append((f"{name}, best probe ({best['probe'].iloc[0]})", look, best))
-    for name, look, own in _methods(with_all, "encoder"):
+    for name, look, own in (*_methods(with_all, "encoder"), *_methods(with_all, "external")):
         ridge = own[own["probe"] == "ridge"]
         if len(ridge) > 0:
             n_dimensions = int(ridge["n_features_used"].iloc[0])

@@ -76,7 +76,10 @@ _COLORS: dict[str, tuple[str, ...]] = {
     "null_sae": (GREY, "#9A9A9A", BLACK),
     "pca": (GREEN, GREY, SKY),
     "pls": (PURPLE, GREEN, GREY),
+    "vae": (ORANGE, PURPLE, SKY),
     "encoder": (GREY, BLACK, GREEN),
+    "external": (BLACK, GREEN, GREY),
+    "zoobot": (GREEN, BLACK, PURPLE),
     "photometry": (PURPLE, BLACK, GREY),
     "mean": (BLACK, GREY, PURPLE),
 }
@@ -86,7 +89,10 @@ _MARKERS: dict[str, tuple[str, ...]] = {
     "null_sae": ("x", "+", "1", "2"),
     "pca": ("s", "P", "X", "p"),
     "pls": ("P", "s", "p", "X"),
+    "vae": ("v", "<", ">", "^"),
     "encoder": ("d", "*", "D", "8"),
+    "external": ("D", "*", "d", "8"),
+    "zoobot": ("8", "D", "*", "d"),
     "photometry": ("X", "P", "*", "p"),
     "mean": ("*", "X", "d", "h"),
 }
@@ -96,11 +102,14 @@ _LINESTYLES: dict[str, tuple[str, ...]] = {
     "null_sae": (":", "--"),
     "pca": (":", "-."),
     "pls": ("-.", ":"),
+    "vae": ("--", ":"),
     "encoder": ("-.", ":"),
+    "external": (":", "-."),
+    "zoobot": ("-", "-."),
     "photometry": ("--", "-."),
     "mean": ("-", ":"),
 }
-_KIND_NAMES = {"sfnet": "SFNet", "sae": "SAE", "pca": "PCA", "pls": "PLS"}
+_KIND_NAMES = {"sfnet": "SFNet", "sae": "SAE", "pca": "PCA", "pls": "PLS", "vae": "VAE"}
 
 
 def method_style(name: str, kind: str, peers: Iterable[str] = ()) -> MethodStyle:

@@ -311,7 +311,8 @@ def _class_values(
     return {
         "accuracy": share(tp + tn, tp + fp + tn + fn),
         "f1": share(2 * tp, 2 * tp + fp + fn),
-        "auc": share(of_positives, tp + fn) + share(of_negatives, tn + fp) - auc,
+        # Linear in the placements, so that with few galaxies it could pass the ends of its scale.
+        "auc": np.clip(share(of_positives, tp + fn) + share(of_negatives, tn + fp) - auc, 0, 1),
         "balanced_accuracy": (share(tp, tp + fn) + share(tn, tn + fp)) / 2,
         **{name: np.where(has_both, counts, np.nan) for name, counts in zip(CONFUSION, (tp, fp, tn, fn), strict=True)},
     }

@@ -52,6 +52,50 @@ def outcomes(truth: NDArray[np.bool_], score: NDArray[np.floating]) -> dict[str,
     }
 
 
+def label_scores(
+    y_true: NDArray[np.integer], y_pred: NDArray[np.integer], weights: NDArray[np.floating]
+) -> dict[str, NDArray[np.float64]]:
+    """Accuracy and balanced accuracy of several predictions among many classes, under several weightings of galaxies.
+
+    Parameters
+    ----------
+    y_true : ndarray of int, shape (n,)
+        Class numbers, from 0.
+    y_pred : ndarray of int, shape (n, m)
+        A column a prediction.
+    weights : ndarray of shape (r, n)
+        A row a weighting, for example how often a resample draws each galaxy; not negative.
+
+    Returns
+    -------
+    dict of ndarray of shape (r, m)
+        `accuracy` and `balanced_accuracy`: the mean over classes of the share of each that is found; NaN where a
+        weighting leaves out one of the classes of `y_true`.
+    """
+    truth, found = np.asarray(y_true), np.asarray(y_pred)
+    if truth.ndim != 1 or found.shape[:1] != truth.shape or found.ndim != 2 or truth.size == 0:
+        raise ValueError(f"expected y_true (n,) and y_pred (n, m), got {truth.shape} and {found.shape}")
+    is_right = (found == truth[:, None]).astype(np.float64)
+    recalls = []
+    for label in np.unique(truth):
+        own = truth == label
+        total = weights[:, own].sum(axis=1, keepdims=True)
+        right = weights[:, own] @ is_right[own]
+        recalls.append(np.divide(right, total, out=np.full_like(right, np.nan), where=total > 0))
+    return {
+        "accuracy": weights @ is_right / weights.sum(axis=1, keepdims=True),
+        "balanced_accuracy": np.mean(recalls, axis=0),
+    }
+
+
+def confusion_matrix(y_true: NDArray[np.integer], y_pred: NDArray[np.integer], n_classes: int) -> NDArray[np.int64]:
+    """Numbers of galaxies (n_classes, n_classes): true classes are the rows, predicted ones the columns."""
+    for name, labels in (("y_true", y_true), ("y_pred", y_pred)):
+        if labels.shape != y_true.shape or labels.ndim != 1 or not np.isin(labels, np.arange(n_classes)).all():
+            raise ValueError(f"{name}: expected {y_true.shape} class numbers in [0, {n_classes}), got {labels}")
+    return np.bincount(y_true * n_classes + y_pred, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
 def placements(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each galaxy's share of right pairs with the other class: of a positive, the share of negatives below it.
 

@@ -1,15 +1,21 @@
 """Sparse Feature Network: a backbone, the k largest of its pooled features, and a linear head that sees only those."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
+from sfnetlab.metrics.tables import FeatureTable
 from sfnetlab.models.backbones import ImageEncoder, make_backbone
+from sfnetlab.models.conventions import Resampling
 from sfnetlab.models.files import load_state, read_arguments, write_model
 from sfnetlab.models.topk import keep_top_k
+from sfnetlab.models.views import ImageView
 
 KIND = "sfnet"
 
@@ -32,19 +38,42 @@ class SparseFeatureNetwork(nn.Module):
         Active features a galaxy; None leaves out the top-k.
     seed
         Seed of the head's weights.
+    view
+        What it is shown of a cutout; None: all of it.
+    quantiles
+        Levels, rising and with 0.5 among them: it predicts these quantiles of one column, which never cross, in place
+        of a value each column. The median is linear in the features, as values are; the distance to each next quantile
+        is the softplus of a linear output.
+    image_size, resampling
+        To which side in pixels cutouts are resampled, and how; None takes them as they come.
     """
 
     target_mean: Tensor
     target_std: Tensor
 
-    def __init__(self, backbone: nn.Module, backbone_name: str, n_outputs: int, k: int | None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        backbone_name: str,
+        n_outputs: int,
+        k: int | None,
+        seed: int = 0,
+        *,
+        view: ImageView | None = None,
+        quantiles: Sequence[float] = (),
+        image_size: int | None = None,
+        resampling: Resampling = "bilinear",
+    ) -> None:
         super().__init__()
         self.backbone_name = backbone_name
         self.k = k
-        self.encoder = ImageEncoder(backbone, mean=(0.0,) * 3, std=(1.0,) * 3)
+        self.quantiles = tuple(quantiles)
+        if self.quantiles and (n_outputs != 1 or 0.5 not in self.quantiles):
+            raise ValueError(f"quantiles are of one column and hold 0.5, got {n_outputs} columns and {self.quantiles}")
+        self.encoder = ImageEncoder(backbone, (0.0,) * 3, (1.0,) * 3, image_size, resampling=resampling, view=view)
         if k is not None and not 1 <= k <= self.n_features:
             raise ValueError(f"k must lie in [1, {self.n_features}] (pooled features of {backbone_name}), got {k}")
-        self.head = nn.Linear(self.encoder.n_features, n_outputs)
+        self.head = nn.Linear(self.encoder.n_features, len(self.quantiles) or n_outputs)
         # torch's bound is for n_features inputs, of which only k are not zero. On 1,200 mock galaxies, 4 epochs,
         # two seeds, k = 4: valid RMSE 0.123 dex with this bound, 0.128 at 0.5, 0.135 with torch's, 0.145 from zero.
         bound = self.n_features**-0.5 if k is None else 0.3 * k**-0.5
@@ -107,29 +136,60 @@ class SparseFeatureNetwork(nn.Module):
         return seen[0] * active[:, None, None]  # a product, for a slice would keep the maps of all features in memory
 
     def forward(self, images: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
-        """Standardised predictions, (n, n_outputs)."""
-        standardised: Tensor = self.head(self.features(images))
-        return standardised
+        """Standardised predictions, (n, n_outputs), or (n, n_quantiles) of one column."""
+        outputs: Tensor = self.head(self.features(images))
+        return self._rising(outputs) if self.quantiles else outputs
+
+    def _rising(self, outputs: Tensor) -> Tensor:
+        """Quantiles that rise: the median, and from it step by step outwards."""
+        middle = self.quantiles.index(0.5)
+        below, median, above = outputs[:, :middle], outputs[:, middle : middle + 1], outputs[:, middle + 1 :]
+        down = softplus(below).flip(1).cumsum(1).flip(1)
+        return torch.cat([median - down, median, median + softplus(above).cumsum(1)], dim=1)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Predictions in label units, (n, n_outputs)."""
+        """Predictions in label units, (n, n_outputs) or (n, n_quantiles)."""
         return self.standardised_to_label(self(images))
+
+    def read_features(self, features: FeatureTable) -> NDArray[np.float64]:
+        """What the head makes of stored features, (n, n_features): as `predict`, in double precision."""
+        weight, bias, mean, std = self._head()
+        outputs = np.asarray(features @ weight.T + bias, dtype=np.float64)
+        if self.quantiles:
+            outputs = self._rising(torch.from_numpy(outputs)).numpy()
+        return outputs * std + mean
 
     def standardised_to_label(self, standardised: Tensor) -> Tensor:
         return standardised * self.target_std + self.target_mean
 
     def head_weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weights (n_outputs, n_features) and bias (n_outputs,): `features @ weights.T + bias` is in label units."""
-        weight, bias, mean, std = (
-            tensor.detach().cpu().numpy().astype(np.float64)
-            for tensor in (self.head.weight, self.head.bias, self.target_mean, self.target_std)
-        )
+        """Weights (n_outputs, n_features) and bias (n_outputs,): `features @ weights.T + bias` is in label units.
+
+        Of quantiles those of the median, n_outputs being 1.
+        """
+        weight, bias, mean, std = self._head()
+        if self.quantiles:
+            middle = self.quantiles.index(0.5)
+            weight, bias = weight[middle : middle + 1], bias[middle : middle + 1]
         return weight * std[:, None], bias * std + mean
+
+    def _head(self) -> tuple[NDArray[np.float64], ...]:
+        tensors = (self.head.weight, self.head.bias, self.target_mean, self.target_std)
+        return tuple(tensor.detach().cpu().numpy().astype(np.float64) for tensor in tensors)
 
 
 def save_network(directory: Path, network: SparseFeatureNetwork) -> None:
     """Write `model.safetensors` and `model.json` into a directory."""
-    arguments = {"backbone": network.backbone_name, "n_outputs": len(network.target_mean), "k": network.k}
+    view = network.encoder.view
+    arguments = {
+        "backbone": network.backbone_name,
+        "n_outputs": len(network.target_mean),
+        "k": network.k,
+        "view": None if view is None else view.arguments,
+        "quantiles": list(network.quantiles),
+        "image_size": network.encoder.image_size,
+        "resampling": network.encoder.resampling,
+    }
     write_model(directory, KIND, network, arguments)
 
 
@@ -141,8 +201,17 @@ def load_network(directory: Path) -> SparseFeatureNetwork:
     ArtifactError
         If a file is missing or damaged, or does not describe an SFNet in a known format.
     """
-    arguments = read_arguments(directory, KIND)
-    name = arguments["backbone"]
-    network = SparseFeatureNetwork(make_backbone(name, "random", 0), name, arguments["n_outputs"], arguments["k"])
+    arguments: dict[str, Any] = read_arguments(directory, KIND)
+    name, view = arguments["backbone"], arguments["view"]
+    network = SparseFeatureNetwork(
+        make_backbone(name, "random", 0, arguments["image_size"]),
+        name,
+        arguments["n_outputs"],
+        arguments["k"],
+        view=None if view is None else ImageView(**view),
+        quantiles=arguments["quantiles"],
+        image_size=arguments["image_size"],
+        resampling=arguments["resampling"],
+    )
     load_state(directory, network)
     return network.eval()

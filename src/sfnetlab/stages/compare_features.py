@@ -22,7 +22,7 @@ from sfnetlab.interpret.reading import read_features as read_across
 from sfnetlab.interpret.yields import MIN_RARE, find_rare
 from sfnetlab.metrics.matching import split_latents
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.plan import RelationsSpec, sae_directory
+from sfnetlab.plan import EMBEDDINGS, RelationsSpec, sae_directory
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.schema import Rare
 from sfnetlab.surveys.catalog import measured_labels
@@ -97,13 +97,15 @@ def _is_sae(spec: RelationsSpec, name: str) -> bool:
 
 
 def _yields(spec: RelationsSpec, task: Task, catalog: pd.DataFrame, tables: dict[str, StoredFeatures]) -> pd.DataFrame:
-    """For each kind of rare galaxies the first table of each method, and the embedding of the first encoder."""
-    encoders = [name for name, table in spec.tables.items() if table.kind == "encoder"]
+    """For each kind of rare galaxies the first table of each method, and the first embedding."""
+    encoders = [name for name, table in spec.tables.items() if table.kind in EMBEDDINGS]
     if not encoders:
-        raise DataError("[rare] needs an encoder among the [[features]]: its embedding is what outliers are sought in")
+        raise DataError(
+            "[rare] needs an encoder or external embeddings among the [[features]]: in them outliers are sought"
+        )
     is_test = (catalog["split"] == "test").to_numpy()
     known, test = catalog.loc[~is_test, "id_str"], catalog.loc[is_test, "id_str"]
-    first = {table.features: name for name, table in reversed(spec.tables.items()) if table.kind != "encoder"}
+    first = {table.features: name for name, table in reversed(spec.tables.items()) if table.kind not in EMBEDDINGS}
     rows = {name: (tables[place].of(known), tables[place].of(test)) for name, place in first.items()}
     embedding = tables[encoders[0]]
     found = []

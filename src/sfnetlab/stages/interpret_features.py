@@ -440,7 +440,7 @@ def _localise_component(table: _Table, mock: MockSurvey, component: str, factor:
         component_masks(row, mock.image_size, mock.field_arcsec, mock.seed)[component] for _, row in rows.iterrows()
     ]
     place = pd.Series(np.arange(len(table.survey.catalog)), index=table.survey.catalog["id_str"])
-    images = torch.from_numpy(np.asarray(table.survey.images[place[rows["id_str"]].to_numpy()]))
+    images = torch.from_numpy(np.asarray(table.survey.cutouts[place[rows["id_str"]].to_numpy()]))
     with torch.no_grad():
         maps = load_network(table.task.inputs["network"]).activation_maps(images, feature).numpy()
     localised = localise(maps, np.stack(masks))

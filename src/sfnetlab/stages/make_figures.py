@@ -26,6 +26,7 @@ from sfnetlab.figures.explained_variance import plot_explained_variance
 from sfnetlab.figures.fvu_vs_l0 import plot_fvu_vs_l0
 from sfnetlab.figures.in_sample import plot_in_sample
 from sfnetlab.figures.l0_distribution import plot_l0_distribution
+from sfnetlab.figures.label_scores import plot_label_confusion, plot_label_scores
 from sfnetlab.figures.latent_frequency import plot_latent_frequency
 from sfnetlab.figures.localisation import plot_localisation
 from sfnetlab.figures.loss_recovered import plot_loss_recovered
@@ -48,9 +49,11 @@ from sfnetlab.interpret.localisation import upsampled
 from sfnetlab.metrics.association import correlation_matrix
 from sfnetlab.metrics.matching import children_per_latent
 from sfnetlab.metrics.tables import columns_of
-from sfnetlab.plan import FiguresSpec, InterpretSpec, StabilitySpec, TableSpec, typical
+from sfnetlab.plan import EMBEDDINGS, FiguresSpec, InterpretSpec, ProbeSpec, StabilitySpec, TableSpec, typical
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.schema import MockSurvey
+from sfnetlab.stages.autoencoder_figures import autoencoder_figures
+from sfnetlab.stages.prediction_figures import prediction_figures, relation_figures, view_figures
 from sfnetlab.surveys.catalog import LINE_FLUXES, measured_labels, unit_of
 
 N_SHEET = 64
@@ -65,6 +68,7 @@ N_CONFOUNDED = 15
 N_TERMS = 4
 N_MATCHED = 9
 N_CONFUSED = 5
+N_CONFUSED_LABELS = 6
 N_LOCALISED = 5
 
 
@@ -79,20 +83,24 @@ def build(spec: FiguresSpec, task: Task) -> Metrics:
 
 
 def _figures(spec: FiguresSpec, task: Task, survey: SurveyTable, metrics: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    yield "survey", _contact_sheet(spec, survey)
+    if survey.images is not None:
+        yield "survey", _contact_sheet(spec, survey)
     for name, target in spec.targets.items():
         for column in target.columns:
             own = (metrics["target"] == name) & (metrics["column"] == column)
             floor = metrics.loc[own & (metrics["kind"] == "noise_floor"), "value"]
-            methods = metrics[metrics["kind"] != "noise_floor"]
+            methods = metrics[(metrics["kind"] != "noise_floor") & ~metrics["features"].isin(spec.other_views)]
             figure = plot_rmse_vs_k(methods, name, column, unit_of(column), floor.iloc[0] if len(floor) else None)
             yield f"rmse_vs_k-{name}-{column}", figure
             y_true, predictions = _predictions(task, name, column)
             if predictions:
                 figure = plot_predicted_vs_true(y_true, predictions, column, unit_of(column))
                 yield f"predicted_vs_true-{name}-{column}", figure
-    for table, directory in _typical(task, "interpret-features"):
-        yield f"strongest-{directory.name}", _strongest(table, directory, survey)
+    if survey.images is not None:
+        for table, directory in _typical(task, "interpret-features"):
+            yield f"strongest-{directory.name}", _strongest(table, directory, survey)
+    if vaes := task.inputs_of("train-vae"):
+        yield from autoencoder_figures([(job.spec, path) for job, path in vaes.items()], survey, task.work)
     if task.inputs_of("train-sae"):
         yield "fvu_vs_l0", plot_fvu_vs_l0(_reconstructions(task))
         nested = _of_dictionaries(task, "reconstruction.parquet")
@@ -115,6 +123,13 @@ def _figures(spec: FiguresSpec, task: Task, survey: SurveyTable, metrics: pd.Dat
         if told.spec.table.kind == "sfnet":
             yield from _sfnet_figures(told, survey)
     yield from _relation_figures(task)
+    probed = [(job.spec, path) for job, path in task.inputs_of("fit-probes").items() if isinstance(job.spec, ProbeSpec)]
+    drawn = [table for table, _ in _typical(task, "fit-probes")]
+    probed = [(each, path) for each, path in probed if each.table in drawn]
+    yield from prediction_figures(probed, survey)
+    yield from relation_figures(probed, task.inputs["comparison"], survey)
+    for job, path in task.inputs_of("compare-views").items():
+        yield from view_figures(job.spec, path, spec.targets, metrics, survey)
 
 
 def _contact_sheet(spec: FiguresSpec, survey: SurveyTable) -> Figure:
@@ -123,7 +138,7 @@ def _contact_sheet(spec: FiguresSpec, survey: SurveyTable) -> Figure:
     rows = np.sort(np.random.default_rng(0).permutation(len(survey.catalog))[:N_SHEET])
     values = measured_labels(survey.catalog)[target.columns[0]].iloc[rows]
     labels = [f"{value:.2f}" if np.isfinite(value) else "–" for value in values]
-    return plot_contact_sheet(survey.images[rows], labels, survey.pixel_scale_arcsec)
+    return plot_contact_sheet(survey.cutouts[rows], labels, survey.pixel_scale_arcsec)
 
 
 def _predictions(task: Task, target: str, column: str) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
@@ -145,9 +160,11 @@ def _predictions(task: Task, target: str, column: str) -> tuple[NDArray[np.float
 
 
 def _typical(task: Task, stage: str) -> list[tuple[TableSpec, Path]]:
-    """The typical run of each method."""
+    """The typical run of each method, of its first view."""
     made = task.inputs_of(stage)
-    runs = [(job.spec.table, made[job]) for job in _table_jobs(task, stage)]
+    other_views = task.job.spec.other_views
+    jobs = [job for job in _table_jobs(task, stage) if job.spec.table.features not in other_views]
+    runs = [(job.spec.table, made[job]) for job in jobs]
     chosen = typical(spec for spec, _ in runs)
     return [run for run in runs if run[0] in chosen]
 
@@ -162,11 +179,11 @@ def _strongest(table: TableSpec, directory: Path, survey: SurveyTable) -> Figure
     examples = pd.read_parquet(directory / "examples.parquet")
     examples = examples[examples["rank"] < N_EXAMPLES]
     place = pd.Series(np.arange(len(survey.catalog)), index=survey.catalog["id_str"])
-    images = np.zeros((len(features), N_EXAMPLES, *survey.images.shape[1:]), dtype=np.uint8)
+    images = np.zeros((len(features), N_EXAMPLES, *survey.cutouts.shape[1:]), dtype=np.uint8)
     activations = np.full((len(features), N_EXAMPLES), np.nan)
     for i, feature in enumerate(features["feature"]):
         own = examples[examples["feature"] == feature]
-        images[i, : len(own)] = survey.images[place[own["id_str"]].to_numpy()]
+        images[i, : len(own)] = survey.cutouts[place[own["id_str"]].to_numpy()]
         activations[i, : len(own)] = own["activation"]
     weights = [name for name in features.columns if name.startswith("weight_")]
     notes = [
@@ -186,6 +203,8 @@ def _strongest(table: TableSpec, directory: Path, survey: SurveyTable) -> Figure
 
 def _probe_figures(spec: FiguresSpec, task: Task, metrics: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     differences = pd.read_parquet(task.inputs["comparison"] / "differences.parquet")
+    differences = differences[~differences[["features_a", "features_b"]].isin(spec.other_views).any(axis=1)]
+    metrics = metrics[~metrics["features"].isin(spec.other_views)]
     sfnets = metrics.loc[metrics["kind"] == "sfnet", "features"].unique()
     for name, target in spec.targets.items():
         for column in target.columns:
@@ -199,7 +218,7 @@ def _probe_figures(spec: FiguresSpec, task: Task, metrics: pd.DataFrame) -> Iter
                     yield f"differences-{reference}-{name}-{column}", figure
     for name in spec.classes:
         own = metrics[metrics["target"] == name]
-        ranks = {kind: rank for rank, kind in enumerate(("sfnet", "photometry", "encoder", "pca", "sae"))}
+        ranks = {kind: rank for rank, kind in enumerate(("sfnet", "photometry", *EMBEDDINGS, "pca", "vae", "sae"))}
         tables = own[own["kind"].isin(ranks)].drop_duplicates("features")
         ordered = tables.iloc[np.argsort(tables["kind"].map(ranks), kind="stable")]["features"].tolist()[:N_CONFUSED]
         budgets = sorted(set(own["n_features_used"]) & set(spec.budgets))
@@ -207,6 +226,22 @@ def _probe_figures(spec: FiguresSpec, task: Task, metrics: pd.DataFrame) -> Iter
             budget = 4 if 4 in budgets else budgets[-1]
             names = (f"not {name}", name)
             yield f"confusion-{name}", plot_confusion_matrices(metrics, name, ordered, budget, names)
+    for name in spec.labels:
+        yield f"label_scores-{name}", plot_label_scores(metrics, name)
+        confusions = _confusions(task)
+        own = metrics[(metrics["target"] == name) & (metrics["split"] == "test") & (metrics["probe"] == "logistic")]
+        best = own[own["metric"] == "balanced_accuracy"].groupby("features")["value"].max().sort_values(ascending=False)
+        shown = [feature for feature in best.index if feature in set(confusions["features"])][:N_CONFUSED_LABELS]
+        yield f"label_confusion-{name}", plot_label_confusion(confusions, name, shown)
+
+
+def _confusions(task: Task) -> pd.DataFrame:
+    """Of the typical run of each method, those of many classes."""
+    tables = [
+        pd.read_parquet(directory / "confusion.parquet").assign(features=table.features)
+        for table, directory in _typical(task, "fit-probes")
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 # --- what is told of tables -------------------------------------------------------------------------------------------
@@ -261,7 +296,7 @@ def _table_figures(task: Task) -> Iterator[tuple[str, Figure]]:
     explained = _gathered(told, "explained_variance")
     if explained is not None:
         yield "explained_variance", plot_explained_variance(explained)
-    changes = _gathered([each for each in told if each.spec.table.kind != "encoder"], "changes")
+    changes = _gathered([each for each in told if each.spec.table.kind not in EMBEDDINGS], "changes")
     if changes is not None and changes["change"].notna().any():
         yield "equivariance", plot_equivariance(changes, MAX_CHANGE)
     recovery = _gathered(told, "recovery")
@@ -273,7 +308,7 @@ def _table_figures(task: Task) -> Iterator[tuple[str, Figure]]:
 
 def _alignment_figures(alignment: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Densities, each where in any of its groups features differ: on few galaxies all may be wholly novel."""
-    learned = alignment[alignment["kind"] != "encoder"]
+    learned = alignment[~alignment["kind"].isin(EMBEDDINGS)]
     learned = learned if len(learned) else alignment
     latents = alignment[alignment["kind"] == "sae"]
     if _differ(learned, "features", "max_rho"):
@@ -354,7 +389,7 @@ def _prefix(told: _Told) -> str:
 def _cutouts(told: _Told, survey: SurveyTable, feature: int, n: int) -> NDArray[np.uint8]:
     examples = told.read("examples")
     ids = examples.loc[examples["feature"] == feature].sort_values("rank")["id_str"].iloc[:n]
-    return survey.images[_places(survey, ids)]
+    return survey.cutouts[_places(survey, ids)]
 
 
 def _places(survey: SurveyTable, ids: "pd.Series[str]") -> NDArray[np.intp]:
@@ -395,7 +430,7 @@ def _localisation(told: _Told, survey: SurveyTable) -> Figure:
     summary = told.read("localisation")
     rows = told.read("localised")
     rows = rows[rows["inside"].notna()].groupby("component", sort=False).head(N_LOCALISED)
-    size = survey.images.shape[1]
+    size = survey.cutouts.shape[1]
     shape = (len(summary["component"].unique()), N_LOCALISED, size, size)
     images, maps, masks = np.zeros((*shape, 3), np.uint8), np.zeros(shape), np.zeros(shape, dtype=bool)
     inside, area = np.full(shape[:2], np.nan), np.full(shape[:2], np.nan)
@@ -403,7 +438,7 @@ def _localisation(told: _Told, survey: SurveyTable) -> Figure:
     for i, (component, own) in enumerate(rows.groupby("component", sort=False)):
         places, n = _places(survey, own["id_str"]), len(own)
         feature = int(own["feature"].iloc[0])
-        images[i, :n] = survey.images[places]
+        images[i, :n] = survey.cutouts[places]
         with torch.no_grad():
             coarse = network.activation_maps(torch.from_numpy(images[i, :n]), feature).numpy()
         maps[i, :n] = upsampled(coarse, size, size)
@@ -492,7 +527,7 @@ def _table_jobs(task: Task, stage: str) -> list[Job]:
 
 def _histories(task: Task) -> pd.DataFrame:
     parts = []
-    for job, directory in task.inputs_of("train-sfnet").items():
+    for job, directory in (task.inputs_of("train-sfnet") | task.inputs_of("finetune-zoobot")).items():
         parts.append(pd.read_json(directory / "progress.jsonl", lines=True).assign(run=job.name, kind="network"))
     for job, directory in task.inputs_of("train-sae").items():
         history = pd.read_json(directory / "progress.jsonl", lines=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.artifacts import Metrics, SurveyTable, create_array, read_survey, write_rows
 from sfnetlab.errors import DataError
-from sfnetlab.plan import FrozenEmbeddingSpec, PerturbSpec, TrainedEmbeddingSpec
+from sfnetlab.plan import FrozenEmbeddingSpec, PerturbSpec, TrainedEmbeddingSpec, VAESpec
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.surveys.perturb import TRANSFORMS
 
@@ -29,7 +29,7 @@ def build(spec: PerturbSpec, task: Task) -> Metrics:
     if len(places) == 0:
         raise DataError(f"{task.inputs['survey']}: no test galaxies to perturb; give the test part a greater share")
     rows = survey.catalog.iloc[places]
-    ids, images = rows["id_str"].tolist(), np.asarray(survey.images[places])
+    ids, images = rows["id_str"].tolist(), np.asarray(survey.cutouts[places])
     encode, n_features = _encoder(task, survey)
     out = create_array(task.work / "features.npy", (len(TRANSFORMS), len(places), n_features), "float32")
     for values, transform in zip(out, TRANSFORMS, strict=True):
@@ -52,17 +52,21 @@ def chosen_places(catalog: pd.DataFrame, n_galaxies: int, seed: int) -> NDArray[
 
 def _encoder(task: Task, survey: SurveyTable) -> "tuple[Callable[[Tensor], Tensor], int]":
     from sfnetlab.models.sfnet import load_network
+    from sfnetlab.models.vae import load_vae
     from sfnetlab.training.network import frozen_encoder
 
-    spec: TrainedEmbeddingSpec | FrozenEmbeddingSpec = task.job.inputs["embedding"].spec
+    spec: TrainedEmbeddingSpec | VAESpec | FrozenEmbeddingSpec = task.job.inputs["embedding"].spec
     match spec:
         case TrainedEmbeddingSpec():
             network = load_network(task.inputs["network"]).to(task.device)
             return network.features, network.n_features
+        case VAESpec():
+            vae = load_vae(task.inputs["embedding"]).to(task.device)
+            return vae.encode, vae.n_latents
         case FrozenEmbeddingSpec():
             train = np.flatnonzero(survey.catalog["split"] == "train")
             weights = spec.weights.path or spec.weights.source
-            encoder = frozen_encoder(spec.backbone, weights, spec.seed, spec.image_size, survey.images, train)
+            encoder = frozen_encoder(spec.backbone, weights, spec.seed, spec.image_size, survey.cutouts, train)
             encoder = encoder.to(task.device)
             return encoder, encoder.n_features
 

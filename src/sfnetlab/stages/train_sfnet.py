@@ -1,5 +1,6 @@
 """Stage train-sfnet: a network on cutouts, with top-k (an SFNet) or without (the dense control)."""
 
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from sfnetlab.surveys.catalog import target_rows
 def build(spec: NetworkSpec, task: Task) -> Metrics:
     from sfnetlab.models.backbones import make_backbone
     from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
+    from sfnetlab.models.views import ImageView
     from sfnetlab.training.network import train_network
 
     survey = read_survey(task.inputs["survey"])
@@ -24,10 +26,12 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
         n_outputs=len(spec.target.columns),
         k=spec.k,
         seed=spec.seed,
+        view=None if spec.view is None else ImageView(**asdict(spec.view)),
+        quantiles=spec.target.quantiles,
     )
     history = train_network(
         network,
-        survey.images,
+        survey.cutouts,
         survey.catalog[list(spec.target.columns)].to_numpy(dtype=np.float64),
         np.flatnonzero(usable & (split == "train")),
         np.flatnonzero(usable & (split == "valid")),

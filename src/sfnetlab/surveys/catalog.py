@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from sfnetlab.errors import DataError
 from sfnetlab.schema import CutName, HashSplit, RandomSplit, Target
 from sfnetlab.surveys.lines import LINES, NOT_MEASURED
+from sfnetlab.surveys.votes import vote_columns
 
 LINE_FLUXES = dict(zip(("log_N2", "log_Ha", "log_O3", "log_Hb"), (f"{line}_flux" for line in LINES), strict=True))
 """Derived column: the MPA-JHU flux column (1e-17 erg/s/cm^2) whose log10 it is; `<flux>_err` is its error."""
 
 LONGEST_ID_BYTES = 200
+_IDS_AT_ONCE = 2**18
+"""Python's strings take ten times the memory of the column."""
 
 _FLOAT_TEXT = r"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]\d+)"
 
@@ -66,7 +69,7 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
         raise DataError(
             f"{path}: ids come from {id_column!r}, but there is a column 'id_str' as well; rename or drop one"
         )
-    ids = _as_text(catalog[id_column], f"{path}: column {id_column!r}")
+    ids = ids_as_text(catalog[id_column], f"{path}: column {id_column!r}")
     check_ids(ids, f"{path}: column {id_column!r}")
     catalog = catalog.drop(columns=id_column)
     catalog.insert(0, "id_str", ids)
@@ -83,11 +86,13 @@ def check_ids(ids: pd.Series, where: str) -> None:
     DataError
         If an id is empty, repeated or unsafe as a file name, beginning with `where`.
     """
-    texts: list[str] = ids.tolist()
-    n_empty = sum(not text for text in texts)
+    n_empty = 0
+    unsafe: list[str] = []
+    for texts in _in_parts(ids):
+        n_empty += sum(not text for text in texts)
+        unsafe += [repr(text) for text in texts if text and not _is_file_name(text)]
     if n_empty:
-        raise DataError(f"{where}: {n_empty:,} of {len(texts):,} ids are empty; drop these rows")
-    unsafe = [repr(text) for text in texts if not _is_file_name(text)]
+        raise DataError(f"{where}: {n_empty:,} of {len(ids):,} ids are empty; drop these rows")
     if unsafe:
         raise DataError(
             f"{where}: {len(unsafe):,} ids cannot be file names: {_first(unsafe)}; an id is printable text of at most "
@@ -151,7 +156,9 @@ def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
 
 
 def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np.bool_]:
-    """Rows (n,) on which a target means something: inside its cut, with every target column finite.
+    """Rows (n,) on which a target means something: inside its cut, with every target column measured.
+
+    Not measured are NaN, infinity and -9999, which the MPA-JHU tables write for it.
 
     Raises
     ------
@@ -160,7 +167,7 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
         kept; the message begins with `where`, the target's place in the config.
     """
     values = _numbers(catalog, target.columns, where)
-    finite = np.isfinite(values)
+    finite = np.isfinite(values) & (values != NOT_MEASURED)
     empty = [name for name, is_finite in zip(target.columns, finite, strict=True) if not is_finite.any()]
     if empty:
         raise DataError(f"{where}: no row has a finite value of {', '.join(map(repr, empty))}")
@@ -186,9 +193,12 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
 def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
     """What features may be associated with: the numeric columns, float64, NaN where a quantity was not measured.
 
-    Left out are positions, errors, and what a generator kept hidden. The MPA-JHU tables write -9999 for "not measured".
+    Left out are positions, errors, what a generator kept hidden, numbers of classes that `<column>_name` names, and
+    counts of votes that are there as fractions. The MPA-JHU tables write -9999 for "not measured".
     """
-    numeric = catalog.select_dtypes("number").drop(columns=["ra", "dec"], errors="ignore")
+    names = [name for name in catalog.columns if f"{name}_name" in catalog.columns]
+    no_labels = ["ra", "dec", *names, *vote_columns(catalog.columns)]
+    numeric = catalog.select_dtypes("number").drop(columns=no_labels, errors="ignore")
     chosen = [name for name in numeric.columns if not name.endswith(("_err", "_hidden"))]
     labels = numeric[chosen].astype(np.float64)
     return labels.mask(labels == NOT_MEASURED)
@@ -243,12 +253,13 @@ def split_catalog(catalog: pd.DataFrame, split: HashSplit | RandomSplit) -> NDAr
 
 
 def _hash_split(catalog: pd.DataFrame, split: HashSplit) -> NDArray[np.str_]:
-    ids = catalog["id_str"].to_numpy(dtype=object)
     group = _sky_groups(catalog, split.neighbour_radius_arcsec)
-    by_id = np.argsort(ids, kind="stable")
+    by_id = catalog["id_str"].argsort(kind="stable").to_numpy()
     _, first = np.unique(group[by_id], return_index=True)
-    names = ids[by_id[first]]  # of each group, in order of its number
-    positions = np.array([_hash_position(split.salt + name) for name in names])
+    names = catalog["id_str"].iloc[by_id[first]]  # of each group, in order of its number
+    positions = np.fromiter(
+        (_hash_position(split.salt + name) for part in _in_parts(names) for name in part), np.float64, len(names)
+    )
     train, valid, _ = split.fractions
     parts = np.array(["train", "valid", "test"])
     return parts[np.searchsorted([train, train + valid], positions, side="right")][group]
@@ -328,7 +339,7 @@ def _read_fits_table(path: Path) -> pd.DataFrame:
     return table.to_pandas()
 
 
-def _as_text(ids: pd.Series, where: str) -> pd.Series:
+def ids_as_text(ids: pd.Series, where: str) -> pd.Series:
     if pd.api.types.is_float_dtype(ids.dtype):
         raise DataError(
             f"{where}: ids are floats ({ids.dtype}), which do not hold 64-bit ids exactly (integers with empty cells "
@@ -344,6 +355,11 @@ def _as_text(ids: pd.Series, where: str) -> pd.Series:
             "ids do not survive as floats, so export them as text or integers (spreadsheets and NaN rows cause this)"
         )
     return text.astype("str")
+
+
+def _in_parts(texts: pd.Series) -> Iterator[list[str]]:
+    for start in range(0, len(texts), _IDS_AT_ONCE):
+        yield texts.iloc[start : start + _IDS_AT_ONCE].tolist()
 
 
 def _is_file_name(text: str) -> bool:

@@ -1,8 +1,9 @@
 """Cutouts as uint8 arrays (row 0 at the top, RGB): decoding, resampling, flips and rotations, channel statistics.
 
-The store of a whole survey is written by folder.py and mock.py.
+The store of a whole survey is written by store.py and mock_render.py.
 """
 
+from io import BytesIO
 from pathlib import Path
 from zlib import error as ZlibError  # noqa: N812 - named as the exceptions beside it
 
@@ -43,14 +44,31 @@ def read_image(path: Path, *, fits_stretch: float, fits_q: float) -> NDArray[np.
     try:
         if path.suffix.lower() == ".fits":
             return _lupton_rgb(_read_fits_planes(path), fits_stretch, fits_q)
-        return _read_pillow(path)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: missing") from None
-    except UnidentifiedImageError:
-        content = path.read_bytes()
-        raise DataError(f"{path}: not a JPEG or PNG, its {len(content):,} bytes begin with {content[:12]!r}") from None
-    except (OSError, ValueError, TypeError, SyntaxError, EOFError, ZlibError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be decoded: {error}") from error
+    try:
+        return decode_image(content)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def decode_image(content: bytes) -> NDArray[np.uint8]:
+    """The bytes of a JPEG or PNG file as (height, width, 3) RGB, by the rules of `read_image`.
+
+    Raises
+    ------
+    ValueError
+        If they are truncated or no such image.
+    """
+    try:
+        return _read_pillow(BytesIO(content))
+    except UnidentifiedImageError:
+        raise ValueError(f"not a JPEG or PNG, its {len(content):,} bytes begin with {content[:12]!r}") from None
+    except (OSError, ValueError, TypeError, SyntaxError, EOFError, ZlibError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot be decoded: {error}") from error
 
 
 def fit_to_size(image: NDArray[np.uint8], resize: int | None, crop: int | None) -> NDArray[np.uint8]:
@@ -135,8 +153,8 @@ def channel_statistics(
     return mean, np.sqrt(variance)
 
 
-def _read_pillow(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path, formats=("JPEG", "PNG")) as image:
+def _read_pillow(file: BytesIO) -> NDArray[np.uint8]:
+    with Image.open(file, formats=("JPEG", "PNG")) as image:
         image.load()
         if image.mode.startswith("I"):
             grey = (np.asarray(image) >> 8).astype(np.uint8)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sfnetlab.errors import DataError
-from sfnetlab.models.backbones import ImageEncoder, make_backbone, normalisation
+from sfnetlab.metrics.quantiles import pinball_losses
+from sfnetlab.models.backbones import ImageEncoder, input_convention, make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 from sfnetlab.schema import Training
-from sfnetlab.surveys.images import channel_statistics, random_dihedral
+from sfnetlab.surveys.images import N_DIHEDRAL, channel_statistics, random_dihedral
 from sfnetlab.training.loop import AUGMENTATION, Course, Record, Report, generator, train
 from sfnetlab.training.optimizers import learning_rate_at, make_optimizer
 
@@ -33,7 +34,8 @@ def train_network(
 ) -> list[Record]:
     """Train a network in place; afterwards it is on the device and ready to predict.
 
-    Pixels and targets are standardised with the statistics of the training rows. The loss is pooled over outputs.
+    Pixels, as the network is shown them, and targets are standardised with the statistics of the training rows. The
+    loss is pooled over outputs; that of a network of quantiles is the pinball loss, whatever the settings say.
 
     Parameters
     ----------
@@ -55,7 +57,8 @@ def train_network(
     list of dict
         A record an epoch: `epoch` (from 1), `step`, `learning_rate`, `train_loss` (over the epoch, in standard
         deviations, root or not as the loss), `valid_rmse` (label units, pooled over outputs), `valid_rmse_columns`
-        (each output), `images_per_s` and `seconds` (of training, without validation).
+        (each output; of quantiles both are of the median, and `valid_pinball` is their loss in label units),
+        `images_per_s` and `seconds` (of training, without validation).
 
     Raises
     ------
@@ -65,9 +68,9 @@ def train_network(
         See `loop.train`.
     """
     network.to(device=device, memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-    _check_targets(targets, train_rows, valid_rows)
+    check_targets(targets, train_rows, valid_rows)
     if not checkpoint.exists():  # else the statistics are in it
-        pixel_mean, pixel_std = channel_statistics(images, train_rows)
+        pixel_mean, pixel_std = shown_statistics(network, images, train_rows, device)
         network.set_statistics(
             pixel_mean=pixel_mean,
             pixel_std=np.where(pixel_std > 0, pixel_std, 1.0),
@@ -89,6 +92,21 @@ def train_network(
     history = train(learner, course, report)
     network.eval()
     return history
+
+
+def shown_statistics(
+    network: SparseFeatureNetwork, images: NDArray[np.uint8], rows: NDArray[np.integer], device: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`channel_statistics` of what the network is shown of the rows."""
+    view = network.encoder.view
+    if view is None:
+        return channel_statistics(images, rows)
+    n, total, squares = 0, np.zeros(3), np.zeros(3)
+    for shown in embed_batches(view.eval(), images, np.sort(rows), device=device):
+        pixels = shown.reshape(-1, 3).astype(np.float64) / 255
+        n, total, squares = n + len(pixels), total + pixels.sum(axis=0), squares + (pixels**2).sum(axis=0)
+    mean = total / n
+    return mean, np.sqrt(np.clip(squares / n - mean**2, 0, None))
 
 
 def embed_batches(
@@ -126,6 +144,22 @@ def embed_batches(
         yield values
 
 
+def embed_turned(
+    encode: Callable[[Tensor], Tensor], images: NDArray[np.uint8], rows: NDArray[np.integer], *, device: str
+) -> Iterator[Iterator[NDArray[np.float32]]]:
+    """`embed_batches` under each of the 8 symmetries of square cutouts, in the order of `surveys.images.dihedral`.
+
+    Test-time augmentation: the mean of what is predicted from each no longer knows how a galaxy lies on the sky.
+    """
+    for op in range(N_DIHEDRAL):
+
+        def turned(batch: Tensor, op: int = op) -> Tensor:
+            rotated = torch.rot90(batch, op % 4, dims=(1, 2))
+            return encode(rotated.flip(2) if op >= 4 else rotated)
+
+        yield embed_batches(turned, images, rows, device=device)
+
+
 def frozen_encoder(
     backbone: str,
     weights: str | Path,
@@ -134,17 +168,26 @@ def frozen_encoder(
     images: NDArray[np.uint8],
     train_rows: NDArray[np.integer],
 ) -> ImageEncoder:
-    """A timm backbone that is not trained here, ready to embed cutouts; parameters and errors as `make_backbone`.
+    """A backbone that is not trained here, ready to embed cutouts; parameters and errors as `make_backbone`.
 
-    Pixels are standardised as its weights were trained. Random weights have no convention: they get the channel
-    statistics of the train rows of `images`.
+    Pixels are standardised, and features pooled, as conventions.py says for its weights. Random weights have no
+    convention for pixels: they get the channel statistics of the train rows of `images`. `image_size` None is the
+    convention's size for models of the hub and of Zoobot; for timm's it is the survey's.
     """
-    model = make_backbone(backbone, weights, seed, image_size)
     if weights == "random":
         mean, std = (values.tolist() for values in channel_statistics(images, train_rows))
-    else:
-        mean, std = normalisation(backbone)
-    return ImageEncoder(model, mean, std, image_size).eval()
+        return ImageEncoder(make_backbone(backbone, weights, seed, image_size), mean, std, image_size).eval()
+    convention = input_convention(backbone)
+    side = image_size or convention.image_size
+    return ImageEncoder(
+        make_backbone(backbone, weights, seed, side),
+        convention.mean,
+        convention.std,
+        side,
+        resampling=convention.resampling,
+        pooling=convention.pooling,
+        source=convention.source,
+    ).eval()
 
 
 class _NetworkLearner:
@@ -175,30 +218,43 @@ class _NetworkLearner:
 
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self.course.n_steps, self.settings)
-        squared_error = (self.network(_on_device(images, self.device)) - standardised).square().mean()
+        error = self._error(self.network(_on_device(images, self.device)), standardised)
         self.optimizer.zero_grad()
-        self._loss(squared_error).backward()
+        self._loss(error).backward()
         self.optimizer.step()
-        return (squared_error.detach() * len(rows))[None]
+        return (error.detach() * len(rows))[None]
 
     def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
         self.network.eval()
         batches = embed_batches(self.network.predict, self.images, self.valid_rows, device=self.device)
         predicted = np.concatenate(list(batches))
         self.network.train()
-        squared_error = np.square(predicted - self.targets[self.valid_rows], dtype=np.float64)
+        truth = self.targets[self.valid_rows]
+        quantiles = self.network.quantiles
+        values = predicted[:, [quantiles.index(0.5)]] if quantiles else predicted
+        squared_error = np.square(values - truth, dtype=np.float64)
         record = {
             "learning_rate": learning_rate_at(step - 1, self.course.n_steps, self.settings),
             "train_loss": float(self._loss(torch.tensor(sums[0] / self.course.n_rows))),
             "valid_rmse": float(np.sqrt(squared_error.mean())),
             "valid_rmse_columns": np.sqrt(squared_error.mean(axis=0)).tolist(),
         }
+        if quantiles:
+            record["valid_pinball"] = float(pinball_losses(truth[:, 0], predicted, quantiles).mean())
         return [record]
 
-    def _loss(self, squared_error: Tensor) -> Tensor:
-        if self.settings.loss == "mse":
-            return squared_error
-        return squared_error.clamp(min=1e-12).sqrt()  # the root's slope at zero is infinite
+    def _error(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """Mean squared error, pooled over outputs; of quantiles the mean pinball loss of Koenker & Bassett 1978."""
+        if not self.network.quantiles:
+            return (outputs - truth).square().mean()
+        levels = torch.tensor(self.network.quantiles, device=outputs.device)
+        below = truth - outputs
+        return torch.maximum(levels * below, (levels - 1) * below).mean()
+
+    def _loss(self, error: Tensor) -> Tensor:
+        if self.network.quantiles or self.settings.loss == "mse":
+            return error
+        return error.clamp(min=1e-12).sqrt()  # the root's slope at zero is infinite
 
     def state(self) -> Record:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -212,9 +268,10 @@ def _on_device(images: NDArray[np.uint8], device: str) -> Tensor:
     return torch.from_numpy(np.asarray(images)).to(device)
 
 
-def _check_targets(
+def check_targets(
     targets: NDArray[np.floating], train_rows: NDArray[np.integer], valid_rows: NDArray[np.integer]
 ) -> None:
+    """Refuse targets that a network can't be trained on, see `train_network`."""
     if len(valid_rows) == 0:
         raise DataError("no validation rows have this target: every epoch is scored on them; enlarge their share")
     for name, rows in (("train", train_rows), ("valid", valid_rows)):

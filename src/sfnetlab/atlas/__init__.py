@@ -1,0 +1,1 @@
+"""The feature atlas: a static folder of pages to look at features with, from arrays and tables."""

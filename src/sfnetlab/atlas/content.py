@@ -1,0 +1,168 @@
+"""What an atlas is made of: plain arrays and tables, whoever gathers them.
+
+Rows of every array are the galaxies of the atlas, in its order.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sfnetlab.atlas.names import GivenName
+from sfnetlab.metrics.tables import FeatureTable, checked_table
+
+How = Literal["exact", "gradient"]
+"""How activation maps are made: see maps.py."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Galaxies:
+    """The galaxies that the atlas shows.
+
+    Attributes
+    ----------
+    catalog : DataFrame, n rows
+        `id_str`, `split` and whatever else the survey knows; `ra`, `dec` in degrees.
+    labels : DataFrame, n rows
+        Numbers; NaN: not measured.
+    images : uint8 (m, side, side, 3) or None
+        The survey's, maybe memory-mapped; None where it has none.
+    places : (n,)
+        The image of each galaxy.
+    pixel_scale_arcsec
+        None where it is not known: then there is no scale bar.
+    is_real
+        Whether ra and dec are places on the sky at which there is something.
+    n_survey
+        Galaxies of the survey, shown or not.
+    """
+
+    catalog: pd.DataFrame
+    labels: pd.DataFrame
+    images: NDArray[np.uint8] | None
+    places: NDArray[np.intp]
+    pixel_scale_arcsec: float | None
+    is_real: bool
+    n_survey: int
+
+    @property
+    def is_test(self) -> NDArray[np.bool_]:
+        return (self.catalog["split"] == "test").to_numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A linear head in label units: `values @ weights.T + bias`.
+
+    Attributes
+    ----------
+    columns
+        Labels that it predicts.
+    weights : (n_outputs, d)
+    bias : (n_outputs,)
+    predictions : (n, n_outputs)
+        What the network itself says, run from pixels to label.
+    maps : (n, n_outputs, h, w) or None
+        Where each prediction comes from: mean + bias is the prediction.
+    is_of_interest : (n,)
+        Galaxies within the cut of its target.
+    """
+
+    columns: tuple[str, ...]
+    weights: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    predictions: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
+    is_of_interest: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMaps:
+    """Activation maps (m, h, w) of pairs of a galaxy and a feature; those of a feature stand together."""
+
+    rows: NDArray[np.intp]
+    features: NDArray[np.intp]
+    maps: NDArray[np.float32]
+    how: How
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How well other seeds have each feature, and how that is measured."""
+
+    explanation: str
+    values: "pd.Series[float]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Tables of interpret-features and compare-features about one feature table; empty where there are none.
+
+    `features` is the row a feature. `partners` has `feature, table, partner, correlation_fit, correlation_test, p`.
+    """
+
+    features: pd.DataFrame
+    associations: pd.DataFrame
+    alignment: pd.DataFrame = field(default_factory=pd.DataFrame)
+    nuisances: pd.DataFrame = field(default_factory=pd.DataFrame)
+    partial: pd.DataFrame = field(default_factory=pd.DataFrame)
+    equations: pd.DataFrame = field(default_factory=pd.DataFrame)
+    recovery: pd.DataFrame = field(default_factory=pd.DataFrame)
+    localisation: pd.DataFrame = field(default_factory=pd.DataFrame)
+    changes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    partners: pd.DataFrame = field(default_factory=pd.DataFrame)
+    stability: Stability | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A feature table: what it is, its values (n, d), and what is known of its features.
+
+    `of_interest` are the galaxies that its features are described on; `residuals` says how badly each galaxy is
+    reconstructed: squared error over the embedding's variance.
+    """
+
+    name: str
+    features: str
+    kind: str
+    k: int | None
+    seed: int | None
+    values: FeatureTable
+    of_interest: NDArray[np.bool_]
+    evidence: Evidence
+    maps: FeatureMaps | None = None
+    head: Head | None = None
+    residuals: NDArray[np.floating] | None = None
+    names: dict[int, GivenName] = field(default_factory=dict)
+
+    @property
+    def n_features(self) -> int:
+        return checked_table(self.values).shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What methods predict for galaxies of the test part: `values` (n, n_methods), NaN elsewhere."""
+
+    target: str
+    column: str
+    unit: str
+    y_true: NDArray[np.floating]
+    methods: tuple[str, ...]
+    values: NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Atlas:
+    """All of it. `comparison` is the table of report.comparison_table; `classes` that of report.class_table."""
+
+    experiment: str
+    galaxies: Galaxies
+    tables: tuple[Table, ...]
+    comparison: pd.DataFrame
+    classes: pd.DataFrame
+    predictions: tuple[Predictions, ...] = ()
+    claims: tuple[dict[str, str], ...] = ()
+    config_toml: str = ""

@@ -1,0 +1,121 @@
+"""Gives tables their activation maps, and the table that a network's head reads its predictions and their maps.
+
+Networks are run once, whatever number of tables stands on what they give.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sfnetlab.atlas.content import FeatureMaps, Galaxies, Head, Table
+from sfnetlab.atlas.features import pairs_to_map
+from sfnetlab.atlas.maps import Request, how_maps_are_made, make_maps
+from sfnetlab.models.backbones import ImageEncoder
+from sfnetlab.models.sfnet import SparseFeatureNetwork
+
+log = logging.getLogger(__name__)
+
+N_BY_GRADIENT = 4
+"""Galaxies of a feature that get a map where each map costs a run of the network."""
+MAX_BY_GRADIENT = 4000
+"""Such maps of a table."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How features read an embedding: `directions` (n_features, d_in) and `offsets` (n_features,), before any of them
+    is set to zero."""
+
+    directions: NDArray[np.floating]
+    offsets: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class HeadOf:
+    """Which table, by its place, a network's head reads, and the labels that it predicts."""
+
+    place: int
+    network: SparseFeatureNetwork
+    columns: tuple[str, ...]
+
+
+def with_maps(
+    tables: Sequence[Table],
+    readings: Sequence[Reading],
+    encoder: ImageEncoder,
+    galaxies: Galaxies,
+    head: HeadOf | None,
+    *,
+    device: str,
+) -> list[Table]:
+    """The tables, each with maps of what its pages show, and the one that the head reads with the head.
+
+    Parameters
+    ----------
+    tables, readings
+        Tables of features of this encoder, and how each reads it.
+    encoder
+        On the device, ready to embed; that of the head's network if there is one.
+    """
+    assert galaxies.images is not None
+    how = how_maps_are_made(encoder, galaxies.images[galaxies.places[:8]], device)
+    pairs = []
+    for table in tables:
+        rows, features = pairs_to_map(table, galaxies, None if how == "exact" else N_BY_GRADIENT)
+        if how == "gradient" and len(rows) > MAX_BY_GRADIENT:
+            log.info("%s: maps for the first %d of %d cutouts, by frequency", table.name, MAX_BY_GRADIENT, len(rows))
+            rows, features = rows[:MAX_BY_GRADIENT], features[:MAX_BY_GRADIENT]
+        pairs.append((rows, features))
+    requests = [
+        _feature_request(reading, galaxies.places[rows], features)
+        for reading, (rows, features) in zip(readings, pairs, strict=True)
+    ]
+    if head is not None:
+        requests.append(_contribution_request(tables[head.place], head.network, galaxies.places))
+    run = encoder if head is None else head.network.predict
+    made = make_maps(encoder, run, galaxies.images, requests, how, device=device)
+    done = [
+        replace(table, maps=FeatureMaps(rows=rows, features=features, maps=maps, how=how))
+        for table, (rows, features), maps in zip(tables, pairs, made.maps[: len(tables)], strict=True)
+    ]
+    if head is not None:
+        predictions = made.outputs[np.searchsorted(made.rows, galaxies.places)]
+        done[head.place] = replace(done[head.place], head=_head(done[head.place], head, predictions, made.maps[-1]))
+    return done
+
+
+def _feature_request(reading: Reading, rows: NDArray[np.intp], features: NDArray[np.intp]) -> Request:
+    return Request(rows, lambda entries: reading.directions[features[entries]], reading.offsets[features])
+
+
+def _contribution_request(table: Table, network: SparseFeatureNetwork, places: NDArray[np.intp]) -> Request:
+    """For each galaxy and output the weights of its active features. The bias is left out: it comes from nowhere."""
+    weights, _ = network.head_weights()
+    n_outputs = len(weights)
+    values = sparse.csr_array(table.values)
+
+    def directions(entries: NDArray[np.intp]) -> NDArray[np.floating]:
+        active = sparse.csr_array(values[entries // n_outputs]).toarray() != 0
+        return active * weights[entries % n_outputs]
+
+    return Request(np.repeat(places, n_outputs), directions, np.zeros(len(places) * n_outputs))
+
+
+def _head(table: Table, head: HeadOf, predictions: NDArray[np.float32], maps: NDArray[np.float32]) -> Head:
+    network = head.network
+    weights, bias = network.head_weights()
+    if network.quantiles:
+        middle = network.quantiles.index(0.5)
+        predictions = predictions[:, middle : middle + 1]
+    return Head(
+        columns=head.columns,
+        weights=weights,
+        bias=bias,
+        predictions=predictions,
+        maps=maps.reshape(len(predictions), len(weights), *maps.shape[1:]),
+        is_of_interest=table.of_interest,
+    )

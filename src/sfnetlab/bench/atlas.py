@@ -1,0 +1,313 @@
+"""The feature atlas at the size that it is made for: how long it takes to build, how large it is, how fast it shows.
+
+Its references are demands, not other programs: 20,000 galaxies with 512 SFNet and 2,048 SAE features in 5 minutes on
+two cores and 150 MB, a first view in 2 s, a feature's page in 0.5 s, and memory that does not grow.
+"""
+
+import logging
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sfnetlab import runtime
+from sfnetlab.atlas.content import Atlas, Evidence, Galaxies, Predictions, Table
+from sfnetlab.atlas.site import write_site
+from sfnetlab.bench.compare import Row
+from sfnetlab.interpret.catalog import associate_features, describe_features
+from sfnetlab.metrics.tables import rows_of
+from sfnetlab.surveys.catalog import measured_labels
+from sfnetlab.surveys.mock_population import make_population
+
+log = logging.getLogger(__name__)
+
+N_GALAXIES, N_SFNET, N_SAE, K_SFNET, K_SAE, IMAGE_SIZE = 20_000, 512, 2048, 8, 32, 64
+MAX_BUILD_S, MAX_MB, MAX_FIRST_VIEW_S, MAX_PAGE_S, MAX_GROWTH = 300.0, 150.0, 2.0, 0.5, 1.1
+N_BROWSED = 200
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+COLUMN = "oh_p50"
+
+
+def atlas(device: str) -> Iterator[Row]:
+    """Build it, weigh it, and where there is a Chromium with Playwright open it and browse 200 features."""
+    size = f"{N_GALAXIES} galaxies, {N_SFNET} + {N_SAE} features"
+    plain, networks = made_up_atlas(N_GALAXIES, N_SFNET, N_SAE, K_SFNET, K_SAE, IMAGE_SIZE)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        written = write_site(
+            Path(folder), mapped(plain, networks, device), {table.name: "0" * 64 for table in plain.tables}
+        )
+        seconds = time.perf_counter() - started
+        yield _row(f"build {size}, {IMAGE_SIZE} px, against the demand", seconds, MAX_BUILD_S, "s", device)
+        yield _row(f"size of {size}, against the demand", written["bytes"] / 1e6, MAX_MB, "MB", device)
+        yield from _shown(Path(folder), plain, device)
+
+
+def _shown(folder: Path, plain: Atlas, device: str) -> Iterator[Row]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        log.warning("the atlas is not opened: there is no Playwright, which is among the development dependencies")
+        return
+    chromium = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if chromium is None:
+        log.warning("the atlas is not opened: no %s was found", " or ".join(CHROMIUM))
+        return
+    page_url = (folder / "index.html").as_uri()
+    largest = plain.tables[-1]
+    features = largest.evidence.features["feature"].tolist()[:N_BROWSED]
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        first = []
+        for _ in range(3):
+            context = browser.new_context()
+            first.append(_seconds_to(context.new_page(), page_url, "#/"))
+            context.close()
+        yield _row("first view, from disk, against the demand", statistics.median(first), MAX_FIRST_VIEW_S, "s", device)
+        page = browser.new_page()
+        _seconds_to(page, page_url, "#/")
+        session, system = page.context.new_cdp_session(page), browser.new_browser_cdp_session()
+        seconds: list[float] = []
+        sizes: list[float] = []
+        for number, feature in enumerate(features):
+            seconds.append(_seconds_to(page, page_url, f"#/feature/{largest.name}/{feature}"))
+            if number % 10 == 9:
+                session.send("HeapProfiler.collectGarbage")
+                sizes.append(_renderer_mb(system))
+        browser.close()
+    yield _row(
+        f"a feature's page, median of {len(seconds)}, against the demand",
+        statistics.median(seconds),
+        MAX_PAGE_S,
+        "s",
+        device,
+    )
+    yield _row(
+        f"a feature's page, slowest of {len(seconds)}, against the demand", max(seconds), MAX_PAGE_S, "s", device
+    )
+    third = len(sizes) // 3
+    growth = statistics.median(sizes[-third:]) / statistics.median(sizes[third : 2 * third])
+    case = f"memory in the last third of {len(seconds)} features over the second third, against the demand"
+    yield _row(case, growth, MAX_GROWTH, "", device)
+
+
+def _seconds_to(page: Any, url: str, route: str) -> float:
+    """Until the page is drawn: the atlas says in an attribute which page it shows."""
+    started = time.perf_counter()
+    page.goto(f"{url}{route}")
+    page.wait_for_selector(f'main[data-shown="{route}"]', state="attached")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return time.perf_counter() - started
+
+
+def _renderer_mb(system: Any) -> float:
+    """Resident size of the largest process that draws pages (Linux)."""
+    processes = system.send("SystemInfo.getProcessInfo")["processInfo"]
+    pages = [Path(f"/proc/{process['id']}/statm") for process in processes if process["type"] == "renderer"]
+    return max(int(path.read_text().split()[1]) for path in pages) * 4096 / 1e6
+
+
+def _row(case: str, ours: float, demand: float, unit: str, device: str) -> Row:
+    return Row(
+        name="atlas",
+        case=case,
+        ours=ours,
+        reference=demand,
+        unit=unit,
+        ratio=ours / demand,
+        threads=runtime.n_threads(),
+        device=device,
+    )
+
+
+# --- a made-up experiment ---------------------------------------------------------------------------------------------
+
+
+def made_up_atlas(
+    n_galaxies: int,
+    n_sfnet: int,
+    n_sae: int,
+    k_sfnet: int,
+    k_sae: int,
+    image_size: int,
+    seed: int = 0,
+    *,
+    is_network_run: bool = False,
+) -> tuple[Atlas, dict[str, Any]]:
+    """An atlas of random features, without maps, and the networks that `mapped` runs for them.
+
+    The catalogue is that of the mock survey; cutouts are ellipses with noise, which is what makes files of real ones
+    large. Values are random; with `is_network_run` those of the SFNet are what its untrained network gives, of which
+    few features are ever among the largest.
+    """
+    rng = np.random.default_rng(seed)
+    catalog = make_population(n_galaxies, seed, field_arcsec=38.0)
+    catalog.insert(1, "split", rng.permutation(np.resize(["train"] * 7 + ["valid"] + ["test"] * 2, n_galaxies)))
+    images = _ellipses(n_galaxies, image_size, rng)
+    galaxies = Galaxies(
+        catalog=catalog,
+        labels=measured_labels(catalog),
+        images=images,
+        places=np.arange(n_galaxies),
+        pixel_scale_arcsec=38.0 / image_size,
+        is_real=False,
+        n_survey=n_galaxies,
+    )
+    network = _network(n_sfnet, k_sfnet, images, catalog[COLUMN].to_numpy())
+    of_network = _embedded(network, images) if is_network_run else _random_codes(n_galaxies, n_sfnet, k_sfnet, rng)
+    is_measured = galaxies.labels[COLUMN].notna().to_numpy()
+    sfnet = _table("sfnet-seed0", "sfnet", k_sfnet, of_network, galaxies, is_measured, network)
+    of_sae = _random_codes(n_galaxies, n_sae, k_sae, rng)
+    sae = _table("sae-seed0", "sae", k_sae, of_sae, galaxies, np.ones(n_galaxies, dtype=bool), None)
+    predictions = Predictions(
+        target="metallicity",
+        column=COLUMN,
+        unit="dex",
+        y_true=galaxies.labels[COLUMN].to_numpy(),
+        methods=("sfnet-seed0, head", "sae-seed0, ridge"),
+        values=rng.normal(8.8, 0.2, (n_galaxies, 2)),
+    )
+    comparison = pd.DataFrame(
+        [
+            ("metallicity", COLUMN, name, kind, kind == "sfnet", k, "ridge", n_used, 1, rmse, rmse - 0.01, rmse + 0.01)
+            for name, kind, k, n_used, rmse in (
+                ("mean", "mean", None, 0, 0.19),
+                ("sfnet", "sfnet", k_sfnet, n_sfnet, 0.11),
+                ("sfnet", "sfnet", k_sfnet, 4, 0.12),
+                ("sae", "sae", k_sae, n_sae, 0.12),
+                ("sae", "sae", k_sae, 4, 0.14),
+            )
+        ],
+        columns=[
+            "target", "column", "features", "kind", "supervised", "k", "probe", "n_features_used", "n_seeds", "rmse",
+            "low", "high",
+        ],
+    ).assign(seed_sd=None)  # fmt: skip
+    made = Atlas(
+        experiment="made up",
+        galaxies=galaxies,
+        tables=(sfnet, sae),
+        comparison=comparison,
+        classes=pd.DataFrame(),
+        predictions=(predictions,),
+    )
+    directions = rng.standard_normal((n_sae, n_sfnet)).astype(np.float32) / np.sqrt(n_sfnet)
+    return made, {"network": network, "directions": directions}
+
+
+def mapped(plain: Atlas, networks: dict[str, Any], device: str) -> Atlas:
+    """The same with the maps that the networks give."""
+    from sfnetlab.atlas.mapping import HeadOf, Reading, with_maps
+
+    network = networks["network"].to(device)
+    sfnet, sae = plain.tables
+    d_in = network.n_features
+    latents = Reading(networks["directions"], np.zeros(len(networks["directions"])))
+    own = Reading(np.eye(d_in, dtype=np.float32), np.zeros(d_in))
+    head = HeadOf(0, network, (COLUMN,))
+    tables = [
+        *with_maps([sfnet], [own], network.encoder, plain.galaxies, head, device=device),
+        *with_maps([sae], [latents], network.encoder, plain.galaxies, None, device=device),
+    ]
+    return replace(plain, tables=tuple(tables))
+
+
+def _ellipses(n: int, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    images = np.empty((n, side, side, 3), dtype=np.uint8)
+    for image in images:
+        angle, size, ratio = rng.uniform(0, np.pi), side * rng.uniform(0.05, 0.15), rng.uniform(0.3, 1)
+        along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        light = 220 * np.exp(-np.hypot(along, across / ratio) / size)
+        noisy = light[:, :, None] * rng.uniform(0.5, 1, 3) + rng.normal(12, 5, (side, side, 3))
+        image[:] = np.clip(noisy, 0, 255)
+    return images
+
+
+def _network(d_in: int, k: int, images: NDArray[np.uint8], target: NDArray[np.floating]) -> Any:
+    from sfnetlab.models.backbones import make_backbone
+    from sfnetlab.models.sfnet import SparseFeatureNetwork
+
+    network = SparseFeatureNetwork(make_backbone("resnet18", "random", 0), "resnet18", 1, k, seed=0)
+    if network.n_features != d_in:
+        raise ValueError(f"the made-up network has {network.n_features} features, not {d_in}")
+    some = images[:64].reshape(-1, 3) / 255
+    network.set_statistics(
+        pixel_mean=some.mean(axis=0),
+        pixel_std=some.std(axis=0),
+        target_mean=np.array([np.median(target)]),
+        target_std=np.array([0.2]),
+    )
+    return network.eval()
+
+
+def _embedded(network: Any, images: NDArray[np.uint8]) -> "sparse.csr_array":
+    from sfnetlab.training.network import embed_batches
+
+    batches = embed_batches(network.features, images, device="cpu")
+    return sparse.csr_array(sparse.vstack([sparse.csr_array(batch) for batch in batches]))
+
+
+def _random_codes(n: int, d: int, k: int, rng: np.random.Generator) -> "sparse.csr_array":
+    """k active features a row, some of them in many rows and most in few."""
+    popularity = rng.permutation(np.arange(1, d + 1) ** -0.7)
+    keys = rng.gumbel(size=(n, d)).astype(np.float32) + np.log(popularity).astype(np.float32)
+    columns = np.argpartition(keys, -k, axis=1)[:, -k:]
+    values = rng.exponential(3, (n, k)).astype(np.float32) + 0.1
+    rows = np.repeat(np.arange(n), k)
+    return sparse.csr_array((values.ravel(), (rows, columns.ravel())), shape=(n, d))
+
+
+def _table(
+    name: str,
+    kind: str,
+    k: int,
+    values: "sparse.csr_array",
+    galaxies: Galaxies,
+    of_interest: NDArray[np.bool_],
+    network: Any,
+) -> Table:
+    test = np.flatnonzero(galaxies.is_test & of_interest)
+    own, labels = rows_of(values, test), galaxies.labels.iloc[test].reset_index(drop=True)
+    weights = {} if network is None else {COLUMN: network.head_weights()[0][0]}
+    features = describe_features(own, labels, weights, "Z" if kind == "sfnet" else "F")
+    rng = np.random.default_rng(len(name))
+    n_features = len(features)
+    features = features.assign(
+        novelty=rng.uniform(0, 1, n_features),
+        p_corrected=rng.uniform(0, 1, n_features),
+        warning=np.where(rng.uniform(0, 1, n_features) < 0.2, "follows z (rho 0.5)", ""),
+    )
+    numbers = features["feature"].to_numpy()
+    nuisances = pd.DataFrame(
+        {"feature": np.repeat(numbers, 4), "nuisance": np.tile(["z", "ra", "dec", "petroMag_r"], n_features)}
+    )
+    nuisances = nuisances.assign(n=len(test), rho=rng.uniform(-0.5, 0.5, len(nuisances)))
+    nuisances = nuisances.assign(low=nuisances["rho"] - 0.05, high=nuisances["rho"] + 0.05)
+    partners = pd.DataFrame({"feature": numbers, "table": "pca-seed0", "partner": np.arange(n_features)})
+    partners = partners.assign(correlation_fit=0.5, correlation_test=rng.uniform(-1, 1, n_features), p=0.05)
+    return Table(
+        name=name,
+        features=kind,
+        kind=kind,
+        k=k,
+        seed=0,
+        values=values,
+        of_interest=of_interest,
+        evidence=Evidence(
+            features=features,
+            associations=associate_features(own, labels),
+            nuisances=nuisances,
+            partners=partners,
+        ),
+        residuals=rng.exponential(0.2, len(galaxies.catalog)) if kind == "sae" else None,
+    )

@@ -1,0 +1,124 @@
+"""How well each method's features tell many classes apart: balanced accuracy, and which class is taken for which."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sfnetlab.figures import style
+
+_CLASSIFIERS = {"logistic": "logistic regression", "knn": "nearest neighbours"}
+
+
+@style.paper_figure
+def plot_label_scores(metrics: pd.DataFrame, target: str) -> Figure:
+    """A row a method: test balanced accuracy on all its features, mean over seeds, interval over galaxies.
+
+    Filled markers are logistic regression, open ones nearest neighbours; of several k the largest is drawn. The line
+    is what naming the majority scores, one over the number of classes.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        `metrics.parquet` of fit-probes with the balanced accuracies of the labels.
+    target : str
+        Name of the labels.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, or there is no such target.
+    """
+    wanted = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "split", "metric", "value")
+    style.require_columns(metrics, (*wanted, "low", "high"), "the metrics table")
+    rows = metrics[
+        (metrics["target"] == target) & (metrics["split"] == "test") & (metrics["metric"] == "balanced_accuracy")
+    ]
+    chance = rows.loc[rows["probe"] == "majority", "value"]
+    rows = _on_all_features(rows[rows["probe"].isin(list(_CLASSIFIERS))])
+    if rows.empty or chance.empty:
+        raise ValueError(f"the metrics table has no balanced accuracies of {target!r}")
+    best = rows.groupby("features")["value"].max().sort_values(ascending=False)
+    kinds = rows.groupby("features")["kind"].first()
+    fig = Figure(figsize=(0.75 * style.PAGE_WIDTH_IN, 1.0 + 0.24 * len(best)), layout="constrained")
+    ax = fig.subplots()
+    for place, name in enumerate(best.index):
+        look = style.method_style(str(name), kinds[name], kinds.index[kinds == kinds[name]])
+        for shift, probe in zip((-0.12, 0.12), _CLASSIFIERS, strict=True):
+            own = rows[(rows["features"] == name) & (rows["probe"] == probe)][["value", "low", "high"]].mean()
+            ax.hlines(place + shift, own["low"], own["high"], color=look.color, linewidth=1.0)
+            ax.plot(
+                own["value"], place + shift, marker=look.marker, color=look.color, linestyle="none",
+                markerfacecolor=look.color if probe == "logistic" else "white", label=f"{name}, {probe}",
+            )  # fmt: skip
+    ax.axvline(chance.iloc[0], color=style.GREY, linewidth=0.8, linestyle=":", label="_chance")
+    labels = [style.wrapped(style.method_name(str(name), kinds[name]), 24) for name in best.index]
+    ax.set_yticks(range(len(best)), labels=labels)
+    ax.set(xlabel=f"balanced accuracy of {target} (fraction)", ylim=(len(best) - 0.5, -0.5))
+    handles = [
+        Line2D([], [], color=style.GREY, marker="o", linestyle="none", markerfacecolor=face, label=label)
+        for face, label in zip((style.GREY, "white"), _CLASSIFIERS.values(), strict=True)
+    ]
+    handles.append(Line2D([], [], color=style.GREY, linewidth=0.8, linestyle=":", label="majority class"))
+    fig.legend(handles=handles, loc="outside lower center", ncols=3)
+    return fig
+
+
+@style.paper_figure
+def plot_label_confusion(confusion: pd.DataFrame, target: str, names: Sequence[str]) -> Figure:
+    """A panel a method: shares of each true class by what logistic regression on all features calls it.
+
+    Parameters
+    ----------
+    confusion : DataFrame
+        `confusion.parquet` of fit-probes of one run of each method, with `features` added: `features, probe,
+        n_features_used, target, y_true, y_pred, n`.
+    target : str
+        Name of the labels.
+    names : sequence of str
+        Which methods, in order.
+    """
+    wanted = ("features", "probe", "n_features_used", "target", "y_true", "y_pred", "n")
+    style.require_columns(confusion, wanted, "the confusion table")
+    rows = confusion[(confusion["target"] == target) & (confusion["probe"] == "logistic")]
+    labels = list(dict.fromkeys(rows["y_true"]))
+    n_columns = min(3, len(names))
+    n_rows = -(-len(names) // n_columns)
+    side_in = style.PAGE_WIDTH_IN / 3
+    fig = Figure(figsize=(side_in * n_columns + 0.3, (side_in + 0.1) * n_rows + 0.2), layout="constrained")
+    axes = fig.subplots(n_rows, n_columns, squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        if i >= len(names):
+            ax.remove()
+            continue
+        own = rows[rows["features"] == names[i]]
+        if own.empty:
+            raise ValueError(
+                f"{names[i]!r} has no confusion of {target!r}; the table has {sorted(set(rows['features']))}"
+            )
+        own = own[own["n_features_used"] == own["n_features_used"].max()]
+        counts = own.pivot_table(index="y_true", columns="y_pred", values="n", aggfunc="sum").loc[labels, labels]
+        shares = counts.to_numpy() / counts.to_numpy().sum(axis=1, keepdims=True)
+        ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), share in np.ndenumerate(shares):
+            if len(labels) <= 12:
+                color = "white" if share > 0.55 else "black"
+                ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=5.5)
+        ax.set_xticks(range(len(labels)), labels=labels, rotation=90 if max(map(len, labels)) > 3 else 0)
+        ax.set_yticks(range(len(labels)), labels=labels)
+        ax.tick_params(length=0)
+        ax.set_title(f"{style.wrapped(names[i], 28)}\n{np.mean(np.diag(shares)):.2f} balanced")
+        if i % n_columns == 0:
+            ax.set_ylabel(f"true {target}")
+        if i >= len(names) - n_columns:
+            ax.set_xlabel(f"predicted {target} (% of true)")
+    return fig
+
+
+def _on_all_features(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows[rows["k"].isna() | (rows["k"] == rows.groupby("features")["k"].transform("max"))]
+    return rows[
+        rows["n_features_used"] == rows.groupby(["features", "seed"], dropna=False)["n_features_used"].transform("max")
+    ]

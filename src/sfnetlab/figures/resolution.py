@@ -1,0 +1,244 @@
+"""What networks lose when they are shown less of each cutout: fewer pixels, one band, no colours."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from sfnetlab.figures import style
+
+_COLUMNS = (
+    "target",
+    "column",
+    "method",
+    "kind",
+    "k",
+    "view",
+    "side_px",
+    "is_degraded",
+    "seed",
+    "probe",
+    "metric",
+    "value",
+)
+_METRICS = {"rmse": "RMSE", "nmad": "NMAD"}
+_N_LABELLED = 6
+_NAME_GAP = 0.05
+_MOST_LINES = 120
+"""Of more features the most used are drawn."""
+
+
+@style.paper_figure
+def plot_resolution(
+    scores: pd.DataFrame,
+    target: str,
+    column: str,
+    unit: str,
+    controls: Mapping[str, Mapping[str, float]],
+) -> Figure:
+    """Test RMSE and NMAD of networks that were trained on cutouts of n × n pixels, against n.
+
+    Points are means over seeds, small dots the seeds, bars the mean 95 % bootstrap interval over galaxies; networks of
+    one seed have bars alone.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `interpret.views.view_scores`; rows of views that change more than the number of pixels are left out.
+    controls : mapping
+        Label to metric ("rmse", "nmad") to the level of a horizontal line.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, or no method has two sizes.
+    """
+    rows = _rows(scores, target, column)
+    rows = rows[rows["is_degraded"]]
+    several = rows.groupby("method")["side_px"].transform("nunique") > 1
+    rows = rows[several]
+    if rows.empty:
+        raise ValueError(f"no method has two sizes for target {target!r}, column {column!r}")
+    labels = [label for label, _, _ in _methods(rows)]
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 2.9 + style.legend_height_in(labels)), layout="constrained")
+    axes = fig.subplots(1, 2, sharey=True)
+    sides = sorted(rows["side_px"].unique())
+    lows: list[float] = []
+    highs: list[float] = []
+    for ax, (metric, name) in zip(axes, _METRICS.items(), strict=True):
+        curves = [
+            style.Curve(label, look, own[own["metric"] == metric].rename(columns={"side_px": "x", "value": "y"}))
+            for label, look, own in _methods(rows)
+        ]
+        levels = {label: values[metric] for label, values in controls.items() if metric in values}
+        for i, level in enumerate(levels.values()):
+            ax.axhline(level, color=style.GREY, linestyle=("-", "--", ":")[i % 3], linewidth=0.9, label="_control")
+        style.draw_budget_panel(ax, curves, "pixels of a cutout")
+        ax.set_xticks(sides, labels=[f"{side:g}²" for side in sides])
+        ax.set_title(f"test {name}{_how(rows)}")
+        lows.append(ax.dataLim.y0)
+        highs += [ax.dataLim.y1, *levels.values()]
+        for label, level in levels.items():
+            ax.annotate(
+                label, (1, level), (-3, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
+                ha="right", va="bottom", fontsize=style.SMALL_PT, color=style.GREY,
+            )  # fmt: skip
+    low, high = min(lows), max(highs)
+    axes[0].set_ylim(low - 0.06 * (high - low), high + 0.09 * (high - low))
+    axes[0].set_ylabel(style.with_unit(f"error of {column}", unit))
+    return fig
+
+
+@style.paper_figure
+def plot_view_scores(
+    scores: pd.DataFrame, target: str, column: str, unit: str, controls: Mapping[str, Mapping[str, float]]
+) -> Figure:
+    """Test RMSE of each method through each view, views in the order of their means; bars, dots and lines as above.
+
+    Parameters as `plot_resolution`, of all views.
+    """
+    rows = _rows(scores, target, column)
+    rows = rows[rows["metric"] == "rmse"]
+    order = rows.groupby("view")["value"].mean().sort_values().index.tolist()
+    methods = _methods(rows)
+    height_in = (
+        0.9 + (0.16 + 0.1 * len(methods)) * len(order) + style.legend_height_in(label for label, _, _ in methods)
+    )
+    fig = Figure(figsize=(style.COLUMN_WIDTH_IN, height_in), layout="constrained")
+    ax = fig.subplots()
+    for i, (label, look, own) in enumerate(methods):
+        shift = 0.5 * (i - (len(methods) - 1) / 2) / max(len(methods), 2)
+        for view, of_view in own.groupby("view"):
+            y = order.index(str(view)) + shift
+            ax.plot([of_view["low"].mean(), of_view["high"].mean()], [y, y], color=look.color, linewidth=1.0)
+            ax.plot(of_view["value"], np.full(len(of_view), y), ".", color=look.color, markersize=3, zorder=1.9)
+            ax.plot(of_view["value"].mean(), y, marker=look.marker, color=look.color, markersize=4)
+        ax.plot([], [], marker=look.marker, color=look.color, linestyle="none", label=label)
+    for i, (label, values) in enumerate(controls.items()):
+        if "rmse" in values:
+            linestyle = ("-", "--", ":")[i % 3]
+            ax.axvline(values["rmse"], color=style.GREY, linestyle=linestyle, linewidth=0.9, label=label)
+    ax.set_yticks(range(len(order)), labels=order)
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.set_xlabel(style.with_unit(f"test RMSE of {column}", unit))
+    ax.set_title(_how(rows).removeprefix(", "))
+    fig.legend(loc="outside lower center", ncols=2, columnspacing=1)
+    return fig
+
+
+@style.paper_figure
+def plot_surviving_features(survival: pd.DataFrame, views: Sequence[str], sizes: Mapping[str, str]) -> Figure:
+    """How well networks of other views find again what that of the first view has: a panel a method.
+
+    A line a feature, thick where it is among the six most used, which are named where there is a k; black is the median
+    of all, the grey area what matching permuted galaxies reaches (95 %). Values are means over seeds. The first place
+    is another seed of the same view, where there is one: no view can be expected to do better.
+
+    Parameters
+    ----------
+    survival : DataFrame
+        `interpret.views.surviving_features`.
+    views : sequence of str
+        All views in the order in which they are to stand, the first being the reference.
+    sizes : mapping
+        View to what stands under it on the axis.
+    """
+    style.require_columns(
+        survival, ("method", "k", "view", "feature", "frequency", "correlation", "null_95"), "survival"
+    )
+    groups = list(survival.groupby(["method", "k"], dropna=False, sort=False))
+    fig, axes = style.panel_grid(len(groups), "|correlation| with its partner", ["median"])
+    for ax, ((method, k), own) in zip(axes, groups, strict=True):
+        present = [view for view in views if (own["view"] == view).any()]
+        values = own.pivot_table(index="feature", columns="view", values="correlation")[present]
+        frequency = own.groupby("feature")["frequency"].first().sort_values(ascending=False, kind="stable")
+        x = np.arange(len(present))
+        null = own.groupby("view")["null_95"].mean()[present].to_numpy()
+        ax.fill_between(x, 0, null, color="#DDDDDD", linewidth=0, step=None, label="permuted galaxies (95 %)")
+        most_used = frequency.index[:_N_LABELLED]
+        others = [feature for feature in frequency.index[:_MOST_LINES] if feature not in set(most_used)]
+        for feature in others:
+            ax.plot(x, values.loc[feature], color=style.SKY, linewidth=0.4, alpha=0.6)
+        for feature in most_used:
+            ax.plot(x, values.loc[feature], color=style.BLUE, linewidth=1.2)
+        ax.plot(x, values.median(), color=style.BLACK, linewidth=1.6, marker="o", markersize=3, label="median feature")
+        if not pd.isna(k):
+            _name_at_start(ax, values.loc[most_used, present[0]])
+        ax.set_xticks(
+            x,
+            labels=[
+                f"{sizes.get(view, view)}" if i or view != views[0] else f"{sizes.get(view, view)},\nother seed"
+                for i, view in enumerate(present)
+            ],
+        )
+        ax.set_xlim(-0.35, len(present) - 0.9)
+        ax.set_ylim(0, 1.02)
+        ax.set_title(f"{method}" if pd.isna(k) else f"{method} k = {k}")
+        ax.set_xlabel("network of view")
+    style.share_legend(fig, axes)
+    return fig
+
+
+@style.paper_figure
+def plot_views(shown: NDArray[np.uint8], names: Sequence[str], pixel_scale_arcsec: float | None) -> Figure:
+    """A few galaxies (columns) as each view (rows) shows them.
+
+    Parameters
+    ----------
+    shown : ndarray of uint8, shape (n_views, n_examples, side, side, 3)
+    """
+    style.require_cutouts(shown, 5)
+    n_rows, n_columns = shown.shape[:2]
+    fig = Figure(figsize=(style.COLUMN_WIDTH_IN, style.COLUMN_WIDTH_IN * n_rows / (n_columns + 0.9) + 0.05))
+    ax = fig.add_axes((0.9 / (n_columns + 0.9), 0, n_columns / (n_columns + 0.9), 1))
+    for i, j in np.ndindex(n_rows, n_columns):
+        style.draw_cutout(ax, shown[i, j], j, i)
+    for edge in range(1, n_columns):
+        ax.axvline(edge, color="white", linewidth=1.5)
+    for edge in range(1, n_rows):
+        ax.axhline(edge, color="white", linewidth=1.5)
+    for i, name in enumerate(names):
+        ax.text(-0.05, i + 0.5, name, ha="right", va="center", fontsize=style.SMALL_PT)
+    ax.set(xlim=(0, n_columns), ylim=(n_rows, 0))
+    ax.set_axis_off()
+    style.draw_compass(ax, 0, 0)
+    if pixel_scale_arcsec is not None:
+        style.draw_scale_bar(ax, 0, 0, style.field_of(pixel_scale_arcsec, shown[0, 0]))
+    return fig
+
+
+def _rows(scores: pd.DataFrame, target: str, column: str) -> pd.DataFrame:
+    style.require_columns(scores, _COLUMNS, "the scores of views")
+    rows = scores[(scores["target"] == target) & (scores["column"] == column)]
+    if rows.empty:
+        raise ValueError(f"the scores of views have no rows of target {target!r}, column {column!r}")
+    return rows
+
+
+def _how(rows: pd.DataFrame) -> str:
+    return ", mean over 8 symmetries" if (rows["probe"] != "head").all() else ""
+
+
+def _methods(rows: pd.DataFrame) -> list[tuple[str, style.MethodStyle, pd.DataFrame]]:
+    """Label, look and rows of each method and k."""
+    methods = []
+    for (method, kind, k), own in rows.groupby(["method", "kind", "k"], dropna=False, sort=False):
+        peers = rows.loc[rows["kind"] == kind, "method"].unique()
+        label = style.method_name(str(method), str(kind))
+        methods.append(
+            (label if pd.isna(k) else f"{label}, k = {k}", style.method_style(str(method), str(kind), peers), own)
+        )
+    return methods
+
+
+def _name_at_start(ax: Axes, values: "pd.Series[float]") -> None:
+    """The names of features left of their lines, moved apart where they would overlap."""
+    order = values.sort_values()
+    stack = _NAME_GAP * np.arange(len(order))
+    placed = np.minimum(np.asarray(isotonic_regression(order.to_numpy() - stack).x), 1.0 - stack[-1]) + stack
+    for feature, y in zip(order.index, placed, strict=True):
+        ax.text(-0.06, y, str(feature), ha="right", va="center", fontsize=style.SMALL_PT - 1, color=style.BLUE)

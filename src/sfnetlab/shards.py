@@ -1,0 +1,100 @@
+"""One job split over several machines: each shard makes the features of its own rows, and the job itself joins them.
+
+A shard is a result like any other, beside the job's own: `<stage>/<name>.shard-<index>-of-<n>/`.
+"""
+
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sfnetlab.artifacts import Job, state_of
+from sfnetlab.errors import ArtifactError, ConfigError
+
+
+class Shard(NamedTuple):
+    """Part `index` (from 0) of `n`; 0 of 1 is everything."""
+
+    index: int
+    n: int
+
+    def rows(self, n_rows: int, batch_size: int) -> range:
+        """This shard's rows: whole batches, so that every row is computed in the batch it would be in without shards.
+
+        The sizes of shards differ by a batch at most; a shard may be empty.
+        """
+        n_batches = -(-n_rows // batch_size)
+        start, end = (part * n_batches // self.n * batch_size for part in (self.index, self.index + 1))
+        return range(min(start, n_rows), min(end, n_rows))
+
+
+@dataclass(frozen=True)
+class ShardSpec:
+    """What identifies a shard: the whole job's settings, and which part of how many."""
+
+    spec: Any
+    index: int
+    n: int
+
+
+def parse_shard(text: str) -> Shard:
+    """`i/n` as on the command line, 0 <= i < n.
+
+    Raises
+    ------
+    ConfigError
+        If the text is something else.
+    """
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise ConfigError(f"--shard: expected i/n with 0 <= i < n, such as 0/4 to 3/4, found {text!r}")
+    return Shard(int(match[1]), int(match[2]))
+
+
+def shard_job(job: Job, shard: Shard) -> Job:
+    """The job that makes one shard of a job."""
+    return replace(
+        job,
+        name=f"{job.name}.shard-{shard.index}-of-{shard.n}",
+        spec=ShardSpec(spec=job.spec, index=shard.index, n=shard.n),
+    )
+
+
+def finished_shards(root: Path, job: Job) -> list[Path]:
+    """Directories of a job's shards, in order, if they are all there; none if nobody began to split this job.
+
+    Raises
+    ------
+    ArtifactError
+        If some of n shards are finished and others are not.
+    """
+    absent: list[str] = []
+    for n in sorted({_n_of(path) for path in _directories(root, job)}):
+        parts = [shard_job(job, Shard(index, n)) for index in range(n)]
+        is_finished = [state_of(root, part).kind == "current" for part in parts]
+        if all(is_finished):
+            return [part.directory(root) for part in parts]
+        if any(is_finished):
+            absent = [f"{index}/{n}" for index in range(n) if not is_finished[index]]
+    if absent:
+        raise ArtifactError(
+            f"{job.directory(root)}: shards are missing: run `sfnetlab {job.stage} CONFIG` with --shard "
+            f"{', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}, or --force to do without shards"
+        )
+    return []
+
+
+def remove_shards(root: Path, job: Job) -> None:
+    """Remove the directories of a job's shards, once they are joined."""
+    for directory in _directories(root, job):
+        shutil.rmtree(directory)
+
+
+def _directories(root: Path, job: Job) -> list[Path]:
+    pattern = re.compile(re.escape(job.name) + r"\.shard-\d+-of-\d+")
+    return sorted(path for path in job.directory(root).parent.glob("*.shard-*") if pattern.fullmatch(path.name))
+
+
+def _n_of(directory: Path) -> int:
+    return int(directory.name.rpartition("-")[2])

@@ -1,0 +1,50 @@
+"""Stage finetune-zoobot: a pretrained encoder trained on for a target, by Zoobot; kept like a dense network."""
+
+import shutil
+from functools import partial
+
+import numpy as np
+
+from sfnetlab.artifacts import Metrics, read_survey
+from sfnetlab.plan import FinetuneSpec
+from sfnetlab.runner import Task, stage_main
+from sfnetlab.surveys.catalog import target_rows
+
+LIGHTNING = "lightning"
+"""Folder of Lightning's checkpoints while it trains: pickles, so it is not kept."""
+
+
+def build(spec: FinetuneSpec, task: Task) -> Metrics:
+    from sfnetlab.models.backbones import local_name
+    from sfnetlab.models.sfnet import save_network
+    from sfnetlab.training.network import frozen_encoder
+    from sfnetlab.training.zoobot import finetune
+
+    survey = read_survey(task.inputs["survey"])
+    usable = target_rows(survey.catalog, spec.target, str(task.inputs["survey"]))
+    split = survey.catalog["split"].to_numpy()
+    train, valid = (np.flatnonzero(usable & (split == part)) for part in ("train", "valid"))
+    weights = spec.weights.path or spec.weights.source
+    network, history = finetune(
+        frozen_encoder(spec.zoobot.backbone, weights, spec.seed, spec.zoobot.image_size, survey.cutouts, train),
+        local_name(spec.zoobot.backbone),
+        survey.cutouts,
+        survey.catalog[list(spec.target.columns)].to_numpy(dtype=np.float64),
+        train,
+        valid,
+        spec.zoobot,
+        seed=spec.seed,
+        device=task.device,
+        directory=task.work / LIGHTNING,
+        report=task.report,
+    )
+    save_network(task.work, network)
+    shutil.rmtree(task.work / LIGHTNING)
+    best = min(history, key=lambda record: record["valid_loss"])
+    return {name: best[name] for name in ("epoch", "train_loss", "valid_loss", "valid_rmse")}
+
+
+main = partial(stage_main, "finetune-zoobot")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

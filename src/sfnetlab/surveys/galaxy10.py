@@ -1,0 +1,175 @@
+"""Galaxy10 as its authors publish it: an HDF5 file of cutouts and classes, checked by its hash and read in blocks.
+
+The two Galaxy10 number their ten classes alike and mean different ones, so the variant is named and its file checked.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sfnetlab.artifacts import sha256_of
+from sfnetlab.errors import DataError
+from sfnetlab.schema import Galaxy10Survey
+from sfnetlab.surveys.store import CHUNK, Chunk, Source, as_cutout, write_store
+
+if TYPE_CHECKING:
+    from h5py import Dataset, File
+
+
+class Variant(NamedTuple):
+    """What a published file holds; hashes and classes are those of the authors' pages (astroNN, henrysky/Galaxy10)."""
+
+    file: str
+    sha256: str
+    n_galaxies: int
+    side: int
+    classes: tuple[str, ...]
+    """Names by class number. astroNN's own table calls class 3 of DECaLS "Smooth, Cigar shaped", a slip: that is 4."""
+    columns: tuple[str, ...]
+    """What it knows of a galaxy beside its class."""
+
+
+VARIANTS: dict[Literal["sdss", "decals"], Variant] = {
+    "sdss": Variant(
+        file="Galaxy10.h5",
+        sha256="969a6b1cefcc36e09fffa86febd2f699a4aa19b837ba0427f01b0bc6ded458af",
+        n_galaxies=21_785,
+        side=69,
+        classes=(
+            "Disk, Face-on, No Spiral",
+            "Smooth, Completely round",
+            "Smooth, in-between round",
+            "Smooth, Cigar shaped",
+            "Disk, Edge-on, Rounded Bulge",
+            "Disk, Edge-on, Boxy Bulge",
+            "Disk, Edge-on, No Bulge",
+            "Disk, Face-on, Tight Spiral",
+            "Disk, Face-on, Medium Spiral",
+            "Disk, Face-on, Loose Spiral",
+        ),
+        columns=(),
+    ),
+    "decals": Variant(
+        file="Galaxy10_DECals.h5",
+        sha256="19aefc477c41bb7f77ff07599a6b82a038dc042f889a111b0d4d98bb755c1571",
+        n_galaxies=17_736,
+        side=256,
+        classes=(
+            "Disturbed Galaxies",
+            "Merging Galaxies",
+            "Round Smooth Galaxies",
+            "In-between Round Smooth Galaxies",
+            "Cigar Shaped Smooth Galaxies",
+            "Barred Spiral Galaxies",
+            "Unbarred Tight Spiral Galaxies",
+            "Unbarred Loose Spiral Galaxies",
+            "Edge-on Galaxies without Bulge",
+            "Edge-on Galaxies with Bulge",
+        ),
+        columns=("ra", "dec", "redshift", "pxscale"),
+    ),
+}
+
+
+def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> pd.DataFrame:
+    """Write the cutouts into `images_path`, (n, side, side, 3) uint8; returns the catalogue.
+
+    Ids are `galaxy10-<variant>-<row of the file>`. Columns: `class` (0 to 9), `class_name`, and of DECaLS `ra` and
+    `dec` (degrees), `redshift` (NaN where unknown) and `pxscale` (arcsec a pixel of the published cutout). Galaxy Zoo
+    scaled cutouts with the galaxy, so that the survey has no one pixel scale.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, of another hash, or not of the named variant.
+    """
+    import h5py
+
+    path = survey.file
+    if not path.is_file():
+        raise DataError(f"{path}: no such file (survey.file); fetch {VARIANTS[survey.variant].file} from its authors")
+    try:
+        with h5py.File(path) as file:
+            images, catalog = _open(survey, file)
+            _check_hash(survey)
+            source = Source(str(path), "cutouts", lambda: "survey.crop and survey.resize")
+            with ThreadPoolExecutor() as pool:
+                chunks = _read_chunks(survey, images, catalog["id_str"].tolist(), pool)
+                side = survey.crop or survey.resize or VARIANTS[survey.variant].side
+                write_store(images_path, chunks, side, source, "error", len(catalog))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as HDF5, damaged or not such a file: {error}") from error
+    return catalog
+
+
+def fingerprint(survey: Galaxy10Survey) -> dict[str, str]:
+    """The hash that the file must have, so that the file itself need not be read to know what it is."""
+    return {"file_sha256": survey.sha256 or VARIANTS[survey.variant].sha256}
+
+
+def _open(survey: Galaxy10Survey, file: "File") -> "tuple[Dataset, pd.DataFrame]":
+    """The images, unread, and the catalogue, both found to be of the variant."""
+    import h5py
+
+    variant = VARIANTS[survey.variant]
+    found = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+    missing = [name for name in ("images", "ans", *variant.columns) if name not in found]
+    if missing:
+        raise DataError(f"{_not_the_variant(survey)}: it lacks {', '.join(missing)}, it holds {', '.join(found)}")
+    images, n = found["images"], len(found["ans"])
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (variant.side, variant.side, 3):
+        raise DataError(f"{_not_the_variant(survey)}: images of {images.dtype} with shape {images.shape}")
+    if survey.sha256 is None and len(images) != variant.n_galaxies:
+        raise DataError(
+            f"{_not_the_variant(survey)}: {len(images):,} images in it; of a file of your own, give survey.sha256"
+        )
+    columns = {name: np.asarray(found[name][()]) for name in ("ans", *variant.columns)}
+    wrong = [f"{name} {values.shape}" for name, values in columns.items() if values.shape != (len(images),)]
+    if wrong or n == 0:
+        raise DataError(f"{survey.file}: expected a value for each of {len(images):,} images, found {', '.join(wrong)}")
+    classes = columns.pop("ans")
+    if classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= len(variant.classes):
+        raise DataError(
+            f"{survey.file}: ans must hold whole numbers from 0 to {len(variant.classes) - 1}, found "
+            f"{classes.dtype} from {classes.min()} to {classes.max()}"
+        )
+    catalog = pd.DataFrame(
+        {
+            "id_str": [f"galaxy10-{survey.variant}-{row:06d}" for row in range(n)],
+            "class": classes.astype(np.int64),
+            "class_name": [variant.classes[number] for number in classes],
+            **{name: values.astype(np.float64) for name, values in columns.items()},
+        }
+    )
+    return images, catalog
+
+
+def _not_the_variant(survey: Galaxy10Survey) -> str:
+    wanted = VARIANTS[survey.variant]
+    return (
+        f"{survey.file}: not Galaxy10 {survey.variant} ({wanted.file}: {wanted.n_galaxies:,} images of "
+        f"{wanted.side}×{wanted.side}), whose classes are not those of the other variant; check survey.variant"
+    )
+
+
+def _check_hash(survey: Galaxy10Survey) -> None:
+    expected, found = survey.sha256 or VARIANTS[survey.variant].sha256, sha256_of(survey.file)
+    if found != expected:
+        raise DataError(
+            f"{survey.file}: sha256 {found}, expected {expected}"
+            + (" (survey.sha256)" if survey.sha256 else " (the published file's); fetch it again")
+        )
+
+
+def _read_chunks(
+    survey: Galaxy10Survey, images: "Dataset", ids: list[str], pool: ThreadPoolExecutor
+) -> Iterator[Chunk]:
+    fit = partial(as_cutout, resize=survey.resize, crop=survey.crop)
+    for start in range(0, len(ids), CHUNK):
+        block = images[start : start + CHUNK]
+        yield list(zip(ids[start : start + CHUNK], pool.map(fit, block), strict=True))

@@ -1,0 +1,328 @@
+"""Datasets with an image and an id column, of the Hugging Face hub or a local folder, read in one pass.
+
+`datasets` chooses what is read: configuration, splits, commit. Of images, only those being decoded are in memory.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from sfnetlab.errors import DataError
+from sfnetlab.schema import HubSurvey
+from sfnetlab.surveys.catalog import check_ids, ids_as_text
+from sfnetlab.surveys.folder import hash_of_listing
+from sfnetlab.surveys.images import decode_image
+from sfnetlab.surveys.store import CHUNK, Chunk, Cutout, Source, Stored, as_cutout, write_store
+from sfnetlab.surveys.votes import with_vote_fractions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset, DatasetBuilder
+
+SPLIT_COLUMN = "dataset_split"
+_PIECEWISE: dict[str, Any] = {"buffer_size": 2**22, "pre_buffer": False}
+"""How to open parquet files: otherwise whole row groups, often whole files, would be in memory."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Split(NamedTuple):
+    """One split of a dataset: a table in memory-mapped Arrow files, or parquet files to stream."""
+
+    name: str
+    data: "Dataset | list[str]"
+    n_rows: int | None
+    """None where only reading tells."""
+    fingerprint: str | None
+
+
+class Opened(NamedTuple):
+    """The chosen splits, and which version of the dataset they are of (a commit; None: a local folder)."""
+
+    splits: list[Split]
+    commit: str | None
+
+
+def build_hub_survey(survey: HubSurvey, images_path: Path) -> tuple[pd.DataFrame, Stored, dict[str, Any]]:
+    """Decode the images of all splits, in order, into `images_path`: a .npy of (n, side, side, 3) uint8.
+
+    Sizes and bad images are treated as in a folder survey.
+
+    Returns
+    -------
+    catalog : DataFrame
+        A row a galaxy, whatever its image: `id_str`, `dataset_split`, the dataset's columns of numbers, text, dates and
+        truth values, and vote fractions (votes.py). Columns of lists and the like are left out (logged).
+    stored : Stored
+    source : dict
+        What was read, for `source.json`: the dataset, its commit, the rows of each split.
+
+    Raises
+    ------
+    DataError
+        If the dataset cannot be had or read, lacks a split or column, its ids are floats, empty, repeated over its
+        splits or unsafe as file names, or images are bad (with "drop": if all are).
+    """
+    where = _where(survey)
+    opened = _open(survey, where)
+    reading = _Reading(survey, where)
+    rows = [split.n_rows for split in opened.splits]
+    n_rows = sum(n for n in rows if n is not None) if None not in rows else None
+    source = Source(where, f"images {survey.image_column!r}", lambda: "survey.image_column")
+    with ThreadPoolExecutor() as pool:
+        stored = write_store(
+            images_path,
+            reading.chunks(opened.splits, pool),
+            survey.crop or survey.resize,
+            source,
+            survey.on_bad_image,
+            n_rows,
+        )
+    catalog = reading.catalog()
+    source_json = {
+        "dataset": survey.dataset,
+        "config": survey.config,
+        "revision": survey.revision if survey.dataset else None,
+        "commit": opened.commit,
+        "splits": {
+            split.name: {"n_rows": int((catalog[SPLIT_COLUMN] == split.name).sum()), "fingerprint": split.fingerprint}
+            for split in opened.splits
+        },
+    } | fingerprint(survey)
+    return with_vote_fractions(catalog, survey.min_asked), stored, source_json
+
+
+def fingerprint(survey: HubSurvey) -> dict[str, str]:
+    """What identifies the input: the revision, or of a local folder the hash of name, size and mtime of every file.
+
+    Raises
+    ------
+    DataError
+        If the folder is missing or empty.
+    """
+    if survey.directory is None:
+        return {"revision": survey.revision}
+    if not survey.directory.is_dir():
+        raise DataError(f"{survey.directory}: no such folder (survey.directory)")
+    paths = (path for path in survey.directory.rglob("*") if path.is_file())
+    files = {path.relative_to(survey.directory).as_posix(): path.stat() for path in paths}
+    own = {name: stat for name, stat in files.items() if not re.search(r"(^|/)(\.|cache-)", name)}
+    if not own:
+        raise DataError(f"{survey.directory}: the folder is empty (survey.directory)")
+    return {"files_sha256": hash_of_listing(own.items())}
+
+
+# --- opening ----------------------------------------------------------------------------------------------------------
+
+
+def _where(survey: HubSurvey) -> str:
+    return str(survey.directory) if survey.dataset is None else f"hub dataset {survey.dataset}"
+
+
+def _open(survey: HubSurvey, where: str) -> Opened:
+    with _as_data_errors(where):
+        if survey.dataset is not None:
+            opened = _open_hub(survey, survey.dataset, where)
+        else:
+            assert survey.directory is not None
+            opened = _open_folder(survey, survey.directory, where)
+    names = [split.name for split in opened.splits]
+    unknown = [name for name in survey.splits if name not in names]
+    if unknown:
+        raise DataError(f"{where}: no split {', '.join(unknown)} (survey.splits), expected of {', '.join(names)}")
+    chosen = survey.splits or tuple(names)
+    by_name = dict(zip(names, opened.splits, strict=True))
+    return opened._replace(splits=[by_name[name] for name in chosen])
+
+
+def _open_folder(survey: HubSurvey, directory: Path, where: str) -> Opened:
+    import datasets
+
+    if (directory / "dataset_dict.json").is_file() or (directory / "state.json").is_file():
+        if survey.config is not None:
+            raise DataError(f"{where}: a folder of save_to_disk has no configurations, found config {survey.config!r}")
+        return Opened(_arrow_splits(datasets.load_from_disk(str(directory))), None)
+    if not any(directory.rglob("*.parquet")):
+        raise DataError(
+            f"{where}: expected a folder of save_to_disk or of parquet files; the folder holds "
+            f"{', '.join(sorted(path.name for path in directory.iterdir())[:5]) or 'nothing'}"
+        )
+    with TemporaryDirectory() as cache:  # nothing is cached, but a lock file would be left in the user's cache
+        builder = datasets.load_dataset_builder(str(directory.resolve()), survey.config, cache_dir=cache)
+        return Opened(_parquet_splits(builder, where), None)
+
+
+def _open_hub(survey: HubSurvey, dataset: str, where: str) -> Opened:
+    import datasets
+
+    try:
+        builder = datasets.load_dataset_builder(dataset, survey.config, revision=survey.revision)
+        commit = builder.hash
+        if re.fullmatch(r"[0-9a-f]{40}", survey.revision) and commit != survey.revision:
+            # Without a network, `datasets` takes whatever it has cached.
+            raise DataError(
+                f"{where}: the hub cannot be reached, and the cache holds {commit}, not {survey.revision}; {_OFFLINE}"
+            )
+        if survey.streaming:
+            return Opened(_parquet_splits(builder, where), commit)
+        builder.download_and_prepare()
+        return Opened(_arrow_splits(builder.as_dataset()), commit)
+    except ConnectionError as error:
+        raise DataError(f"{where}: the hub cannot be reached ({error}); {_OFFLINE}") from error
+
+
+_OFFLINE = (
+    "on a machine with a network, fetch it with `hf download --repo-type dataset ID --local-dir DIR` and give DIR as "
+    "survey.directory"
+)
+
+
+def _arrow_splits(loaded: Any) -> list[Split]:
+    import datasets
+
+    if isinstance(loaded, datasets.Dataset):
+        loaded = {str(loaded.split or "all"): loaded}
+    return [Split(str(name), data, len(data), data._fingerprint) for name, data in loaded.items()]
+
+
+def _parquet_splits(builder: "DatasetBuilder", where: str) -> list[Split]:
+    files = builder.config.data_files
+    if not files or not type(builder).__module__.endswith("parquet.parquet"):
+        raise DataError(f"{where}: only parquet files can be read where they are; save the dataset with save_to_disk")
+    return [Split(str(name), [str(path) for path in paths], None, None) for name, paths in files.items()]
+
+
+@contextmanager
+def _as_data_errors(where: str) -> Iterator[None]:
+    """What `datasets`, Arrow and the network raise at a dataset that is missing, foreign or damaged."""
+    import datasets
+    import httpx
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, httpx.HTTPError) as error:
+        raise DataError(f"{where}: cannot be read: {type(error).__name__}: {error}") from error
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class _Reading:
+    """A pass over the splits: hands out decoded images and keeps everything else."""
+
+    def __init__(self, survey: HubSurvey, where: str) -> None:
+        self._survey = survey
+        self._where = where
+        self._tables: list[pa.Table] = []
+        self._split_of: dict[str, str] = {}
+
+    def chunks(self, splits: list[Split], pool: Executor) -> Iterator[Chunk]:
+        import pyarrow as pa
+
+        for split in splits:
+            for table in _tables(split, self._survey.image_column, self._where):
+                ids = self._ids(table, split)
+                rest = self._labels(table)
+                columns = {"id_str": pa.array(ids), SPLIT_COLUMN: pa.array([split.name] * len(ids))}
+                if clash := sorted({"split", *columns} & set(rest.column_names)):
+                    raise DataError(
+                        f"{self._where}: has a column {clash[0]!r}, a name that is taken; rename it (rename_column and "
+                        "save_to_disk of `datasets`, then survey.directory)"
+                    )
+                self._tables.append(pa.table(columns | dict(zip(rest.column_names, rest.columns, strict=True))))
+                images = table.column(self._survey.image_column).to_pylist()
+                yield list(zip(ids, pool.map(partial(_read_cutout, self._survey), images), strict=True))
+
+    def catalog(self) -> pd.DataFrame:
+        """What was read beside the images, all splits."""
+        import pyarrow as pa
+
+        with _as_data_errors(self._where):
+            return pa.concat_tables(self._tables, promote_options="permissive").to_pandas()
+
+    def _labels(self, table: "pa.Table") -> "pa.Table":
+        rest = table.drop_columns([self._survey.id_column, self._survey.image_column])
+        left_out = [field.name for field in rest.schema if not _is_scalar(field.type)]
+        if left_out and not self._tables:
+            _logger.warning("%s: columns of lists and the like left out: %s", self._where, ", ".join(left_out))
+        return rest.drop_columns(left_out)
+
+    def _ids(self, table: "pa.Table", split: Split) -> list[str]:
+        """Ids of a part of a split as text, none of which came before."""
+        import pyarrow as pa
+
+        for name in (self._survey.id_column, self._survey.image_column):
+            if name not in table.column_names:
+                raise DataError(f"{self._where}: split {split.name} has no column {name!r}, only {table.column_names}")
+        where = f"{self._where}: split {split.name}: column {self._survey.id_column!r}"
+        column = table.column(self._survey.id_column)
+        is_integer = pa.types.is_integer(column.type)  # in pandas, an empty cell would turn them into floats
+        ids = ids_as_text((column.cast(pa.string()) if is_integer else column).to_pandas(), where)
+        check_ids(ids, where)
+        texts: list[str] = ids.tolist()
+        again = [id_str for id_str in texts if id_str in self._split_of]
+        if again:
+            raise DataError(
+                f"{where}: id {again[0]} was already in split {self._split_of[again[0]]}; keep one row a galaxy, or "
+                "name the splits to take in survey.splits"
+            )
+        self._split_of |= dict.fromkeys(texts, split.name)
+        return texts
+
+
+def _tables(split: Split, image_column: str, where: str) -> "Iterator[pa.Table]":
+    """The rows of a split, at most CHUNK at a time, images as they are stored."""
+    import datasets
+    import fsspec
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _as_data_errors(where):
+        if isinstance(split.data, list):
+            for path in split.data:
+                system, name = fsspec.url_to_fs(path)
+                with system.open(name) as file, pq.ParquetFile(file, **_PIECEWISE) as parquet:
+                    yield from (pa.Table.from_batches([batch]) for batch in parquet.iter_batches(CHUNK))
+            return
+        data = split.data
+        if isinstance(data.features.get(image_column), datasets.Image):
+            data = data.cast_column(image_column, datasets.Image(decode=False))
+        yield from data.with_format("arrow").iter(CHUNK)
+
+
+def _is_scalar(kind: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+    is_text = types.is_string(kind) or types.is_large_string(kind)
+    return is_number or is_text or types.is_timestamp(kind) or types.is_date(kind) or types.is_null(kind)
+
+
+def _read_cutout(survey: HubSurvey, stored: Any) -> Cutout | str:
+    """The square cutout of what a dataset stores as an image: its bytes, or where they are."""
+    import fsspec
+
+    content = stored.get("bytes") if isinstance(stored, dict) else stored
+    path = stored.get("path") if isinstance(stored, dict) else None
+    try:
+        if content is None and path:
+            system, name = fsspec.url_to_fs(path)
+            content = system.cat_file(name)
+        if content is None:
+            return "missing"
+        if not isinstance(content, bytes):
+            return f"column {survey.image_column!r} holds no image but {type(content).__name__}"
+        image = decode_image(content)
+    except FileNotFoundError:
+        return f"missing, the dataset refers to {path}"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return as_cutout(image, survey.resize, survey.crop)

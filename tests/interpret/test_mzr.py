@@ -1,0 +1,65 @@
+"""The mass-metallicity relation of predictions."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from sfnetlab.interpret.mzr import median_relation, relation_bins, residual_trends, tremonti_metallicity
+from sfnetlab.metrics.regression import nmad
+from sfnetlab.surveys.lines import tremonti_2004
+
+
+def galaxies(n=3000, scatter=0.1, seed=0):
+    rng = np.random.default_rng(seed)
+    mass = rng.uniform(8.8, 11.0, n)
+    return mass, tremonti_metallicity(mass) + scatter * rng.normal(size=n)
+
+
+def test_the_median_relation_of_galaxies_that_follow_tremonti_is_tremonti():
+    relation = median_relation(*galaxies())
+    mass = np.linspace(9.0, 10.8, 20)
+    np.testing.assert_allclose(relation(mass), tremonti_2004(mass), atol=0.03)
+
+
+def test_beyond_its_masses_a_relation_is_constant():
+    relation = median_relation(*galaxies())
+    assert relation(np.array([5.0]))[0] == relation.metallicity[0]
+    np.testing.assert_array_equal(tremonti_metallicity(np.array([3.0, 20.0])), tremonti_2004([8.5, 11.5]))
+
+
+def test_scatter_in_bins_is_that_of_the_galaxies_in_them():
+    mass, metallicity = galaxies()
+    bins = relation_bins(mass, metallicity, n_resamples=100, seed=0)
+    row = bins.iloc[5]
+    own = metallicity[np.abs(mass - row["log_mass"]) < 0.1]
+    assert row["n"] == len(own)
+    assert row["nmad"] == pytest.approx(nmad(np.zeros(len(own)), own))
+    assert row["nmad_low"] < row["nmad"] < row["nmad_high"]
+    assert bins["n"].sum() >= 0.98 * len(mass)
+
+
+def test_a_bin_of_few_galaxies_is_left_out():
+    mass, metallicity = galaxies()
+    mass[0] = 7.0
+    assert relation_bins(mass, metallicity, n_resamples=100, seed=0)["log_mass"].min() > 8.5
+
+
+def test_residuals_that_fall_with_star_formation_show_it():
+    mass, metallicity = galaxies()
+    rng = np.random.default_rng(1)
+    sfr = rng.normal(size=len(mass))
+    metallicity = metallicity - 0.1 * sfr
+    residual = metallicity - median_relation(mass, metallicity)(mass)
+    quantities = {"sfr": sfr, "noise": np.where(mass < 9, np.nan, rng.normal(size=len(mass)))}
+    table = residual_trends(residual, quantities, n_resamples=200, seed=0).set_index("quantity")
+    assert table.loc["sfr", "rho"] == pytest.approx(spearmanr(residual, sfr).statistic)
+    assert table.loc["sfr", "high"] < -0.5
+    assert table.loc["noise", "low"] < 0 < table.loc["noise", "high"]
+    assert table.loc["noise", "n"] == (mass >= 9).sum()
+
+
+def test_masses_that_are_not_finite_are_refused():
+    mass, metallicity = galaxies(20)
+    mass[3] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        median_relation(mass, metallicity)

@@ -1,0 +1,150 @@
+"""Stage prepare-survey: real surveys in, as stand-ins of their form; one catalogue, store and record out."""
+
+import json
+import logging
+from pathlib import Path
+
+import datasets
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sfnetlab.artifacts import SurveyTable, read_survey, sha256_of
+from sfnetlab.errors import DataError
+from sfnetlab.runner import Options, run
+
+N = 60
+EXPERIMENT = """
+name = "real"
+[survey]
+{survey}
+[targets.metallicity]
+columns = ["oh_p50"]
+[[features]]
+kind = "mean"
+"""
+
+
+def pixels_of(i: int, side: int = 24) -> np.ndarray:
+    return np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def prepare(tmp_path: Path, *survey: str) -> tuple[SurveyTable, Path]:
+    """Run the stage alone, twice: the second time there is nothing to do."""
+    config = tmp_path / "x.toml"
+    config.write_text(EXPERIMENT.format(survey="\n".join(survey)))
+    options = Options(config=config, out=tmp_path / "results", overrides=(), force=False, device="cpu")
+    root, plan = run(options, ["prepare-survey"])
+    directory = plan[0].directory(root)
+    made = (directory / "manifest.json").stat().st_mtime_ns
+    run(options, ["prepare-survey"])
+    assert (directory / "manifest.json").stat().st_mtime_ns == made
+    return read_survey(directory), directory
+
+
+def images_of(table: SurveyTable) -> np.ndarray:
+    assert table.images is not None
+    return table.images
+
+
+def make_download(folder: Path) -> Path:
+    """As `sfnetlab download sdss` leaves it; of the first galaxy there is no cutout, the second one's is cut short."""
+    (folder / "images").mkdir(parents=True)
+    ids = [str(1237648704043942146 + i) for i in range(N)]
+    for i, id_str in enumerate(ids[1:], 1):
+        Image.fromarray(pixels_of(i)).save(folder / f"images/{id_str}.jpg")
+    short = folder / f"images/{ids[1]}.jpg"
+    short.write_bytes(short.read_bytes()[:-300])
+    pd.DataFrame({"id_str": ids, "oh_p50": np.linspace(8, 9, N)}).to_parquet(folder / "catalog.parquet")
+    (folder / "download.json").write_text(json.dumps({"layer": "sdss", "pixel_scale_arcsec": 0.262, "size_px": 24}))
+    return folder
+
+
+def make_dataset(folder: Path) -> Path:
+    datasets.disable_progress_bars()
+    content = {
+        "id_str": [f"galaxy{i}" for i in range(N)],
+        "image": [Image.fromarray(pixels_of(i)) for i in range(N)],
+        "smooth-or-featured-euclid_smooth": [20] * N,
+        "smooth-or-featured-euclid_featured-or-disk": list(range(N)),
+        "bar-euclid_strong": [i // 2 for i in range(N)],
+        "bar-euclid_no": [i - i // 2 for i in range(N)],
+        "oh_p50": np.linspace(8, 9, N).tolist(),
+    }
+    halves = {
+        name: datasets.Dataset.from_dict({column: values[rows] for column, values in content.items()})
+        for name, rows in (("train", slice(0, N // 2)), ("test", slice(N // 2, N)))
+    }
+    datasets.DatasetDict(halves).save_to_disk(folder)
+    return folder
+
+
+def test_a_download_of_sdss_is_prepared_as_the_folder_that_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_download(tmp_path / "sdss")
+    table, directory = prepare(tmp_path, 'kind = "sdss"', f'directory = "{folder}"', "resize = 20", "crop = 16")
+    assert images_of(table).shape == (N - 2, 16, 16, 3)
+    assert table.pixel_scale_arcsec == pytest.approx(0.262 * 24 / 20)
+    bad = pd.read_csv(directory / "bad_images.csv", dtype=str)
+    assert bad["id_str"].tolist() == ["1237648704043942146", "1237648704043942147"]
+    assert bad["reason"].iloc[0] == "missing"
+    assert f"2 of {N} galaxies dropped" in caplog.text
+    same = (
+        f'kind = "folder"\ncatalog = "{folder}/catalog.parquet"\nimages = "{folder}/images"\nresize = 20\ncrop = 16\n'
+    )
+    caplog.set_level(logging.INFO)
+    prepare(tmp_path, same + 'on_bad_image = "drop"\npixel_scale_arcsec = 0.262')
+    assert "all 1 results are current" in caplog.text
+
+
+def test_a_catalogue_that_has_a_split_already_is_refused(tmp_path: Path) -> None:
+    folder = make_download(tmp_path / "sdss")
+    pd.read_parquet(folder / "catalog.parquet").assign(split="train").to_parquet(folder / "catalog.parquet")
+    with pytest.raises(DataError, match=r"catalog.parquet: has a column 'split', a name that is taken; rename it"):
+        prepare(tmp_path, 'kind = "sdss"', f'directory = "{folder}"')
+
+
+def test_a_missing_download_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"sfnetlab download sdss --to .*none"):
+        prepare(tmp_path, 'kind = "sdss"', f'directory = "{tmp_path / "none"}"')
+
+
+def test_a_dataset_saved_to_disk_is_prepared_with_vote_fractions_and_a_record(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "gz_euclid")
+    table, directory = prepare(tmp_path, 'kind = "hub"', f'directory = "{folder}"', "pixel_scale_arcsec = 0.1")
+    catalog = table.catalog
+    assert catalog["id_str"].tolist() == [f"galaxy{i}" for i in range(N)]
+    for row in (0, N - 1):
+        np.testing.assert_array_equal(images_of(table)[row], pixels_of(row))
+    assert set(catalog["split"]) == {"train", "valid", "test"}
+    assert catalog["bar-euclid_strong_fraction"].notna().tolist() == [i >= 20 for i in range(N)]
+    assert table.pixel_scale_arcsec == 0.1
+    source = json.loads((directory / "source.json").read_text())
+    assert {name: split["n_rows"] for name, split in source["splits"].items()} == {"train": N // 2, "test": N // 2}
+    assert all(split["fingerprint"] for split in source["splits"].values())
+    assert len(source["files_sha256"]) == 64
+
+
+def test_a_part_of_galaxy10_is_prepared_with_classes_to_tell_apart(tmp_path: Path) -> None:
+    path = tmp_path / "Galaxy10.h5"
+    images = np.stack([pixels_of(i, 69) for i in range(N)])
+    with h5py.File(path, "w") as file:
+        file["images"], file["ans"] = images, np.arange(N, dtype=np.uint8) % 10
+    survey = (f'file = "{path}"', 'variant = "sdss"', f'sha256 = "{sha256_of(path)}"')
+    classes = '[classes.edge_on]\ncolumn = "class"\npositive = [4, 5, 6]\nnegative = [0, 7, 8, 9]'
+    table, _ = prepare(tmp_path, 'kind = "galaxy10"', *survey, classes)
+    np.testing.assert_array_equal(images_of(table), images)
+    assert table.catalog.columns.tolist() == ["id_str", "split", "class", "class_name"]
+    assert table.pixel_scale_arcsec is None
+
+
+def test_one_pixel_scale_for_resized_cutouts_of_several_sizes_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_download(tmp_path / "sdss")
+    Image.fromarray(pixels_of(5, 48)).save(folder / "images/1237648704043942151.jpg")
+    prepare(tmp_path, 'kind = "sdss"', f'directory = "{folder}"', "resize = 16")
+    assert "cutouts of 2 sizes were resized" in caplog.text

@@ -1,0 +1,280 @@
+"""Export of small experiments: exact tables, SAEs that SAELens reads, a catalogue for Zoobot; never over others."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.table import Table
+from PIL import Image
+
+from sfnetlab import cli, runner
+from sfnetlab.artifacts import read_features, read_survey
+from sfnetlab.errors import ArtifactError, DataError
+from sfnetlab.export import Request, _in_ascii, export
+from sfnetlab.models.foreign import import_sae
+from sfnetlab.models.sae import load_sae
+from sfnetlab.plan import STAGES
+
+TOML = """
+name = "small"
+
+[survey]
+kind = "embeddings"
+catalog = "CATALOG"
+
+[split]
+kind = "hash"
+fractions = [0.5, 0.25, 0.25]
+
+[targets.metallicity]
+columns = ["oh_p50"]
+
+[[features]]
+name = "dense"
+kind = "external"
+path = "TABLE"
+columns = ["pooled"]
+
+[[features]]
+name = "sae"
+kind = "sae"
+on = "dense"
+n_latents = 32
+k = [2]
+epochs = 1
+
+[[features]]
+kind = "photometry"
+magnitudes = ["modelMag_g", "modelMag_r"]
+sizes = []
+
+[probes]
+kinds = ["ridge"]
+budgets = []
+n_bootstrap = 100
+
+[interpretation]
+n_permutations = 20
+"""
+SEEN = """
+name = "seen"
+
+[survey]
+kind = "mock"
+n_galaxies = 100
+image_size = 32
+
+[targets.metallicity]
+columns = ["oh_p50"]
+
+[[features]]
+kind = "photometry"
+
+[probes]
+kinds = ["ridge"]
+budgets = []
+n_bootstrap = 100
+"""
+N, D = 120, 6
+
+
+def run(folder: Path, toml: str) -> runner.Options:
+    (folder / "small.toml").write_text(toml)
+    chosen = runner.Options(
+        config=folder / "small.toml", out=folder / "results", overrides=(), force=False, device="cpu"
+    )
+    stages = [stage for stage in STAGES if stage not in ("compare-features", "test-claims", "make-figures")]
+    runner.run(chosen, stages[: stages.index("interpret-features") + 1])
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> runner.Options:
+    folder = tmp_path_factory.mktemp("small")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, D)).astype(np.float32)
+    catalog = pd.DataFrame(
+        {
+            "id_str": [f"1237648720{i:09d}" for i in range(N)],
+            "ra": rng.uniform(0, 360, N),
+            "dec": rng.uniform(-60, 60, N),
+            "oh_p50": 8.9 + 0.1 * X[:, 0],
+            "modelMag_g": 17 + X[:, 1],
+            "modelMag_r": 16 + X[:, 2],
+        }
+    )
+    catalog.to_parquet(folder / "catalog.parquet", index=False)
+    pd.DataFrame({"id_str": catalog["id_str"], "pooled": list(X)}).to_parquet(folder / "table.parquet", index=False)
+    places = {"CATALOG": folder / "catalog.parquet", "TABLE": folder / "table.parquet"}
+    toml = TOML
+    for name, path in places.items():
+        toml = toml.replace(name, str(path))
+    return run(folder, toml)
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> runner.Options:
+    return run(tmp_path_factory.mktemp("seen"), SEEN)
+
+
+def exported(made: runner.Options, to: Path, **settings) -> Path:
+    export(made, Request(to=to, **settings))
+    return to
+
+
+def results(made: runner.Options, *parts: str) -> Path:
+    assert made.out is not None
+    return made.out.joinpath(*parts)
+
+
+def read(path: Path) -> pd.DataFrame:
+    match path.suffix:
+        case ".csv":
+            return pd.read_csv(path, dtype={"id_str": str})
+        case ".parquet":
+            return pd.read_parquet(path)
+        case _:
+            table = Table.read(path)
+            table.convert_bytestring_to_unicode()
+            return table.to_pandas()
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "fits"])
+def test_tables_hold_the_very_values_of_the_results(form, made, tmp_path):
+    to = exported(made, tmp_path / "out", form=form)
+    catalog = read_survey(results(made, "prepare-survey/survey")).catalog
+    pd.testing.assert_frame_equal(read(to / f"catalog.{form}").astype(catalog.dtypes), catalog, check_exact=True)
+    rows, values = read_features(results(made, "import-embeddings/dense"))
+    features = read(to / f"features/dense.{form}")
+    assert features["id_str"].tolist() == rows["id_str"].tolist()
+    assert features.columns[2] == "pooled_0"
+    np.testing.assert_array_equal(features.iloc[:, 2:].to_numpy(np.float32), values)
+    sparse = read_features(results(made, "encode-embeddings/sae-k2-seed0"))
+    long = read(to / f"features/sae-k2-seed0.{form}")
+    place = pd.Series(range(len(rows)), index=sparse.rows["id_str"])[long["id_str"]].to_numpy()
+    again = np.zeros(sparse.values.shape, dtype=np.float32)
+    again[place, long["feature"]] = long["activation"]
+    np.testing.assert_array_equal(again, sparse.values.toarray())
+    assert len(long) == sparse.values.nnz
+    assert read(to / f"features/photometry.{form}").columns[2] == "modelMag_g"
+
+
+def test_a_wide_table_has_a_column_for_each_feature_in_use(made, tmp_path):
+    to = exported(made, tmp_path / "out", wide=True, tables=("sae",))
+    values = read_features(results(made, "encode-embeddings/sae-k2-seed0")).values.toarray()
+    wide = pd.read_parquet(to / "features/sae-k2-seed0.parquet")
+    used = np.flatnonzero((values != 0).any(axis=0))
+    assert wide.columns.tolist() == ["id_str", "split", *(f"feature_{i}" for i in used)]
+    np.testing.assert_array_equal(wide.iloc[:, 2:], values[:, used])
+
+
+def test_predictions_are_a_row_a_galaxy(made, tmp_path):
+    to = exported(made, tmp_path / "out", tables=("dense",))
+    found = pd.read_parquet(to / "predictions/dense.parquet").set_index("id_str")
+    stored = pd.read_parquet(results(made, "fit-probes/dense/predictions.parquet"))
+    own = stored[(stored["probe"] == "ridge") & (stored["column"] == "oh_p50")].set_index("id_str")
+    name = f"metallicity_oh_p50_ridge_{own['n_features_used'].iloc[0]}"
+    assert sorted(found.index) == sorted(own.index)
+    np.testing.assert_array_equal(found.loc[own.index, name], own["y_pred"])
+    np.testing.assert_array_equal(found.loc[own.index, "metallicity_oh_p50_true"], own["y_true"])
+
+
+def test_saes_are_those_of_the_experiment(made, tmp_path):
+    to = exported(made, tmp_path / "out", tables=("sae-k2-seed0",))
+    ours, again = load_sae(results(made, "train-sae/sae/k2-seed0")), import_sae(to / "saelens/sae-k2-seed0")
+    embedding = np.asarray(read_features(results(made, "import-embeddings/dense")).values)
+    np.testing.assert_allclose(again.encode_csr(embedding).toarray(), ours.encode_csr(embedding).toarray(), atol=1e-4)
+    assert not (to / "features/dense.parquet").exists()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_zoobot_finds_every_cutout(suffix, seen, tmp_path):
+    to = exported(seen, tmp_path / "out", cutouts=suffix)
+    zoobot = pd.read_parquet(to / "zoobot.parquet")
+    assert zoobot.columns[:2].tolist() == ["id_str", "file_loc"]
+    survey = read_survey(results(seen, "prepare-survey/survey"))
+    for (_, row), image in zip(zoobot.iterrows(), survey.cutouts, strict=True):
+        assert Path(row["file_loc"]).is_absolute()
+        decoded = np.asarray(Image.open(row["file_loc"]), dtype=float)
+        assert np.abs(decoded - image).mean() < (1e-9 if suffix == "png" else 3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_data_set_of_zoobot_reads_its_catalogue(seen, tmp_path):
+    dataset = pytest.importorskip("galaxy_datasets.pytorch.galaxy_dataset", reason="needs the extra zoobot")
+    zoobot = pd.read_parquet(exported(seen, tmp_path / "out", cutouts="jpg") / "zoobot.parquet")
+    first = dataset.CatalogDataset(zoobot, label_cols=["oh_p50"], transform=None)[0]
+    assert first["id_str"] == zoobot["id_str"].iloc[0]
+    assert first["image"].size == (32, 32)
+
+
+def test_what_was_exported_is_on_record(made, tmp_path):
+    to = exported(made, tmp_path / "out", form="csv", tables=("dense",))
+    record = json.loads((to / "export.json").read_text())
+    assert set(record["results"]) == {
+        "catalog.csv", "features/dense.csv", "feature_catalogs/dense.csv", "predictions/dense.csv",
+    }  # fmt: skip
+    manifest = json.loads((results(made, "import-embeddings/dense/manifest.json")).read_text())
+    assert record["results"]["features/dense.csv"]["key"] == manifest["key"]
+    known = pd.read_csv(to / "columns.csv").set_index("column")
+    assert known.loc["modelMag_r", "ucd"] == "phot.mag;em.opt.R"
+
+
+def test_nothing_is_written_over_without_being_told(made, tmp_path):
+    to = exported(made, tmp_path / "out", tables=("photometry",))
+    with pytest.raises(ArtifactError, match="holds an export already; replace it with --force"):
+        export(made, Request(to=to, tables=("photometry",)))
+    exported(made, to, form="csv", tables=("photometry",), force=True)
+    assert (to / "catalog.csv").exists()
+    assert not (to / "catalog.parquet").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("x")
+    with pytest.raises(ArtifactError, match="is no export of this lab"):
+        export(made, Request(to=tmp_path / "mine", force=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
+
+
+def test_stale_and_unknown_results_are_refused(made, tmp_path):
+    changed = runner.Options(
+        config=made.config, out=made.out, overrides=("features.sae.epochs=2",), force=False, device="cpu"
+    )
+    with pytest.raises(ArtifactError, match=r"encode-embeddings/sae-k2-seed0 is stale.*choose others with --tables"):
+        export(changed, Request(to=tmp_path / "out"))
+    export(changed, Request(to=tmp_path / "out", tables=("dense",)))
+    with pytest.raises(DataError, match="no table pca; the experiment has dense, sae, photometry"):
+        export(made, Request(to=tmp_path / "other", tables=("pca",)))
+
+
+def test_the_command_line_exports_and_cross_matches(made, tmp_path, capsys):
+    to = tmp_path / "out"
+    common = [str(made.config), "--out", str(made.out), "--to", str(to), "--tables", "photometry", "--format", "fits"]
+    assert cli.main(["export", *common]) == 0
+    assert f"files: {to}" in capsys.readouterr().out
+    catalog = read_survey(results(made, "prepare-survey/survey")).catalog
+    catalog[["id_str", "ra", "dec"]].iloc[::-1].rename(columns={"id_str": "objID"}).to_csv(
+        tmp_path / "b.csv", index=False
+    )
+    files = [str(to / "catalog.fits"), str(tmp_path / "b.csv"), "--on", "id_str=objID", "--to"]
+    assert cli.main(["cross-match", *files, str(tmp_path / "pairs.fits"), "--radius-arcsec", "1"]) == 0
+    assert "120 pairs within 1 arcsec" in capsys.readouterr().out
+    assert Table.read(tmp_path / "pairs.fits")["separation_arcsec"].unit == "arcsec"
+    assert cli.main(["cross-match", *files, str(tmp_path / "pairs.csv")]) == 0
+    assert "120 galaxies are in both by id" in capsys.readouterr().out
+    assert cli.main(["cross-match", *files, str(tmp_path / "pairs.csv")]) == 2
+    assert "is there already; replace it with --force" in capsys.readouterr().err
+
+
+def test_signs_of_our_own_words_are_spelt_out_for_fits():
+    table = pd.DataFrame({"worst_symmetry": ["rotation 90°", None], "n": [1, 2]})
+    spelt = _in_ascii(table)
+    assert spelt["worst_symmetry"].fillna("").tolist() == ["rotation 90 deg", ""]
+    assert spelt["n"].tolist() == [1, 2]
+
+
+def test_a_survey_without_images_has_no_cutouts_to_write(made, tmp_path):
+    with pytest.raises(DataError, match="a survey of embeddings has no images"):
+        export(made, Request(to=tmp_path / "out", cutouts="png"))
+    assert not list(tmp_path.iterdir())
