@@ -63,3 +63,8 @@ def test_masses_that_are_not_finite_are_refused():
     mass[3] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         median_relation(mass, metallicity)
+
+
+def test_without_a_full_bin_of_mass_there_are_no_bins():
+    mass = np.linspace(8.5, 11.4, 50)  # four galaxies in 0.2 dex
+    assert relation_bins(mass, np.full(50, 8.9), n_resamples=100, seed=0).empty

@@ -736,10 +736,11 @@ def _mass_metallicity(
     for (features, k, seed), values in drawn.items():
         rows = test.loc[values.index]
         mass, metallicity = rows[MASS].to_numpy(), values.to_numpy()
-        if len(rows) < MZR_LEAST:
+        own_bins = relation_bins(mass, metallicity, n_resamples=n_resamples, seed=SEED)
+        if len(rows) < MZR_LEAST or own_bins.empty:
             return metrics, {}
         about = {"features": features, "k": k, "seed": seed}
-        bins.append(relation_bins(mass, metallicity, n_resamples=n_resamples, seed=SEED).assign(**about))
+        bins.append(own_bins.assign(**about))
         residual = metallicity - median_relation(mass, metallicity)(mass)
         quantities = {"log SFR": rows[SFR].to_numpy(), "log sSFR": (rows[SFR] - rows[MASS]).to_numpy()}
         trends.append(residual_trends(residual, quantities, n_resamples=n_resamples, seed=SEED).assign(**about))
