@@ -16,7 +16,14 @@ import torch
 from safetensors.torch import save_file
 
 from sfnetlab.errors import DataError
-from sfnetlab.models.backbones import ImageEncoder, input_convention, local_name, make_backbone, weights_sha256
+from sfnetlab.models.backbones import (
+    ImageEncoder,
+    for_inference,
+    input_convention,
+    local_name,
+    make_backbone,
+    weights_sha256,
+)
 from sfnetlab.training.network import frozen_encoder
 
 
@@ -477,3 +484,49 @@ def test_real_pretrained_weights_load_and_tell_images_apart(name, file, n_featur
         features = encoder(images)
     assert features.shape == (2, n_features)
     assert torch.nn.functional.cosine_similarity(features[0], features[1], dim=0) < 0.95
+
+
+# --- faster, the same ------------------------------------------------------------------------------------------------
+
+
+def with_batch_statistics(backbone):
+    """As after training: no batch norm is the identity."""
+    generator = torch.Generator().manual_seed(0)
+    for norm in (module for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        for tensor, low in ((norm.running_mean, -0.3), (norm.running_var, 0.5), (norm.weight, 0.7), (norm.bias, -0.2)):
+            tensor.data = low + torch.rand(tensor.shape, generator=generator)
+    return ImageEncoder(backbone, (0.5,) * 3, (0.2,) * 3).eval()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_050", "resnetv2_50"])
+def test_an_encoder_for_inference_gives_the_same_features(name):
+    encoder = with_batch_statistics(make_backbone(name, "random", 0))
+    before = weights_sha256(encoder.backbone)
+    images = torch.randint(256, (3, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected, found = encoder(images), for_inference(encoder)(images)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert weights_sha256(encoder.backbone) == before
+
+
+def test_an_encoder_for_inference_has_no_batch_norms_left():
+    folded = for_inference(with_batch_statistics(make_backbone("resnet18", "random", 0)))
+    assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+
+def test_what_cannot_be_folded_comes_back_as_it_is():
+    class Crossed(torch.nn.Module):
+        """Lists a convolution before the batch norm that it follows."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 3, 1)
+            self.norm = torch.nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.conv(torch.relu(self.norm(x))).mean(dim=(-2, -1))
+
+    crossed = with_batch_statistics(Crossed())
+    assert for_inference(crossed) is crossed
+    without = ImageEncoder(make_backbone("convnext_atto", "random", 0), (0.5,) * 3, (0.2,) * 3).eval()
+    assert for_inference(without) is without

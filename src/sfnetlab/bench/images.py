@@ -75,7 +75,7 @@ def embedding(device: str) -> Iterator[Row]:
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    from sfnetlab.models.backbones import ImageEncoder, make_backbone
+    from sfnetlab.models.backbones import ImageEncoder, for_inference, make_backbone
     from sfnetlab.schema import FolderSurvey
     from sfnetlab.surveys.folder import build_folder_survey
     from sfnetlab.training.network import embed_batches
@@ -83,7 +83,7 @@ def embedding(device: str) -> Iterator[Row]:
     n, size, crop = 384, 160, 144
     backbone = make_backbone("resnet18", "random", 0).eval().to(device)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    encoder = ImageEncoder(backbone, mean, std).eval().to(device)
+    encoder = for_inference(ImageEncoder(backbone, mean, std).eval().to(device))
 
     with tempfile.TemporaryDirectory() as folder:
         ids = [f"{i:04d}" for i in range(n)]

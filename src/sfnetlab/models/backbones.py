@@ -8,7 +8,9 @@ import json
 import pickle
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from sfnetlab.errors import DataError
 from sfnetlab.models.conventions import InputConvention, Pooling, Resampling, convention_of
@@ -263,6 +266,42 @@ class ImageEncoder(nn.Module):
                 f"cutouts of {height} x {width} px do not divide into this backbone's patches of "
                 f"{patch[0]} x {patch[1]} px; set image_size to a multiple of {patch[0]}, for example {nearest}"
             )
+
+
+def for_inference(encoder: ImageEncoder) -> ImageEncoder:
+    """The same encoder made faster: each batch norm folded into the convolution before it, weights channels last.
+
+    Features stay what they are but for rounding. That is tried on an image, for a convolution that is listed before a
+    batch norm need not run before it: then the encoder comes back as it is, and so does one without batch norms.
+    """
+    folded = deepcopy(encoder)
+    folded.backbone.to(memory_format=torch.channels_last)
+    if not _fold_batch_norms(folded.backbone):
+        return encoder
+    side = encoder.image_size or 64
+    device = encoder.pixel_mean.device
+    image = torch.randint(256, (1, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, found = encoder(image.to(device)), folded(image.to(device))
+    largest = float(expected.abs().max())
+    return folded if torch.allclose(expected, found, rtol=1e-4, atol=1e-4 * largest) else encoder
+
+
+def _fold_batch_norms(module: nn.Module) -> int:
+    """Fold batch norms in place, keeping the activations that some of timm's hold; how many there were."""
+    n_folded = 0
+    for parent in module.modules():
+        for (_, layer), (name, norm) in pairwise(list(parent.named_children())):
+            if not (isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+                continue
+            mean, variance = norm.running_mean, norm.running_var
+            if mean is not None and variance is not None:
+                layer.weight, layer.bias = fuse_conv_bn_weights(
+                    layer.weight, layer.bias, mean, variance, norm.eps, norm.weight, norm.bias
+                )
+                setattr(parent, name, getattr(norm, "act", nn.Identity()))
+                n_folded += 1
+    return n_folded
 
 
 def weights_sha256(module: nn.Module) -> str:

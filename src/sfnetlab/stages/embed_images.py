@@ -109,6 +109,7 @@ def _facts(directory: Path) -> Metrics:
 
 
 def _network(spec: TrainedEmbeddingSpec | FrozenEmbeddingSpec, task: Task, survey: SurveyTable) -> _Network:
+    from sfnetlab.models.backbones import for_inference
     from sfnetlab.models.sfnet import load_network
     from sfnetlab.training.network import frozen_encoder
 
@@ -121,7 +122,7 @@ def _network(spec: TrainedEmbeddingSpec | FrozenEmbeddingSpec, task: Task, surve
             weights = spec.weights.path or spec.weights.source
             encoder = frozen_encoder(spec.backbone, weights, spec.seed, spec.image_size, survey.cutouts, train)
             encoder = encoder.to(task.device)
-            return _Network(encoder, encoder, None, spec.backbone, spec.weights.source)
+            return _Network(for_inference(encoder), encoder, None, spec.backbone, spec.weights.source)
 
 
 main = partial(stage_main, "embed-images")
