@@ -466,3 +466,8 @@ def test_the_noise_floor_is_known_only_where_the_maker_tells() -> None:
     catalog = pd.DataFrame({"oh_p50": [8.9, 9.0], "oh_p50_hidden": [0.3, -0.4]})
     assert noise_floor(catalog, "oh_p50") == pytest.approx(np.sqrt(0.125))
     assert noise_floor(catalog, "lgm_tot_p50") is None
+
+
+def test_minus_9999_is_no_label():
+    catalog = pd.DataFrame({"id_str": list("abcd"), "oh_p50": [8.5, -9999.0, 9.0, np.nan]})
+    assert target_rows(catalog, Target(columns=("oh_p50",)), "x").tolist() == [True, False, True, False]
