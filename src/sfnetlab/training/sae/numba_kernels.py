@@ -28,9 +28,6 @@ _FLOOR_TRIES = 8
 _ADAM_WORK = 4
 """Of a latent, in units of the work that one more row on which it is active makes."""
 
-_TOGETHER = 64
-"""Latents whose gradients are there at once, in a core's cache."""
-
 # No "nnan" and "ninf": what is not finite must reach the sums.
 _FLAGS = {"reassoc", "contract", "nsz", "arcp", "afn"}
 _intrinsic: Any = extending.intrinsic
@@ -573,19 +570,52 @@ def keep_rows(
 
 
 @_kernel
-def _add_rows(out: Floats, table: Floats, rows: Ints, scales: Floats, begin: int, end: int) -> None:
-    """out += scales @ table[rows], slots from begin to end.
+def _add_rows(
+    out: Floats, table: Floats, rows: Ints, stride: int, shift: int, scales: Floats, begin: int, end: int
+) -> None:
+    """out += scales @ table[rows * stride + shift], slots from begin to end.
 
-    Four at a time, as out is read and written each time; where fewer are left the last one again, times 0.
+    Four at a time, as out is read and written each time.
     """
-    n, last = len(out), end - 1
-    for i in range(begin, end, 4):
-        i1, i2, i3 = min(i + 1, last), min(i + 2, last), min(i + 3, last)
-        t0, t1, t2, t3 = table[rows[i]], table[rows[i1]], table[rows[i2]], table[rows[i3]]
-        s0, s1 = scales[i], scales[i1] if i + 1 < end else np.float32(0)
-        s2, s3 = scales[i2] if i + 2 < end else np.float32(0), scales[i3] if i + 3 < end else np.float32(0)
+    n = len(out)
+    i = begin
+    while i + 4 <= end:
+        t0, t1 = table[rows[i] * stride + shift], table[rows[i + 1] * stride + shift]
+        t2, t3 = table[rows[i + 2] * stride + shift], table[rows[i + 3] * stride + shift]
+        s0, s1, s2, s3 = scales[i], scales[i + 1], scales[i + 2], scales[i + 3]
         for c in range(n):
             out[c] += (s0 * t0[c] + s1 * t1[c]) + (s2 * t2[c] + s3 * t3[c])
+        i += 4
+    while i < end:
+        t0, s0 = table[rows[i] * stride + shift], scales[i]
+        for c in range(n):
+            out[c] += s0 * t0[c]
+        i += 1
+
+
+@_kernel
+def _dots(out: Floats, table: Floats, rows: Ints, vector: Floats, scale: np.float32, begin: int, end: int) -> None:
+    """out[i] = scale * (table[rows[i]] . vector), slots from begin to end."""
+    n = len(vector)
+    i = begin
+    while i + 4 <= end:
+        t0, t1, t2, t3 = table[rows[i]], table[rows[i + 1]], table[rows[i + 2]], table[rows[i + 3]]
+        d0 = d1 = d2 = d3 = np.float32(0)
+        for c in range(n):
+            v = vector[c]
+            d0 += t0[c] * v
+            d1 += t1[c] * v
+            d2 += t2[c] * v
+            d3 += t3[c] * v
+        out[i], out[i + 1], out[i + 2], out[i + 3] = d0 * scale, d1 * scale, d2 * scale, d3 * scale
+        i += 4
+    while i < end:
+        t0 = table[rows[i]]
+        d0 = np.float32(0)
+        for c in range(n):
+            d0 += t0[c] * vector[c]
+        out[i] = d0 * scale
+        i += 1
 
 
 @_kernel
@@ -602,20 +632,23 @@ def decode_rows(
     columns: Ints,
     values: Floats,
     errors: Floats,
+    code_gradients: Floats,
     b_dec_gradient: Floats,
 ) -> tuple[float, float]:
-    """Errors of each row and each nested dictionary.
+    """Errors of each row and each nested dictionary, and what follows from them.
 
-    Writes errors[row * n_prefixes + g] = sum of the errors (z_hat_p - z) over p >= g, and adds up the gradient of
-    b_dec. Returns the squared errors: of all dictionaries together, and of the whole one.
+    Writes errors[row * n_prefixes + g] = sum of the errors (z_hat_p - z) over p >= g, the gradients of the codes, and
+    adds up that of b_dec. Returns the squared errors: of all dictionaries together, and of the whole one.
     """
     n_prefixes, d_in = len(prefixes), z.shape[1]
     all_squares, whole_squares = 0.0, 0.0
+    ends = np.empty(n_prefixes, np.int64)
     b_dec_gradient[:] = 0
     for row in range(first_row, first_row + n_rows):
-        slot = starts[row]
-        end = slot + counts[row]
+        start = starts[row]
+        end = start + counts[row]
         base = row * n_prefixes
+        slot = start
         for g in range(n_prefixes):
             error = errors[base + g]
             if g == 0:
@@ -627,7 +660,8 @@ def decode_rows(
             begin = slot
             while slot < end and columns[slot] < prefixes[g]:
                 slot += 1
-            _add_rows(error, W_dec, columns, values, begin, slot)
+            ends[g] = slot
+            _add_rows(error, W_dec, columns, 1, 0, values, begin, slot)
             square = np.float32(0)
             for c in range(d_in):
                 square += error[c] * error[c]
@@ -641,6 +675,10 @@ def decode_rows(
         error = errors[base]
         for c in range(d_in):
             b_dec_gradient[c] += scale * error[c]
+        begin = start
+        for g in range(n_prefixes):
+            _dots(code_gradients, W_dec, columns, errors[base + g], scale, begin, ends[g])
+            begin = ends[g]
     return float(all_squares), float(whole_squares)
 
 
@@ -653,9 +691,11 @@ def sort_by_latent(
     counts: Ints,
     columns: Ints,
     values: Floats,
+    code_gradients: Floats,
     offsets: NDArray[np.int64],
     rows: Ints,
     sorted_values: Floats,
+    sorted_gradients: Floats,
     bounds: NDArray[np.int64],
 ) -> None:
     """Counting sort: the slots of latent j go to offsets[j]:offsets[j + 1], in order of their rows.
@@ -679,12 +719,35 @@ def sort_by_latent(
             offsets[j + 1] = to + 1
             rows[to] = row
             sorted_values[to] = values[slot]
+            sorted_gradients[to] = code_gradients[slot]
     n_ranges, i = len(bounds) - 1, 0
     all_work = total + _ADAM_WORK * n_latents
     for j in range(n_latents + 1):
         while i <= n_ranges and (offsets[j] + _ADAM_WORK * j) * n_ranges >= all_work * i:
             bounds[i] = j
             i += 1
+
+
+@_kernel
+def _adam(
+    weight: Floats,
+    first: Floats,
+    second: Floats,
+    gradient: Floats,
+    decay_1: np.float32,
+    decay_2: np.float32,
+    rate: np.float32,
+    correction_2: np.float32,
+    constants: tuple[np.float32, np.float32, np.float32],
+) -> None:
+    new_1, new_2, epsilon = constants
+    for c in range(len(weight)):
+        g = gradient[c]
+        mean = decay_1 * first[c] + new_1 * g
+        square = decay_2 * second[c] + new_2 * (g * g)
+        first[c] = mean
+        second[c] = square
+        weight[c] -= rate * mean / (np.sqrt(square * correction_2) + epsilon)
 
 
 @_kernel
@@ -695,56 +758,11 @@ def adam_vector(
     gradient: Floats,
     rate: np.float32,
     correction_2: np.float32,
-    decays: tuple[np.float32, np.float32],
+    betas: tuple[np.float32, np.float32],
     constants: tuple[np.float32, np.float32, np.float32],
-) -> np.float32:
-    """Adam; the sum of the squares of the new weights."""
-    decay_1, decay_2 = decays
-    new_1, new_2, least = constants
-    total = np.float32(0)
-    for c in range(len(weight)):
-        g = gradient[c]
-        mean = decay_1 * first[c] + new_1 * g
-        square = decay_2 * second[c] + new_2 * (g * g)
-        first[c] = mean
-        second[c] = square
-        # As one root, whose reciprocal processors estimate: a root and a quotient would take as long as the memory.
-        new = weight[c] - rate * mean / np.sqrt(square * correction_2 + least)
-        weight[c] = new
-        total += new * new
-    return total
-
-
-@_kernel
-def _add_errors(
-    out: Floats,
-    products: Floats,
-    errors: Floats,
-    rows: Ints,
-    stride: int,
-    shift: int,
-    values: Floats,
-    atom: Floats,
-    begin: int,
-    end: int,
 ) -> None:
-    """out += values @ errors[rows * stride + shift], and products = those errors @ atom; see `_add_rows`."""
-    n, last = len(out), end - 1
-    for i in range(begin, end, 4):
-        i1, i2, i3 = min(i + 1, last), min(i + 2, last), min(i + 3, last)
-        e0, e1 = errors[rows[i] * stride + shift], errors[rows[i1] * stride + shift]
-        e2, e3 = errors[rows[i2] * stride + shift], errors[rows[i3] * stride + shift]
-        s0, s1 = values[i], values[i1] if i + 1 < end else np.float32(0)
-        s2, s3 = values[i2] if i + 2 < end else np.float32(0), values[i3] if i + 3 < end else np.float32(0)
-        p0 = p1 = p2 = p3 = np.float32(0)
-        for c in range(n):
-            a = atom[c]
-            out[c] += (s0 * e0[c] + s1 * e1[c]) + (s2 * e2[c] + s3 * e3[c])
-            p0 += e0[c] * a
-            p1 += e1[c] * a
-            p2 += e2[c] * a
-            p3 += e3[c] * a
-        products[i], products[i1], products[i2], products[i3] = p0, p1, p2, p3
+    """Adam for what changes in every step."""
+    _adam(weight, first, second, gradient, betas[0], betas[1], rate, correction_2, constants)
 
 
 @_kernel
@@ -754,7 +772,7 @@ def update_latents(
     offsets: NDArray[np.int64],
     rows: Ints,
     values: Floats,
-    products: Floats,
+    code_gradients: Floats,
     z: Floats,
     errors: Floats,
     prefixes: NDArray[np.int64],
@@ -777,72 +795,55 @@ def update_latents(
     W_dec_second: Floats,
     last_active: NDArray[np.int64],
 ) -> np.float32:
-    """Gradients, Adam and length 1 of each latent in the range that is active; not a number if a weight became so.
-
-    `products` gets, for each slot, the product of its row's error and its atom; times `scale` and summed over rows that
-    is the part of an atom's gradient along the atom, and the gradient of the latent's value.
-
-    Some latents at a time, first their gradients, then Adam: rows that are far apart and weights that follow one
-    another come from memory faster if not in turns.
-    """
+    """Gradients, Adam and length 1 of each latent in the range that is active; not a number if a weight became so."""
     n_prefixes, d_in = len(prefixes), z.shape[1]
-    gradients, bias_gradient = np.empty((_TOGETHER, d_in), np.float32), np.empty(1, np.float32)
-    active, decays = np.empty(_TOGETHER, np.int64), np.empty((_TOGETHER, 2), np.float32)
+    gradient = np.empty(d_in, np.float32)
     check = np.float32(0)
     group = 0
-    for start in range(first_latent, last_latent, _TOGETHER):
-        n = 0
-        for j in range(start, min(start + _TOGETHER, last_latent)):
-            begin, end = offsets[j], offsets[j + 1]
-            if begin == end:
-                continue
-            gap = np.float32(number - last_active[j])
-            last_active[j] = number
-            active[n], decays[n, 0], decays[n, 1] = j, betas[0] ** gap, betas[1] ** gap
-            while prefixes[group] <= j:
-                group += 1
-            gradients[n, :] = 0
-            _add_errors(gradients[n], products, errors, rows, n_prefixes, group, values, W_dec[j], begin, end)
-            n += 1
-        if trains_decoder:
-            for i in range(n):
-                j, gradient, decay = active[i], gradients[i], (decays[i, 0], decays[i, 1])
-                atom, along = W_dec[j], np.float32(0)
-                for slot in range(offsets[j], offsets[j + 1]):
-                    along += values[slot] * products[slot]
-                for c in range(d_in):
-                    gradient[c] = scale * (gradient[c] - along * atom[c])
-                square = adam_vector(
-                    atom, W_dec_first[j], W_dec_second[j], gradient, rate, correction_2, decay, constants
-                )
-                check += square * np.float32(0)
-                shrink = np.float32(1) / max(np.float32(math.sqrt(square)), np.float32(1e-12))
-                for c in range(d_in):
-                    atom[c] *= shrink
+    for j in range(first_latent, last_latent):
+        while prefixes[group] <= j:
+            group += 1
+        begin, end = offsets[j], offsets[j + 1]
+        if begin == end:
+            continue
+        gap = np.float32(number - last_active[j])
+        last_active[j] = number
+        decay_1, decay_2 = betas[0] ** gap, betas[1] ** gap
         if trains_encoder:
-            for i in range(n):
-                j = active[i]
-                for slot in range(offsets[j], offsets[j + 1]):
-                    products[slot] *= scale
-                gradients[i, :] = 0
-                _add_rows(gradients[i], z, rows, products, offsets[j], offsets[j + 1])
-            for i in range(n):
-                j, decay = active[i], (decays[i, 0], decays[i, 1])
-                adam_vector(
-                    W_enc[j], W_enc_first[j], W_enc_second[j], gradients[i], rate, correction_2, decay, constants
-                )
-                bias_gradient[0] = 0
-                for slot in range(offsets[j], offsets[j + 1]):
-                    bias_gradient[0] += products[slot]
-                one = slice(j, j + 1)
-                check += np.float32(0) * adam_vector(
-                    b_enc[one],
-                    b_enc_first[one],
-                    b_enc_second[one],
-                    bias_gradient,
-                    rate,
-                    correction_2,
-                    decay,
-                    constants,
-                )
+            gradient[:] = 0
+            _add_rows(gradient, z, rows, 1, 0, code_gradients, begin, end)
+            _adam(W_enc[j], W_enc_first[j], W_enc_second[j], gradient, decay_1, decay_2, rate, correction_2, constants)
+            total = np.float32(0)
+            for i in range(begin, end):
+                total += code_gradients[i]
+            gradient[0] = total
+            _adam(
+                b_enc[j : j + 1],
+                b_enc_first[j : j + 1],
+                b_enc_second[j : j + 1],
+                gradient,
+                decay_1,
+                decay_2,
+                rate,
+                correction_2,
+                constants,
+            )
+            check += b_enc[j] * np.float32(0)
+        if trains_decoder:
+            atom = W_dec[j]
+            gradient[:] = 0
+            _add_rows(gradient, errors, rows, n_prefixes, group, values, begin, end)
+            along = np.float32(0)
+            for c in range(d_in):
+                along += gradient[c] * atom[c]
+            for c in range(d_in):
+                gradient[c] = scale * (gradient[c] - along * atom[c])
+            _adam(atom, W_dec_first[j], W_dec_second[j], gradient, decay_1, decay_2, rate, correction_2, constants)
+            square = np.float32(0)
+            for c in range(d_in):
+                square += atom[c] * atom[c]
+            check += square * np.float32(0)
+            shrink = np.float32(1) / max(np.float32(math.sqrt(square)), np.float32(1e-12))
+            for c in range(d_in):
+                atom[c] *= shrink
     return check

@@ -33,7 +33,7 @@ _OVERFLOW = 1e37
 """Bound on values of a product in bfloat16; beyond, and where it is not a number, products are in float32."""
 
 _BETAS = (np.float32(BETA_1), np.float32(BETA_2))
-_CONSTANTS = (np.float32(1 - BETA_1), np.float32(1 - BETA_2), np.float32(EPSILON**2))
+_CONSTANTS = (np.float32(1 - BETA_1), np.float32(1 - BETA_2), np.float32(EPSILON))
 
 
 class _Arena:
@@ -205,6 +205,7 @@ def _step_one(
     n_chunks = -(-n_rows // _CHUNK)
     starts, counts = arena.take("starts", (n_rows,), np.int64), arena.take("counts", (n_rows,), np.int32)
     columns, values = arena.take("columns", (n_rows * k,), np.int32), arena.take("values", (n_rows * k,), np.float32)
+    code_gradients = arena.take("code_gradients", (n_rows * k,), np.float32)
     slots = (starts, counts, columns, values)
     errors = arena.take("errors", (n_rows * n_prefixes, sae.d_in), np.float32)
     b_dec_gradients = arena.take("b_dec_gradients", (n_chunks, sae.d_in), np.float32)
@@ -231,6 +232,7 @@ def _step_one(
             min(_CHUNK, n_rows - first),
             *slots,
             errors,
+            code_gradients,
             b_dec_gradients[chunk],
         )
 
@@ -254,9 +256,9 @@ def _step_one(
     of_latents = (
         arena.take("sorted_rows", (n_rows * k,), np.int32),
         arena.take("sorted_values", (n_rows * k,), np.float32),
+        arena.take("sorted_gradients", (n_rows * k,), np.float32),
     )
-    products = arena.take("products", (n_rows * k,), np.float32)
-    kernels.sort_by_latent(*slots, offsets, *of_latents, bounds)
+    kernels.sort_by_latent(*slots, code_gradients, offsets, *of_latents, bounds)
     rate = np.float32(rates.learning_rate / (1 - BETA_1 ** (number + 1)))
     correction_2 = np.float32(1 / (1 - BETA_2 ** (number + 1)))
     adam = (rate, correction_2, _BETAS, _CONSTANTS)
@@ -267,7 +269,6 @@ def _step_one(
             bounds[i + 1],
             offsets,
             *of_latents,
-            products,
             z_array,
             errors,
             sae.prefixes,

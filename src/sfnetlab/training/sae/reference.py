@@ -113,7 +113,7 @@ def _adam(
     first.mul_(BETA_1**gap).add_(gradient, alpha=1 - BETA_1)
     second.mul_(BETA_2**gap).addcmul_(gradient, gradient, value=1 - BETA_2)
     correction_1, correction_2 = 1 - BETA_1 ** (number + 1), 1 - BETA_2 ** (number + 1)
-    root = second.div(correction_2).add_(EPSILON**2).sqrt_()
+    root = second.div(correction_2).sqrt_().add_(EPSILON)
     weight.addcdiv_(first * (gap > 0), root, value=-learning_rate / correction_1)
 
 

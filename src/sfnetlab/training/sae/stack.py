@@ -10,7 +10,7 @@ from torch import Tensor
 from sfnetlab.training.sae.settings import SAESettings
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.99, 6.25e-10
-"""Of Adam; epsilon as in Gao et al. 2024, but under the root: sqrt(mean square + epsilon^2)."""
+"""Of Adam; epsilon as in Gao et al. 2024."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ _jit: Any = triton.jit
 
 N_RATES = constexpr(5)
 """k, learning rate, Adam's two bias corrections, number of the step; float64, which holds them all exactly."""
-_BETA_1, _BETA_2, _LEAST = constexpr(BETA_1), constexpr(BETA_2), constexpr(EPSILON**2)
+_BETA_1, _BETA_2, _EPSILON = constexpr(BETA_1), constexpr(BETA_2), constexpr(EPSILON)
 _LOG2_BETA_1, _LOG2_BETA_2 = constexpr(log2(BETA_1)), constexpr(log2(BETA_2))
 _NAN_BITS = constexpr(0x7FC00000)
 """Of the quiet NaN: above infinity, so that a NaN is selected first and shows in the sums."""
@@ -457,7 +457,7 @@ def _adam(
     square = decay_2 * tl.load(second + places, mask=mask, other=0.0) + (1 - _BETA_2) * gradient * gradient
     tl.store(first + places, mean, mask=mask)
     tl.store(second + places, square, mask=mask)
-    change = learning_rate * (mean / correction_1) / tl.sqrt(square / correction_2 + _LEAST)
+    change = learning_rate * (mean / correction_1) / (tl.sqrt(square / correction_2) + _EPSILON)
     return tl.load(weights + places, mask=mask, other=0.0) - change
 
 
