@@ -346,8 +346,6 @@ def _predictions(spec: AtlasSpec, task: Task, galaxies: Galaxies) -> list[Predic
 
 
 def _claims(task: Task) -> tuple[dict[str, str], ...]:
-    if "claims" not in task.inputs:
-        return ()
     claims = json.loads((task.inputs["claims"] / "claims.json").read_text())["claims"]
     return tuple(
         {key: claim[key] for key in ("name", "statement", "source", "what", "verdict", "why")} for claim in claims
