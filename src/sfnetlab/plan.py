@@ -79,7 +79,7 @@ STAGES = {
         Stage("interpret-features", 2, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 1, "which features of different methods and seeds are the same, and what is rare"),
         Stage("test-claims", 1, "which claims of the papers hold on this survey"),
-        Stage("make-figures", 3, "the figures, as PDF and PNG"),
+        Stage("make-figures", 4, "the figures, as PDF and PNG"),
         Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with"),
     )
 }

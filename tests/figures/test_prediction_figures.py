@@ -6,11 +6,13 @@ import pytest
 from scipy.stats import norm
 
 from sfnetlab.figures.calibration import plot_calibration
+from sfnetlab.figures.gains import plot_gains
 from sfnetlab.figures.mass_metallicity import plot_relation, plot_relation_residuals
 from sfnetlab.figures.prediction_examples import chosen_examples, plot_prediction_examples
 from sfnetlab.figures.prediction_summary import plot_prediction_summary
 from sfnetlab.figures.resolution import plot_resolution, plot_surviving_features, plot_view_scores, plot_views
 from sfnetlab.interpret.mzr import median_relation, relation_bins, residual_trends, tremonti_metallicity
+from sfnetlab.metrics.gains import GAINS
 from sfnetlab.metrics.regression import nmad, rmse
 
 RNG = np.random.default_rng(0)
@@ -152,3 +154,33 @@ def test_a_summary_of_few_galaxies_has_no_running_median_and_their_scatter():
     labels = [text for ax in fig.axes for text in ax.get_legend_handles_labels()[1]]
     assert "running median" not in labels
     assert any(text.startswith("RMSE") for text in labels)
+
+
+@pytest.fixture
+def gain_table() -> pd.DataFrame:
+    rows = [
+        {
+            "features": features, "k": k, "probe": probe, "target": "metallicity", "column": "oh_p50", "gain": gain,
+            "n_seeds": 2, "rmse_single": 0.12, "rmse": 0.12 + change, "difference": change, "low": change - 0.002,
+            "high": change + 0.002, "p": 0.01,
+        }
+        for features, k, shift in (("dense", None, 0.0), ("sfnet", 4, -0.01))
+        for probe in ("head", "ridge")
+        for gain, change in zip(GAINS, (-0.004 + shift, -0.003 + shift, -0.006 + shift), strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(rows).astype({"k": "Int64"})
+
+
+def test_gains_are_drawn_of_heads_alone(gain_table: pd.DataFrame) -> None:
+    (ax,) = plot_gains(gain_table, "oh_p50", "dex").axes
+    drawn = sorted(
+        float(x) for line in ax.lines for x in np.atleast_1d(line.get_xdata()) if line.get_marker() != "None"
+    )
+    expected = gain_table.loc[gain_table["probe"] == "head", "difference"]
+    np.testing.assert_allclose(drawn, sorted(expected))
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["dense", "sfnet, $k$ = 4"]
+
+
+def test_gains_of_a_column_that_no_head_predicts_are_an_error(gain_table: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="no head that predicts 'mass'"):
+        plot_gains(gain_table, "mass", "dex")

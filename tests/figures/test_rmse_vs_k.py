@@ -89,6 +89,20 @@ def test_encoder_controls_use_all_dimensions(figure: Figure) -> None:
     assert level(ax, "random, ridge on all 512 dimensions") == pytest.approx(0.2505)
 
 
+@pytest.mark.parametrize(("kind", "noun"), [("vae", "latents"), ("zoobot", "dimensions"), ("external", "dimensions")])
+def test_other_dense_features_are_controls_like_encoders(metrics: pd.DataFrame, kind: str, noun: str) -> None:
+    is_dense = (metrics["features"] == "dense") & (metrics["kind"] == "encoder")
+    right = draw(metrics.assign(kind=metrics["kind"].mask(is_dense, kind))).axes[1]
+    assert level(right, f"dense, ridge on all 512 {noun}") == pytest.approx(0.0905)
+
+
+def test_vae_has_a_curve_of_its_best_latents(metrics: pd.DataFrame) -> None:
+    own = metrics[(metrics["kind"] == "pca")].assign(features="elbo", kind="vae")
+    whole = own[own["n_features_used"] == 8].assign(n_features_used=20)
+    right = draw(pd.concat([metrics, own, whole])).axes[1]
+    np.testing.assert_allclose(curves(right)["elbo, linear probe on best k latents"], expected(0.18))
+
+
 def test_noise_floor_is_a_line_with_its_value(figure: Figure) -> None:
     right = figure.axes[1]
     assert level(right, "noise floor") == 0.03

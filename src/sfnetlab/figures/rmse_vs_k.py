@@ -16,6 +16,9 @@ from sfnetlab.figures import style
 _COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
 
 _SUPERVISED = "† supervised; the others: unsupervised"
+_DENSE = (("encoder", "", "dimensions"), ("external", "", "dimensions"), ("zoobot", "†", "dimensions"),
+          ("vae", "", "latents"))  # fmt: skip
+"""Kinds of which every feature of every galaxy is used: a mark, and what their features are called."""
 
 
 @style.paper_figure
@@ -28,10 +31,10 @@ def plot_rmse_vs_k(
     their null arms with k active latents, a ridge probe on all latents (linear where the table has no ridge rows for
     them; the legend says which); PCA and PLS with k components. Right, features used in all, linear probe: the n best
     of SFNet(k) and of SAE(k), k = n or the nearest that was trained (of two the larger); the first n components; the n
-    best dimensions of each encoder. Points are means over seeds, small dots the seeds, bars the mean 95 % bootstrap
-    interval over galaxies; what is higher than 1.6 times the mean's error is an arrowhead at the upper edge. Horizontal
-    lines are the controls: the mean, photometry with the probe that is best on valid rows, and each encoder with ridge
-    on all its dimensions.
+    best dimensions of each encoder and latents of each VAE. Points are means over seeds, small dots the seeds, bars the
+    mean 95 % bootstrap interval over galaxies; what is higher than 1.6 times the mean's error is an arrowhead at the
+    upper edge. Horizontal lines are the controls: the mean, photometry with the probe that is best on valid rows, and
+    each encoder and VAE with ridge on all it gives.
 
     Parameters
     ----------
@@ -155,8 +158,7 @@ def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
     budgeted = budgeted[budgeted["k"].isna() | (distance == nearest)]
     curves: list[style.Curve] = []
     for kind, mark, noun in (
-        ("sfnet", "†(k)", "features"), ("sae", "(k)", "latents"), ("null_sae", "(k)", "latents"),
-        ("encoder", "", "dimensions"), ("external", "", "dimensions"),
+        ("sfnet", "†(k)", "features"), ("sae", "(k)", "latents"), ("null_sae", "(k)", "latents"), *_DENSE,
     ):  # fmt: skip
         for name, look, _ in _methods(rows, kind):
             own = budgeted[budgeted["features"] == name]
@@ -205,11 +207,11 @@ def _controls(
     for name, look, own in _methods(with_all, "photometry"):
         best = own[own["probe"] == _best_probe(valid_with_all[valid_with_all["features"] == name])]
         chosen.append((f"{name}, best probe ({best['probe'].iloc[0]})", look, best))
-    for name, look, own in (*_methods(with_all, "encoder"), *_methods(with_all, "external")):
-        ridge = own[own["probe"] == "ridge"]
-        if len(ridge) > 0:
-            n_dimensions = int(ridge["n_features_used"].iloc[0])
-            chosen.append((f"{name}, ridge on all {n_dimensions} dimensions", look, ridge))
+    for kind, _, noun in _DENSE:
+        for name, look, own in _methods(with_all, kind):
+            ridge = own[own["probe"] == "ridge"]
+            if len(ridge) > 0:
+                chosen.append((f"{name}, ridge on all {int(ridge['n_features_used'].iloc[0])} {noun}", look, ridge))
     controls: list[tuple[str, float, tuple[float, float] | None, style.MethodStyle]] = []
     for label, look, own in chosen:
         level = float(own["y"].mean())

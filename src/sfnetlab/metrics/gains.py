@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from sfnetlab.metrics.bootstrap import paired_differences
 from sfnetlab.metrics.regression import rmse
 
+GAINS = {"augmentation": "8 symmetries", "ensemble": "mean over seeds", "both": "8 symmetries and seeds"}
+"""Each way of predicting more than once, in words."""
+
 
 class Gain(NamedTuple):
     """RMSE of combined predictions minus the mean RMSE of the single ones, over galaxies, and its interval."""
 
     gain: str
-    """"augmentation", "ensemble" or "both"."""
+    """One of `GAINS`."""
     n_seeds: int
     rmse_single: float
     rmse: float
@@ -75,13 +78,12 @@ def format_gains(table: pd.DataFrame) -> str:
     table : DataFrame
         `Gain` with `features`, `k`, `probe`, `target` and `column`.
     """
-    words = {"augmentation": "8 symmetries", "ensemble": "mean over seeds", "both": "8 symmetries and seeds"}
     lines = ["predicting more than once: change of the test RMSE [95 % interval over galaxies]; less than 0 is better"]
     for row in table[table["probe"] == "head"].to_dict("records"):
         k = "" if pd.isna(row["k"]) else f" k={row['k']}"
         seeds = f"{row['n_seeds']} {'seed' if row['n_seeds'] == 1 else 'seeds'}"
         lines.append(
-            f"  {row['features']}{k}, {row['column']} (target {row['target']}), {words[row['gain']]} ({seeds}): "
+            f"  {row['features']}{k}, {row['column']} (target {row['target']}), {GAINS[row['gain']]} ({seeds}): "
             f"{row['rmse_single']:.4f} -> {row['rmse']:.4f}, {row['difference']:+.4f} "
             f"[{row['low']:+.4f}, {row['high']:+.4f}]"
         )

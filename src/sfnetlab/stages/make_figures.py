@@ -24,6 +24,7 @@ from sfnetlab.figures.equations import plot_equations
 from sfnetlab.figures.equivariance import plot_equivariance, plot_least_equivariant
 from sfnetlab.figures.explained_variance import plot_explained_variance
 from sfnetlab.figures.fvu_vs_l0 import plot_fvu_vs_l0
+from sfnetlab.figures.gains import plot_gains
 from sfnetlab.figures.in_sample import plot_in_sample
 from sfnetlab.figures.l0_distribution import plot_l0_distribution
 from sfnetlab.figures.label_scores import plot_label_confusion, plot_label_scores
@@ -216,6 +217,12 @@ def _probe_figures(spec: FiguresSpec, task: Task, metrics: pd.DataFrame) -> Iter
                 if (of_column[["features_a", "features_b"]] == reference).any(axis=None):
                     figure = plot_differences(differences, name, column, unit_of(column), reference)
                     yield f"differences-{reference}-{name}-{column}", figure
+    gains = task.inputs["comparison"] / "gains.parquet"
+    if gains.exists():
+        table = pd.read_parquet(gains)
+        table = table[~table["features"].isin(spec.other_views)]
+        for column in table.loc[table["probe"] == "head", "column"].unique():
+            yield f"gains-{column}", plot_gains(table, column, unit_of(column))
     for name in spec.classes:
         own = metrics[metrics["target"] == name]
         ranks = {kind: rank for rank, kind in enumerate(("sfnet", "photometry", *EMBEDDINGS, "pca", "vae", "sae"))}
