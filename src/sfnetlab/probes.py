@@ -158,7 +158,7 @@ class RidgeProbe:
         self.alpha_ = alphas[best]
         self.is_at_edge_ = (best == 0) | (best == alphas.size - 1)
         if path.rank > 0 and self.is_at_edge_.any():
-            logger.warning(
+            logger.debug(  # where hundreds of features are read from another table, some always are
                 "ridge probe: %d of %d label columns take a penalty at the edge of the grid "
                 "(%g: as good as least squares; %g: next to the train mean)",
                 np.count_nonzero(self.is_at_edge_),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sfnetlab.figures.localisation import plot_localisation
-from sfnetlab.figures.recovery import plot_recovery_matrix, plot_recovery_scores
+from sfnetlab.figures.recovery import plot_absorption, plot_recovery_matrix, plot_recovery_scores
 from sfnetlab.figures.yields import SEARCH, plot_yields
 
 R2 = {("sfnet", "dust"): 0.2, ("sfnet", "arms"): 0.9, ("pca", "dust"): -0.3, ("pca", "arms"): 0.5}
@@ -132,3 +132,33 @@ def test_outline_lies_on_the_border_of_the_mask():
 def test_unusable_localisation_is_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         plot_localisation(**(LOCALISATION | changed))
+
+
+def test_absorption_is_the_mean_over_seeds_and_missing_ones_are_left_out():
+    values = {"sfnet": (0.1, np.nan), "sae": (0.4, 0.2)}
+    table = pd.DataFrame(
+        [
+            {
+                "features": name,
+                "kind": name,
+                "seed": seed,
+                "parent": "disc",
+                "child": child,
+                "absorption": v + 0.1 * seed,
+            }
+            for name, pair in values.items()
+            for child, v in zip(("barred", "edge_on"), pair, strict=True)
+            for seed in (0, 1)
+        ]
+    )
+    (ax,) = plot_absorption(table).axes
+    drawn = {str(line.get_label()): np.asarray(line.get_xdata()) for line in ax.lines}
+    np.testing.assert_allclose(drawn["SFNet"], [0.15])
+    np.testing.assert_allclose(drawn["SAE"], [0.45, 0.25])
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["barred in disc", "edge on in disc"]
+
+
+def test_absorption_without_a_number_is_refused():
+    table = pd.DataFrame({"features": ["a"], "kind": "sae", "parent": "disc", "child": "barred", "absorption": np.nan})
+    with pytest.raises(ValueError, match="no number"):
+        plot_absorption(table)

@@ -8,7 +8,15 @@ from scipy.stats import ortho_group
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
-from sfnetlab.interpret.recovery import ALL_FACTORS, COLUMNS, factor_table, recover_factors
+from sfnetlab.interpret.recovery import (
+    ALL_FACTORS,
+    COLUMNS,
+    FAMILY,
+    factor_table,
+    family_absorption,
+    family_labels,
+    recover_factors,
+)
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.surveys.mock_population import make_population
 
@@ -118,3 +126,44 @@ def test_constant_factors_are_left_out_and_one_factor_is_refused():
     assert "factor1" not in set(recovered(factors_of().to_numpy(), factors)["factor"])
     with pytest.raises(ValueError, match="two factors"):
         recovered(factors_of().to_numpy(), factors[["factor0", "factor1"]])
+
+
+# --- general and special labels ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labels() -> pd.DataFrame:
+    return family_labels(make_population(2000, 0, 38.0))
+
+
+def test_a_special_label_implies_the_general_one(labels):
+    for name, above in FAMILY.items():
+        assert 0.01 < labels[name].mean() < 0.99
+        if above is not None:
+            assert not (labels[name] & ~labels[above]).any()
+
+
+def test_a_bar_that_silences_the_disc_is_found_by_name(labels):
+    """Feature 0 is the disc where there is no bar, feature 1 the bar, the others noise."""
+    values = np.random.default_rng(0).random((len(labels), 6)) < 0.05
+    values[:, 0] = labels["disc"] & ~labels["barred"]
+    values[:, 1] = labels["barred"]
+    table = sp.csr_array(values.astype(float))
+    found = family_absorption(table[:1200], labels[:1200], table[1200:], labels[1200:]).set_index("child")
+    assert set(found["parent"]) == {"disc", "armed"}
+    assert found.loc["barred", "parent"] == "disc"
+    assert found.loc["barred", "absorption"] == 1
+    assert (found.loc["barred", "feature_parent"], found.loc["barred", "feature_child"]) == (0, 1)
+
+
+def test_labels_that_no_galaxy_has_are_left_out_with_those_below_them(labels):
+    changed = labels.assign(armed=False, two_armed=False)
+    table = sp.csr_array(np.random.default_rng(0).random((len(labels), 4)) < 0.3, dtype=float)
+    found = family_absorption(table[:1200], changed[:1200], table[1200:], changed[1200:])
+    assert set(found["child"]) == {"barred", "edge_on", "merger"}
+
+
+def test_a_survey_without_discs_has_nothing_to_absorb(labels):
+    changed = labels & False
+    table = sp.csr_array(np.ones((len(labels), 2)))
+    assert family_absorption(table[:1200], changed[:1200], table[1200:], changed[1200:]).empty

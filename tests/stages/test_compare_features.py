@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from sfnetlab.artifacts import Job, write_csr_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
@@ -61,10 +62,21 @@ def compare(survey, names, rare=None, more=None, jobs=None):
     work = survey.parent / "work"
     work.mkdir()
     inputs = {"survey": survey} | {name: survey.parent / name for name in names} | (more or {})
-    job = Job(stage="compare-features", version=1, name="relations", spec=None, inputs=jobs or {})
+    jobs = jobs or {name: embedding_job("one") if name.startswith("encoder") else encoded(name) for name in names}
+    job = Job(stage="compare-features", version=1, name="relations", spec=None, inputs=jobs)
     made = Task(inputs=inputs, work=work, device="cpu", job=job)
     metrics = compare_features.build(spec_of(names, rare), made)
     return metrics, {path.stem: pd.read_parquet(path) for path in work.glob("*.parquet")}
+
+
+def embedding_job(name):
+    return Job(stage="embed-images", version=1, name=name, spec=name, inputs={})
+
+
+def encoded(name, embedding=None):
+    spec = EncodeSpec(k=K, seed=0, codes="topk")
+    inputs = {"embedding": embedding or embedding_job("one")}
+    return Job(stage="encode-embeddings", version=1, name=name, spec=spec, inputs=inputs)
 
 
 @pytest.fixture
@@ -72,6 +84,8 @@ def two(survey):
     """An embedding, and the same features turned about, in another order of rows and columns."""
     write_table(survey.parent / "encoder-seed0", X)
     write_table(survey.parent / "pca-seed0", X[:, ::-1], np.random.default_rng(1).permutation(N))
+    components = np.ascontiguousarray(np.eye(D, dtype=np.float32)[::-1])
+    save_file({"components": components}, survey.parent / "pca-seed0" / "model.safetensors")
     return survey
 
 
@@ -85,9 +99,21 @@ def test_the_same_features_are_found_again_whatever_the_order_of_rows_and_column
     assert found["matching"]["share_above_null"].item() == 1
 
 
+def test_matched_features_of_one_embedding_have_the_cosine_of_their_directions(two):
+    _, found = compare(two, ["encoder-seed0", "pca-seed0"])
+    np.testing.assert_allclose(found["pairs"]["cosine"], 1)
+
+
+def test_features_of_two_embeddings_have_no_cosine(two):
+    jobs = {"encoder-seed0": embedding_job("one"), "pca-seed0": encoded("pca", embedding_job("other"))}
+    _, found = compare(two, ["encoder-seed0", "pca-seed0"], jobs=jobs)
+    assert found["pairs"]["cosine"].isna().all()
+
+
 def test_each_method_is_read_from_each_other_by_its_first_seed(two):
     write_table(two.parent / "encoder-seed1", np.ascontiguousarray(X[:, :2]))
-    _, found = compare(two, ["encoder-seed0", "encoder-seed1", "pca-seed0"])
+    jobs = {"encoder-seed0": embedding_job("one"), "encoder-seed1": embedding_job("two"), "pca-seed0": encoded("pca")}
+    _, found = compare(two, list(jobs), jobs=jobs)
     reading = found["reading"].set_index(["reader", "target"])
     assert set(reading.index) == {("encoder-seed0", "pca-seed0"), ("pca-seed0", "encoder-seed0")}
     assert reading["r2_of_variance"].min() > 0.99
@@ -160,15 +186,6 @@ def write_sae(folder, name, atoms):
     save_sae(directory, sae)
     write_table(folder / name, sae.encode_csr(X))
     return {f"saes of {name}": folder / f"saes-{name}"}
-
-
-def encoded(name, embedding):
-    spec = EncodeSpec(k=K, seed=0, codes="topk")
-    return Job(stage="encode-embeddings", version=1, name=name, spec=spec, inputs={"embedding": embedding})
-
-
-def embedding_job(name):
-    return Job(stage="embed-images", version=1, name=name, spec=name, inputs={})
 
 
 @pytest.mark.parametrize("same", [True, False])

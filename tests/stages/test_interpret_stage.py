@@ -151,10 +151,10 @@ def tables(work):
 
 ALWAYS = {"alignment", "associations", "equations", "examples", "features", "nuisances", "partial", "recovery"}
 OWN = {
-    "sfnet": {"ablation"},
+    "sfnet": {"ablation", "absorption"},
     "encoder": set(),
     "pca": {"changes", "explained_variance"},
-    "sae": {"changes", "explained_variance"},
+    "sae": {"absorption", "changes", "explained_variance"},
 }
 
 

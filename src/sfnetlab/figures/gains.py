@@ -57,6 +57,7 @@ def plot_gains(table: pd.DataFrame, column: str, unit: str) -> Figure:
     ax.set_yticks(places, labels=labels)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(y - 1.3, -0.7)
+    ax.locator_params(axis="x", nbins=4)
     ax.set_xlabel(style.wrapped(style.with_unit(f"change of the test RMSE of {column}", unit), 46))
     for gain in [gain for gain in GAINS if (rows["gain"] == gain).any()]:
         ax.plot([], [], marker=_MARKERS[gain], markersize=3.6, color=_COLORS[gain], linestyle="none", label=GAINS[gain])

@@ -105,3 +105,48 @@ def plot_recovery_scores(table: pd.DataFrame) -> Figure:
     axes[0].set_yticks(range(len(names)), labels)
     axes[0].set_ylim(-0.6, len(names) - 0.4)
     return fig
+
+
+@style.paper_figure
+def plot_absorption(table: pd.DataFrame) -> Figure:
+    """How much more often a label's feature is silent where that of a more special label speaks; 0 by chance.
+
+    A row for each two labels, a marker a method; means over seeds. Methods that have one feature for both have none.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `interpret.recovery.family_absorption` with the columns `features` and `kind` added.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, or there is no number.
+    """
+    style.require_columns(table, ("features", "kind", "parent", "child", "absorption"), "the table of absorption")
+    known = table.dropna(subset=["absorption"])
+    if known.empty:
+        raise ValueError("the table of absorption has no number")
+    labels = list(dict.fromkeys(zip(known["child"], known["parent"], strict=True)))
+    kinds = known.groupby("features", sort=False)["kind"].first()
+    legend_in = style.legend_height_in(map(str, kinds.index))
+    fig = Figure(
+        figsize=(style.COLUMN_WIDTH_IN, 0.9 + len(labels) * (0.12 + 0.09 * len(kinds)) + legend_in),
+        layout="constrained",
+    )
+    ax = fig.add_subplot()
+    for rank, (name, kind) in enumerate(kinds.items()):
+        look = style.method_style(str(name), str(kind), map(str, kinds.index[kinds == kind]))
+        own = known[known["features"] == name].groupby(["child", "parent"])["absorption"].mean()
+        y = [labels.index(pair) + 0.7 * ((rank + 0.5) / len(kinds) - 0.5) for pair in own.index]
+        label = style.method_name(str(name), str(kind))
+        ax.plot(own, y, marker=look.marker, color=look.color, markersize=4, linestyle="none", label=label)
+    for edge in range(1, len(labels)):
+        ax.axhline(edge - 0.5, color="#DDDDDD", linewidth=0.6)
+    ax.axvline(0, color=style.GREY, linewidth=0.8, zorder=0)
+    ax.set_yticks(range(len(labels)), labels=[f"{child} in {parent}".replace("_", " ") for child, parent in labels])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.set_xlabel("absorption (difference of shares)")
+    fig.legend(loc="outside lower center", ncols=2, columnspacing=1)
+    return fig

@@ -12,15 +12,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.metrics.bootstrap import resample_counts
-from sfnetlab.metrics.disentanglement import dci, lasso_importance, match_factors
+from sfnetlab.metrics.disentanglement import dci, factor_absorption, lasso_importance, match_factors
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.tables import FeatureTable, checked_table, columns_of
-from sfnetlab.surveys.mock_render import TYPES
+from sfnetlab.surveys.mock_render import ELLIPTICAL, MERGER, TYPES
 
 ALL_FACTORS = "all"
 """In the column `factor`: a score of all factors together."""
 PERIODS_DEG = {"factor_position_angle_deg": 180.0, "factor_companion_angle_deg": 360.0}
 """Angles that come round: 179 and 1 degree of position angle are neighbours."""
+FAMILY = {"disc": None, "armed": "disc", "two_armed": "armed", "barred": "disc", "edge_on": "disc", "merger": "disc"}
+"""Yes-or-no labels of mock galaxies, each with the more general one that it implies."""
+EDGE_ON = 0.25
+"""Axis ratio below which a disc is seen from the side: arms are not drawn there."""
 COLUMNS = ("factor", "metric", "k", "feature", "value", "low", "high")
 
 
@@ -56,6 +60,52 @@ def factor_table(catalog: pd.DataFrame) -> pd.DataFrame:
             columns[short] = values
     table = pd.DataFrame(columns, index=catalog.index)
     return table.loc[:, table.min() < table.max()]
+
+
+def family_labels(catalog: pd.DataFrame) -> pd.DataFrame:
+    """The labels of `FAMILY` from the mock survey's factors, bool (n_galaxies, n_labels)."""
+    kind = catalog["factor_type"]
+    disc = kind != ELLIPTICAL
+    labels = {
+        "disc": disc,
+        "armed": catalog["factor_n_arms"] > 0,
+        "two_armed": catalog["factor_n_arms"] == 2,
+        "barred": catalog["factor_bar_strength"] > 0,
+        "edge_on": disc & (catalog["factor_axis_ratio"] < EDGE_ON),
+        "merger": kind == MERGER,
+    }
+    return pd.DataFrame({name: labels[name] for name in FAMILY})
+
+
+def family_absorption(
+    values_fit: FeatureTable, labels_fit: pd.DataFrame, values_test: FeatureTable, labels_test: pd.DataFrame
+) -> pd.DataFrame:
+    """Whether the feature of a label is silent where that of a more special one speaks.
+
+    Parameters
+    ----------
+    values_fit, values_test : CSR, (n_fit, d) and (n_test, d)
+    labels_fit, labels_test : DataFrame of n_fit and n_test rows
+        From `family_labels`.
+
+    Returns
+    -------
+    DataFrame
+        `metrics.disentanglement.factor_absorption`, with the labels' names. Labels that all or none of the fit rows
+        have which have the one above them are left out, and so is what is below them; empty where none is left.
+    """
+    names: list[str] = []
+    for name, above in FAMILY.items():  # the more general come first
+        if above is None or above in names:
+            own = labels_fit[name] if above is None else labels_fit.loc[labels_fit[above], name]
+            names += [name] if own.any() and not own.all() else []
+    parent = np.array([-1 if (above := FAMILY[name]) is None else names.index(above) for name in names])
+    if not (parent >= 0).any():
+        return pd.DataFrame()
+    found = factor_absorption(
+        values_fit, labels_fit[names].to_numpy(), values_test, labels_test[names].to_numpy(), parent
+    )
+    return found.assign(**{side: [names[label] for label in found[side]] for side in ("parent", "child")})
 
 
 def recover_factors(

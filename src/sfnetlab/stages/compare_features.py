@@ -1,6 +1,7 @@
 """Stage compare-features: which features of different methods and seeds are the same, and which find what is rare.
 
-`pairs.parquet`, `matching.parquet` and `null.parquet` (every two tables, features matched one to one, with their null),
+`pairs.parquet`, `matching.parquet` and `null.parquet` (every two tables, features matched one to one, with their null
+and, where both read the same embedding, the cosines of their directions in it),
 `reading.parquet` (what ridge reads of one table's features in another), `yield.parquet` (rare galaxies found).
 """
 
@@ -8,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from functools import partial
 from itertools import permutations
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,12 +22,15 @@ from sfnetlab.interpret.matching import match_tables
 from sfnetlab.interpret.reading import Parts, summarise_reading
 from sfnetlab.interpret.reading import read_features as read_across
 from sfnetlab.interpret.yields import MIN_RARE, find_rare
-from sfnetlab.metrics.matching import split_latents
+from sfnetlab.metrics.matching import pair_cosines, split_latents
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.plan import EMBEDDINGS, RelationsSpec, sae_directory
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.schema import Rare
 from sfnetlab.surveys.catalog import measured_labels
+
+if TYPE_CHECKING:
+    from sfnetlab.models.sae import SparseAutoencoder
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +49,8 @@ def build(spec: RelationsSpec, task: Task) -> Metrics:
     if len(tables) > 1:
         fit_and_test = {name: (table.of(ids["train"]), table.of(ids["test"])) for name, table in tables.items()}
         matched = match_tables(fit_and_test, N_PERMUTATIONS, SEED)
-        written |= {"pairs": matched.pairs, "matching": matched.summary, "null": matched.null}
+        pairs = _with_cosines(matched.pairs, {name: _directions(spec, task, name, tables[name]) for name in tables})
+        written |= {"pairs": pairs, "matching": matched.summary, "null": matched.null}
         written["reading"] = _readings(spec, tables, ids)
     splits = list(_splits(spec, task, tables, ids))
     if splits:
@@ -54,6 +60,49 @@ def build(spec: RelationsSpec, task: Task) -> Metrics:
     for name, table in written.items():
         table.to_parquet(task.work / f"{name}.parquet", index=False)
     return {"n_tables": len(tables), "n_pairs_of_tables": len(written.get("matching", ()))}
+
+
+class _Directions(NamedTuple):
+    """What a table's features stand for in an embedding: (n_features, d_in), and which embedding that is."""
+
+    embedding: str
+    vectors: NDArray[np.floating]
+
+
+def _directions(spec: RelationsSpec, task: Task, name: str, table: StoredFeatures) -> _Directions | None:
+    """Atoms of an SAE, components of PCA, for an embedding itself its axes; None where there is no such thing."""
+    from safetensors.numpy import load_file
+
+    job = task.job.inputs[name]
+    match spec.tables[name].kind:
+        case "sae" | "null_sae":
+            return _Directions(job.inputs["embedding"].key, _sae(spec, task, name).W_dec.numpy(force=True))
+        case "pca":
+            model = load_file(task.inputs[name] / "model.safetensors")
+            return _Directions(job.inputs["embedding"].key, model["components"])
+        case kind if kind in EMBEDDINGS:
+            return _Directions(job.key, np.eye(np.asarray(table.values).shape[1], dtype=np.float32))
+        case _:
+            return None
+
+
+def _with_cosines(pairs: pd.DataFrame, directions: dict[str, _Directions | None]) -> pd.DataFrame:
+    """The pairs with `cosine`, NaN where the two tables share no embedding."""
+    cosine = pd.Series(np.nan, index=pairs.index)
+    for (name_a, name_b), own in pairs.groupby(["table_a", "table_b"], sort=False):
+        a, b = directions[str(name_a)], directions[str(name_b)]
+        if a is not None and b is not None and a.embedding == b.embedding:
+            cosine[own.index] = pair_cosines(own, a.vectors, b.vectors)
+    return pairs.assign(cosine=cosine)
+
+
+def _sae(spec: RelationsSpec, task: Task, name: str) -> "SparseAutoencoder":
+    from sfnetlab.models.sae import load_sae
+
+    table = spec.tables[name]
+    assert table.k is not None
+    assert table.seed is not None
+    return load_sae(sae_directory(task.inputs[f"saes of {name}"], table.k, table.seed))
 
 
 def _readings(spec: RelationsSpec, tables: dict[str, StoredFeatures], ids: dict[str, "pd.Series[str]"]) -> pd.DataFrame:
@@ -73,15 +122,12 @@ def _splits(
     spec: RelationsSpec, task: Task, tables: dict[str, StoredFeatures], ids: dict[str, "pd.Series[str]"]
 ) -> Iterator[pd.DataFrame]:
     """What becomes of each SAE's latents in a larger SAE of the same embedding."""
-    from sfnetlab.models.sae import load_sae
-
-    embeddings = {name: task.job.inputs[name].inputs["embedding"].key for name in spec.tables if _is_sae(spec, name)}
-    saes = {}
-    for name in embeddings:
-        k, seed = spec.tables[name].k, spec.tables[name].seed
-        assert k is not None
-        assert seed is not None
-        saes[name] = load_sae(sae_directory(task.inputs[f"saes of {name}"], k, seed))
+    embeddings = {
+        name: task.job.inputs[name].inputs["embedding"].key
+        for name, table in spec.tables.items()
+        if table.kind == "sae"
+    }
+    saes = {name: _sae(spec, task, name) for name in embeddings}
     for small, large in permutations(saes, 2):
         if embeddings[small] != embeddings[large] or saes[small].n_latents >= saes[large].n_latents:
             continue
@@ -90,10 +136,6 @@ def _splits(
         n_alive = int((activation_frequency(codes_small) > 0).sum())
         split = split_latents(W_small, W_large, codes_small, codes_large)
         yield split.assign(small=small, large=large, n_alive_small=n_alive)
-
-
-def _is_sae(spec: RelationsSpec, name: str) -> bool:
-    return spec.tables[name].kind == "sae"
 
 
 def _yields(spec: RelationsSpec, task: Task, catalog: pd.DataFrame, tables: dict[str, StoredFeatures]) -> pd.DataFrame:

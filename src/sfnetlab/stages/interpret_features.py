@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
 from sfnetlab.artifacts import FeatureTable as StoredFeatures
 from sfnetlab.artifacts import Metrics, SurveyTable, read_embedding, read_features, read_survey
@@ -32,7 +33,7 @@ from sfnetlab.interpret.equations import (
 )
 from sfnetlab.interpret.equivariance import feature_changes, summarise_changes
 from sfnetlab.interpret.localisation import FACTOR_OF_COMPONENT, localise, summarise_localisation
-from sfnetlab.interpret.recovery import factor_table, recover_factors
+from sfnetlab.interpret.recovery import factor_table, family_absorption, family_labels, recover_factors
 from sfnetlab.metrics.association import MIN_ROWS, spearman
 from sfnetlab.metrics.matching import Dictionary, consensus_dictionary, seed_stability
 from sfnetlab.metrics.selection import select_forward
@@ -385,8 +386,9 @@ def _linear_model(table: _Table) -> dict[str, NDArray[np.float64]]:
 def _recovery(table: _Table) -> dict[str, pd.DataFrame]:
     if table.spec.mock is None:
         return {}
-    factors = factor_table(table.survey.catalog[table.of_interest])
-    split = table.survey.catalog.loc[table.of_interest, "split"].to_numpy()
+    catalog = table.survey.catalog[table.of_interest]
+    factors = factor_table(catalog)
+    split = catalog["split"].to_numpy()
     recovered = recover_factors(
         table.train.values,
         factors[split == "train"],
@@ -396,7 +398,13 @@ def _recovery(table: _Table) -> dict[str, pd.DataFrame]:
         seed=SEED,
     )
     # the column k says which table this is
-    return {"recovery": recovered.rename(columns={"k": "n_features_used"})}
+    found = {"recovery": recovered.rename(columns={"k": "n_features_used"})}
+    if sparse.issparse(table.train.values):  # features of a dense table are never silent
+        labels = family_labels(catalog)
+        train, test = (labels[split == part] for part in ("train", "test"))
+        absorption = family_absorption(table.train.values, train, table.test.values, test)
+        found |= {"absorption": absorption} if len(absorption) else {}
+    return found
 
 
 def _localisation(table: _Table) -> dict[str, pd.DataFrame]:

@@ -36,7 +36,7 @@ from sfnetlab.figures.matching import plot_matched_correlations, plot_matching_m
 from sfnetlab.figures.nested_fvu import plot_nested_fvu
 from sfnetlab.figures.novelty import plot_novelty
 from sfnetlab.figures.predicted_vs_true import plot_predicted_vs_true
-from sfnetlab.figures.recovery import plot_recovery_matrix, plot_recovery_scores
+from sfnetlab.figures.recovery import plot_absorption, plot_recovery_matrix, plot_recovery_scores
 from sfnetlab.figures.rmse_vs_k import plot_rmse_vs_k
 from sfnetlab.figures.seed_stability import plot_seed_stability
 from sfnetlab.figures.splitting import plot_splitting
@@ -311,6 +311,9 @@ def _table_figures(task: Task) -> Iterator[tuple[str, Figure]]:
         recovery = recovery.drop(columns="k").rename(columns={"n_features_used": "k"})
         yield "recovery_of_factors", plot_recovery_matrix(recovery, 1)
         yield "recovery_scores", plot_recovery_scores(recovery)
+    absorption = _gathered(told, "absorption")
+    if absorption is not None and absorption["absorption"].notna().any():
+        yield "absorption", plot_absorption(absorption)
 
 
 def _alignment_figures(alignment: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
