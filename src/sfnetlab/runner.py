@@ -174,6 +174,7 @@ def exit_status(command: Callable[[], object], verbosity: int = 0) -> int:
     """Run a command; 0: done or already current, 2: the user can fix it (one message), 1 with a traceback: a bug."""
     runtime.configure_logging(verbosity)
     runtime.let_threads_sleep()
+    runtime.keep_freed_memory()
     try:
         command()
     except SfnetlabError as error:

@@ -1,5 +1,6 @@
 """The machine under the lab: device, threads, versions, memory and logging. Torch is imported only when asked for."""
 
+import ctypes
 import functools
 import logging
 import os
@@ -49,6 +50,23 @@ def let_threads_sleep() -> None:
     with one busy process ResNet18 trained about half as fast with GNU OpenMP's default, and no faster without one.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BYTES = 2**30
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks of up to 1 GiB for the next batch; elsewhere nothing changes.
+
+    By default it maps each block above 32 MiB anew, and the kernel clears every page of every layer's output again:
+    on 2 cores ResNet18 embedded a quarter more 144-pixel cutouts a second without that, and trained up to a tenth
+    faster.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _KEPT_BYTES - 1)
 
 
 def n_threads() -> int:

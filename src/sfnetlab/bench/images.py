@@ -1,8 +1,12 @@
 """Speeds of making mock galaxies, of reading a survey's cutouts, and from JPEG files to embeddings."""
 
+import functools
 import io
+import multiprocessing
+import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +16,9 @@ from sfnetlab import runtime
 from sfnetlab.bench.compare import Row, compare
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 def mock(device: str) -> Iterator[Row]:
@@ -62,59 +67,84 @@ def survey(device: str) -> Iterator[Row]:
         yield compare("survey", case, "images/s", n, read, decode, device)
 
 
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_FILE_SIDE, _CROP = 160, 144
+
+
 def embedding(device: str) -> Iterator[Row]:
     """From 160-pixel JPEG files to the pooled features of the central 144 pixels.
 
     The reference is what the papers' notebooks do: a dataset that opens an image with Pillow and puts it through
-    torchvision's transforms, a DataLoader with a process a core, contiguous batches. Ours decodes into a survey's store
+    torchvision's transforms, a DataLoader with a process a core, contiguous batches. It runs in turn with ours, but in
+    a Python of its own with the defaults of OpenMP and malloc, as a notebook would. Ours decodes into a survey's store
     and embeds that; both parts count.
     """
     import pandas as pd
-    import torch
-    from PIL import Image
-    from torch.utils.data import DataLoader, Dataset
-    from torchvision import transforms
 
     from sfnetlab.models.backbones import ImageEncoder, for_inference, make_backbone
     from sfnetlab.schema import FolderSurvey
     from sfnetlab.surveys.folder import build_folder_survey
     from sfnetlab.training.network import embed_batches
 
-    n, size, crop = 384, 160, 144
+    n = 768
     backbone = make_backbone("resnet18", "random", 0).eval().to(device)
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    encoder = for_inference(ImageEncoder(backbone, mean, std).eval().to(device))
-
-    with tempfile.TemporaryDirectory() as folder:
+    encoder = for_inference(ImageEncoder(backbone, _MEAN, _STD).eval().to(device))
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, mp_context=spawn, initializer=_as_a_notebook) as notebook,
+    ):
         ids = [f"{i:04d}" for i in range(n)]
-        for id_str, picture in zip(ids, _pictures(n, size), strict=True):
+        for id_str, picture in zip(ids, _pictures(n, _FILE_SIDE), strict=True):
             picture.save(Path(folder) / f"{id_str}.jpg", quality=90)
         catalog = pd.DataFrame({"id_str": ids}, dtype="str")
-        settings = FolderSurvey(catalog=Path(folder) / "unused.csv", images=Path(folder), crop=crop)
+        settings = FolderSurvey(catalog=Path(folder) / "unused.csv", images=Path(folder), crop=_CROP)
         store = Path(folder) / "images.npy"
-        prepare = transforms.Compose(
-            [transforms.CenterCrop(crop), transforms.ToTensor(), transforms.Normalize(mean, std)]
-        )
 
-        class Files(Dataset["Tensor"]):
-            def __len__(self) -> int:
-                return n
-
-            def __getitem__(self, index: int) -> "Tensor":  # pyrefly: ignore[missing-override-decorator]
-                return prepare(Image.open(Path(folder) / f"{ids[index]}.jpg").convert("RGB"))
-
-        def ours() -> None:
+        def ours() -> "NDArray[np.float32]":
             build_folder_survey(settings, catalog, store)
-            for _ in embed_batches(encoder, np.load(store, mmap_mode="r"), device=device):
-                pass
+            return np.concatenate(list(embed_batches(encoder, np.load(store, mmap_mode="r"), device=device)))
 
-        @torch.inference_mode()
-        def theirs() -> None:
-            for batch in DataLoader(Files(), batch_size=64, num_workers=runtime.n_threads()):
-                backbone(batch.to(device)).cpu()
+        def theirs() -> "NDArray[np.float32]":
+            return notebook.submit(_embed_as_a_notebook, Path(folder), ids, device).result()
 
-        case = f"JPEG files to ResNet18 embeddings at {crop} px, against a DataLoader"
+        np.testing.assert_allclose(ours(), theirs(), rtol=1e-3, atol=1e-4)
+        case = f"JPEG files to ResNet18 embeddings at {_CROP} px, against a DataLoader"
         yield compare("embedding", case, "images/s", n, ours, theirs, device)
+
+
+def _as_a_notebook() -> None:
+    os.environ.pop("GOMP_SPINCOUNT", None)
+
+
+@functools.cache
+def _notebook_backbone(device: str) -> "nn.Module":
+    from sfnetlab.models.backbones import make_backbone
+
+    return make_backbone("resnet18", "random", 0).eval().to(device)
+
+
+def _embed_as_a_notebook(folder: Path, ids: list[str], device: str) -> "NDArray[np.float32]":
+    import torch
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+
+    prepare = transforms.Compose(
+        [transforms.CenterCrop(_CROP), transforms.ToTensor(), transforms.Normalize(_MEAN, _STD)]
+    )
+
+    class Files(Dataset["Tensor"]):
+        def __len__(self) -> int:
+            return len(ids)
+
+        def __getitem__(self, index: int) -> "Tensor":  # pyrefly: ignore[missing-override-decorator]
+            return prepare(Image.open(folder / f"{ids[index]}.jpg").convert("RGB"))
+
+    backbone = _notebook_backbone(device)
+    with torch.inference_mode():
+        batches = DataLoader(Files(), batch_size=64, num_workers=runtime.n_threads(), multiprocessing_context="fork")
+        return np.concatenate([backbone(batch.to(device)).cpu().numpy() for batch in batches])
 
 
 def _pictures(n: int, size: int) -> "list[Image.Image]":
