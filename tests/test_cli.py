@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sfnetlab import cli, config
+from sfnetlab import cli, config, runner
+from sfnetlab.artifacts import Job
 from sfnetlab.interpret.claims import CLAIMS
 from sfnetlab.plan import make_plan
 
@@ -105,8 +106,24 @@ def run(folder: Path, command: str, *arguments: str) -> int:
 
 def test_every_stage_leaves_whole_results(finished):
     planned = {str(job) for job in make_plan(config.load(finished / "small.toml"))}
-    made = {str(path.parent.relative_to(finished / "out")) for path in (finished / "out").glob("*/*/manifest.json")}
-    assert made == planned == {str(path.relative_to(finished / "out")) for path in (finished / "out").glob("*/*")}
+    found = [path for path in (finished / "out").glob("*/*") if not path.parent.is_symlink()]
+    whole = {str(path.relative_to(finished / "out")) for path in found if (path / "manifest.json").exists()}
+    assert whole == planned == {str(path.relative_to(finished / "out")) for path in found}
+
+
+@pytest.mark.parametrize(("link", "made"), [("atlas", "build-atlas/atlas"), ("figures", "make-figures/figures")])
+def test_what_people_look_at_has_a_short_way(finished, link, made):
+    assert (finished / "out" / link).is_symlink()
+    assert (finished / "out" / link).resolve() == (finished / "out" / made).resolve()
+
+
+def test_a_folder_of_the_users_is_not_replaced_by_a_link(tmp_path):
+    (tmp_path / "atlas").mkdir()
+    (tmp_path / "atlas/mine.txt").write_text("mine")
+    job = Job(stage="build-atlas", version=1, name="atlas", spec=None, inputs={})
+    runner._link(tmp_path, job)
+    assert (tmp_path / "atlas/mine.txt").read_text() == "mine"
+    assert runner._shown_directory(tmp_path, job) == tmp_path / "build-atlas/atlas"
 
 
 def test_a_second_run_builds_nothing_and_prints_the_same_table(finished, capsys):

@@ -55,6 +55,8 @@ class Stage:
     summary: str
     splits: bool = False
     """Whether `--shard i/n` can split its jobs."""
+    link: str | None = None
+    """A short way to its one result, for people: a link of this name in the experiment's folder."""
 
     @property
     def module(self) -> str:
@@ -79,8 +81,8 @@ STAGES = {
         Stage("interpret-features", 3, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 2, "which features of different methods and seeds are the same, and what is rare"),
         Stage("test-claims", 1, "which claims of the papers hold on this survey"),
-        Stage("make-figures", 4, "the figures, as PDF and PNG"),
-        Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with"),
+        Stage("make-figures", 4, "the figures, as PDF and PNG", link="figures"),
+        Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
     )
 }
 

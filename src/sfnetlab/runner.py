@@ -4,6 +4,7 @@ Stage modules are imported by name when one of their jobs is built, so that noth
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import logging
@@ -160,6 +161,24 @@ def build_job(
     )
     if shard == WHOLE:
         remove_shards(root, job)
+        _link(root, job)
+
+
+def _link(root: Path, job: Job) -> None:
+    """Make the stage's link, unless something else has that name or the file system has no links."""
+    name = STAGES[job.stage].link
+    if name is None or ((root / name).exists() and not (root / name).is_symlink()):
+        return
+    with contextlib.suppress(OSError):
+        (root / name).unlink(missing_ok=True)
+        (root / name).symlink_to(job.directory(root).relative_to(root), target_is_directory=True)
+
+
+def _shown_directory(root: Path, job: Job) -> Path:
+    """Where people are told to look for a result: through the stage's link, if there is one."""
+    link = STAGES[job.stage].link
+    directory = job.directory(root)
+    return root / link if link and (root / link).resolve() == directory.resolve() else directory
 
 
 def stage_main(stage: str, argv: Sequence[str] | None = None) -> int:
@@ -208,9 +227,9 @@ def describe_results(root: Path, plan: Sequence[Job]) -> str:
             verdicts = ", ".join(f"{name.replace('_', ' ')}: {n}" for name, n in counts.items())
             parts.append(f"claims of the papers: {verdicts}; {directory / 'claims.md'}")
         if job.stage == "make-figures":
-            parts.append(f"{len(list(directory.glob('*.png')))} figures: {directory}")
+            parts.append(f"{len(list(directory.glob('*.png')))} figures: {_shown_directory(root, job)}")
         if job.stage == "build-atlas":
-            parts.append(f"atlas: {directory / 'index.html'}")
+            parts.append(f"atlas: {_shown_directory(root, job) / 'index.html'}")
     return "\n".join(parts)
 
 
