@@ -1,4 +1,4 @@
-"""Whether the atlas's maps point at what is known to be there: clumps of mock galaxies, against chance."""
+"""Whether the atlas's maps point at what is known to be there: planted clumps of mock galaxies, against chance."""
 
 import numpy as np
 import pytest
@@ -10,17 +10,21 @@ from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 from sfnetlab.schema import Training
 from sfnetlab.surveys.mock_population import make_population
-from sfnetlab.surveys.mock_render import component_masks, render_images
+from sfnetlab.surveys.mock_render import SPIRAL, component_masks, render_images
 from sfnetlab.training.network import embed_batches, train_network
 
-N, SIDE, FIELD_ARCSEC, N_SHOWN = 500, 128, 38.0, 10
+N, SIDE, FIELD_ARCSEC, N_SHOWN = 600, 128, 16.0, 10
 FACTOR = "factor_clump_strength"
 
 
 @pytest.mark.slow
 def test_the_map_of_the_feature_that_follows_clumps_lies_on_the_clumps(tmp_path):
-    """Measured: 6.4 % of its weight on masks of 3.7 % of the cutout. But maps of other galaxies have 6.3 % there."""
-    catalog = make_population(N, 0, FIELD_ARCSEC)
+    """One clump in half of the spirals, which fill the cutout: the map has to find it, not just the galaxy.
+
+    Measured in two runs, for rounding is enough to train another network: 14.4 and 9.1 % of the map's weight on clumps
+    where maps of other galaxies have 4.5 and 4.7 %, and which cover 3.8 % of the cutout.
+    """
+    catalog = with_single_clumps(make_population(N, 0, FIELD_ARCSEC))
     images = np.empty((N, SIDE, SIDE, 3), dtype=np.uint8)
     render_images(catalog, SIDE, FIELD_ARCSEC, 0, images, n_workers=1)
     order = np.random.default_rng(0).permutation(N)
@@ -49,5 +53,16 @@ def test_the_map_of_the_feature_that_follows_clumps_lies_on_the_clumps(tmp_path)
     (maps,) = make_maps(network.encoder, network.encoder, images, [request], "exact", device="cpu").maps
     masks = [component_masks(catalog.iloc[row], SIDE, FIELD_ARCSEC, 0)["clumps"] for row in shown]
     found = localise(maps, np.stack(masks))
-    assert (found["inside"] > found["area"]).sum() >= 9
-    assert found["inside"].mean() > 1.3 * found["area"].mean()
+    assert (found["inside"] > found["area"]).sum() >= 8
+    assert found["inside"].mean() > 1.4 * found["area"].mean()
+    assert (found["inside"] > found["others"]).sum() >= 8
+    assert found["inside"].mean() > 1.4 * found["others"].mean()
+
+
+def with_single_clumps(catalog):
+    """The population without arms, and with one clump or none in each spiral."""
+    rng = np.random.default_rng(1)
+    has_clump = (catalog["factor_type"] == SPIRAL) & (rng.random(len(catalog)) < 0.5)
+    strength = np.where(has_clump, rng.uniform(0.15, 0.4, len(catalog)), 0.0)
+    none = dict.fromkeys(["factor_n_arms", "factor_arm_strength"], 0.0)
+    return catalog.assign(**none, factor_n_clumps=has_clump.astype(float), **{FACTOR: strength})
