@@ -76,7 +76,7 @@ _COLORS: dict[str, tuple[str, ...]] = {
     "null_sae": (GREY, "#9A9A9A", BLACK),
     "pca": (GREEN, GREY, SKY),
     "pls": (PURPLE, GREEN, GREY),
-    "vae": (ORANGE, PURPLE, SKY),
+    "vae": (ORANGE, PURPLE, SKY, GREEN, BLACK),  # lines of training have no markers to tell them apart
     "encoder": (GREY, BLACK, GREEN),
     "external": (BLACK, GREEN, GREY),
     "zoobot": (GREEN, BLACK, PURPLE),
