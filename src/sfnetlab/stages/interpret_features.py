@@ -451,6 +451,8 @@ def _localise_component(table: _Table, mock: MockSurvey, component: str, factor:
     images = torch.from_numpy(np.asarray(table.survey.cutouts[place[rows["id_str"]].to_numpy()]))
     with torch.no_grad():
         maps = load_network(table.task.inputs["network"]).activation_maps(images, feature).numpy()
+    if maps[0].size == 1:
+        return None  # of cutouts this small a map is one number, which points nowhere
     localised = localise(maps, np.stack(masks))
     if localised["inside"].notna().sum() < 2:
         return None
