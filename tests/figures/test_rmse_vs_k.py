@@ -57,6 +57,20 @@ def test_panels_hold_no_other_curves(figure: Figure) -> None:
     assert (len(curves(left)), len(curves(right))) == (5, 4)
 
 
+def test_the_largest_budget_is_drawn_where_no_linear_probe_has_all_features(metrics: pd.DataFrame) -> None:
+    """As with `kinds = ["ridge"]`: linear probes are fitted on the budgets alone."""
+    is_on_all = (metrics["probe"] == "linear") & metrics["n_features_used"].isin([11, 2048])
+    right = draw(metrics[~(is_on_all & (metrics["kind"] == "sae"))]).axes[1]
+    np.testing.assert_allclose(curves(right)["SAE(k), linear probe on best k latents"], expected(0.17))
+
+
+def test_the_largest_budget_is_drawn_where_no_linear_probe_has_all_features(metrics: pd.DataFrame) -> None:
+    """As with `kinds = ["ridge"]`: linear probes are fitted on the budgets alone."""
+    is_on_all = (metrics["probe"] == "linear") & metrics["n_features_used"].isin([11, 2048])
+    right = draw(metrics[~(is_on_all & (metrics["kind"] == "sae"))]).axes[1]
+    np.testing.assert_allclose(curves(right)["SAE(k), linear probe on best k latents"], expected(0.17))
+
+
 def test_dots_are_the_seeds(figure: Figure) -> None:
     ax = figure.axes[0]
     head = [line.get_label() for line in ax.lines].index("SFNet†(k), own head")
@@ -117,6 +131,13 @@ def test_another_target_draws_its_own_rows(metrics: pd.DataFrame) -> None:
 def test_sae_without_ridge_rows_is_drawn_and_named_with_its_linear_probe(metrics: pd.DataFrame) -> None:
     rows = metrics[~((metrics["kind"] == "sae") & (metrics["probe"] == "ridge"))]
     np.testing.assert_allclose(curves(draw(rows).axes[0])["SAE(k), linear probe on all latents"][:, 1], 0.5005)
+
+
+def test_sfnet_without_linear_probe_on_all_is_drawn_with_ridge(metrics: pd.DataFrame) -> None:
+    is_on_all = (metrics["kind"] == "sfnet") & (metrics["n_features_used"] == 11)
+    rows = metrics.assign(probe=metrics["probe"].mask(is_on_all, "ridge"))
+    left = curves(draw(rows).axes[0])
+    np.testing.assert_allclose(left["SFNet†(k), ridge probe on all features"], expected(0.11))
 
 
 @pytest.mark.parametrize("kind", ["sfnet", "sae", "pca", "mean", "photometry", "encoder"])

@@ -28,8 +28,8 @@ def plot_rmse_vs_k(
     """Test RMSE of every method at equal budgets, one panel for each meaning of "few features".
 
     Left, features active per galaxy: SFNet(k) with its own head and with a linear probe on all its features; SAEs and
-    their null arms with k active latents, a ridge probe on all latents (linear where the table has no ridge rows for
-    them; the legend says which); PCA and PLS with k components. Right, features used in all, linear probe: the n best
+    their null arms with k active latents, a ridge probe on all latents (where the table has no such rows, ridge for the
+    first and linear for the others; the legend says which); PCA and PLS with k components. Right, features used in all, linear probe: the n best
     of SFNet(k) and of SAE(k), k = n or the nearest that was trained (of two the larger); the first n components; the n
     best dimensions of each encoder and latents of each VAE. Points are means over seeds, small dots the seeds, bars the
     mean 95 % bootstrap interval over galaxies; what is higher than 1.6 times the mean's error is an arrowhead at the
@@ -128,11 +128,13 @@ def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
     for name, look, own in _methods(rows, "sfnet"):
         label = f"{style.method_name(name, 'sfnet')}†(k)"
         head = own[own["probe"] == "head"]
-        refitted = with_all[(with_all["features"] == name) & (with_all["probe"] == "linear")]
+        on_all = with_all[with_all["features"] == name]
+        probe = "linear" if (on_all["probe"] == "linear").any() else "ridge"
+        refitted = on_all[on_all["probe"] == probe]
         curves += [
             style.Curve(f"{label}, own head", look, head.assign(x=head["k"])),
             style.Curve(
-                f"{label}, linear probe on all features",
+                f"{label}, {probe} probe on all features",
                 replace(look, linestyle=":"),
                 refitted.assign(x=refitted["k"]),
                 is_filled=False,
@@ -148,9 +150,8 @@ def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
 
 
 def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
-    linear = rows[rows["probe"] == "linear"]
-    most = linear.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
-    budgeted = linear[linear["n_features_used"] < most]
+    probed = _probed(rows)
+    budgeted = probed[(probed["probe"] == "linear") & (probed["n_features_used"] < probed["most"])]
     distance = (budgeted["k"] - budgeted["n_features_used"]).abs() - 1e-3 * (
         budgeted["k"] > budgeted["n_features_used"]
     )
@@ -189,10 +190,16 @@ def _methods(rows: pd.DataFrame, kind: str) -> list[tuple[str, style.MethodStyle
 
 
 def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of probes that used every feature of their table: the most that any probe of that table and seed used."""
+    """Rows of probes that used every feature of their table."""
+    probed = _probed(rows)
+    return probed[probed["n_features_used"] == probed["most"]]
+
+
+def _probed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of probes that were fitted on train rows, with the `most` features that any of them used of its table."""
     probed = rows[(rows["probe"] != "head") & ~rows["probe"].str.endswith("_in_sample")]
-    most = probed.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
-    return probed[probed["n_features_used"] == most]
+    of_table = probed.groupby(["features", "k", "seed"], dropna=False)["n_features_used"]
+    return probed.assign(most=of_table.transform("max"))
 
 
 def _controls(
