@@ -64,13 +64,6 @@ def test_the_largest_budget_is_drawn_where_no_linear_probe_has_all_features(metr
     np.testing.assert_allclose(curves(right)["SAE(k), linear probe on best k latents"], expected(0.17))
 
 
-def test_the_largest_budget_is_drawn_where_no_linear_probe_has_all_features(metrics: pd.DataFrame) -> None:
-    """As with `kinds = ["ridge"]`: linear probes are fitted on the budgets alone."""
-    is_on_all = (metrics["probe"] == "linear") & metrics["n_features_used"].isin([11, 2048])
-    right = draw(metrics[~(is_on_all & (metrics["kind"] == "sae"))]).axes[1]
-    np.testing.assert_allclose(curves(right)["SAE(k), linear probe on best k latents"], expected(0.17))
-
-
 def test_dots_are_the_seeds(figure: Figure) -> None:
     ax = figure.axes[0]
     head = [line.get_label() for line in ax.lines].index("SFNet†(k), own head")

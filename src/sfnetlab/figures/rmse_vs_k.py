@@ -29,12 +29,12 @@ def plot_rmse_vs_k(
 
     Left, features active per galaxy: SFNet(k) with its own head and with a linear probe on all its features; SAEs and
     their null arms with k active latents, a ridge probe on all latents (where the table has no such rows, ridge for the
-    first and linear for the others; the legend says which); PCA and PLS with k components. Right, features used in all, linear probe: the n best
-    of SFNet(k) and of SAE(k), k = n or the nearest that was trained (of two the larger); the first n components; the n
-    best dimensions of each encoder and latents of each VAE. Points are means over seeds, small dots the seeds, bars the
-    mean 95 % bootstrap interval over galaxies; what is higher than 1.6 times the mean's error is an arrowhead at the
-    upper edge. Horizontal lines are the controls: the mean, photometry with the probe that is best on valid rows, and
-    each encoder and VAE with ridge on all it gives.
+    first and linear for the others; the legend says which); PCA and PLS with k components. Right, features used in all,
+    linear probe: the n best of SFNet(k) and of SAE(k), k = n or the nearest that was trained (of two the larger); the
+    first n components; the n best dimensions of each encoder and latents of each VAE. Points are means over seeds,
+    small dots the seeds, bars the mean 95 % bootstrap interval over galaxies; what is higher than 1.6 times the mean's
+    error is an arrowhead at the upper edge. Horizontal lines are the controls: the mean, photometry with the probe that
+    is best on valid rows, and each encoder and VAE with ridge on all it gives.
 
     Parameters
     ----------
