@@ -91,8 +91,8 @@ def family_absorption(
     Returns
     -------
     DataFrame
-        `metrics.disentanglement.factor_absorption`, with the labels' names. Labels that all or none of the fit rows
-        have which have the one above them are left out, and so is what is below them; empty where none is left.
+        `metrics.disentanglement.factor_absorption`, with the labels' names. A label is left out, and what is below it,
+        if all or none of the fit rows that have the label above it have it; empty where none is left.
     """
     names: list[str] = []
     for name, above in FAMILY.items():  # the more general come first
