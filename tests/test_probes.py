@@ -66,7 +66,7 @@ def test_each_label_gets_the_penalty_that_is_best_on_the_valid_rows():
 def test_penalty_at_the_edge_is_recorded_and_logged(caplog, monkeypatch):
     X, Y = rows()
     monkeypatch.setattr("sfnetlab.probes.PENALTIES", np.array([0.1, 1, 10]))
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "sfnetlab.probes"):
         probe = RidgeProbe().fit(X, Y, X, Y)
     assert probe.is_at_edge_.all()
     assert "2 of 2 label columns" in caplog.text
