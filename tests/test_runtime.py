@@ -6,13 +6,14 @@ import sys
 import pytest
 
 _FREES_HALF_A_GIB = """
+import os
 import numpy as np
 from pathlib import Path
 from sfnetlab import runtime
 {call}
 block = np.ones(2**26)
 del block
-print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20)
+print(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
 """
 
 

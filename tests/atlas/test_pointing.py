@@ -21,8 +21,8 @@ FACTOR = "factor_clump_strength"
 def test_the_map_of_the_feature_that_follows_clumps_lies_on_the_clumps(tmp_path):
     """One clump in half of the spirals, which fill the cutout: the map has to find it, not just the galaxy.
 
-    Measured in two runs, for rounding is enough to train another network: 14.4 and 9.1 % of the map's weight on clumps
-    where maps of other galaxies have 4.5 and 4.7 %, and which cover 3.8 % of the cutout.
+    Measured with two threads and with one, which rounds otherwise and so trains another network: 14.4 and 9.1 % of the
+    map's weight on clumps where maps of other galaxies have 4.5 and 4.7 %, and which cover 3.8 % of the cutout.
     """
     catalog = with_single_clumps(make_population(N, 0, FIELD_ARCSEC))
     images = np.empty((N, SIDE, SIDE, 3), dtype=np.uint8)

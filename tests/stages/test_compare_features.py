@@ -48,12 +48,12 @@ def write_table(directory, values, order=None):
 
 def spec_of(names, rare=None):
     """Tables called `<features>-seed<seed>`; the kind is what their names begin with."""
-    kinds = ("sfnet", "encoder", "pca", "sae")
+    kinds = ("sfnet", "encoder", "pca", "sae", "null_sae")
     tables = {}
     for name in names:
         features, _, seed = name.partition("-seed")
         kind = next(kind for kind in kinds if name.startswith(kind))
-        k = K if kind in ("sfnet", "sae") else None
+        k = K if kind in ("sfnet", "sae", "null_sae") else None
         tables[name] = TableSpec(features=features, kind=kind, k=k, seed=int(seed))
     return RelationsSpec(tables=tables, rare=rare or {})
 
@@ -186,6 +186,14 @@ def write_sae(folder, name, atoms):
     save_sae(directory, sae)
     write_table(folder / name, sae.encode_csr(X))
     return {f"saes of {name}": folder / f"saes-{name}"}
+
+
+def test_an_sae_and_a_null_arm_have_the_cosines_of_their_atoms(survey):
+    atoms = np.concatenate([np.eye(D), -np.eye(D)]).astype(np.float32)
+    more = write_sae(survey.parent, "sae-seed0", atoms) | write_sae(survey.parent, "null_sae-seed0", atoms[::-1].copy())
+    _, found = compare(survey, ["sae-seed0", "null_sae-seed0"], more=more)
+    np.testing.assert_allclose(found["pairs"]["cosine"], 1, atol=1e-6)
+    np.testing.assert_array_equal(found["pairs"]["feature_b"], 2 * D - 1 - found["pairs"]["feature_a"])
 
 
 @pytest.mark.parametrize("same", [True, False])
