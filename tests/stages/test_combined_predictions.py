@@ -10,7 +10,9 @@ from sfnetlab.artifacts import Job
 from sfnetlab.plan import ComparisonSpec, ProbeSpec, TableSpec
 from sfnetlab.runner import Task
 from sfnetlab.schema import Probes, Target
-from sfnetlab.stages.fit_probes import AUGMENTED, ENSEMBLE, _combined, _mass_metallicity, _predictions
+from sfnetlab.stages.comparison import ENSEMBLE, _combined, _mass_metallicity
+from sfnetlab.stages.fit_probes import _predictions
+from sfnetlab.stages.predictions import AUGMENTED
 
 N = 240
 SPLIT = np.array(["train", "valid", "test"]).repeat(80)

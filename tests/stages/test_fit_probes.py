@@ -8,7 +8,9 @@ from sfnetlab.artifacts import Job
 from sfnetlab.errors import DataError
 from sfnetlab.plan import ProbeSpec, TableSpec
 from sfnetlab.schema import Classes, Probes, Target
-from sfnetlab.stages.fit_probes import _class_predictions, _in_sample_predictions, _test_runs, class_rows
+from sfnetlab.stages.class_probes import _class_predictions, class_rows
+from sfnetlab.stages.comparison import _test_runs
+from sfnetlab.stages.fit_probes import _in_sample_predictions
 
 N = 150
 SPLIT = np.array(["train"] * 90 + ["valid"] * 30 + ["test"] * 30)

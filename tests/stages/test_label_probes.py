@@ -10,7 +10,7 @@ from sfnetlab.plan import ComparisonSpec, ProbeSpec, TableSpec
 from sfnetlab.runner import Task
 from sfnetlab.schema import Labels, Probes, Target
 from sfnetlab.stages import fit_probes
-from sfnetlab.stages.fit_probes import label_rows, label_texts
+from sfnetlab.stages.class_probes import label_rows, label_texts
 
 N = 300
 SPLIT = np.array(["train"] * 180 + ["valid"] * 60 + ["test"] * 60)
