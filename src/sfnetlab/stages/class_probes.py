@@ -14,7 +14,8 @@ from sfnetlab.metrics.bootstrap import class_intervals, sample_and_resamples
 from sfnetlab.metrics.classification import confusion_matrix, label_scores
 from sfnetlab.metrics.tables import FeatureTable, columns_of, rows_of
 from sfnetlab.plan import ProbeSpec
-from sfnetlab.probes import LABEL_CLASSIFIERS, LabelClassifierName, make_classifier, make_label_classifier
+from sfnetlab.probes.classes import make_classifier
+from sfnetlab.probes.labels import LABEL_CLASSIFIERS, LabelClassifierName, make_label_classifier
 from sfnetlab.schema import Classes, ClassifierName, Labels
 from sfnetlab.stages.predictions import (
     N_LEAST,

@@ -17,7 +17,7 @@ from sfnetlab.metrics.bootstrap import sample_and_resamples
 from sfnetlab.metrics.quantiles import calibrated, conformal_offsets, quantile_scores
 from sfnetlab.metrics.tables import FeatureTable, checked_table, columns_of, rows_of
 from sfnetlab.plan import ComparisonSpec, ProbeSpec, sae_directory
-from sfnetlab.probes import fit_probe
+from sfnetlab.probes.regression import fit_probe
 from sfnetlab.report import IN_SAMPLE
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.runtime import n_threads

@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from sfnetlab.metrics.regression import r2
-from sfnetlab.probes import PENALTIES, LinearProbe, RidgeProbe, fit_probe, make_probe, ridge_path
+from sfnetlab.probes.regression import PENALTIES, LinearProbe, RidgeProbe, fit_probe, make_probe, ridge_path
 
 NAMES = ("linear", "ridge", "xgboost")
 
@@ -43,7 +43,7 @@ def test_ridge_path_is_sklearns_ridge_at_every_penalty(storage, n, d, monkeypatc
     X[:, 0] = np.where(X[:, 0] == 0, 0, 1)
     Z = StandardScaler().fit_transform(X.astype(np.float64))
     for penalty in PENALTIES:
-        monkeypatch.setattr("sfnetlab.probes.PENALTIES", np.array([penalty]))
+        monkeypatch.setattr("sfnetlab.probes.regression.PENALTIES", np.array([penalty]))
         probe = RidgeProbe().fit(storage(X), Y, storage(X), Y)
         oracle = Ridge(alpha=penalty * n, solver="svd").fit(Z, Y)
         np.testing.assert_allclose(probe.predict(storage(X)), oracle.predict(Z), rtol=1e-6)
@@ -65,8 +65,8 @@ def test_each_label_gets_the_penalty_that_is_best_on_the_valid_rows():
 
 def test_penalty_at_the_edge_is_recorded_and_logged(caplog, monkeypatch):
     X, Y = rows()
-    monkeypatch.setattr("sfnetlab.probes.PENALTIES", np.array([0.1, 1, 10]))
-    with caplog.at_level(logging.DEBUG, "sfnetlab.probes"):
+    monkeypatch.setattr("sfnetlab.probes.regression.PENALTIES", np.array([0.1, 1, 10]))
+    with caplog.at_level(logging.DEBUG, "sfnetlab.probes.regression"):
         probe = RidgeProbe().fit(X, Y, X, Y)
     assert probe.is_at_edge_.all()
     assert "2 of 2 label columns" in caplog.text

@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from sfnetlab import probes
 from sfnetlab.metrics.classification import auc
-from sfnetlab.probes import make_classifier
+from sfnetlab.probes import classes, common
+from sfnetlab.probes.classes import make_classifier
 
 NAMES = ("majority", "logistic", "linear_svm", "rbf_svm")
 
@@ -36,7 +36,7 @@ def fitted(name, train, valid):
 )
 @pytest.mark.parametrize("penalty", [1.0, 1e-2])
 def test_scores_are_scikit_learns_at_the_penalty(name, oracle, penalty, monkeypatch):
-    monkeypatch.setattr(probes, "CLASS_PENALTIES", np.array([penalty]))
+    monkeypatch.setattr(classes, "CLASS_PENALTIES", np.array([penalty]))
     X, y = rows()
     scaler = StandardScaler().fit(X.astype(np.float64))
     expected = oracle(1 / (penalty * 300)).fit(scaler.transform(X), y).decision_function(scaler.transform(X))
@@ -101,7 +101,7 @@ def test_noise_takes_a_stronger_penalty_than_signal():
 
 
 def test_support_vector_machines_say_that_they_see_a_part_of_the_rows(monkeypatch, caplog):
-    monkeypatch.setattr(probes, "MAX_ROWS", {"rbf_svm": 100})
+    monkeypatch.setattr(common, "MAX_ROWS", {"rbf_svm": 100})
     with caplog.at_level(logging.WARNING):
         capped = fitted("rbf_svm", rows(), rows(seed=1))
         fitted("logistic", rows(), rows(seed=1))

@@ -11,9 +11,9 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from sfnetlab import probes
 from sfnetlab.metrics.classification import confusion_matrix, label_scores
-from sfnetlab.probes import LABEL_CLASSIFIERS, make_label_classifier
+from sfnetlab.probes import common, labels
+from sfnetlab.probes.labels import LABEL_CLASSIFIERS, make_label_classifier
 
 CENTRES = np.array([[0, 0, 0], [3, 0, 0], [0, 3, 0], [0, 0, 3]])
 SHARES = np.array([0.7, 0.15, 0.1, 0.05])
@@ -39,7 +39,7 @@ def balanced(y, predicted):
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("penalty", [1.0, 1e-2])
 def test_logistic_labels_are_scikit_learns_at_the_penalty(penalty, n_classes, monkeypatch):
-    monkeypatch.setattr(probes, "CLASS_PENALTIES", np.array([penalty]))
+    monkeypatch.setattr(labels, "CLASS_PENALTIES", np.array([penalty]))
     X, y = rows(n_classes=n_classes)
     scaler = StandardScaler().fit(X.astype(np.float64))
     oracle = LogisticRegression(class_weight="balanced", C=1 / (penalty * len(y)), max_iter=1000)
@@ -49,7 +49,7 @@ def test_logistic_labels_are_scikit_learns_at_the_penalty(penalty, n_classes, mo
 
 @pytest.mark.parametrize("n_neighbours", [1, 7])
 def test_neighbours_labels_are_scikit_learns_shares_over_the_shares_of_the_classes(n_neighbours, monkeypatch):
-    monkeypatch.setattr(probes, "NEIGHBOURS", (n_neighbours,))
+    monkeypatch.setattr(labels, "NEIGHBOURS", (n_neighbours,))
     (X, y), (X_test, _) = rows(), rows(seed=2)
     scaler = StandardScaler().fit(X.astype(np.float64))
     oracle = KNeighborsClassifier(n_neighbours, algorithm="brute").fit(scaler.transform(X), y)
@@ -97,18 +97,18 @@ def test_shuffled_classes_give_nothing():
 
 
 def test_the_number_of_neighbours_is_chosen_on_valid_rows(monkeypatch):
-    monkeypatch.setattr(probes, "NEIGHBOURS", (1, 5, 60))
+    monkeypatch.setattr(labels, "NEIGHBOURS", (1, 5, 60))
     train, valid = rows(), rows(seed=1)
     chosen = fitted("knn", train, valid).n_neighbours_
     scores = {}
     for n in (1, 5, 60):
-        monkeypatch.setattr(probes, "NEIGHBOURS", (n,))
+        monkeypatch.setattr(labels, "NEIGHBOURS", (n,))
         scores[n] = balanced(valid[1], fitted("knn", train, valid).predict(valid[0]))
     assert scores[chosen] == max(scores.values())
 
 
 def test_too_many_rows_are_drawn_from_with_a_warning(monkeypatch, caplog):
-    monkeypatch.setitem(probes.MAX_ROWS, "knn", 100)
+    monkeypatch.setitem(common.MAX_ROWS, "knn", 100)
     train, valid = rows(), rows(seed=1)
     with caplog.at_level(logging.WARNING):
         classifier = fitted("knn", train, valid)
