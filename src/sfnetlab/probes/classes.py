@@ -5,12 +5,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import (
-    FeatureTable,
-    Table,
-    checked_table,
-    row_slices,
-)
+from sfnetlab.metrics.tables import FeatureTable, Table, checked_table, row_slices
 from sfnetlab.probes.common import (
     CLASS_PENALTIES,
     Scaling,

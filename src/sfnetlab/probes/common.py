@@ -7,16 +7,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import (
-    FeatureTable,
-    Table,
-    checked_labels,
-    checked_table,
-    column_mean_sd,
-    row_blocks,
-)
+from sfnetlab.metrics.tables import FeatureTable, Table, checked_labels, checked_table, column_mean_sd, row_blocks
 
 logger = logging.getLogger(__name__)
+
 CLASS_PENALTIES = np.logspace(0, -4, 5)
 """Penalties on offer to linear classifiers, strongest first, as shares of the number of train rows; their C is
 1 / (penalty x rows)."""

@@ -17,14 +17,11 @@ from sfnetlab.metrics.tables import (
     row_slices,
     transpose_product,
 )
-from sfnetlab.probes.common import (
-    checked_rows,
-    linear_prediction,
-    require_columns,
-)
+from sfnetlab.probes.common import checked_rows, linear_prediction, require_columns
 from sfnetlab.schema import ProbeName
 
 logger = logging.getLogger(__name__)
+
 PENALTIES = np.logspace(-7, 3, 21)
 """Ridge penalties on offer, as shares of the number of train rows (features have unit variance)."""
 MAX_ROUNDS = 500

@@ -24,13 +24,7 @@ from sfnetlab.report import (
 )
 from sfnetlab.runner import Task
 from sfnetlab.schema import Target
-from sfnetlab.stages.predictions import (
-    AUGMENTED,
-    COLUMNS,
-    SEED,
-    Prediction,
-    score_predictions,
-)
+from sfnetlab.stages.predictions import AUGMENTED, COLUMNS, SEED, Prediction, score_predictions
 from sfnetlab.surveys.catalog import noise_floor, target_rows
 
 ENSEMBLE = "_ensemble"
