@@ -107,6 +107,13 @@ def test_differences_are_those_of_the_others_to_the_reference() -> None:
     assert "".join(left.get_xlabel().split()) == "RMSEofoh_p50minusthatofsfnet(dex)"
 
 
+def test_labels_beside_long_names_stay_on_the_page() -> None:
+    longer = differences().replace({"pca": "random_dictionary", "mean": "random_dictionary"})
+    fig = plot_differences(longer, "metallicity", "oh_p50", "dex", "sfnet")
+    fig.draw_without_rendering()
+    assert fig.get_tightbbox().x1 <= fig.get_figwidth() + 0.02
+
+
 def test_only_significant_differences_are_filled() -> None:
     left = plot_differences(differences(), "metallicity", "oh_p50", "dex", "sfnet").axes[0]
     filled = {

@@ -145,6 +145,8 @@ def test_absorption_is_the_mean_over_seeds_and_missing_ones_are_left_out():
                 "parent": "disc",
                 "child": child,
                 "absorption": v + 0.1 * seed,
+                "low": v + 0.1 * seed - 0.2,
+                "high": v + 0.1 * seed + 0.3,
             }
             for name, pair in values.items()
             for child, v in zip(("barred", "edge_on"), pair, strict=True)
@@ -152,13 +154,17 @@ def test_absorption_is_the_mean_over_seeds_and_missing_ones_are_left_out():
         ]
     )
     (ax,) = plot_absorption(table).axes
-    drawn = {str(line.get_label()): np.asarray(line.get_xdata()) for line in ax.lines}
-    np.testing.assert_allclose(drawn["SFNet"], [0.15])
-    np.testing.assert_allclose(drawn["SAE"], [0.45, 0.25])
+    drawn = {str(bar.get_label()): bar for bar in ax.containers}
+    np.testing.assert_allclose(np.asarray(drawn["SFNet"].lines[0].get_xdata(), float), [0.15])
+    np.testing.assert_allclose(np.asarray(drawn["SAE"].lines[0].get_xdata(), float), [0.45, 0.25])
+    reaches = [segment[:, 0] for segment in drawn["SAE"].lines[2][0].get_segments()]
+    np.testing.assert_allclose(reaches, [(0.25, 0.75), (0.05, 0.55)])
     assert [text.get_text() for text in ax.get_yticklabels()] == ["barred in disc", "edge on in disc"]
 
 
 def test_absorption_without_a_number_is_refused():
-    table = pd.DataFrame({"features": ["a"], "kind": "sae", "parent": "disc", "child": "barred", "absorption": np.nan})
+    table = pd.DataFrame({"features": ["a"], "kind": "sae", "parent": "disc", "child": "barred"}).assign(
+        absorption=np.nan, low=np.nan, high=np.nan
+    )
     with pytest.raises(ValueError, match="no number"):
         plot_absorption(table)

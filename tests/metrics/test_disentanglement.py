@@ -13,6 +13,7 @@ from sfnetlab.metrics.disentanglement import (
     N_PENALTIES,
     SMALLEST_PENALTY,
     dci,
+    difference_of_shares,
     factor_absorption,
     lasso_importance,
     match_factors,
@@ -154,6 +155,29 @@ def test_planted_absorption_is_measured(absorbs, expected):
     assert row["absorption"] == pytest.approx(expected, abs=0.05)
     assert row["silent_without_child"] == 0
     assert row["detected"] == pytest.approx(1 - 0.3 * expected, abs=0.03)
+
+
+def test_interval_of_a_difference_of_shares_is_that_of_newcombes_tables():
+    cases = {
+        ((56, 70), (48, 80)): (0.0524, 0.3339),
+        ((9, 10), (3, 10)): (0.1705, 0.8090),
+        ((10, 10), (0, 10)): (0.6075, 1),
+    }
+    for samples, expected in cases.items():
+        _, (_, *interval) = difference_of_shares(*(np.arange(n) < true for true, n in samples))
+        assert interval == pytest.approx(expected, abs=1e-4)
+
+
+def test_intervals_of_differences_of_shares_hold_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    shares = (0.9, 0.4)
+    drawn = [[rng.random(n) < p for n, p in zip((30, 80), shares, strict=True)] for _ in range(1000)]
+    holds = [low <= 0.5 <= high for _, (_, low, high) in (difference_of_shares(*pair) for pair in drawn)]
+    assert 0.92 < np.mean(holds) < 0.98
+
+
+def test_shares_of_nothing_are_unknown():
+    assert np.isnan(np.hstack(difference_of_shares(np.zeros(0, bool), np.ones(3, bool)))).all()
 
 
 def test_child_that_is_not_its_parent_is_refused():

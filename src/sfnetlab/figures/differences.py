@@ -87,7 +87,7 @@ def plot_differences(differences: pd.DataFrame, target: str, column: str, unit: 
         ax.tick_params(axis="y", length=0)
         ax.set_ylim(y, -0.8)
         ax.set_title(title)
-        ax.set_xlabel(style.wrapped(x_label, 44))
+        ax.set_xlabel(style.wrapped(x_label, 34))
     caption = "filled: significant (5 %, Holm)"
     handle = axes[0].plot([], [], marker="o", markersize=3.6, color=style.BLACK, linestyle="none", label=caption)
     fig.legend(handles=handle, loc="outside lower center")

@@ -111,7 +111,8 @@ def plot_recovery_scores(table: pd.DataFrame) -> Figure:
 def plot_absorption(table: pd.DataFrame) -> Figure:
     """How much more often a label's feature is silent where that of a more special label speaks; 0 by chance.
 
-    A row for each two labels, a marker a method; means over seeds. Methods that have one feature for both have none.
+    A row for each two labels, a marker a method with its 95 % interval over galaxies; means over seeds. Methods that
+    have one feature for both have none.
 
     Parameters
     ----------
@@ -123,7 +124,9 @@ def plot_absorption(table: pd.DataFrame) -> Figure:
     ValueError
         If columns are missing, or there is no number.
     """
-    style.require_columns(table, ("features", "kind", "parent", "child", "absorption"), "the table of absorption")
+    style.require_columns(
+        table, ("features", "kind", "parent", "child", "absorption", "low", "high"), "the table of absorption"
+    )
     known = table.dropna(subset=["absorption"])
     if known.empty:
         raise ValueError("the table of absorption has no number")
@@ -137,10 +140,20 @@ def plot_absorption(table: pd.DataFrame) -> Figure:
     ax = fig.add_subplot()
     for rank, (name, kind) in enumerate(kinds.items()):
         look = style.method_style(str(name), str(kind), map(str, kinds.index[kinds == kind]))
-        own = known[known["features"] == name].groupby(["child", "parent"])["absorption"].mean()
+        own = known[known["features"] == name].groupby(["child", "parent"])[["absorption", "low", "high"]].mean()
         y = [labels.index(pair) + 0.7 * ((rank + 0.5) / len(kinds) - 0.5) for pair in own.index]
         label = style.method_name(str(name), str(kind))
-        ax.plot(own, y, marker=look.marker, color=look.color, markersize=4, linestyle="none", label=label)
+        reach = np.abs(own[["low", "high"]].to_numpy().T - own["absorption"].to_numpy())
+        ax.errorbar(
+            own["absorption"],
+            y,
+            xerr=reach,
+            fmt=look.marker,
+            color=look.color,
+            markersize=4,
+            elinewidth=0.8,
+            label=label,
+        )
     for edge in range(1, len(labels)):
         ax.axhline(edge - 0.5, color="#DDDDDD", linewidth=0.6)
     ax.axvline(0, color=style.GREY, linewidth=0.8, zorder=0)
