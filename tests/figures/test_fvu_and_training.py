@@ -18,14 +18,21 @@ FVU = pd.DataFrame(
 )
 NETWORKS = pd.DataFrame(
     [
-        {"run": run, "kind": kind, "epoch": epoch, "train_loss": 1 / (epoch + 1), "valid_rmse": 2 / (epoch + 1)}
+        {
+            "run": run,
+            "seed": 0,
+            "kind": kind,
+            "epoch": epoch,
+            "train_loss": 1 / (epoch + 1),
+            "valid_rmse": 2 / (epoch + 1),
+        }
         for run, kind in (("sfnet k = 4", "sfnet"), ("dense", "encoder"))
         for epoch in range(3)
     ]
 )
 SAES = pd.DataFrame(
     [
-        {"run": "sae k = 4", "kind": "sae", "epoch": epoch, "train_fvu": 0.5, "dead_fraction": 0.1 * epoch}
+        {"run": "sae k = 4", "seed": 0, "kind": "sae", "epoch": epoch, "train_fvu": 0.5, "dead_fraction": 0.1 * epoch}
         for epoch in range(5)
     ]
 )
@@ -107,6 +114,15 @@ def test_curves_are_the_history_in_order_of_epoch() -> None:
     axes = plot_training_curves(NETWORKS.iloc[::-1]).axes
     (line,) = [line for line in axes[1].lines if line.get_label() == "dense"]
     np.testing.assert_allclose(line.get_xydata(), [(0, 2), (1, 1), (2, 2 / 3)])
+
+
+def test_seeds_are_one_line_their_mean_within_their_range() -> None:
+    other = NETWORKS.assign(seed=1, valid_rmse=NETWORKS["valid_rmse"] + 0.4)
+    ax = plot_training_curves(pd.concat([NETWORKS, other])).axes[1]
+    (line,) = [line for line in ax.lines if line.get_label() == "dense"]
+    np.testing.assert_allclose(line.get_xydata(), [(0, 2.2), (1, 1.2), (2, 2 / 3 + 0.2)])
+    bands = [band.get_paths()[0].get_extents().get_points()[:, 1] for band in ax.collections]
+    np.testing.assert_allclose(bands, [(2 / 3, 2.4)] * 2)
 
 
 def test_epochs_without_a_value_are_left_out() -> None:

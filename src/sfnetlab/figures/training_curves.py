@@ -17,18 +17,21 @@ _MARKERS = ("o", "s", "^", "D", "v")
 def plot_training_curves(history: pd.DataFrame) -> Figure:
     """Curves against epoch, a row of two panels for networks and one for SAEs, whichever are present.
 
+    A line is the mean over seeds, its band reaches from the least to the largest of them.
+
     Parameters
     ----------
     history : DataFrame
-        `run` (name in the legend), `kind` ("sae", or that of a network) and `epoch`; networks: `train_loss` and
-        `valid_rmse` in units of the target; SAEs: `train_fvu` and `dead_fraction`. NaN where a quantity was not taken.
+        `run` (name in the legend), `seed`, `kind` ("sae", or that of a network) and `epoch`; networks: `train_loss`
+        and `valid_rmse` in units of the target; SAEs: `train_fvu` and `dead_fraction`. NaN where a quantity was not
+        taken.
 
     Raises
     ------
     ValueError
         If columns or rows are missing.
     """
-    style.require_columns(history, ("run", "kind", "epoch"), "the training history")
+    style.require_columns(history, ("run", "seed", "kind", "epoch"), "the training history")
     is_sae = history["kind"] == "sae"
     networks = (("train_loss", "train loss (target scatter)"), ("valid_rmse", "valid RMSE (target units)"))
     saes = (("train_fvu", "train FVU (fraction of variance)"), ("dead_fraction", "dead latents (fraction)"))
@@ -49,11 +52,13 @@ def plot_training_curves(history: pd.DataFrame) -> Figure:
 
 def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str) -> None:
     for i, run in enumerate(rows["run"].unique()):
-        own = rows[(rows["run"] == run) & rows[name].notna()].sort_values("epoch")
+        own = rows[(rows["run"] == run) & rows[name].notna()].groupby("epoch")[name].agg(["mean", "min", "max"])
+        color = _COLORS[i % len(_COLORS)]
+        ax.fill_between(own.index, own["min"], own["max"], color=color, alpha=0.2, linewidth=0)
         ax.plot(
-            own["epoch"],
-            own[name],
-            color=_COLORS[i % len(_COLORS)],
+            own.index,
+            own["mean"],
+            color=color,
             linestyle=_LINESTYLES[i % len(_LINESTYLES)],
             marker=_MARKERS[i % len(_MARKERS)],
             markevery=max(1, len(own) // 10),

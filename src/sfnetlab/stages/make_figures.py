@@ -536,13 +536,15 @@ def _table_jobs(task: Task, stage: str) -> list[Job]:
 
 
 def _histories(task: Task) -> pd.DataFrame:
+    """Of all trainings, runs that differ in the seed by one name."""
     parts = []
     for job, directory in (task.inputs_of("train-sfnet") | task.inputs_of("finetune-zoobot")).items():
-        parts.append(pd.read_json(directory / "progress.jsonl", lines=True).assign(run=job.name, kind="network"))
+        seed = job.spec.seed
+        about = {"run": job.name.replace(f"-seed{seed}", ""), "seed": seed, "kind": "network"}
+        parts.append(pd.read_json(directory / "progress.jsonl", lines=True).assign(**about))
     for job, directory in task.inputs_of("train-sae").items():
         history = pd.read_json(directory / "progress.jsonl", lines=True)
-        runs = [f"{job.spec.sae.name}-k{k}-seed{seed}" for k, seed in zip(history["k"], history["seed"], strict=True)]
-        parts.append(history.assign(run=runs, kind="sae"))
+        parts.append(history.assign(run=[f"{job.spec.sae.name}-k{k}" for k in history["k"]], kind="sae"))
     return pd.concat(parts, ignore_index=True)
 
 
