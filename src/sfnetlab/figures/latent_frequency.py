@@ -40,7 +40,7 @@ def plot_latent_frequency(table: pd.DataFrame) -> Figure:
     }
     height_in = max(2.7, 0.3 + style.legend_height_in(labels.values()))
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, height_in), layout="constrained")
-    left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1, 8))
+    left, right = fig.subplots(1, 2, width_ratios=(1, 8))
     for i, (name, look) in enumerate(looks.items()):
         own = table.loc[table["features"] == name, "frequency"].to_numpy(dtype=float)
         share = np.histogram(np.log10(own[own > 0]), edges)[0] / len(own)
@@ -50,8 +50,13 @@ def plot_latent_frequency(table: pd.DataFrame) -> Figure:
             linestyle=look.linestyle, linewidth=1.0, label=labels[name],
         )  # fmt: skip
     left.set(xticks=[], xlabel="dead", xlim=(-1, len(looks)), ylabel="share of latents")
-    left.set_ylim(bottom=0)
-    right.set(xscale="log", xlabel=f"share of rows on which active (bins of 1/{_BINS_PER_DECADE} dex)")
+    for ax in (left, right):  # each on a scale of its own: few are in one bin where many are dead
+        ax.set_ylim(bottom=0)
+    right.set(
+        xscale="log",
+        ylabel="share of latents",
+        xlabel=f"share of rows on which active (bins of 1/{_BINS_PER_DECADE} dex)",
+    )
     right.set_xlim(10.0**lowest, 1)
     right.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
     return fig
