@@ -41,7 +41,7 @@ def peak_learning_rate(settings: SAESettings) -> float:
     """The one that was set, or one for the size of the dictionary."""
     if settings.learning_rate is not None:
         return settings.learning_rate
-    rate = {"matryoshka": 2e-3, "relu": 7e-3}.get(settings.variant, 3.5e-3)
+    rate = 7e-3 if settings.variant == "relu" else 3.5e-3
     return rate * math.sqrt(2048 / settings.n_latents)
 
 
