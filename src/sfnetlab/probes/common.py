@@ -44,6 +44,7 @@ class Scaling:
 
 
 def linear_prediction(X: Table, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:
+    """X @ coef + intercept, (n, m), a block of rows at a time where X is dense."""
     require_columns(X, coef.shape[0])
     if isinstance(X, np.ndarray):
         return np.concatenate(
@@ -83,5 +84,6 @@ def checked_rows(
 
 
 def require_columns(X: Table, n_columns: int) -> None:
+    """ValueError unless the table has as many columns as the train rows had."""
     if X.shape[1] != n_columns:
         raise ValueError(f"expected {n_columns} feature columns as in the train rows, got {X.shape[1]}")

@@ -35,6 +35,7 @@ MZR_LEAST = 50
 
 
 def compare(spec: ComparisonSpec, task: Task) -> Metrics:
+    """Write all tables' metrics with what follows from them together, and the comparison as text, CSV and LaTeX."""
     catalog = read_survey(task.inputs["survey"]).catalog
     tables = [pd.read_parquet(path / "metrics.parquet") for path in task.inputs_of("fit-probes").values()]
     floors = [

@@ -40,6 +40,7 @@ class Prediction:
 
 
 def alive_features(X: FeatureTable, train: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Columns with a value other than zero on some train row: what a probe may use."""
     return np.flatnonzero(activation_frequency(rows_of(X, train)) > 0)
 
 
@@ -62,6 +63,7 @@ def score_predictions(
     n_resamples: int,
     parts: tuple[str, ...] = PARTS,
 ) -> pd.DataFrame:
+    """Rows of `metrics.parquet`: errors of each label column in each part, and their pooled RMSE, with intervals."""
     scores = []
     for part in parts:
         rows = split == part
