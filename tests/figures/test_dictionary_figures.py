@@ -119,6 +119,13 @@ def test_latents_always_active_are_drawn():
     assert [line.get_ydata().sum() for line in alive.lines] == [1, 1]
 
 
+def test_few_that_live_are_not_pressed_flat_by_many_that_are_dead():
+    spread = pd.DataFrame({"features": "sae", "kind": "sae", "frequency": [0.0] * 90 + list(np.logspace(-3, 0, 10))})
+    dead, alive = plot_latent_frequency(spread).axes
+    assert dead.get_ylim()[1] > 0.9
+    assert alive.get_ylim()[1] < 0.1
+
+
 def test_cosines_are_shares_and_spectra_means_over_seeds():
     left, right = plot_decoder_cosines(LATENTS, SPECTRA).axes
     for stairs in left.patches:

@@ -20,7 +20,6 @@ NETWORKS = pd.DataFrame(
     [
         {
             "run": run,
-            "seed": 0,
             "kind": kind,
             "epoch": epoch,
             "train_loss": 1 / (epoch + 1),
@@ -32,7 +31,7 @@ NETWORKS = pd.DataFrame(
 )
 SAES = pd.DataFrame(
     [
-        {"run": "sae k = 4", "seed": 0, "kind": "sae", "epoch": epoch, "train_fvu": 0.5, "dead_fraction": 0.1 * epoch}
+        {"run": "sae k = 4", "kind": "sae", "epoch": epoch, "train_fvu": 0.5, "dead_fraction": 0.1 * epoch}
         for epoch in range(5)
     ]
 )
@@ -117,7 +116,7 @@ def test_curves_are_the_history_in_order_of_epoch() -> None:
 
 
 def test_seeds_are_one_line_their_mean_within_their_range() -> None:
-    other = NETWORKS.assign(seed=1, valid_rmse=NETWORKS["valid_rmse"] + 0.4)
+    other = NETWORKS.assign(valid_rmse=NETWORKS["valid_rmse"] + 0.4)
     ax = plot_training_curves(pd.concat([NETWORKS, other])).axes[1]
     (line,) = [line for line in ax.lines if line.get_label() == "dense"]
     np.testing.assert_allclose(line.get_xydata(), [(0, 2.2), (1, 1.2), (2, 2 / 3 + 0.2)])

@@ -155,8 +155,8 @@ def test_absorption_is_the_mean_over_seeds_and_missing_ones_are_left_out():
     )
     (ax,) = plot_absorption(table).axes
     drawn = {str(bar.get_label()): bar for bar in ax.containers}
-    np.testing.assert_allclose(np.asarray(drawn["SFNet"].lines[0].get_xdata(), float), [0.15])
-    np.testing.assert_allclose(np.asarray(drawn["SAE"].lines[0].get_xdata(), float), [0.45, 0.25])
+    np.testing.assert_allclose(drawn["SFNet"].lines[0].get_xdata(), [0.15])
+    np.testing.assert_allclose(drawn["SAE"].lines[0].get_xdata(), [0.45, 0.25])
     reaches = [segment[:, 0] for segment in drawn["SAE"].lines[2][0].get_segments()]
     np.testing.assert_allclose(reaches, [(0.25, 0.75), (0.05, 0.55)])
     assert [text.get_text() for text in ax.get_yticklabels()] == ["barred in disc", "edge on in disc"]

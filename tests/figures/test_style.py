@@ -46,7 +46,7 @@ def fvu_vs_l0(metrics: pd.DataFrame, name: str) -> Figure:
 def training_curves(metrics: pd.DataFrame, name: str) -> Figure:
     runs = [f"{name} {i}" for i in range(8)]
     return plot_training_curves(
-        pd.DataFrame({"run": runs, "seed": 0, "kind": "sfnet", "epoch": 0, "train_loss": 0.2, "valid_rmse": 0.3})
+        pd.DataFrame({"run": runs, "kind": "sfnet", "epoch": 0, "train_loss": 0.2, "valid_rmse": 0.3})
     )
 
 

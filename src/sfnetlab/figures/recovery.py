@@ -143,11 +143,11 @@ def plot_absorption(table: pd.DataFrame) -> Figure:
         own = known[known["features"] == name].groupby(["child", "parent"])[["absorption", "low", "high"]].mean()
         y = [labels.index(pair) + 0.7 * ((rank + 0.5) / len(kinds) - 0.5) for pair in own.index]
         label = style.method_name(str(name), str(kind))
-        reach = np.abs(own[["low", "high"]].to_numpy().T - own["absorption"].to_numpy())
+        value, low, high = own.to_numpy(dtype=np.float64).T
         ax.errorbar(
-            own["absorption"],
+            value,
             y,
-            xerr=reach,
+            xerr=(value - low, high - value),
             fmt=look.marker,
             color=look.color,
             markersize=4,

@@ -17,21 +17,21 @@ _MARKERS = ("o", "s", "^", "D", "v")
 def plot_training_curves(history: pd.DataFrame) -> Figure:
     """Curves against epoch, a row of two panels for networks and one for SAEs, whichever are present.
 
-    A line is the mean over seeds, its band reaches from the least to the largest of them.
+    A line is the mean over the seeds of a run, its band reaches from the least to the largest of them.
 
     Parameters
     ----------
     history : DataFrame
-        `run` (name in the legend), `seed`, `kind` ("sae", or that of a network) and `epoch`; networks: `train_loss`
-        and `valid_rmse` in units of the target; SAEs: `train_fvu` and `dead_fraction`. NaN where a quantity was not
-        taken.
+        `run` (name in the legend), `kind` ("sae", or that of a network) and `epoch`, a row a seed; networks:
+        `train_loss` and `valid_rmse` in units of the target; SAEs: `train_fvu` and `dead_fraction`. NaN where a
+        quantity was not taken.
 
     Raises
     ------
     ValueError
         If columns or rows are missing.
     """
-    style.require_columns(history, ("run", "seed", "kind", "epoch"), "the training history")
+    style.require_columns(history, ("run", "kind", "epoch"), "the training history")
     is_sae = history["kind"] == "sae"
     networks = (("train_loss", "train loss (target scatter)"), ("valid_rmse", "valid RMSE (target units)"))
     saes = (("train_fvu", "train FVU (fraction of variance)"), ("dead_fraction", "dead latents (fraction)"))

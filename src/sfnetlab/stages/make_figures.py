@@ -539,9 +539,8 @@ def _histories(task: Task) -> pd.DataFrame:
     """Of all trainings, runs that differ in the seed by one name."""
     parts = []
     for job, directory in (task.inputs_of("train-sfnet") | task.inputs_of("finetune-zoobot")).items():
-        seed = job.spec.seed
-        about = {"run": job.name.replace(f"-seed{seed}", ""), "seed": seed, "kind": "network"}
-        parts.append(pd.read_json(directory / "progress.jsonl", lines=True).assign(**about))
+        run = job.name.removesuffix(f"-seed{job.spec.seed}")
+        parts.append(pd.read_json(directory / "progress.jsonl", lines=True).assign(run=run, kind="network"))
     for job, directory in task.inputs_of("train-sae").items():
         history = pd.read_json(directory / "progress.jsonl", lines=True)
         parts.append(history.assign(run=[f"{job.spec.sae.name}-k{k}" for k in history["k"]], kind="sae"))

@@ -304,7 +304,7 @@ class _SAELearner:
         """Start latents again that are silent, or worth less on some rows than an atom that other rows miss."""
         settings = stack.settings[s]
         if settings.variant == "archetypal" or settings.frozen != "none":
-            return  # archetypal atoms are not free to move there: restarts at the nearest raised FVU by 5 to 46 %
+            return  # archetypal atoms are not free to move there: restarts at the nearest raised FVU by 5 to 45 %
         rng = generator(settings.seed, RESAMPLING, step)
         n_rows = self.course.n_rows
         positions = rng.choice(n_rows, min(n_rows, _FINDING_ROWS + _JUDGING_ROWS), replace=False)
