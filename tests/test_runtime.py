@@ -24,3 +24,14 @@ def test_freed_memory_is_kept_for_the_next_batch():
         for call in ("", "runtime.keep_freed_memory()")
     }
     assert resident_mib["runtime.keep_freed_memory()"] > resident_mib[""] + 500
+
+
+def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it():
+    peak = "from sfnetlab import runtime; print(runtime.peak_memory_bytes())"
+    starts_it_with_a_gib = f"""
+import subprocess, sys
+import numpy as np
+block = np.ones(2**27)
+print(subprocess.check_output([sys.executable, "-c", {peak!r}], text=True))
+"""
+    assert 2**20 < int(subprocess.check_output([sys.executable, "-c", starts_it_with_a_gib])) < 2**29

@@ -195,12 +195,13 @@ def test_bad_ids_are_found_in_every_part_of_a_long_catalogue(monkeypatch: pytest
 
 
 _READ_AND_SPLIT = """
-import resource, sys
+import sys
 from pathlib import Path
+from sfnetlab import runtime
 from sfnetlab.schema import HashSplit
 from sfnetlab.surveys.catalog import read_catalog, split_catalog
 parts = split_catalog(read_catalog(Path(sys.argv[1]), "objID"), HashSplit())
-print(len(parts), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(len(parts), runtime.peak_memory_bytes())
 """
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -113,16 +112,7 @@ def _train_and_measure(case: Case, who: str, device: str) -> float:
         step(z[i * case.batch_size :][: case.batch_size], i)
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return _peak_resident_bytes() / 1e6
-
-
-def _peak_resident_bytes() -> int:
-    """Of this process: what `getrusage` says on Linux includes the parent of a process that was just started."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return runtime.peak_memory_bytes()
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
+    return runtime.peak_memory_bytes() / 1e6
 
 
 def _against_plain(name: str, case: Case, device: str) -> Row:
