@@ -1,6 +1,7 @@
 """The benchmark command and its parts: rows with a ratio, a fair reference, unknown names refused."""
 
 import json
+import os
 import time
 from dataclasses import fields, replace
 
@@ -44,6 +45,14 @@ def test_a_benchmark_prints_and_writes_its_ratio(tmp_path, capsys):
 def test_an_unknown_benchmark_is_refused_with_the_known(capsys):
     assert cli.main(["bench", "warp", "--device", "cpu"]) == 2
     assert "no benchmark warp; known: mock, survey" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "sleeps"), [(["bench", "warp"], False), (["status", "absent.toml"], True)])
+def test_threads_of_references_spin_as_torch_has_them(command, sleeps, monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")
+    monkeypatch.delenv("GOMP_SPINCOUNT")  # puts back what was there, if anything, at the end
+    assert cli.main(command) == 2
+    assert ("GOMP_SPINCOUNT" in os.environ) == sleeps
 
 
 def test_what_takes_much_memory_runs_only_by_its_name(monkeypatch):

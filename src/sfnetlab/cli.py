@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     arguments = parser.parse_args(argv)
-    return runner.exit_status(lambda: _do(arguments), getattr(arguments, "verbosity", 0))
+    # Benchmarks have the cores for themselves, and their references run as torch's users run them.
+    shares_cores = arguments.command != "bench"
+    return runner.exit_status(lambda: _do(arguments), getattr(arguments, "verbosity", 0), shares_cores=shares_cores)
 
 
 def _command(

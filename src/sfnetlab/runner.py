@@ -189,10 +189,14 @@ def stage_main(stage: str, argv: Sequence[str] | None = None) -> int:
     return exit_status(lambda: run(options(arguments), [stage]), arguments.verbosity)
 
 
-def exit_status(command: Callable[[], object], verbosity: int = 0) -> int:
-    """Run a command; 0: done or already current, 2: the user can fix it (one message), 1 with a traceback: a bug."""
+def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cores: bool = True) -> int:
+    """Run a command; 0: done or already current, 2: the user can fix it (one message), 1 with a traceback: a bug.
+
+    Threads of one that `shares_cores` with other processes do not spin.
+    """
     runtime.configure_logging(verbosity)
-    runtime.let_threads_sleep()
+    if shares_cores:
+        runtime.let_threads_sleep()
     runtime.keep_freed_memory()
     try:
         command()

@@ -3,7 +3,6 @@
 import functools
 import io
 import multiprocessing
-import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -92,7 +91,7 @@ def embedding(device: str) -> Iterator[Row]:
     spawn = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(1, mp_context=spawn, initializer=_as_a_notebook) as notebook,
+        ProcessPoolExecutor(1, mp_context=spawn) as notebook,
     ):
         ids = [f"{i:04d}" for i in range(n)]
         for id_str, picture in zip(ids, _pictures(n, _FILE_SIDE), strict=True):
@@ -111,10 +110,6 @@ def embedding(device: str) -> Iterator[Row]:
         np.testing.assert_allclose(ours(), theirs(), rtol=1e-3, atol=1e-4)
         case = f"JPEG files to ResNet18 embeddings at {_CROP} px, against a DataLoader"
         yield compare("embedding", case, "images/s", n, ours, theirs, device)
-
-
-def _as_a_notebook() -> None:
-    os.environ.pop("GOMP_SPINCOUNT", None)
 
 
 @functools.cache
