@@ -1,7 +1,7 @@
 """`sfnetlab bench`: speeds, each against a reference that runs in turn with it, and quality.
 
-References run in the same process if nothing else is said, with OpenMP's threads as torch sets them. Machines differ and
-are shared: of speeds the ratio is the result, the rates are for orientation.
+References run in the same process if nothing else is said, with OpenMP's threads as torch sets them. Machines differ
+and are shared: of speeds the ratio is the result, the rates are for orientation.
 """
 
 from collections.abc import Callable, Iterator, Sequence

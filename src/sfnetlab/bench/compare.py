@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sfnetlab import runtime
 
 N_TURNS = 3
+_REST_S = 0.05
+"""Before each window: OpenMP's threads of what ran before go on spinning for some milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,7 @@ def compare(
     for _ in range(N_TURNS):
         before = bound() if bound else None
         for which, function in functions.items():
+            time.sleep(_REST_S)
             started = time.perf_counter()
             function()
             rate = n / (time.perf_counter() - started)
