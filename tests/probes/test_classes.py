@@ -36,7 +36,7 @@ def fitted(name, train, valid):
 )
 @pytest.mark.parametrize("penalty", [1.0, 1e-2])
 def test_scores_are_scikit_learns_at_the_penalty(name, oracle, penalty, monkeypatch):
-    monkeypatch.setattr(classes, "CLASS_PENALTIES", np.array([penalty]))
+    monkeypatch.setattr(common, "CLASS_PENALTIES", np.array([penalty]))
     X, y = rows()
     scaler = StandardScaler().fit(X.astype(np.float64))
     expected = oracle(1 / (penalty * 300)).fit(scaler.transform(X), y).decision_function(scaler.transform(X))

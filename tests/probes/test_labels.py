@@ -39,7 +39,7 @@ def balanced(y, predicted):
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("penalty", [1.0, 1e-2])
 def test_logistic_labels_are_scikit_learns_at_the_penalty(penalty, n_classes, monkeypatch):
-    monkeypatch.setattr(labels, "CLASS_PENALTIES", np.array([penalty]))
+    monkeypatch.setattr(common, "CLASS_PENALTIES", np.array([penalty]))
     X, y = rows(n_classes=n_classes)
     scaler = StandardScaler().fit(X.astype(np.float64))
     oracle = LogisticRegression(class_weight="balanced", C=1 / (penalty * len(y)), max_iter=1000)

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from sfnetlab.metrics.tables import FeatureTable, Table, checked_table, row_slices
 from sfnetlab.probes.common import (
-    CLASS_PENALTIES,
     Scaling,
     balanced_mean,
     capped,
     checked_rows,
+    fits_while_better,
     linear_prediction,
     require_columns,
 )
@@ -98,16 +98,14 @@ class LinearClassifier:
         standardised, valid_standardised = scaling.apply(table), scaling.apply(valid)
         signs = np.where(valid_classes, 1.0, -1.0)
         model = self._model(standardised.shape)
-        least = np.inf
-        for penalty in CLASS_PENALTIES:
-            model.set_params(C=1 / (penalty * table.shape[0])).fit(standardised, classes)
+
+        def valid_loss() -> float:
             margins = signs * model.decision_function(valid_standardised)
             losses = np.logaddexp(0, -margins) if self.name == "logistic" else np.maximum(0, 1 - margins) ** 2
-            loss = balanced_mean(losses, valid_classes)
-            if loss >= least:
-                break
-            least = loss
-            self.penalty_ = float(penalty)
+            return balanced_mean(losses, valid_classes)
+
+        for penalty in fits_while_better(model, standardised, classes, valid_loss):
+            self.penalty_ = penalty
             self.coef_, self.intercept_ = scaling.undone(model.coef_[0].copy(), float(model.intercept_[0]))
         return self
 

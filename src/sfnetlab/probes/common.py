@@ -1,6 +1,7 @@
 """What probes share: checked tables, scaling, linear predictions, penalties of classifiers."""
 
 import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,23 @@ def linear_prediction(X: Table, coef: NDArray[np.float64], intercept: NDArray[np
             [np.zeros((0, intercept.size)), *(block @ coef + intercept for _, block in row_blocks(X))]
         )
     return X @ coef + intercept
+
+
+def fits_while_better(
+    model: Any, table: Any, classes: NDArray[np.generic], valid_loss: Callable[[], float]
+) -> Iterator[float]:
+    """Fit a linear classifier with one of `CLASS_PENALTIES` after another; those up to the first that is no better.
+
+    Each is yielded while the model is fitted with it.
+    """
+    least = np.inf
+    for penalty in CLASS_PENALTIES:
+        model.set_params(C=1 / (penalty * table.shape[0])).fit(table, classes)
+        loss = valid_loss()
+        if loss >= least:
+            return
+        least = loss
+        yield float(penalty)
 
 
 def balanced_mean(losses: NDArray[np.float64], classes: NDArray[np.generic]) -> float:

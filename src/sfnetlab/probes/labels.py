@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from sfnetlab.metrics.tables import FeatureTable, Table, checked_table, row_slices
 from sfnetlab.probes.common import (
-    CLASS_PENALTIES,
     Scaling,
     balanced_mean,
     capped,
     checked_rows,
+    fits_while_better,
     linear_prediction,
     require_columns,
 )
@@ -92,14 +92,13 @@ class LogisticLabelClassifier:
             return self
         standardised, valid_standardised = scaling.apply(table), scaling.apply(valid)
         model = LogisticRegression(class_weight="balanced", max_iter=1000, warm_start=True)
-        least = np.inf
-        for penalty in CLASS_PENALTIES:
-            model.set_params(C=1 / (penalty * table.shape[0])).fit(standardised, labels)
+
+        def valid_loss() -> float:
             log_shares = model.predict_log_proba(valid_standardised)
-            loss = balanced_mean(-log_shares[np.arange(len(valid_labels)), valid_labels], valid_labels)
-            if loss >= least:
-                break
-            least, self.penalty_ = loss, float(penalty)
+            return balanced_mean(-log_shares[np.arange(len(valid_labels)), valid_labels], valid_labels)
+
+        for penalty in fits_while_better(model, standardised, labels, valid_loss):
+            self.penalty_ = penalty
             self.coef_, self.intercept_ = self._unscaled(model, scaling)
         return self
 
