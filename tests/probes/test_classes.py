@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from sfnetlab.metrics.classification import auc
-from sfnetlab.probes import classes, common
+from sfnetlab.probes import common
 from sfnetlab.probes.classes import make_classifier
 
 NAMES = ("majority", "logistic", "linear_svm", "rbf_svm")
