@@ -1,5 +1,6 @@
 """Training of sparse autoencoders on embeddings: any number of them in one pass over the rows."""
 
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,8 @@ from sfnetlab.training.loop import RESAMPLING, START, Course, Record, Report, ge
 from sfnetlab.training.sae import recipe, reference
 from sfnetlab.training.sae.settings import SAESettings
 from sfnetlab.training.sae.stack import Stack, Step, new_stack
+
+log = logging.getLogger(__name__)
 
 Engine = Literal["auto", "reference"]
 
@@ -202,9 +205,17 @@ def train_saes(
     history = train(learner, course, report)
     saes: list[SparseAutoencoder] = []
     for stack, s in learner.places():
-        sae = as_model(stack, s, standardisation)
-        if stack.settings[s].is_calibrated:
-            sae.thresholds.mul_(calibrated_factor(sae, valid))
+        sae, own = as_model(stack, s, standardisation), stack.settings[s]
+        if own.is_calibrated:
+            factor = calibrated_factor(sae, valid)
+            if factor == 0:
+                log.warning(
+                    "%s: k %d, seed %d: no threshold leaves as many as k latents a valid row, for fewer are positive",
+                    label,
+                    own.k,
+                    own.seed,
+                )
+            sae.thresholds.mul_(factor)
         saes.append(sae)
     return [saes[position] for position in np.argsort(learner.order)], history
 
