@@ -48,7 +48,7 @@ def test_an_unknown_benchmark_is_refused_with_the_known(capsys):
 
 
 @pytest.mark.parametrize(("command", "sleeps"), [(["bench", "warp"], False), (["status", "absent.toml"], True)])
-def test_threads_of_references_spin_as_torch_has_them(command, sleeps, monkeypatch):
+def test_idle_threads_sleep_soon_but_in_benchmarks(command, sleeps, monkeypatch):
     monkeypatch.setenv("GOMP_SPINCOUNT", "")
     monkeypatch.delenv("GOMP_SPINCOUNT")  # puts back what was there, if anything, at the end
     assert cli.main(command) == 2

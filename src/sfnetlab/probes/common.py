@@ -57,9 +57,9 @@ def linear_prediction(X: Table, coef: NDArray[np.float64], intercept: NDArray[np
 def fits_while_better(
     model: Any, table: Any, classes: NDArray[np.generic], valid_loss: Callable[[], float]
 ) -> Iterator[float]:
-    """Fit a linear classifier with one of `CLASS_PENALTIES` after another; those up to the first that is no better.
+    """Fit a linear classifier with one of `CLASS_PENALTIES` after another, as long as its loss on valid rows falls.
 
-    Each is yielded while the model is fitted with it.
+    Yields each such penalty while the model is fitted with it; `valid_loss` asks the model as it is.
     """
     least = np.inf
     for penalty in CLASS_PENALTIES:

@@ -190,7 +190,7 @@ def test_alike_centroids_start_no_worse_than_the_mean(tmp_path, name):
 def test_threshold_is_zero_and_a_warning_says_so_where_fewer_latents_are_positive(tmp_path, caplog):
     (sae,), _ = run(tmp_path / "c", settings("batch_topk", k=64))
     assert (sae.thresholds == 0).all()
-    assert "k 64, seed 1: no threshold leaves as many as k latents a valid row" in caplog.text
+    assert "k 64, seed 1: fewer than k latents a valid row are positive, and all stay active" in caplog.text
 
 
 # --- several at once --------------------------------------------------------------------------------------------------

@@ -210,7 +210,8 @@ def train_saes(
             factor = calibrated_factor(sae, valid)
             if factor == 0:
                 log.warning(
-                    "%s: k %d, seed %d: no threshold leaves as many as k latents a valid row, for fewer are positive",
+                    "%s: k %d, seed %d: fewer than k latents a valid row are positive, and all stay active; "
+                    "take a smaller k",
                     label,
                     own.k,
                     own.seed,
