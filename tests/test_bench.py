@@ -106,8 +106,8 @@ def test_the_sae_benchmark_has_a_row_a_case_with_share_and_memory(without_kernel
 
 
 def test_saes_that_are_not_those_trained_alone_are_no_result(without_kernels, monkeypatch):
-    def train(planted, settings, epochs, device):
-        return sae_quality.train(planted, [replace(one, seed=len(settings)) for one in settings], epochs, device)
+    def train(planted, settings, *rest):
+        return sae_quality.train(planted, [replace(one, seed=len(settings)) for one in settings], *rest)
 
     monkeypatch.setattr(sae, "TOGETHER_DATA", TINY_DATA)
     monkeypatch.setattr(sae, "TOGETHER_K", (2,))

@@ -21,6 +21,7 @@ from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.runtime import resolve_device
 from sfnetlab.schema import SAE, Codes
 from sfnetlab.training.loop import Record
+from sfnetlab.training.sae import recipe
 from sfnetlab.training.sae.settings import Frozen, SAESettings, Selection, Start, Variant, euclid_groups
 from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes
 
@@ -168,7 +169,7 @@ class _TrainedSAE(_SparseCoder):
         k: int = SAE.k[0],
         *,
         epochs: int = SAE.epochs,
-        batch_size: int = SAE.batch_size,
+        batch_size: int | None = SAE.batch_size,
         learning_rate: float | None = SAE.learning_rate,
         center: bool = True,
         codes: Codes = SAE.codes[0],
@@ -219,7 +220,7 @@ class _CalibratedSAE(_TrainedSAE):
         k: int = SAE.k[0],
         *,
         epochs: int = SAE.epochs,
-        batch_size: int = SAE.batch_size,
+        batch_size: int | None = SAE.batch_size,
         learning_rate: float | None = SAE.learning_rate,
         validation_fraction: float = VALIDATION_FRACTION,
         center: bool = True,
@@ -268,10 +269,12 @@ class TopKSAE(_TrainedSAE):
         Size of the dictionary.
     k : int
         Active latents a row, at most `n_latents`. A row that has fewer positive ones has fewer.
-    epochs, batch_size : int
-        Passes over the rows, and rows a step; at least a hundred steps or so are needed.
+    epochs : int
+        Passes over the rows.
+    batch_size : int, optional
+        Rows a step; None: by the recipe, fewer where there are few rows.
     learning_rate : float, optional
-        Peak; None: by the recipe, from variant and n_latents.
+        Peak; None: by the recipe, from variant, n_latents and rows a step.
     auxk : float
         Weight of the auxiliary loss of silent latents (Gao et al.: 1/32); 0: they are resampled only, which is faster.
     start : {"random", "centroids"}
@@ -307,7 +310,7 @@ class TopKSAE(_TrainedSAE):
         k: int = SAE.k[0],
         *,
         epochs: int = SAE.epochs,
-        batch_size: int = SAE.batch_size,
+        batch_size: int | None = SAE.batch_size,
         learning_rate: float | None = SAE.learning_rate,
         auxk: float = SAE.auxk,
         start: Start = SAE.start,
@@ -352,7 +355,7 @@ class BatchTopKSAE(_TrainedSAE):
         k: int = SAE.k[0],
         *,
         epochs: int = SAE.epochs,
-        batch_size: int = SAE.batch_size,
+        batch_size: int | None = SAE.batch_size,
         learning_rate: float | None = SAE.learning_rate,
         auxk: float = SAE.auxk,
         validation_fraction: float = VALIDATION_FRACTION,
@@ -402,7 +405,7 @@ class MatryoshkaSAE(_TrainedSAE):
         group_sizes: Literal["euclid"] | Sequence[int] = "euclid",
         selection: Selection = SAE.selection,
         epochs: int = SAE.epochs,
-        batch_size: int = SAE.batch_size,
+        batch_size: int | None = SAE.batch_size,
         learning_rate: float | None = SAE.learning_rate,
         auxk: float = SAE.auxk,
         validation_fraction: float = VALIDATION_FRACTION,
@@ -513,9 +516,11 @@ def fit_many(estimators: Sequence[_Trained], X: ArrayLike) -> list[_Trained]:
     for estimator in estimators:
         settings = _settings(estimator)
         held_out = float(vars(estimator)["validation_fraction"]) if settings.is_calibrated else 0.0
-        key = (int(estimator.epochs), int(estimator.batch_size), bool(estimator.center), _device(estimator), held_out)
-        together.setdefault(key, []).append((estimator, settings))
         rows = _checked(estimator, X, n_fit=3 if held_out else 2)
+        epochs = int(estimator.epochs)
+        batch_size = estimator.batch_size or recipe.batch_size(len(rows) - _n_held_out(len(rows), held_out), epochs)
+        key = (epochs, int(batch_size), bool(estimator.center), _device(estimator), held_out)
+        together.setdefault(key, []).append((estimator, settings))
     for (epochs, batch_size, center, device, held_out), group in together.items():
         train, valid = _split(len(rows), held_out)
         try:
@@ -545,11 +550,15 @@ def fit_many(estimators: Sequence[_Trained], X: ArrayLike) -> list[_Trained]:
 
 def _split(n_rows: int, held_out: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Positions of rows to train on, and of those held out: the same for every seed."""
-    if not held_out:
+    n_valid = _n_held_out(n_rows, held_out)
+    if n_valid == 0:
         return np.arange(n_rows), np.arange(0)
-    n_valid = min(max(1, round(held_out * n_rows)), n_rows - 2)
     order = np.random.default_rng(0).permutation(n_rows)
     return np.sort(order[n_valid:]), np.sort(order[:n_valid])
+
+
+def _n_held_out(n_rows: int, share: float) -> int:
+    return min(max(1, round(share * n_rows)), n_rows - 2) if share else 0
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -595,8 +604,10 @@ def _array(tensor: torch.Tensor) -> NDArray[Any]:
 def _settings(estimator: _TrainedSAE) -> SAESettings:
     """What the trainer is told, from parameters that are checked here: scikit-learn wants no check before `fit`."""
     given = vars(estimator)
-    for name in ("n_latents", "k", "epochs", "batch_size"):
+    for name in ("n_latents", "k", "epochs"):
         _check_number(estimator, name, Integral, 1)
+    if estimator.batch_size is not None:
+        _check_number(estimator, "batch_size", Integral, 1)
     if estimator.k > estimator.n_latents:
         raise _invalid(estimator, "k", f"an int in the range [1, n_latents={estimator.n_latents}]")
     if estimator.learning_rate is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sfnetlab import runtime
 from sfnetlab.bench.compare import Row, compare
 from sfnetlab.bench.plain_sae import make_plain_step
-from sfnetlab.bench.sae_quality import BATCH_SIZE, train
+from sfnetlab.bench.sae_quality import train
 from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.planted import make_planted_dictionary
 from sfnetlab.training.sae.settings import SAESettings, euclid_groups
@@ -60,7 +60,7 @@ class Case:
 CASES = (Case(), Case(is_matryoshka=True), Case(d_in=640, k=64, batch_size=256, is_matryoshka=True))
 """The planted dictionary, plain and nested, and the setting of Wu & Walmsley (2025, arXiv:2510.23749)."""
 TOGETHER_DATA = {"n_train": 5_000, "d_in": 384, "n_atoms": 1024, "n_active": 8}
-TOGETHER_K, TOGETHER_EPOCHS = (8, 16, 32, 64), 20
+TOGETHER_K, TOGETHER_EPOCHS, TOGETHER_BATCH = (8, 16, 32, 64), 20, 256
 SCALING = (
     *(Case(n_latents=n) for n in (512, 1024, 2048, 4096, 8192, 16_384, 32_768)),
     *(Case(d_in=d) for d in (64, 256, 1280)),
@@ -141,15 +141,17 @@ def _together_against_in_turn(device: str) -> Row:
     results: dict[str, list[SparseAutoencoder]] = {}
 
     def together() -> None:
-        results["together"] = train(planted, settings, TOGETHER_EPOCHS, device)
+        results["together"] = train(planted, settings, TOGETHER_EPOCHS, device, TOGETHER_BATCH)
 
     def in_turn() -> None:
-        results["in turn"] = [sae for one in settings for sae in train(planted, [one], TOGETHER_EPOCHS, device)]
+        results["in turn"] = [
+            sae for one in settings for sae in train(planted, [one], TOGETHER_EPOCHS, device, TOGETHER_BATCH)
+        ]
 
     row = compare(
         "sae",
         f"{len(settings)} trained at once against in turn, d {planted.X.shape[1]}, {n_latents} latents, "
-        f"k {'-'.join(map(str, TOGETHER_K))} x 2 seeds, batch {BATCH_SIZE}",
+        f"k {'-'.join(map(str, TOGETHER_K))} x 2 seeds, batch {TOGETHER_BATCH}",
         "rows/s",
         len(settings) * TOGETHER_EPOCHS * planted.n_train,
         together,

@@ -4,11 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sfnetlab.errors import ArtifactError, DataError, TrainingError
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.training import loop
-from sfnetlab.training.sae import trainer
+from sfnetlab.training.sae import recipe, trainer
 from sfnetlab.training.sae.settings import SAESettings, euclid_groups
 from sfnetlab.training.sae.trainer import LargeMeanWarning, Rows, fit_standardisation, train_saes
 
@@ -319,8 +321,8 @@ def test_weights_that_are_not_finite_stop_and_keep_the_good_checkpoint(tmp_path,
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
     rates_at = trainer.recipe.rates_at
 
-    def rates(own, step, n_steps):
-        rates = rates_at(own, step, n_steps)
+    def rates(own, step, *rest):
+        rates = rates_at(own, step, *rest)
         return rates if step < 9 else rates._replace(learning_rate=np.inf)
 
     monkeypatch.setattr(trainer.recipe, "rates_at", rates)
@@ -389,3 +391,26 @@ def test_batch_wide_variants_need_valid_rows_before_they_train(tmp_path):
         run(tmp_path / "c", settings("batch_topk"), valid=none)
     assert not (tmp_path / "c").exists()
     run(tmp_path / "c", settings(), valid=none)
+
+
+# --- the recipe's choices ---------------------------------------------------------------------------------------------
+
+
+@given(n_rows=st.integers(1, 10**8), epochs=st.integers(1, 500))
+def test_no_larger_batch_would_make_enough_steps(n_rows, epochs):
+    chosen = recipe.batch_size(n_rows, epochs)
+    larger = [size for size in recipe.BATCH_SIZES if size > chosen]
+    assert all(n_rows * epochs / size < recipe.FEWEST_STEPS for size in larger)
+    assert chosen == min(recipe.BATCH_SIZES) or n_rows * epochs / chosen >= recipe.FEWEST_STEPS
+
+
+def test_the_rate_goes_with_the_root_of_the_rows_that_a_step_really_has(tmp_path):
+    # 300 rows at most 256 a step are two steps of 150.
+    _, history = run(tmp_path / "c", x=X[:300], epochs=20, batch_size=256)
+    peak = max(record["learning_rate"] for record in history)
+    assert peak == pytest.approx(recipe.peak_learning_rate(settings(), 256) * np.sqrt(150 / 256))
+
+
+def test_a_rate_that_was_set_does_not_depend_on_the_batch():
+    own = settings(learning_rate=0.01)
+    assert recipe.peak_learning_rate(own, 16) == recipe.peak_learning_rate(own, 4096) == 0.01

@@ -9,6 +9,9 @@ import math
 from sfnetlab.training.sae.settings import SAESettings
 from sfnetlab.training.sae.stack import Rates
 
+BATCH_SIZES = (256, 128, 64)
+"""Of these the largest is taken that makes `FEWEST_STEPS`, or the last: few steps leave latents unfinished."""
+FEWEST_STEPS = 1800
 WARM_UP, DECAY = 0.05, 0.25
 """Shares of the run in which the learning rate rises, and in which it falls to zero."""
 K_START, K_DESCENT = 8, 0.4
@@ -37,20 +40,33 @@ SILENT_EPOCHS, SILENT_SHARE = 0.5, 0.05
 """A latent that was not active in these shares of an epoch and of the run, whichever is longer, is silent."""
 
 
-def peak_learning_rate(settings: SAESettings) -> float:
-    """The one that was set, or one for the size of the dictionary."""
+def batch_size(n_rows: int, epochs: int) -> int:
+    """Rows a step for so many passes over so many rows."""
+    return next((size for size in BATCH_SIZES if n_rows * epochs >= FEWEST_STEPS * size), BATCH_SIZES[-1])
+
+
+def peak_learning_rate(settings: SAESettings, n_batch: float) -> float:
+    """The one that was set, or one for the size of the dictionary and for batches of about `n_batch` rows.
+
+    Adam's rate goes with the root of the batch where gradients are mostly noise (Malladi et al. 2022,
+    arXiv:2205.10287).
+    """
     if settings.learning_rate is not None:
         return settings.learning_rate
     rate = 7e-3 if settings.variant == "relu" else 3.5e-3
-    return rate * math.sqrt(2048 / settings.n_latents)
+    return rate * math.sqrt(2048 / settings.n_latents) * math.sqrt(n_batch / 256)
 
 
-def rates_at(settings: SAESettings, step: int, n_steps: int) -> Rates:
+def rates_at(settings: SAESettings, step: int, n_steps: int, n_batch: float) -> Rates:
     """Where the schedules are at a step, counted from 0."""
     slope = min(1.0, (step + 1) / (WARM_UP * n_steps), (n_steps - step) / (DECAY * n_steps))
+    return Rates(k_at(settings, step, n_steps), peak_learning_rate(settings, n_batch) * slope)
+
+
+def k_at(settings: SAESettings, step: int, n_steps: int) -> int:
+    """Active latents a row at a step."""
     first = max(settings.k, min(K_START * settings.k, settings.n_latents // 4))
-    k = round(settings.k + (first - settings.k) * max(0.0, 1 - step / (K_DESCENT * n_steps)))
-    return Rates(k, peak_learning_rate(settings) * slope)
+    return round(settings.k + (first - settings.k) * max(0.0, 1 - step / (K_DESCENT * n_steps)))
 
 
 def l1_weight(settings: SAESettings, d_in: int, step: int, n_steps: int) -> float:

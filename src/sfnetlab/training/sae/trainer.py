@@ -21,7 +21,7 @@ from sfnetlab.models.sae import Encoded, SparseAutoencoder
 from sfnetlab.training.loop import RESAMPLING, START, Course, Record, Report, generator, train
 from sfnetlab.training.sae import recipe, reference
 from sfnetlab.training.sae.settings import SAESettings
-from sfnetlab.training.sae.stack import Stack, Step, new_stack
+from sfnetlab.training.sae.stack import Rates, Stack, Step, new_stack
 
 log = logging.getLogger(__name__)
 
@@ -259,8 +259,12 @@ class _SAELearner:
             if stack.shape.variant == "relu":
                 d_in = stack.weights["b_dec"].shape[1]
                 stack.weights["l1"][s] = recipe.l1_weight(stack.settings[s], d_in, step, self.course.n_steps)
-        rates = [recipe.rates_at(stack.settings[s], step, self.course.n_steps) for stack, s in self.places()]
+        rates = [self._rates(stack.settings[s], step) for stack, s in self.places()]
         return self.advance(self.gather(rows), rates, step).flatten()
+
+    def _rates(self, settings: SAESettings, step: int) -> Rates:
+        n_steps, n_batch = self.course.n_steps, self.course.n_rows / self.course.batches_per_epoch
+        return recipe.rates_at(settings, step, n_steps, n_batch)
 
     def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
         n_rows, first_step = self.course.n_rows, step - self.course.batches_per_epoch
@@ -269,7 +273,7 @@ class _SAELearner:
             zip(self.order, self.places(), sums.reshape(-1, 3).tolist(), strict=True), key=lambda entry: entry[0]
         ):
             own = stack.settings[s]
-            now = recipe.rates_at(own, step - 1, self.course.n_steps)
+            now = self._rates(own, step - 1)
             records.append(
                 {
                     "sae": position,
@@ -320,7 +324,7 @@ class _SAELearner:
         rng = generator(settings.seed, RESAMPLING, step)
         n_rows = self.course.n_rows
         positions = rng.choice(n_rows, min(n_rows, _FINDING_ROWS + _JUDGING_ROWS), replace=False)
-        model = as_model(stack, s, None, recipe.rates_at(settings, step, self.course.n_steps).k)
+        model = as_model(stack, s, None, recipe.k_at(settings, step, self.course.n_steps))
         z, other_z = (self.gather(part) for part in np.split(positions, [-(-len(positions) // 3)]))
         found, other = _misses(model, z), _misses(model, other_z)
         squared_errors = found.residuals.square().sum(dim=1).cpu().double().numpy()
@@ -513,7 +517,7 @@ def start_weights(
     if settings.start == "centroids":
         z, points = _centroids(gather, n_rows, n_latents)
         atoms = normalize(points)
-        encoder = _fitting_encoder(atoms, z, recipe.rates_at(settings, 0, 1).k)
+        encoder = _fitting_encoder(atoms, z, recipe.k_at(settings, 0, 1))
     else:
         atoms = normalize(torch.from_numpy(rng.standard_normal((n_latents, d_in), dtype=np.float32)))
         encoder = atoms
