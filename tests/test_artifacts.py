@@ -70,6 +70,13 @@ def test_the_order_of_inputs_is_not_part_of_the_key(order):
     assert job(inputs).key == job(dict(sorted(inputs.items()))).key
 
 
+def test_of_many_changed_inputs_the_first_are_named_and_the_others_counted(tmp_path):
+    seeds = [f"seed{i}" for i in range(9)]
+    build_it(tmp_path, job({seed: job(seed=1) for seed in seeds}))
+    why = state_of(tmp_path, job({seed: job(seed=2) for seed in seeds})).why
+    assert why == ("input seed0 changed", "input seed1 changed", "input seed2 changed", "6 more inputs changed")
+
+
 def test_a_truncated_payload_is_stale(tmp_path):
     build_it(tmp_path, job())
     (tmp_path / "train/net/weights.txt").write_text("w")

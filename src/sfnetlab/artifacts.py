@@ -327,16 +327,23 @@ def read_features(directory: Path) -> FeatureTable:
 # --- small parts ------------------------------------------------------------------------------------------------------
 
 
+_SHOWN_INPUTS = 3
+"""Changed inputs that are named one by one; a job may have hundreds."""
+
+
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted(old.keys() | new.keys()):
-            where = f"{path}.{name}" if path else name
-            if path == "inputs" and old.get(name) != new.get(name):
-                yield f"input {name} changed"
-            else:
-                yield from _differences(old.get(name), new.get(name), where)
-    elif old != new:
-        yield f"{path.removeprefix('settings.')}: {json.dumps(old)} -> {json.dumps(new)}"
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new:
+            yield f"{path.removeprefix('settings.')}: {json.dumps(old)} -> {json.dumps(new)}"
+        return
+    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if path == "inputs":
+        yield from (f"input {name} changed" for name in changed[:_SHOWN_INPUTS])
+        if len(changed) > _SHOWN_INPUTS:
+            yield f"{len(changed) - _SHOWN_INPUTS} more inputs changed"
+        return
+    for name in changed:
+        yield from _differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
 
 
 def _size(path: Path) -> int | None:
