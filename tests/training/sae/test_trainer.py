@@ -303,15 +303,18 @@ def test_k_comes_down_to_its_value_and_the_rate_to_almost_nothing(tmp_path):
     assert rates[-1] < 0.1 * max(rates)
 
 
-def test_silent_latents_are_started_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "what", "value"), [("topk", "b_enc", -1e3), ("relu", "b_enc", -1e3), ("jumprelu", "log_threshold", 7.0)]
+)
+def test_silent_latents_are_started_again(tmp_path, monkeypatch, name, what, value):
     make = trainer._SAELearner.__init__
 
     def with_dead_latents(self, *arguments):
         make(self, *arguments)
-        self.stacks[0].weights["b_enc"][0, :32] = -1e3
+        self.stacks[0].weights[what][0, :32] = value
 
     monkeypatch.setattr(trainer._SAELearner, "__init__", with_dead_latents)
-    _, history = run(tmp_path / "c", epochs=10)
+    _, history = run(tmp_path / "c", settings(name), epochs=10)
     assert history[0]["dead_fraction"] >= 0.5
     assert history[-1]["dead_fraction"] < 0.25
 

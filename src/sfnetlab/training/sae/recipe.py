@@ -34,8 +34,8 @@ L1_PEAK, L1_END, L1_RISE = 0.375, 0.1, 0.3
 """Of "relu", in units of sqrt(d_in / k), about the size of a latent: the L1 penalty's weight rises to the first in this
 share of the run, and falls to the second with the learning rate. Few steps do not find the weight for a given L0: one
 that follows L0 swings. This one leaves about 2 k latents active; the threshold that is set in the end leaves k."""
-L1_RESTART_L0 = 3.0
-"""Of "relu": a latent that starts again is active on so many times k / n_latents of the rows."""
+RESTART_L0 = {"relu": 3.0, "jumprelu": 1.0}
+"""A latent that starts again is active on so many times k / n_latents of the rows, where nothing else limits that."""
 SILENT_EPOCHS, SILENT_SHARE = 0.5, 0.05
 """A latent that was not active in these shares of an epoch and of the run, whichever is longer, is silent."""
 

@@ -38,6 +38,8 @@ class LargeMeanWarning(UserWarning):
 _FINDING_ROWS, _JUDGING_ROWS = 4096, 8192
 """Of these rows come new atoms, on the others they and the old ones are judged: at most a third and two thirds."""
 _BLOCK_ROWS = 4096
+_FIRST_THRESHOLD = 0.1
+"""Of JumpReLU at least, in units of the embedding's scale, where a latent starts."""
 _OWN_SHARE = 0.9
 """Of its own centroid in an archetypal atom at the start; the others have equal parts of the rest."""
 
@@ -340,13 +342,16 @@ class _SAELearner:
         gain = _gain(other, other_z @ encoders.T, atoms)
         is_silent = step - stack.last_active[s] > stack.silent_after
         restarted, chosen = _swaps(gain, atoms, _value(model, other), is_silent)
-        weights = {name: tensor[s] for name, tensor in stack.weights.items()}
-        bias: Tensor | float = 0.0
-        if settings.variant == "relu" and len(chosen):  # nothing but the bias keeps it from half of the rows
-            share = min(1.0, recipe.L1_RESTART_L0 * settings.k / settings.n_latents)
-            bias = -(z @ encoders[chosen].T).kthvalue(max(1, round((1 - share) * len(z))), dim=0).values
-        for name, start in (("W_dec", atoms[chosen]), ("W_enc", encoders[chosen]), ("b_enc", bias)):
-            weights[name][restarted] = start
+        starts: dict[str, Tensor | float] = {"W_dec": atoms[chosen], "W_enc": encoders[chosen], "b_enc": 0.0}
+        if settings.variant in recipe.RESTART_L0 and len(chosen):
+            share = min(1.0, recipe.RESTART_L0[settings.variant] * settings.k / settings.n_latents)
+            bound = (z @ encoders[chosen].T).kthvalue(max(1, round((1 - share) * len(z))), dim=0).values
+            if settings.variant == "relu":
+                starts["b_enc"] = -bound
+            else:
+                starts["log_threshold"] = bound.clamp_min(_FIRST_THRESHOLD).log()
+        for name, start in starts.items():
+            stack.weights[name][s, restarted] = start
             stack.first[name][s, restarted] = 0.0
             stack.second[name][s, restarted] = 0.0
 
@@ -536,7 +541,9 @@ def start_weights(
         case "jumprelu":
             # Pre-activations of random atoms are standard normal: this lets the first, larger k pass.
             share = min(0.25, recipe.K_START * settings.k / n_latents)
-            weights["log_threshold"] = torch.full((n_latents,), math.log(max(0.1, NormalDist().inv_cdf(1 - share))))
+            weights["log_threshold"] = torch.full(
+                (n_latents,), math.log(max(_FIRST_THRESHOLD, NormalDist().inv_cdf(1 - share)))
+            )
         case "archetypal":
             shares = torch.full((n_latents, n_latents), (1 - _OWN_SHARE) / n_latents).fill_diagonal_(_OWN_SHARE)
             logits = shares.log() / reference.MIXTURE_SPEED
