@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from dataclasses import fields, replace
 
 import numpy as np
@@ -10,8 +9,7 @@ import pytest
 import torch
 
 from sfnetlab import bench, cli
-from sfnetlab.bench import Row, describe, sae, sae_quality
-from sfnetlab.bench.compare import compare
+from sfnetlab.bench import Row, compare, describe, sae, sae_quality
 from sfnetlab.bench.plain_sae import make_plain_step
 from sfnetlab.planted import make_planted_dictionary
 from sfnetlab.training.sae import reference, trainer
@@ -65,14 +63,23 @@ def test_what_takes_much_memory_runs_only_by_its_name(monkeypatch):
     assert done[-1] == "sae-quality-large"
 
 
-def test_ratio_and_shares_of_the_bound_are_those_of_the_times():
-    def sleep(seconds):
-        return lambda: time.sleep(seconds)
+def test_ratio_and_shares_of_the_bound_are_those_of_the_times(monkeypatch):
+    now = 0.0
 
-    row = compare("x", "y", "calls/s", 1, sleep(0.01), sleep(0.04), "cpu", bound=lambda: 200.0, peaks_mb=(1.0, 2.0))
-    assert row.ratio == pytest.approx(4, rel=0.2)
-    assert row.bound_share == pytest.approx(0.5, rel=0.2)
-    assert row.reference_bound_share == pytest.approx(0.125, rel=0.2)
+    def take(seconds):
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(compare.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(compare.time, "sleep", take)
+    row = compare.compare(
+        *("x", "y", "calls/s", 1, lambda: take(0.01), lambda: take(0.04), "cpu"),
+        bound=lambda: 200.0,
+        peaks_mb=(1.0, 2.0),
+    )
+    assert row.ratio == pytest.approx(4)
+    assert row.bound_share == pytest.approx(0.5)
+    assert row.reference_bound_share == pytest.approx(0.125)
     assert "of the bound" in describe(row)
     assert "1 MB (2)" in describe(row)
 
