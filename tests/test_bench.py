@@ -73,7 +73,13 @@ def test_ratio_and_shares_of_the_bound_are_those_of_the_times(monkeypatch):
     monkeypatch.setattr(compare.time, "perf_counter", lambda: now)
     monkeypatch.setattr(compare.time, "sleep", take)
     row = compare.compare(
-        *("x", "y", "calls/s", 1, lambda: take(0.01), lambda: take(0.04), "cpu"),
+        "x",
+        "y",
+        "calls/s",
+        1,
+        lambda: take(0.01),
+        lambda: take(0.04),
+        "cpu",
         bound=lambda: 200.0,
         peaks_mb=(1.0, 2.0),
     )

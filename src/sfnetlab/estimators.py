@@ -21,7 +21,6 @@ from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.runtime import resolve_device
 from sfnetlab.schema import SAE, Codes
 from sfnetlab.training.loop import Record
-from sfnetlab.training.sae import recipe
 from sfnetlab.training.sae.settings import Frozen, SAESettings, Selection, Start, Variant, euclid_groups
 from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes
 
@@ -516,11 +515,10 @@ def fit_many(estimators: Sequence[_Trained], X: ArrayLike) -> list[_Trained]:
     for estimator in estimators:
         settings = _settings(estimator)
         held_out = float(vars(estimator)["validation_fraction"]) if settings.is_calibrated else 0.0
-        rows = _checked(estimator, X, n_fit=3 if held_out else 2)
-        epochs = int(estimator.epochs)
-        batch_size = estimator.batch_size or recipe.batch_size(len(rows) - _n_held_out(len(rows), held_out), epochs)
-        key = (epochs, int(batch_size), bool(estimator.center), _device(estimator), held_out)
+        batch_size = None if estimator.batch_size is None else int(estimator.batch_size)
+        key = (int(estimator.epochs), batch_size, bool(estimator.center), _device(estimator), held_out)
         together.setdefault(key, []).append((estimator, settings))
+        rows = _checked(estimator, X, n_fit=3 if held_out else 2)
     for (epochs, batch_size, center, device, held_out), group in together.items():
         train, valid = _split(len(rows), held_out)
         try:
@@ -550,15 +548,11 @@ def fit_many(estimators: Sequence[_Trained], X: ArrayLike) -> list[_Trained]:
 
 def _split(n_rows: int, held_out: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Positions of rows to train on, and of those held out: the same for every seed."""
-    n_valid = _n_held_out(n_rows, held_out)
-    if n_valid == 0:
+    if not held_out:
         return np.arange(n_rows), np.arange(0)
+    n_valid = min(max(1, round(held_out * n_rows)), n_rows - 2)
     order = np.random.default_rng(0).permutation(n_rows)
     return np.sort(order[n_valid:]), np.sort(order[:n_valid])
-
-
-def _n_held_out(n_rows: int, share: float) -> int:
-    return min(max(1, round(share * n_rows)), n_rows - 2) if share else 0
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.metrics.sparsity import activation_frequency, dead_fraction, l0
 from sfnetlab.models.sae import Codes, SparseAutoencoder
 from sfnetlab.planted import PlantedDictionary, make_planted_dictionary
-from sfnetlab.training.sae import recipe
 from sfnetlab.training.sae.settings import SAESettings, Variant, euclid_groups
 from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes
 
@@ -132,7 +131,10 @@ def evaluate(sae: SparseAutoencoder, planted: PlantedDictionary, codes: Sequence
 def train(
     planted: PlantedDictionary, settings: Sequence[SAESettings], epochs: int, device: str, batch_size: int | None = None
 ) -> list[SparseAutoencoder]:
-    """SAEs of the train rows, on the CPU; test rows behind the first `N_TEST` set thresholds."""
+    """SAEs of the train rows, on the CPU; test rows behind the first `N_TEST` set thresholds.
+
+    `batch_size` None: by the recipe.
+    """
     rows = Rows(planted.X, np.arange(planted.n_train))
     valid = Rows(planted.X, np.arange(planted.n_train + N_TEST, len(planted.X)))
     with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +142,7 @@ def train(
             rows,
             settings,
             epochs=epochs,
-            batch_size=batch_size or recipe.batch_size(len(rows), epochs),
+            batch_size=batch_size,
             standardisation=fit_standardisation(rows),
             valid=valid,
             device=device,

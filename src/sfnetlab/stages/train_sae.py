@@ -16,19 +16,17 @@ if TYPE_CHECKING:
 
 def build(spec: SAESpec, task: Task) -> Metrics:
     from sfnetlab.models.sae import save_sae
-    from sfnetlab.training.sae import recipe
     from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes
 
     catalog, embedding = read_embedding(task.inputs["embedding"])
     split = catalog["split"].to_numpy()
     rows, valid = (Rows(embedding, np.flatnonzero(split == part)) for part in ("train", "valid"))
     settings = [sae_settings(spec, k, seed) for k in spec.sae.k for seed in spec.seeds]
-    batch_size = spec.sae.batch_size or recipe.batch_size(len(rows), spec.sae.epochs)
     saes, history = train_saes(
         rows,
         settings,
         epochs=spec.sae.epochs,
-        batch_size=batch_size,
+        batch_size=spec.sae.batch_size,
         standardisation=fit_standardisation(rows),
         valid=valid,
         device=task.device,
@@ -42,7 +40,7 @@ def build(spec: SAESpec, task: Task) -> Metrics:
         directory.mkdir(exist_ok=True)
         save_sae(directory, sae)
     last = history[-len(saes) :]
-    return {"n_saes": len(saes), "batch_size": batch_size} | {
+    return {"n_saes": len(saes)} | {
         f"{name}_mean": float(np.mean([record[name] for record in last])) for name in ("train_fvu", "dead_fraction")
     }
 

@@ -407,6 +407,14 @@ def test_no_larger_batch_would_make_enough_steps(n_rows, epochs):
     assert chosen == min(recipe.BATCH_SIZES) or n_rows * epochs / chosen >= recipe.FEWEST_STEPS
 
 
+def test_without_a_batch_size_it_is_the_recipe_s(tmp_path):
+    chosen, ours = recipe.batch_size(len(X), 2), settings()
+    (by_recipe,), history = run(None, ours, batch_size=None)
+    (given_it,), _ = run(None, ours, batch_size=chosen)
+    assert history[0]["step"] == -(-len(X) // chosen)
+    assert_same_sae(by_recipe, given_it)
+
+
 def test_the_rate_goes_with_the_root_of_the_rows_that_a_step_really_has(tmp_path):
     # 300 rows at most 256 a step are two steps of 150.
     _, history = run(tmp_path / "c", x=X[:300], epochs=20, batch_size=256)

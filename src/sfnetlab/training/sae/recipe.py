@@ -10,7 +10,8 @@ from sfnetlab.training.sae.settings import SAESettings
 from sfnetlab.training.sae.stack import Rates
 
 BATCH_SIZES = (256, 128, 64)
-"""Of these the largest is taken that makes `FEWEST_STEPS`, or the last: few steps leave latents unfinished."""
+"""Of these the largest is taken that makes `FEWEST_STEPS`, or the last: few steps leave latents unfinished. Learning
+rates are given for the first."""
 FEWEST_STEPS = 1800
 WARM_UP, DECAY = 0.05, 0.25
 """Shares of the run in which the learning rate rises, and in which it falls to zero."""
@@ -54,7 +55,7 @@ def peak_learning_rate(settings: SAESettings, n_batch: float) -> float:
     if settings.learning_rate is not None:
         return settings.learning_rate
     rate = 7e-3 if settings.variant == "relu" else 3.5e-3
-    return rate * math.sqrt(2048 / settings.n_latents) * math.sqrt(n_batch / 256)
+    return rate * math.sqrt(2048 / settings.n_latents) * math.sqrt(n_batch / BATCH_SIZES[0])
 
 
 def rates_at(settings: SAESettings, step: int, n_steps: int, n_batch: float) -> Rates:

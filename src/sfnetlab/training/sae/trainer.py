@@ -136,7 +136,7 @@ def train_saes(
     settings: Sequence[SAESettings],
     *,
     epochs: int,
-    batch_size: int,
+    batch_size: int | None,
     standardisation: Standardisation,
     valid: Rows,
     device: str,
@@ -155,6 +155,8 @@ def train_saes(
     ----------
     rows
         Train rows; any units.
+    batch_size
+        Rows a step; None: `recipe.batch_size`.
     valid
         Rows on which the thresholds of BatchTopK, JumpReLU and ReLU are set, so that k latents a row are active on
         average.
@@ -186,6 +188,7 @@ def train_saes(
     """
     if any(one.is_calibrated for one in settings):
         _checked_sum(valid, "valid")  # now rather than after the training
+    batch_size = batch_size or recipe.batch_size(len(rows), epochs)
     course = Course(
         n_rows=len(rows),
         batch_size=batch_size,
