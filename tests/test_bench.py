@@ -93,7 +93,7 @@ def test_ratio_and_shares_of_the_bound_are_those_of_the_times(monkeypatch):
 @pytest.mark.parametrize("is_matryoshka", [False, True])
 def test_the_plain_loop_does_what_the_definition_of_a_step_says(is_matryoshka):
     case = sae.Case(**TINY, is_matryoshka=is_matryoshka)
-    # With every latent active on some row there is nothing that only the definition's lazy Adam would leave as it was.
+    # With every latent active on some row the definition leaves none as it was.
     stack = sae._stack(case, torch.zeros(1, case.d_in), "cpu")
     (settings,) = stack.settings
     plain = make_plain_step(settings, {name: tensor[0] for name, tensor in stack.weights.items()}, 1e-3)

@@ -22,7 +22,7 @@ runs_kernels = pytest.mark.skipif(DEVICE == "cpu" and not IS_INTERPRETED, reason
 
 
 def trained_stack(variant: Any, n_latents: int, d_in: int, k: tuple[int, ...], **settings: Any) -> Stack:
-    """As after five steps: moments, gaps of all lengths, tied or untied weights of no special size."""
+    """As after five steps: means, gaps of all lengths, tied or untied weights of no special size."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -39,22 +39,25 @@ def trained_stack(variant: Any, n_latents: int, d_in: int, k: tuple[int, ...], *
         },
         silent_after=5,
     )
-    for name in stack.first:
-        stack.first[name].copy_(0.01 * normal(*stack.first[name].shape))
-        stack.second[name].copy_(0.01 * normal(*stack.second[name].shape).square())
+    for mean in stack.means.values():
+        mean.copy_(0.01 * normal(*mean.shape))
+    for square in stack.mean_squares.values():
+        square.copy_(0.01 * normal(*square.shape).square())
+        square[..., 1::3] = 0.0  # before a first gradient
     stack.last_active.copy_(torch.randint(-1, 5, (n_saes, n_latents), generator=generator))
     return stack
 
 
 def clone(stack: Stack) -> Stack:
     parts = {
-        name: {key: t.clone() for key, t in getattr(stack, name).items()} for name in ("weights", "first", "second")
+        name: {key: t.clone() for key, t in getattr(stack, name).items()}
+        for name in ("weights", "means", "mean_squares")
     }
     return replace(stack, **parts, last_active=stack.last_active.clone())
 
 
 def assert_equal(actual: Stack, expected: Stack) -> None:
-    for part in ("weights", "first", "second"):
+    for part in ("weights", "means", "mean_squares"):
         torch.testing.assert_close(getattr(actual, part), getattr(expected, part), rtol=1e-4, atol=2e-6)
     assert torch.equal(actual.last_active, expected.last_active)
 
@@ -135,7 +138,7 @@ def test_of_equal_values_the_first_are_selected(
     pre = torch.randint(-2, 4, (n, len(ks) * n_latents), generator=torch.Generator().manual_seed(2)).float().to(DEVICE)
     pre[1, :n_latents] = -1.0
     select = triton_step._select_batch if is_batch_wide else triton_step._select_each_row
-    table = triton_step._upload([Rates(k, 0.1) for k in ks], 0, torch.device(DEVICE))
+    table = triton_step._upload([Rates(k, 0.1) for k in ks], 0, n, torch.device(DEVICE))
     codes = select(pre, torch.zeros(len(ks), n_latents, device=DEVICE), table, max(ks))
     for s, k in enumerate(ks):
         positive = torch.relu(pre[:, s * n_latents : (s + 1) * n_latents])
@@ -175,8 +178,8 @@ def test_other_variants_and_tensors_are_refused() -> None:
     with pytest.raises(ValueError, match="no Triton step for variant 'relu'"):
         triton_step.make_step([trained_stack("relu", 4, 3, (2,))])
     stack = trained_stack("topk", 4, 3, (2,))
-    stack.first["W_dec"] = stack.first["W_dec"].mT.contiguous().mT
-    with pytest.raises(ValueError, match="expected contiguous float32, W_dec is"):
+    stack.means["W_enc"] = stack.means["W_enc"].mT.contiguous().mT
+    with pytest.raises(ValueError, match="expected contiguous float32, W_enc is"):
         triton_step.make_step([stack])
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import extending, types
 from numpy.typing import NDArray
+
+from sfnetlab.training.sae import lanes
+from sfnetlab.training.sae.lanes import NARROW, WIDE
+from sfnetlab.training.sae.stack import DECODER_SPEED, EPSILON, MEAN_ROWS, SQUARE_ROWS
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
-
-_BLOCK = 64
-"""Columns that are looked at together."""
+Halves = NDArray[np.uint16]
 
 _ROUNDING = 2.0**-8 * (1 + 2.0**-10)
 """Of a value that was rounded to bfloat16, times its size; with room for float32 arithmetic on it."""
@@ -25,104 +25,42 @@ _ROUNDING = 2.0**-8 * (1 + 2.0**-10)
 _FLOOR_TRIES = 8
 """At raising a floor before exact values are computed."""
 
-_ADAM_WORK = 4
+_NEAR_BYTES = 2**19
+"""Of encoder rows that are looked at together, to stay in a core's cache while rows of a chunk go by."""
+
+_STEP_WORK = 4
 """Of a latent, in units of the work that one more row on which it is active makes."""
 
-# No "nnan" and "ninf": what is not finite must reach the sums.
-_FLAGS = {"reassoc", "contract", "nsz", "arcp", "afn"}
-_intrinsic: Any = extending.intrinsic
-_kernel: Any = numba.njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")
+_options: dict[str, Any] = {"nogil": True, "fastmath": set(lanes.FAST), "error_model": "numpy"}
+_kernel: Any = numba.njit(cache=True, **_options)
+_part: Any = numba.njit(forceinline=True, **_options)
+"""Of a kernel: what is given a block, or returns one."""
+
+
+@_part
+def _split(d: int, width: int) -> int:
+    """Where the last, incomplete block of so many columns begins."""
+    return d - d % width
 
 
 # --- selection --------------------------------------------------------------------------------------------------------
-
-
-@_intrinsic
-def _above(_typing: Any, pre: Any, b_enc: Any, _first: Any, _floor: Any) -> Any:
-    """(pre, b_enc, first, floor) -> one bit for each of 64 columns from `first` on: whether pre + b_enc > floor."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector, bits = ir.VectorType(ir.FloatType(), _BLOCK), ir.IntType(_BLOCK)
-
-        def load(i: int) -> Any:
-            array = context.make_array(signature.args[i])(context, builder, arguments[i])
-            address = builder.gep(array.data, [arguments[2]])
-            return builder.load(builder.bitcast(address, vector.as_pointer()), align=4)
-
-        lane_0 = builder.insert_element(ir.Constant(vector, ir.Undefined), arguments[3], ir.Constant(ir.IntType(32), 0))
-        floors = builder.shuffle_vector(
-            lane_0, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), _BLOCK), None)
-        )
-        return builder.bitcast(builder.fcmp_ordered(">", builder.fadd(load(0), load(1)), floors), bits)
-
-    return types.uint64(pre, b_enc, types.intp, types.float32), generate
-
-
-@_intrinsic
-def _above_roughly(_typing: Any, pre: Any, b_upper: Any, norms: Any, _first: Any, _row_error: Any, _floor: Any) -> Any:
-    """(pre, b_upper, norms, first, row_error, floor) -> `_above` of the upper bounds (`_bounds`)."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector, bits = ir.VectorType(ir.FloatType(), _BLOCK), ir.IntType(_BLOCK)
-        words = ir.VectorType(ir.IntType(32), _BLOCK)
-
-        def load(i: int, kind: Any, align: int) -> Any:
-            array = context.make_array(signature.args[i])(context, builder, arguments[i])
-            address = builder.gep(array.data, [arguments[3]])
-            return builder.load(builder.bitcast(address, kind.as_pointer()), align=align)
-
-        def repeat(scalar: Any) -> Any:
-            lane_0 = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-            return builder.shuffle_vector(lane_0, ir.Constant(vector, ir.Undefined), ir.Constant(words, None))
-
-        halves = builder.zext(load(0, ir.VectorType(ir.IntType(16), _BLOCK), 2), words)
-        shifted = builder.shl(halves, ir.Constant(words, [16] * _BLOCK))
-        x = builder.bitcast(shifted, vector)
-        size = builder.bitcast(builder.and_(shifted, ir.Constant(words, [0x7FFFFFFF] * _BLOCK)), vector)
-        rounding = builder.fmul(size, ir.Constant(vector, [_ROUNDING] * _BLOCK))
-        margin = builder.fadd(rounding, builder.fmul(repeat(arguments[4]), load(2, vector, 4)))
-        upper = builder.fadd(builder.fadd(x, load(1, vector, 4)), margin)
-        return builder.bitcast(builder.fcmp_ordered(">", upper, repeat(arguments[5])), bits)
-
-    return types.uint64(pre, b_upper, norms, types.intp, types.float32, types.float32), generate
-
-
-@_intrinsic
-def _widened(_typing: Any, _half: Any) -> Any:
-    """The float32 that a bfloat16's bits stand for."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        word = builder.shl(builder.zext(arguments[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
-        return builder.bitcast(word, ir.FloatType())
-
-    return types.float32(types.uint16), generate
-
-
-@_intrinsic
-def _first_bit(_typing: Any, _bits: Any) -> Any:
-    """Position of the lowest bit that is set; there must be one."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), generate
 
 
 @_kernel
 def row_candidates(pre: Floats, b_enc: Floats, floor: np.float32, columns: Ints, values: Floats) -> int:
     """Columns of one row whose value is above the floor, in order; as many as there are, kept as far as they fit."""
     n_latents, room, n_found = len(pre), len(values), 0
-    whole = n_latents - n_latents % _BLOCK
-    for first in range(0, whole, _BLOCK):
-        bits = _above(pre, b_enc, first, floor)
+    whole = lanes.whole(WIDE)
+    for first in range(0, _split(n_latents, WIDE), WIDE):
+        bits = lanes.above(lanes.load(whole, pre, 0, first) + lanes.load(whole, b_enc, 0, first), floor)
         while bits:
-            j = first + _first_bit(bits)
+            j = first + lanes.first_bit(bits)
             bits &= bits - np.uint64(1)
             if n_found < room:
                 columns[n_found] = j
                 values[n_found] = pre[j] + b_enc[j]
             n_found += 1
-    for j in range(whole, n_latents):
+    for j in range(_split(n_latents, WIDE), n_latents):
         if pre[j] + b_enc[j] > floor:
             if n_found < room:
                 columns[n_found] = j
@@ -157,80 +95,71 @@ def slack_of(b_enc: Floats, d_in: int) -> np.float32:
     return largest * np.float32(2.0**-20) + np.float32(d_in * 2.0**-120) + check
 
 
-@_kernel
-def round_rows(rows: Floats, halves: NDArray[np.uint16], norms: Floats, distances: Floats) -> None:
-    """Round each row to bfloat16 (to nearest, ties to even); lengths of the rows and of what rounding changed."""
-    d = rows.shape[1]
+@_part
+def _round_block(columns: Any, first: int, sums: tuple[Any, Any], block: Any, halves: Halves, row: int) -> Any:
+    """Write a block as bfloat16; adds to the squared lengths of it and of what rounding changed."""
+    change = block - lanes.store_bfloat16(columns, block, halves, row, first)
+    return sums[0] + block * block, sums[1] + change * change
+
+
+@_part
+def _lengths(sums: tuple[Any, Any], d: int) -> tuple[np.float32, np.float32]:
+    """From what `_round_block` added up, not too small."""
     room, underflow = np.float32(1 + 2.0**-10 + d * 2.0**-23), np.float32(math.sqrt(d) * _UNDERFLOW)
-    words = rows.view(np.uint32)
-    rounded_words = np.empty(d, np.uint32)
-    rounded = rounded_words.view(np.float32)
-    for i in range(len(rows)):
-        row, word, half = rows[i], words[i], halves[i]
-        for c in range(d):
-            top = np.uint32(
-                (word[c] + np.uint32(0x7FFF) + ((word[c] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            )
-            half[c] = np.uint16(top)
-            rounded_words[c] = np.uint32(top << np.uint32(16))
-        square = change = np.float32(0)
-        for c in range(d):
-            square += row[c] * row[c]
-            difference = row[c] - rounded[c]
-            change += difference * difference
-        norms[i] = np.float32(math.sqrt(square)) * room + underflow
-        distances[i] = np.float32(math.sqrt(change)) * room + underflow
+    length, change = math.sqrt(lanes.total(sums[0])), math.sqrt(lanes.total(sums[1]))
+    return np.float32(length) * room + underflow, np.float32(change) * room + underflow
+
+
+@_part
+def _round_row(table: Floats, row: int, halves: Halves) -> tuple[np.float32, np.float32]:
+    d = table.shape[1]
+    border = _split(d, WIDE)
+    whole, rest = lanes.whole(WIDE), lanes.first(WIDE, d - border)
+    sums = (lanes.zeros(whole), lanes.zeros(whole))
+    for c in range(0, border, WIDE):
+        sums = _round_block(whole, c, sums, lanes.load(whole, table, row, c), halves, row)
+    if border < d:
+        sums = _round_block(rest, border, sums, lanes.load(rest, table, row, border), halves, row)
+    return _lengths(sums, d)
 
 
 @_kernel
-def round_latents(
-    W_enc: Floats, b_enc: Floats, slack: np.float32, halves: NDArray[np.uint16], norms: Floats, b_upper: Floats
-) -> tuple[np.float32, np.float32]:
-    """Latents for products in bfloat16: (largest length of an encoder row, largest share of it lost by rounding).
+def round_latents(W_enc: Floats, halves: Halves, norms: Floats, shares: Floats) -> None:
+    """Latents for products in bfloat16: lengths of the encoder's rows, and which share of it rounding changed."""
+    for j in range(len(W_enc)):
+        norms[j], change = _round_row(W_enc, j, halves)
+        shares[j] = change / norms[j]
+
+
+@_kernel
+def round_batch(rows: Floats, share: np.float32, halves: Halves, row_errors: Floats) -> np.float32:
+    """Rows for products in bfloat16, how far off these may be in units of a latent's length; the largest length.
 
     The length is not finite if one is not.
     """
-    distances = np.empty(len(W_enc), np.float32)
-    round_rows(W_enc, halves, norms, distances)
-    largest = share = check = np.float32(0)
-    for j in range(len(W_enc)):
-        b_upper[j] = b_enc[j] + slack
-        check += norms[j] * np.float32(0)
-        largest = max(largest, norms[j])
-        share = max(share, distances[j] / norms[j])
-    return largest + check, share
-
-
-@_kernel
-def round_batch(rows: Floats, share: np.float32, halves: NDArray[np.uint16], row_errors: Floats) -> np.float32:
-    """Rows for products in bfloat16, how far off these may be in units of a latent's length; the largest length."""
-    norms = np.empty(len(rows), np.float32)
-    round_rows(rows, halves, norms, row_errors)
     d, largest, check = rows.shape[1], np.float32(0), np.float32(0)
     for i in range(len(rows)):
-        check += norms[i] * np.float32(0)
-        largest = max(largest, norms[i])
-        rounded_norm = norms[i] + row_errors[i]
-        row_errors[i] = np.float32(1 + 2.0**-10) * (
-            row_errors[i] + rounded_norm * share + np.float32(d * 2.0**-22) * norms[i]
-        )
+        norm, change = _round_row(rows, i, halves)
+        check += norm * np.float32(0)
+        largest = max(largest, norm)
+        row_errors[i] = np.float32(1 + 2.0**-10) * (change + (norm + change) * share + np.float32(d * 2.0**-22) * norm)
     return largest + check
 
 
 @_kernel
 def _bounds(
-    half: np.uint16, b_upper: np.float32, norm: np.float32, row_error: np.float32, slack: np.float32
+    half: np.uint16, bias: np.float32, norm: np.float32, row_error: np.float32, slack: np.float32
 ) -> tuple[np.float32, np.float32]:
     """Between which the float32 value lies."""
-    x = _widened(half)
+    x = lanes.widened(half)
     margin = abs(x) * np.float32(_ROUNDING) + row_error * norm
-    return x + b_upper + margin, x + (b_upper - np.float32(2) * slack) - margin
+    return x + (bias + slack) + margin, x + (bias - slack) - margin
 
 
 @_kernel
 def rough_candidates(
-    pre: NDArray[np.uint16],
-    b_upper: Floats,
+    pre: Halves,
+    b_enc: Floats,
     norms: Floats,
     row_error: np.float32,
     slack: np.float32,
@@ -241,18 +170,20 @@ def rough_candidates(
 ) -> tuple[int, int]:
     """Columns of one row whose value may be above the floor, in order, with bounds; (how many, how many surely are)."""
     n_latents, n_found, n_sure = len(pre), 0, 0
-    whole = n_latents - n_latents % _BLOCK
-    for first in range(0, whole, _BLOCK):
-        bits = _above_roughly(pre, b_upper, norms, first, row_error, floor)
+    whole = lanes.whole(WIDE)
+    for first in range(0, _split(n_latents, WIDE), WIDE):
+        x = lanes.load_bfloat16(whole, pre, 0, first)
+        margin = lanes.size(x) * np.float32(_ROUNDING) + row_error * lanes.load(whole, norms, 0, first)
+        bits = lanes.above(x + (lanes.load(whole, b_enc, 0, first) + slack) + margin, floor)
         while bits:
-            j = first + _first_bit(bits)
+            j = first + lanes.first_bit(bits)
             bits &= bits - np.uint64(1)
             columns[n_found] = j
-            uppers[n_found], lowers[n_found] = _bounds(pre[j], b_upper[j], norms[j], row_error, slack)
+            uppers[n_found], lowers[n_found] = _bounds(pre[j], b_enc[j], norms[j], row_error, slack)
             n_sure += lowers[n_found] > floor
             n_found += 1
-    for j in range(whole, n_latents):
-        upper, lower = _bounds(pre[j], b_upper[j], norms[j], row_error, slack)
+    for j in range(_split(n_latents, WIDE), n_latents):
+        upper, lower = _bounds(pre[j], b_enc[j], norms[j], row_error, slack)
         if upper > floor:
             columns[n_found], uppers[n_found], lowers[n_found] = j, upper, lower
             n_sure += lower > floor
@@ -280,34 +211,83 @@ def _sure_floor(lowers: Floats, n_found: int, k: int, floor: np.float32) -> np.f
     return low
 
 
-@_kernel
-def _exact_above(
-    z_row: Floats, W_enc: Floats, b_enc: Floats, floor: np.float32, n_found: int, columns: Ints, values: Floats
-) -> int:
-    """Of these columns keep those whose value is above the floor, with their values; how many.
+@_part
+def _four_products(
+    table: Floats, rows: tuple[int, int, int, int], vectors: Floats, vector: int
+) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Inner products of four rows of a table with one of `vectors`.
 
-    Always four at a time: a value's bits must not depend on what other columns are there.
+    Always four: the bits of one must not depend on what others are asked for.
     """
-    d, n_above = len(z_row), 0
-    four = np.empty(4, np.float32)
-    for i in range(0, n_found, 4):
-        last = n_found - 1
-        w0, w1 = W_enc[columns[i]], W_enc[columns[min(i + 1, last)]]
-        w2, w3 = W_enc[columns[min(i + 2, last)]], W_enc[columns[min(i + 3, last)]]
-        d0 = d1 = d2 = d3 = np.float32(0)
-        for c in range(d):
-            v = z_row[c]
-            d0 += w0[c] * v
-            d1 += w1[c] * v
-            d2 += w2[c] * v
-            d3 += w3[c] * v
-        four[0], four[1], four[2], four[3] = d0, d1, d2, d3
-        for q in range(min(4, n_found - i)):
-            j = columns[i + q]
-            value = four[q] + b_enc[j]
-            if value > floor:
-                columns[n_above], values[n_above] = j, value
-                n_above += 1
+    d = table.shape[1]
+    border = _split(d, NARROW)
+    whole, rest = lanes.whole(NARROW), lanes.first(NARROW, d - border)
+    r0, r1, r2, r3 = rows
+    s0 = s1 = s2 = s3 = lanes.zeros(whole)
+    for c in range(0, border, NARROW):
+        v = lanes.load(whole, vectors, vector, c)
+        s0 = s0 + v * lanes.load(whole, table, r0, c)
+        s1 = s1 + v * lanes.load(whole, table, r1, c)
+        s2 = s2 + v * lanes.load(whole, table, r2, c)
+        s3 = s3 + v * lanes.load(whole, table, r3, c)
+    if border < d:
+        v = lanes.load(rest, vectors, vector, border)
+        s0 = s0 + v * lanes.load(rest, table, r0, border)
+        s1 = s1 + v * lanes.load(rest, table, r1, border)
+        s2 = s2 + v * lanes.load(rest, table, r2, border)
+        s3 = s3 + v * lanes.load(rest, table, r3, border)
+    return lanes.total(s0), lanes.total(s1), lanes.total(s2), lanes.total(s3)
+
+
+@_part
+def _products(
+    table: Floats, rows: Ints, vectors: Floats, vector: int, scale: np.float32, begin: int, end: int, out: Floats
+) -> None:
+    """out[i] = scale * (table[rows[i]] . vectors[vector]), i from begin to end."""
+    last = end - 1
+    for i in range(begin, end, 4):
+        at = (rows[i], rows[min(i + 1, last)], rows[min(i + 2, last)], rows[min(i + 3, last)])
+        p0, p1, p2, p3 = _four_products(table, at, vectors, vector)
+        out[i] = scale * p0
+        if i + 1 < end:
+            out[i + 1] = scale * p1
+        if i + 2 < end:
+            out[i + 2] = scale * p2
+        if i + 3 < end:
+            out[i + 3] = scale * p3
+
+
+@_kernel
+def exact_values(z: Floats, W_enc: Floats, b_enc: Floats, n_found: Ints, columns: Ints, values: Floats) -> None:
+    """values[i, :n_found[i]] = z[i] . W_enc[columns[i]] + b_enc, columns ascending.
+
+    Some latents at a time for all rows, as many as a cache holds, where rows have enough of them there.
+    """
+    n_rows, n_latents, most = len(z), len(W_enc), 1
+    for i in range(n_rows):
+        most = max(most, n_found[i])
+    n_near = max(_NEAR_BYTES // (4 * z.shape[1]), 8 * n_latents // most)
+    done = np.zeros(n_rows, np.int32)
+    for first in range(0, n_latents, n_near):
+        for i in range(n_rows):
+            begin = end = done[i]
+            while end < n_found[i] and columns[i, end] < first + n_near:
+                end += 1
+            done[i] = end
+            _products(W_enc, columns[i], z, i, np.float32(1), begin, end, values[i])
+    for i in range(n_rows):
+        for at in range(n_found[i]):
+            values[i, at] += b_enc[columns[i, at]]
+
+
+@_kernel
+def _keep_above(floor: np.float32, n_found: int, columns: Ints, values: Floats) -> int:
+    """Of one row's candidates keep those above the floor; how many."""
+    n_above = 0
+    for at in range(n_found):
+        if values[at] > floor:
+            columns[n_above], values[n_above] = columns[at], values[at]
+            n_above += 1
     return n_above
 
 
@@ -430,8 +410,7 @@ def _next_guess(guess: np.float32, n_found: int, k: int, threshold: np.float32) 
 
 @_kernel
 def select_rows_roughly(
-    pre: NDArray[np.uint16],
-    b_upper: Floats,
+    pre: Halves,
     norms: Floats,
     row_errors: Floats,
     slack: np.float32,
@@ -451,30 +430,35 @@ def select_rows_roughly(
 ) -> np.float32:
     """`select_rows` from a product in bfloat16; z are the chunk's rows, guesses in units of their errors."""
     uppers, lowers = bounds
-    for i in range(len(pre)):
+    n_rows = len(pre)
+    floors, n_likely = np.empty(n_rows, np.float32), np.zeros(n_rows, np.int32)
+    for i in range(n_rows):
+        row_columns = found_columns[i]
         floor, n_tries = guess * row_errors[i], 0
         n_found, n_sure = rough_candidates(
-            pre[i], b_upper, norms, row_errors[i], slack, floor, found_columns, uppers, lowers
+            pre[i], b_enc, norms, row_errors[i], slack, floor, row_columns, uppers, lowers
         )
         while n_sure < k and floor > 0:
             n_tries += 1
             floor = floor * np.float32(0.7) if n_tries < 4 else np.float32(0)
             n_found, n_sure = rough_candidates(
-                pre[i], b_upper, norms, row_errors[i], slack, floor, found_columns, uppers, lowers
+                pre[i], b_enc, norms, row_errors[i], slack, floor, row_columns, uppers, lowers
             )
             guess = floor / row_errors[i]
         if n_sure >= k:
             floor = _sure_floor(lowers, n_found, k, floor)
-        n_likely = 0
         for at in range(n_found):
             if uppers[at] > floor:
-                found_columns[n_likely] = found_columns[at]
-                n_likely += 1
-        n_exact = _exact_above(z[i], W_enc, b_enc, floor, n_likely, found_columns, found_values)
+                row_columns[n_likely[i]] = row_columns[at]
+                n_likely[i] += 1
+        floors[i] = floor
+        guess = _next_guess(guess, n_sure, k, floor / row_errors[i])
+    exact_values(z, W_enc, b_enc, n_likely, found_columns, found_values)
+    for i in range(n_rows):
         row = first_row + i
         to = slice(starts[row], starts[row] + k)
-        counts[row], threshold = _keep_largest(found_columns, found_values, n_exact, floor, columns[to], values[to])
-        guess = _next_guess(guess, n_sure, k, max(threshold, floor) / row_errors[i])
+        n_exact = _keep_above(floors[i], n_likely[i], found_columns[i], found_values[i])
+        counts[row], _ = _keep_largest(found_columns[i], found_values[i], n_exact, floors[i], columns[to], values[to])
     return guess
 
 
@@ -493,8 +477,7 @@ def collect_rows(
 
 @_kernel
 def collect_rows_roughly(
-    pre: NDArray[np.uint16],
-    b_upper: Floats,
+    pre: Halves,
     norms: Floats,
     row_errors: Floats,
     slack: np.float32,
@@ -510,16 +493,19 @@ def collect_rows_roughly(
     found_values: Floats,
 ) -> int:
     """`collect_rows` from a product in bfloat16; z are the chunk's rows."""
-    n_found = 0
-    for i in range(len(pre)):
-        n_rough, _ = rough_candidates(
-            pre[i], b_upper, norms, row_errors[i], slack, floor, row_columns, bounds[0], bounds[1]
+    n_rows, n_found = len(pre), 0
+    n_rough = np.empty(n_rows, np.int32)
+    for i in range(n_rows):
+        n_rough[i], _ = rough_candidates(
+            pre[i], b_enc, norms, row_errors[i], slack, floor, row_columns[i], bounds[0], bounds[1]
         )
-        row_counts[i] = _exact_above(z[i], W_enc, b_enc, floor, n_rough, row_columns, row_values)
+    exact_values(z, W_enc, b_enc, n_rough, row_columns, row_values)
+    for i in range(n_rows):
+        row_counts[i] = _keep_above(floor, n_rough[i], row_columns[i], row_values[i])
         begin = min(n_found, len(found_values))
         n_kept = min(row_counts[i], len(found_values) - begin)
-        found_columns[begin : begin + n_kept] = row_columns[:n_kept]
-        found_values[begin : begin + n_kept] = row_values[:n_kept]
+        found_columns[begin : begin + n_kept] = row_columns[i, :n_kept]
+        found_values[begin : begin + n_kept] = row_values[i, :n_kept]
         n_found += row_counts[i]
     return n_found
 
@@ -569,53 +555,59 @@ def keep_rows(
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
 
-@_kernel
+@_part
 def _add_rows(
-    out: Floats, table: Floats, rows: Ints, stride: int, shift: int, scales: Floats, begin: int, end: int
-) -> None:
-    """out += scales @ table[rows * stride + shift], slots from begin to end.
-
-    Four at a time, as out is read and written each time.
-    """
-    n = len(out)
-    i = begin
-    while i + 4 <= end:
-        t0, t1 = table[rows[i] * stride + shift], table[rows[i + 1] * stride + shift]
-        t2, t3 = table[rows[i + 2] * stride + shift], table[rows[i + 3] * stride + shift]
-        s0, s1, s2, s3 = scales[i], scales[i + 1], scales[i + 2], scales[i + 3]
-        for c in range(n):
-            out[c] += (s0 * t0[c] + s1 * t1[c]) + (s2 * t2[c] + s3 * t3[c])
-        i += 4
-    while i < end:
-        t0, s0 = table[rows[i] * stride + shift], scales[i]
-        for c in range(n):
-            out[c] += s0 * t0[c]
-        i += 1
+    columns: Any,
+    first: int,
+    block: Any,
+    table: Floats,
+    rows: Ints,
+    stride: int,
+    shift: int,
+    scales: Floats,
+    begin: int,
+    end: int,
+) -> Any:
+    """block + scales @ table[rows * stride + shift] in some columns, slots from begin to end."""
+    for i in range(begin, end):
+        block = block + scales[i] * lanes.load(columns, table, rows[i] * stride + shift, first)
+    return block
 
 
-@_kernel
-def _dots(out: Floats, table: Floats, rows: Ints, vector: Floats, scale: np.float32, begin: int, end: int) -> None:
-    """out[i] = scale * (table[rows[i]] . vector), slots from begin to end."""
-    n = len(vector)
-    i = begin
-    while i + 4 <= end:
-        t0, t1, t2, t3 = table[rows[i]], table[rows[i + 1]], table[rows[i + 2]], table[rows[i + 3]]
-        d0 = d1 = d2 = d3 = np.float32(0)
-        for c in range(n):
-            v = vector[c]
-            d0 += t0[c] * v
-            d1 += t1[c] * v
-            d2 += t2[c] * v
-            d3 += t3[c] * v
-        out[i], out[i + 1], out[i + 2], out[i + 3] = d0 * scale, d1 * scale, d2 * scale, d3 * scale
-        i += 4
-    while i < end:
-        t0 = table[rows[i]]
-        d0 = np.float32(0)
-        for c in range(n):
-            d0 += t0[c] * vector[c]
-        out[i] = d0 * scale
-        i += 1
+@_part
+def _decode_block(
+    columns: Any,
+    first: int,
+    squares: tuple[Any, Any],
+    row: int,
+    z: Floats,
+    W_dec: Floats,
+    b_dec: Floats,
+    scale: np.float32,
+    start: int,
+    ends: NDArray[np.int64],
+    latents: Ints,
+    values: Floats,
+    errors: Floats,
+    b_dec_gradient: Floats,
+) -> tuple[Any, Any]:
+    """`decode_rows` of one row in some columns; adds to its squared errors, of all dictionaries and the whole one."""
+    n_prefixes = len(ends)
+    base, begin = row * n_prefixes, start
+    all_squares, whole_squares = squares
+    error = lanes.load(columns, b_dec, 0, first) - lanes.load(columns, z, row, first)
+    for g in range(n_prefixes):
+        error = _add_rows(columns, first, error, W_dec, latents, 1, 0, values, begin, ends[g])
+        lanes.store(columns, error, errors, base + g, first)
+        all_squares = all_squares + error * error
+        begin = ends[g]
+    whole_squares = whole_squares + error * error
+    for g in range(n_prefixes - 2, -1, -1):
+        error = error + lanes.load(columns, errors, base + g, first)
+        lanes.store(columns, error, errors, base + g, first)
+    so_far = lanes.load(columns, b_dec_gradient, 0, first)
+    lanes.store(columns, so_far + scale * error, b_dec_gradient, 0, first)
+    return all_squares, whole_squares
 
 
 @_kernel
@@ -641,45 +633,30 @@ def decode_rows(
     adds up that of b_dec. Returns the squared errors: of all dictionaries together, and of the whole one.
     """
     n_prefixes, d_in = len(prefixes), z.shape[1]
+    border = _split(d_in, WIDE)
+    whole, rest = lanes.whole(WIDE), lanes.first(WIDE, d_in - border)
     all_squares, whole_squares = 0.0, 0.0
     ends = np.empty(n_prefixes, np.int64)
     b_dec_gradient[:] = 0
     for row in range(first_row, first_row + n_rows):
-        start = starts[row]
-        end = start + counts[row]
-        base = row * n_prefixes
-        slot = start
+        start, slot = starts[row], starts[row]
         for g in range(n_prefixes):
-            error = errors[base + g]
-            if g == 0:
-                z_row = z[row]
-                for c in range(d_in):
-                    error[c] = b_dec[c] - z_row[c]
-            else:
-                error[:] = errors[base + g - 1]
-            begin = slot
-            while slot < end and columns[slot] < prefixes[g]:
+            while slot < start + counts[row] and columns[slot] < prefixes[g]:
                 slot += 1
             ends[g] = slot
-            _add_rows(error, W_dec, columns, 1, 0, values, begin, slot)
-            square = np.float32(0)
-            for c in range(d_in):
-                square += error[c] * error[c]
-            all_squares += square
-            if g == n_prefixes - 1:
-                whole_squares += square
-        for g in range(n_prefixes - 2, -1, -1):
-            error, later = errors[base + g], errors[base + g + 1]
-            for c in range(d_in):
-                error[c] += later[c]
-        error = errors[base]
-        for c in range(d_in):
-            b_dec_gradient[c] += scale * error[c]
+        of_row = (row, z, W_dec, b_dec, scale, start, ends, columns, values, errors, b_dec_gradient)
+        squares = (lanes.zeros(whole), lanes.zeros(whole))
+        for c in range(0, border, WIDE):
+            squares = _decode_block(whole, c, squares, *of_row)
+        if border < d_in:
+            squares = _decode_block(rest, border, squares, *of_row)
+        all_squares += lanes.total(squares[0])
+        whole_squares += lanes.total(squares[1])
         begin = start
         for g in range(n_prefixes):
-            _dots(code_gradients, W_dec, columns, errors[base + g], scale, begin, ends[g])
+            _products(W_dec, columns, errors, row * n_prefixes + g, scale, begin, ends[g], code_gradients)
             begin = ends[g]
-    return float(all_squares), float(whole_squares)
+    return all_squares, whole_squares
 
 
 # --- latents ----------------------------------------------------------------------------------------------------------
@@ -721,48 +698,115 @@ def sort_by_latent(
             sorted_values[to] = values[slot]
             sorted_gradients[to] = code_gradients[slot]
     n_ranges, i = len(bounds) - 1, 0
-    all_work = total + _ADAM_WORK * n_latents
+    all_work = total + _STEP_WORK * n_latents
     for j in range(n_latents + 1):
-        while i <= n_ranges and (offsets[j] + _ADAM_WORK * j) * n_ranges >= all_work * i:
+        while i <= n_ranges and (offsets[j] + _STEP_WORK * j) * n_ranges >= all_work * i:
             bounds[i] = j
             i += 1
 
 
-@_kernel
-def _adam(
-    weight: Floats,
-    first: Floats,
-    second: Floats,
-    gradient: Floats,
-    decay_1: np.float32,
-    decay_2: np.float32,
-    rate: np.float32,
-    correction_2: np.float32,
-    constants: tuple[np.float32, np.float32, np.float32],
-) -> None:
-    new_1, new_2, epsilon = constants
-    for c in range(len(weight)):
-        g = gradient[c]
-        mean = decay_1 * first[c] + new_1 * g
-        square = decay_2 * second[c] + new_2 * (g * g)
-        first[c] = mean
-        second[c] = square
-        weight[c] -= rate * mean / (np.sqrt(square * correction_2) + epsilon)
+@_part
+def _shares(n_rows: int) -> tuple[np.float32, np.float32]:
+    """What new gradients are of running means, and new squares of theirs."""
+    return np.float32(min(1.0, n_rows / MEAN_ROWS)), np.float32(min(1.0, n_rows / SQUARE_ROWS))
+
+
+@_part
+def _running(mean: Any, new: Any, decay: np.float32, share: np.float32) -> Any:
+    return decay * mean + share * new
+
+
+@_part
+def _speed(mean_square: np.float32, rate: np.float32) -> np.float32:
+    return rate / (np.float32(math.sqrt(mean_square)) + np.float32(EPSILON))
 
 
 @_kernel
-def adam_vector(
-    weight: Floats,
-    first: Floats,
-    second: Floats,
+def move_b_dec(b_dec: Floats, mean_square: Floats, gradient: Floats, rate: np.float32, n_rows: int) -> None:
+    """Its step, which has no momentum."""
+    _, share = _shares(n_rows)
+    square = np.float32(0)
+    for c in range(len(b_dec)):
+        square += gradient[c] * gradient[c]
+    square /= np.float32(len(b_dec))
+    is_first = mean_square[0] == 0
+    mean_square[0] = square if is_first else _running(mean_square[0], square, np.float32(1) - share, share)
+    speed = _speed(mean_square[0], np.float32(DECODER_SPEED) * rate)
+    for c in range(len(b_dec)):
+        b_dec[c] -= speed * gradient[c]
+
+
+@_part
+def _encoder_gradient(
+    columns: Any,
+    first: int,
+    square: Any,
+    begin: int,
+    end: int,
+    rows: Ints,
+    code_gradients: Floats,
+    z: Floats,
     gradient: Floats,
-    rate: np.float32,
-    correction_2: np.float32,
-    betas: tuple[np.float32, np.float32],
-    constants: tuple[np.float32, np.float32, np.float32],
+) -> Any:
+    block = _add_rows(columns, first, lanes.zeros(columns), z, rows, 1, 0, code_gradients, begin, end)
+    lanes.store(columns, block, gradient, 0, first)
+    return square + block * block
+
+
+@_part
+def _atom_gradient(
+    columns: Any,
+    first: int,
+    sums: tuple[Any, Any, Any],
+    begin: int,
+    end: int,
+    rows: Ints,
+    n_prefixes: int,
+    group: int,
+    values: Floats,
+    errors: Floats,
+    scale: np.float32,
+    along: np.float32,
+    W_dec: Floats,
+    latent: int,
+    gradient: Floats,
+) -> tuple[Any, Any, Any]:
+    """Adds to the squared length of the gradient, its product with the atom, and the atom's squared length."""
+    block = _add_rows(columns, first, lanes.zeros(columns), errors, rows, n_prefixes, group, values, begin, end)
+    atom = lanes.load(columns, W_dec, latent, first)
+    block = scale * block - along * atom
+    lanes.store(columns, block, gradient, 0, first)
+    return sums[0] + block * block, sums[1] + block * atom, sums[2] + atom * atom
+
+
+@_part
+def _move_encoder(
+    columns: Any,
+    first: int,
+    sums: tuple[Any, Any],
+    W_enc: Floats,
+    means: Floats,
+    latent: int,
+    gradient: Floats,
+    decay: np.float32,
+    share: np.float32,
+    speed: np.float32,
+    is_rounded: bool,
+    halves: Halves,
+) -> tuple[Any, Any]:
+    mean = _running(lanes.load(columns, means, latent, first), lanes.load(columns, gradient, 0, first), decay, share)
+    lanes.store(columns, mean, means, latent, first)
+    moved = lanes.load(columns, W_enc, latent, first) - speed * mean
+    lanes.store(columns, moved, W_enc, latent, first)
+    return _round_block(columns, first, sums, moved, halves, latent) if is_rounded else sums
+
+
+@_part
+def _move_atom(
+    columns: Any, first: int, W_dec: Floats, latent: int, gradient: Floats, shrink: np.float32, speed: np.float32
 ) -> None:
-    """Adam for what changes in every step."""
-    _adam(weight, first, second, gradient, betas[0], betas[1], rate, correction_2, constants)
+    moved = lanes.load(columns, W_dec, latent, first) - speed * lanes.load(columns, gradient, 0, first)
+    lanes.store(columns, shrink * moved, W_dec, latent, first)
 
 
 @_kernel
@@ -779,26 +823,32 @@ def update_latents(
     scale: np.float32,
     number: int,
     rate: np.float32,
-    correction_2: np.float32,
-    betas: tuple[np.float32, np.float32],
-    constants: tuple[np.float32, np.float32, np.float32],
     trains_encoder: bool,
     trains_decoder: bool,
     W_enc: Floats,
-    W_enc_first: Floats,
-    W_enc_second: Floats,
+    W_enc_means: Floats,
+    W_enc_squares: Floats,
     b_enc: Floats,
-    b_enc_first: Floats,
-    b_enc_second: Floats,
+    b_enc_means: Floats,
+    b_enc_squares: Floats,
     W_dec: Floats,
-    W_dec_first: Floats,
-    W_dec_second: Floats,
+    W_dec_squares: Floats,
     last_active: NDArray[np.int64],
+    is_rounded: bool,
+    halves: Halves,
+    norms: Floats,
+    shares: Floats,
 ) -> np.float32:
-    """Gradients, Adam and length 1 of each latent in the range that is active; not a number if a weight became so."""
+    """Gradients, step and length 1 of each latent in the range that is active; not a number if a weight became so.
+
+    What `round_latents` would write after it, it writes too, if that is wanted.
+    """
     n_prefixes, d_in = len(prefixes), z.shape[1]
+    border = _split(d_in, WIDE)
+    whole, rest = lanes.whole(WIDE), lanes.first(WIDE, d_in - border)
     gradient = np.empty(d_in, np.float32)
-    check = np.float32(0)
+    check, per_column, one = np.float32(0), np.float32(1 / d_in), np.float32(1)
+    mean_share, square_share = _shares(len(z))
     group = 0
     for j in range(first_latent, last_latent):
         while prefixes[group] <= j:
@@ -808,42 +858,62 @@ def update_latents(
             continue
         gap = np.float32(number - last_active[j])
         last_active[j] = number
-        decay_1, decay_2 = betas[0] ** gap, betas[1] ** gap
+        square_decay = (one - square_share) ** gap
+        bias_gradient = along = np.float32(0)
+        for i in range(begin, end):
+            bias_gradient += code_gradients[i]
+            along += values[i] * code_gradients[i]
         if trains_encoder:
-            gradient[:] = 0
-            _add_rows(gradient, z, rows, 1, 0, code_gradients, begin, end)
-            _adam(W_enc[j], W_enc_first[j], W_enc_second[j], gradient, decay_1, decay_2, rate, correction_2, constants)
-            total = np.float32(0)
-            for i in range(begin, end):
-                total += code_gradients[i]
-            gradient[0] = total
-            _adam(
-                b_enc[j : j + 1],
-                b_enc_first[j : j + 1],
-                b_enc_second[j : j + 1],
-                gradient,
-                decay_1,
-                decay_2,
-                rate,
-                correction_2,
-                constants,
-            )
+            of_latent = (begin, end, rows, code_gradients, z, gradient)
+            squares = lanes.zeros(whole)
+            for c in range(0, border, WIDE):
+                squares = _encoder_gradient(whole, c, squares, *of_latent)
+            if border < d_in:
+                squares = _encoder_gradient(rest, border, squares, *of_latent)
+            mean_decay, new_share = (one - mean_share) ** gap, mean_share
+            square = per_column * lanes.total(squares)
+            if W_enc_squares[j] == 0:
+                mean_decay, new_share = np.float32(0), one
+                W_enc_squares[j] = square
+            else:
+                W_enc_squares[j] = _running(W_enc_squares[j], square, square_decay, square_share)
+            speed = _speed(W_enc_squares[j], rate)
+            to_move = (W_enc, W_enc_means, j, gradient, mean_decay, new_share, speed, is_rounded, halves)
+            lengths = (lanes.zeros(whole), lanes.zeros(whole))
+            for c in range(0, border, WIDE):
+                lengths = _move_encoder(whole, c, lengths, *to_move)
+            if border < d_in:
+                lengths = _move_encoder(rest, border, lengths, *to_move)
+            if is_rounded:
+                norms[j], change = _lengths(lengths, d_in)
+                shares[j] = change / norms[j]
+            square = bias_gradient * bias_gradient
+            if b_enc_squares[j] == 0:
+                b_enc_means[j], b_enc_squares[j] = bias_gradient, square
+            else:
+                b_enc_means[j] = _running(b_enc_means[j], bias_gradient, (one - mean_share) ** gap, mean_share)
+                b_enc_squares[j] = _running(b_enc_squares[j], square, square_decay, square_share)
+            b_enc[j] -= _speed(b_enc_squares[j], rate) * b_enc_means[j]
             check += b_enc[j] * np.float32(0)
         if trains_decoder:
-            atom = W_dec[j]
-            gradient[:] = 0
-            _add_rows(gradient, errors, rows, n_prefixes, group, values, begin, end)
-            along = np.float32(0)
-            for c in range(d_in):
-                along += gradient[c] * atom[c]
-            for c in range(d_in):
-                gradient[c] = scale * (gradient[c] - along * atom[c])
-            _adam(atom, W_dec_first[j], W_dec_second[j], gradient, decay_1, decay_2, rate, correction_2, constants)
-            square = np.float32(0)
-            for c in range(d_in):
-                square += atom[c] * atom[c]
-            check += square * np.float32(0)
-            shrink = np.float32(1) / max(np.float32(math.sqrt(square)), np.float32(1e-12))
-            for c in range(d_in):
-                atom[c] *= shrink
+            of_atom = (begin, end, rows, n_prefixes, group, values, errors, scale, along, W_dec, j, gradient)
+            sums = (lanes.zeros(whole), lanes.zeros(whole), lanes.zeros(whole))
+            for c in range(0, border, WIDE):
+                sums = _atom_gradient(whole, c, sums, *of_atom)
+            if border < d_in:
+                sums = _atom_gradient(rest, border, sums, *of_atom)
+            square = lanes.total(sums[0])
+            if W_dec_squares[j] == 0:
+                W_dec_squares[j] = per_column * square
+            else:
+                W_dec_squares[j] = _running(W_dec_squares[j], per_column * square, square_decay, square_share)
+            speed = _speed(W_dec_squares[j], np.float32(DECODER_SPEED) * rate)
+            # |atom - speed gradient|^2, whose two parts are all but orthogonal.
+            length_square = lanes.total(sums[2]) - speed * (np.float32(2) * lanes.total(sums[1]) - speed * square)
+            check += length_square * np.float32(0)
+            shrink = one / max(np.float32(math.sqrt(length_square)), np.float32(1e-12))
+            for c in range(0, border, WIDE):
+                _move_atom(whole, c, W_dec, j, gradient, shrink, speed)
+            if border < d_in:
+                _move_atom(rest, border, W_dec, j, gradient, shrink, speed)
     return check

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sfnetlab import runtime
 from sfnetlab.training.sae import numba_kernels as kernels
-from sfnetlab.training.sae.stack import BETA_1, BETA_2, EPSILON, Rates, Stack, Step
+from sfnetlab.training.sae.stack import Rates, Stack, Step
 
 _CHUNK = 128
 """Rows of one product, whose result is selected from while it is in a core's cache."""
@@ -31,9 +31,6 @@ _ROUGH_SHARE = 20
 
 _OVERFLOW = 1e37
 """Bound on values of a product in bfloat16; beyond, and where it is not a number, products are in float32."""
-
-_BETAS = (np.float32(BETA_1), np.float32(BETA_2))
-_CONSTANTS = (np.float32(1 - BETA_1), np.float32(1 - BETA_2), np.float32(EPSILON))
 
 
 class _Arena:
@@ -51,12 +48,15 @@ class _Arena:
         return buffer[:size].reshape(shape)
 
 
-class _State(NamedTuple):
-    """Weights of one name and Adam's means of theirs."""
+class _Rounded:
+    """An encoder in bfloat16, and what products in that need to know of it; see numba_kernels.py."""
 
-    weights: NDArray[np.float32]
-    first: NDArray[np.float32]
-    second: NDArray[np.float32]
+    def __init__(self, n_latents: int, d_in: int) -> None:
+        self.W_enc = np.empty((n_latents, d_in), np.uint16)
+        self.norms, self.shares = np.empty(n_latents, np.float32), np.empty(n_latents, np.float32)
+        self.version = -1
+        """Torch's number of changes to the float32 weights that these are of; steps, which torch does not see, keep
+        both alike."""
 
 
 class _SAE:
@@ -66,14 +66,24 @@ class _SAE:
         if not stack.shape.has_kernels:
             raise ValueError(f"no kernels for {stack.shape}; use reference.make_step")
         self.W_enc, self.b_enc, self.W_dec, self.b_dec = (
-            _State(*(group[name][s].numpy() for group in (stack.weights, stack.first, stack.second)))
-            for name in ("W_enc", "b_enc", "W_dec", "b_dec")
+            stack.weights[name][s].numpy() for name in ("W_enc", "b_enc", "W_dec", "b_dec")
         )
-        self.W_enc_T = stack.weights["W_enc"][s].T
+        W_enc_means, b_enc_means = (stack.means[name][s].numpy() for name in ("W_enc", "b_enc"))
+        W_enc_squares, b_enc_squares, W_dec_squares, self.b_dec_square = (
+            stack.mean_squares[name][s].numpy() for name in ("W_enc", "b_enc", "W_dec", "b_dec")
+        )
+        self.latents = (
+            *(self.W_enc, W_enc_means, W_enc_squares),
+            *(self.b_enc, b_enc_means, b_enc_squares),
+            *(self.W_dec, W_dec_squares),
+        )
+        """What a step changes of the latents, in the order that the kernel wants."""
+        self.encoder = stack.weights["W_enc"][s]
         self.last_active = stack.last_active[s].numpy()
-        self.n_latents, self.d_in = self.W_dec.weights.shape
+        self.n_latents, self.d_in = self.W_dec.shape
         self.prefixes = np.array(stack.shape.prefixes)
         self.is_batch_wide = stack.shape.is_batch_wide
+        self.rounded = _Rounded(self.n_latents if has_bfloat16 else 0, self.d_in)
         self.has_bfloat16 = has_bfloat16
         self.trains_encoder, self.trains_decoder = stack.trains_encoder, stack.trains_decoder
         # Floors to look for candidates above, of each chunk or one of the batch: they change how fast, not what.
@@ -88,17 +98,6 @@ class _Selection(NamedTuple):
     collect: Callable[..., int]
     check: np.float32
     """0, or not a number if a latent's value is not finite."""
-
-
-class _Rounded(NamedTuple):
-    """What products in bfloat16 need of the latents; see numba_kernels.py."""
-
-    W_enc: NDArray[np.uint16]
-    norms: NDArray[np.float32]
-    b_upper: NDArray[np.float32]
-    slack: np.float32
-    largest_norm: np.float32
-    largest_share: np.float32
 
 
 class _Workers(NamedTuple):
@@ -211,11 +210,15 @@ def _step_one(
     b_dec_gradients = arena.take("b_dec_gradients", (n_chunks, sae.d_in), np.float32)
     squares = arena.take("squares", (n_chunks, 3), np.float64)  # of all dictionaries, of the whole one, and a check
 
-    rounded = _round_latents(sae, arena, workers) if sae.has_bfloat16 and _ROUGH_SHARE * k <= sae.n_latents else None
+    is_rounded = sae.has_bfloat16 and _ROUGH_SHARE * k <= sae.n_latents
+    if is_rounded:
+        _round_latents(sae, workers)
+    else:
+        sae.rounded.version = -1
 
     def product(scratch: _Arena, chunk: int) -> _Selection:
         rows = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-        selection = _rough_product(sae, z_array[rows], rounded, scratch) if rounded else None
+        selection = _rough_product(sae, z_array[rows], scratch) if is_rounded else None
         selection = selection or _product(sae, z[rows], scratch)
         squares[chunk, 2] = selection.check
         return selection
@@ -224,8 +227,8 @@ def _step_one(
         first = chunk * _CHUNK
         squares[chunk, :2] = kernels.decode_rows(
             z_array,
-            sae.W_dec.weights,
-            sae.b_dec.weights,
+            sae.W_dec,
+            sae.b_dec,
             sae.prefixes,
             scale,
             first,
@@ -259,9 +262,7 @@ def _step_one(
         arena.take("sorted_gradients", (n_rows * k,), np.float32),
     )
     kernels.sort_by_latent(*slots, code_gradients, offsets, *of_latents, bounds)
-    rate = np.float32(rates.learning_rate / (1 - BETA_1 ** (number + 1)))
-    correction_2 = np.float32(1 / (1 - BETA_2 ** (number + 1)))
-    adam = (rate, correction_2, _BETAS, _CONSTANTS)
+    rate = np.float32(rates.learning_rate)
 
     def update(_: _Arena, i: int) -> None:
         checks[i] = kernels.update_latents(
@@ -274,25 +275,27 @@ def _step_one(
             sae.prefixes,
             scale,
             number,
-            *adam,
+            rate,
             sae.trains_encoder,
             sae.trains_decoder,
-            *sae.W_enc,
-            *sae.b_enc,
-            *sae.W_dec,
+            *sae.latents,
             sae.last_active,
+            is_rounded,
+            sae.rounded.W_enc,
+            sae.rounded.norms,
+            sae.rounded.shares,
         )
 
     workers.for_each(workers.n_ranges, update)
-    kernels.adam_vector(*sae.b_dec, b_dec_gradients.sum(axis=0), *adam)
+    kernels.move_b_dec(sae.b_dec, sae.b_dec_square, b_dec_gradients.sum(axis=0), rate, n_rows)
     all_squares, whole_squares, check = squares.sum(axis=0)
     return all_squares / (n_prefixes * sae.d_in) + check + checks.sum(), whole_squares, int(counts.sum())
 
 
 def _product(sae: _SAE, rows: Tensor, scratch: _Arena) -> _Selection:
-    b_enc = sae.b_enc.weights
+    b_enc = sae.b_enc
     pre = scratch.take("pre", (len(rows), sae.n_latents), np.float32)
-    torch.mm(rows, sae.W_enc_T, out=torch.from_numpy(pre))
+    torch.mm(rows, sae.encoder.T, out=torch.from_numpy(pre))
     found = (
         scratch.take("row_columns", (sae.n_latents,), np.int32),
         scratch.take("row_values", (sae.n_latents,), np.float32),
@@ -304,52 +307,49 @@ def _product(sae: _SAE, rows: Tensor, scratch: _Arena) -> _Selection:
     )
 
 
-def _rough_product(sae: _SAE, rows: NDArray[np.float32], rounded: _Rounded, scratch: _Arena) -> _Selection | None:
+def _rough_product(sae: _SAE, rows: NDArray[np.float32], scratch: _Arena) -> _Selection | None:
     """None where it would overflow, or something is not finite."""
+    rounded, slack = sae.rounded, kernels.slack_of(sae.b_enc, sae.d_in)
     halves, row_errors = (
         scratch.take("rounded_rows", rows.shape, np.uint16),
         scratch.take("row_errors", (len(rows),), np.float32),
     )
-    largest_norm = kernels.round_batch(rows, rounded.largest_share, halves, row_errors)
-    if not largest_norm * rounded.largest_norm < _OVERFLOW:
+    largest_norm = kernels.round_batch(rows, rounded.shares.max(), halves, row_errors)
+    if not largest_norm * rounded.norms.max() < _OVERFLOW:
         return None
     pre = scratch.take("rough_pre", (len(rows), sae.n_latents), np.uint16)
     torch.mm(_bfloat16(halves), _bfloat16(rounded.W_enc).T, out=_bfloat16(pre))
     arguments = (
         pre,
-        rounded.b_upper,
         rounded.norms,
         row_errors,
-        rounded.slack,
+        slack,
         rows,
-        sae.W_enc.weights,
-        sae.b_enc.weights,
+        sae.W_enc,
+        sae.b_enc,
         scratch.take("bounds", (2, sae.n_latents), np.float32),
-        scratch.take("row_columns", (sae.n_latents,), np.int32),
-        scratch.take("row_values", (sae.n_latents,), np.float32),
+        scratch.take("rows_columns", (len(rows), sae.n_latents), np.int32),
+        scratch.take("rows_values", (len(rows), sae.n_latents), np.float32),
     )
     return _Selection(
         partial(kernels.select_rows_roughly, *arguments),
         partial(kernels.collect_rows_roughly, *arguments),
-        np.float32(0) * rounded.slack,
+        np.float32(0) * slack,
     )
 
 
-def _round_latents(sae: _SAE, arena: _Arena, workers: _Workers) -> _Rounded:
-    """Anew in every step: weights may change in between, too."""
-    halves = arena.take("rounded_W_enc", (sae.n_latents, sae.d_in), np.uint16)
-    norms, b_upper = (arena.take(name, (sae.n_latents,), np.float32) for name in ("norms", "b_upper"))
-    largest = arena.take("largest", (workers.n_ranges, 2), np.float32)
-    slack = kernels.slack_of(sae.b_enc.weights, sae.d_in)
+def _round_latents(sae: _SAE, workers: _Workers) -> None:
+    """Where somebody else than steps may have changed the weights."""
+    rounded, version = sae.rounded, sae.encoder._version
+    if rounded.version == version:
+        return
 
     def round_range(_: _Arena, i: int) -> None:
         part = slice(i * sae.n_latents // workers.n_ranges, (i + 1) * sae.n_latents // workers.n_ranges)
-        largest[i] = kernels.round_latents(
-            sae.W_enc.weights[part], sae.b_enc.weights[part], slack, halves[part], norms[part], b_upper[part]
-        )
+        kernels.round_latents(sae.W_enc[part], rounded.W_enc[part], rounded.norms[part], rounded.shares[part])
 
     workers.for_each(workers.n_ranges, round_range)
-    return _Rounded(halves, norms, b_upper, slack, *largest.max(axis=0))
+    rounded.version = version
 
 
 def _bfloat16(bits: NDArray[np.uint16]) -> Tensor:

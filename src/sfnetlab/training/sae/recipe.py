@@ -13,6 +13,8 @@ BATCH_SIZES = (256, 128, 64)
 """Of these the largest is taken that makes `FEWEST_STEPS`, or the last: few steps leave latents unfinished. Learning
 rates are given for the first."""
 FEWEST_STEPS = 1800
+LEARNING_RATES = {"relu": 7e-3, "jumprelu": 2.5e-3}
+"""Of variants that want another than 3.5e-3, at 2,048 latents."""
 WARM_UP, DECAY = 0.05, 0.25
 """Shares of the run in which the learning rate rises, and in which it falls to zero."""
 K_START, K_DESCENT = 8, 0.4
@@ -49,13 +51,16 @@ def batch_size(n_rows: int, epochs: int) -> int:
 def peak_learning_rate(settings: SAESettings, n_batch: float) -> float:
     """The one that was set, or one for the size of the dictionary and for batches of about `n_batch` rows.
 
-    Adam's rate goes with the root of the batch where gradients are mostly noise (Malladi et al. 2022,
+    An adaptive rate goes with the root of the batch where gradients are mostly noise (Malladi et al. 2022,
     arXiv:2205.10287).
     """
     if settings.learning_rate is not None:
         return settings.learning_rate
-    rate = 7e-3 if settings.variant == "relu" else 3.5e-3
-    return rate * math.sqrt(2048 / settings.n_latents) * math.sqrt(n_batch / BATCH_SIZES[0])
+    return (
+        LEARNING_RATES.get(settings.variant, 3.5e-3)
+        * math.sqrt(2048 / settings.n_latents)
+        * math.sqrt(n_batch / BATCH_SIZES[0])
+    )
 
 
 def rates_at(settings: SAESettings, step: int, n_steps: int, n_batch: float) -> Rates:
@@ -82,5 +87,5 @@ def silent_after(n_steps: int, steps_per_epoch: int) -> int:
 
 
 def resampling_steps(n_steps: int) -> frozenset[int]:
-    """Steps before which latents start again; not before the first, which gives Adam its means."""
+    """Steps before which latents start again; not before the first, before which no latent was active."""
     return frozenset(max(1, round(share * n_steps)) for share in RESAMPLED_AT)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sfnetlab.training.sae.stack import BETA_1, BETA_2, EPSILON, Rates, Stack, Step
+from sfnetlab.training.sae.stack import DECODER_SPEED, ENCODER, EPSILON, MEAN_ROWS, SQUARE_ROWS, Rates, Stack, Step
 
 Weights = dict[str, Tensor]
 
@@ -18,7 +18,7 @@ BANDWIDTH = 1.0
 """Of the kernel through which JumpReLU's thresholds get their gradient, in units of the embedding's scale."""
 L0_PENALTY = 1.0
 """Weight of JumpReLU's (L0 / k - 1)^2."""
-MIXTURE_SPEED = 10.0
+MIXTURE_SPEED = 3.0
 """How many times as fast as other weights the logits of archetypal mixtures move."""
 
 
@@ -69,9 +69,8 @@ def _step_one(stack: Stack, s: int, z: Tensor, rates: Rates, number: int) -> Ten
             gradient = cast("Tensor", weights[name].grad)
             if name == "W_dec":
                 gradient -= (gradient * weights[name]).sum(dim=1, keepdim=True) * weights[name]
-            weight, first, second = (group[name][s] for group in (stack.weights, stack.first, stack.second))
             own_gap = torch.ones(1, device=z.device) if name == "b_dec" else gap
-            _adam(weight, first, second, gradient, own_gap, rates.learning_rate, number)
+            _move(stack, s, name, gradient, own_gap, rates.learning_rate, len(z))
         if shape.variant == "archetypal":
             stack.weights["W_dec"][s] = archetypes(_slice(stack.weights, s))
         elif stack.trains_decoder:
@@ -82,7 +81,7 @@ def _step_one(stack: Stack, s: int, z: Tensor, rates: Rates, number: int) -> Ten
 
 
 def trained_weights(stack: Stack) -> tuple[str, ...]:
-    """Names of the weights that Adam changes."""
+    """Names of the weights that a step changes."""
     encoder = ("W_enc", "b_enc") if stack.trains_encoder else ()
     match stack.shape.variant:
         case "archetypal":
@@ -102,19 +101,24 @@ def nested_reconstructions(latents: Tensor, atoms: Tensor, b_dec: Tensor, prefix
     return torch.stack(z_hats[1:])
 
 
-def _adam(
-    weight: Tensor, first: Tensor, second: Tensor, gradient: Tensor, gap: Tensor, learning_rate: float, number: int
-) -> None:
-    """Kingma & Ba 2015, of the latents that are touched; means decay once for every step since the last touch.
+def _move(stack: Stack, s: int, name: str, gradient: Tensor, gap: Tensor, learning_rate: float, n_rows: int) -> None:
+    """Step 4 of stack.py. Where `gap` is 0 a latent is not touched, its gradient is 0, and nothing changes."""
+    mean_square = stack.mean_squares[name][s]
+    weight, gradient = (tensor.view(len(mean_square), -1) for tensor in (stack.weights[name][s], gradient))
+    is_first, square = (mean_square == 0) & (gap > 0), gradient.square().mean(dim=1)
+    mean_square.copy_(torch.where(is_first, square, _running(mean_square, square, gap, n_rows / SQUARE_ROWS)))
+    if name in stack.means:
+        mean = stack.means[name][s].view_as(weight)
+        running = _running(mean, gradient, gap[:, None], n_rows / MEAN_ROWS)
+        gradient = mean.copy_(torch.where(is_first[:, None], gradient, running)) * (gap > 0)[:, None]
+    if name not in ENCODER:
+        learning_rate *= DECODER_SPEED
+    weight.sub_(learning_rate * gradient / (mean_square.sqrt() + EPSILON)[:, None])
 
-    `gap` counts these steps; where it is 0 a latent is not touched, its gradient is 0, and nothing changes.
-    """
-    gap = gap.to(weight.dtype).reshape(-1, *[1] * (weight.ndim - 1))
-    first.mul_(BETA_1**gap).add_(gradient, alpha=1 - BETA_1)
-    second.mul_(BETA_2**gap).addcmul_(gradient, gradient, value=1 - BETA_2)
-    correction_1, correction_2 = 1 - BETA_1 ** (number + 1), 1 - BETA_2 ** (number + 1)
-    root = second.div(correction_2).sqrt_().add_(EPSILON)
-    weight.addcdiv_(first * (gap > 0), root, value=-learning_rate / correction_1)
+
+def _running(mean: Tensor, new: Tensor, gap: Tensor, share: float) -> Tensor:
+    share = min(1.0, share)
+    return torch.pow(1 - share, gap) * mean + share * new
 
 
 # --- the variants -----------------------------------------------------------------------------------------------------

@@ -9,8 +9,14 @@ from torch import Tensor
 
 from sfnetlab.training.sae.settings import SAESettings
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.99, 6.25e-10
-"""Of Adam; epsilon as in Gao et al. 2024."""
+MEAN_ROWS, SQUARE_ROWS = 2_000, 6_000
+"""Rows over which running means go: of gradients, and of their squares."""
+DECODER_SPEED = 0.7
+"""Learning rate of atoms and b_dec, in terms of the encoder's."""
+EPSILON = 6.25e-10
+"""Added to the root of a mean square; as in Gao et al. 2024."""
+ENCODER = ("W_enc", "b_enc", "log_threshold")
+"""Weights of the encoder."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,11 @@ class Stack:
     weights
         `W_enc` (n_saes, n_latents, d_in): row j is what latent j answers to; `b_enc` (n_saes, n_latents); `W_dec`
         (n_saes, n_latents, d_in), rows of length 1; `b_dec` (n_saes, d_in). Some variants have more (reference.py).
-    first, second
-        Adam's running means of the gradient and of its square, of the same names and shapes.
+    means
+        Running means of the gradients of the weights that have momentum, of the same names and shapes.
+    mean_squares
+        Running means of the squared gradients, of the same names: (n_saes, n_latents), of each latent's part of a
+        weight; (n_saes, 1) of `b_dec`. 0 before the first gradient.
     last_active
         (n_saes, n_latents), int64: the step at which each latent was last active, -1 before the first time.
     silent_after
@@ -34,8 +43,8 @@ class Stack:
 
     settings: tuple[SAESettings, ...]
     weights: dict[str, Tensor]
-    first: dict[str, Tensor]
-    second: dict[str, Tensor]
+    means: dict[str, Tensor]
+    mean_squares: dict[str, Tensor]
     last_active: Tensor
     silent_after: int
 
@@ -75,8 +84,15 @@ What a step means, whoever does it (reference.py is the definition):
 2. For each nested dictionary p: z_hat_p = b_dec + latents[:, :p] W_dec[:p]. loss = mean over p, rows and columns of
    (z_hat_p - z)^2.
 3. Gradients; that of each atom loses its part along the atom.
-4. Adam, but a latent's weights and moments change only in steps in which it is active on some row; its moments then
-   first decay by beta^(step - last_active). b_dec changes in every step. Bias correction is by the step's number.
+4. RMSprop (Tieleman & Hinton 2012, lecture 6e) with one mean square for all entries of a latent's part of a weight, and
+   one for b_dec, and with momentum: in the encoder; in all weights where the step has no kernels, to whose speed that
+   matters. With n rows, 1 - beta = n / SQUARE_ROWS and 1 - beta_1 = n / MEAN_ROWS, at most 1 (so that means go over
+   rows, whatever the batch; Malladi et al. 2022, arXiv:2205.10287):
+     mean_square <- beta^gap mean_square + (1 - beta) mean(gradient^2)
+     mean        <- beta_1^gap mean + (1 - beta_1) gradient           (without momentum, the gradient)
+     weight      <- weight - rate mean / (sqrt(mean_square) + EPSILON)
+   A latent that is active on no row stays as it is; gap = step - last_active, 1 for b_dec. Where a mean square is 0,
+   both means are those of this gradient alone. The rate of the decoder is `DECODER_SPEED` times the encoder's.
 5. Atoms that changed get length 1 again. last_active = step where active.
 
 Sums (n_saes, 3): loss times rows, squared error of the whole dictionary, number of active latents; on the device of the
@@ -85,13 +101,17 @@ weights, not finite if something went wrong.
 
 
 def new_stack(settings: Sequence[SAESettings], weights: dict[str, Tensor], silent_after: int) -> Stack:
-    """A stack with moments of zero."""
+    """A stack before its first step."""
     n_saes, n_latents = weights["b_enc"].shape
+    device = weights["b_enc"].device
+    with_momentum = ENCODER if settings[0].has_kernels else tuple(weights)
     return Stack(
         settings=tuple(settings),
         weights=weights,
-        first={name: torch.zeros_like(tensor) for name, tensor in weights.items()},
-        second={name: torch.zeros_like(tensor) for name, tensor in weights.items()},
-        last_active=torch.full((n_saes, n_latents), -1, dtype=torch.int64, device=weights["b_enc"].device),
+        means={name: torch.zeros_like(tensor) for name, tensor in weights.items() if name in with_momentum},
+        mean_squares={
+            name: torch.zeros(n_saes, 1 if name == "b_dec" else n_latents, device=device) for name in weights
+        },
+        last_active=torch.full((n_saes, n_latents), -1, dtype=torch.int64, device=device),
         silent_after=silent_after,
     )

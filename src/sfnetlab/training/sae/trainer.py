@@ -301,8 +301,8 @@ class _SAELearner:
             "stacks": [
                 {
                     "weights": stack.weights,
-                    "first": stack.first,
-                    "second": stack.second,
+                    "means": stack.means,
+                    "mean_squares": stack.mean_squares,
                     "last_active": stack.last_active,
                 }
                 for stack in self.stacks
@@ -314,8 +314,8 @@ class _SAELearner:
             stack.last_active.copy_(saved["last_active"])
             for own, theirs in (
                 (stack.weights, saved["weights"]),
-                (stack.first, saved["first"]),
-                (stack.second, saved["second"]),
+                (stack.means, saved["means"]),
+                (stack.mean_squares, saved["mean_squares"]),
             ):
                 for name, tensor in own.items():
                     tensor.copy_(theirs[name])
@@ -355,8 +355,7 @@ class _SAELearner:
                 starts["log_threshold"] = bound.clamp_min(_FIRST_THRESHOLD).log()
         for name, start in starts.items():
             stack.weights[name][s, restarted] = start
-            stack.first[name][s, restarted] = 0.0
-            stack.second[name][s, restarted] = 0.0
+            stack.mean_squares[name][s, restarted] = 0.0  # the next gradient is as a first one
 
 
 def _missing_atoms(misses: _Misses, drawn: Tensor) -> Tensor:

@@ -6,22 +6,21 @@
 # pyrefly: ignore-errors[implicit-any-parameter]
 # Triton takes an annotation for code, so only constants have one.
 
-from math import log2
 from typing import Any
 
 import triton
 from triton.language import constexpr
 
-from sfnetlab.training.sae.stack import BETA_1, BETA_2, EPSILON
+from sfnetlab.training.sae.stack import DECODER_SPEED, EPSILON
 
 tl: Any = triton.language
 _jit: Any = triton.jit
 """Untyped: kernels look like Python but mean tensors and pointers where a type checker sees arguments."""
 
 N_RATES = constexpr(5)
-"""k, learning rate, Adam's two bias corrections, number of the step; float64, which holds them all exactly."""
-_BETA_1, _BETA_2, _EPSILON = constexpr(BETA_1), constexpr(BETA_2), constexpr(EPSILON)
-_LOG2_BETA_1, _LOG2_BETA_2 = constexpr(log2(BETA_1)), constexpr(log2(BETA_2))
+"""k, learning rate, shares of new gradients and of their squares in running means, number of the step; float64, which
+holds them all exactly."""
+_DECODER_SPEED, _EPSILON = constexpr(DECODER_SPEED), constexpr(EPSILON)
 _NAN_BITS = constexpr(0x7FC00000)
 """Of the quiet NaN: above infinity, so that a NaN is selected first and shows in the sums."""
 
@@ -439,26 +438,13 @@ def partial_sums(
 
 
 @_jit
-def _adam(
-    weights,
-    first,
-    second,
-    places,
-    mask,
-    gradient,
-    gap,
-    table,
-):
-    """Changed weights, not yet stored; the moments are."""
-    decay_1, decay_2 = tl.exp2(gap * _LOG2_BETA_1), tl.exp2(gap * _LOG2_BETA_2)
-    learning_rate = tl.load(table + 1).to(tl.float32)
-    correction_1, correction_2 = tl.load(table + 2).to(tl.float32), tl.load(table + 3).to(tl.float32)
-    mean = decay_1 * tl.load(first + places, mask=mask, other=0.0) + (1 - _BETA_1) * gradient
-    square = decay_2 * tl.load(second + places, mask=mask, other=0.0) + (1 - _BETA_2) * gradient * gradient
-    tl.store(first + places, mean, mask=mask)
-    tl.store(second + places, square, mask=mask)
-    change = learning_rate * (mean / correction_1) / (tl.sqrt(square / correction_2) + _EPSILON)
-    return tl.load(weights + places, mask=mask, other=0.0) - change
+def _running(mean, new, is_first, decay, share):
+    return tl.where(is_first, new, decay * mean + share * new)
+
+
+@_jit
+def _speed(rate, mean_square):
+    return rate / (tl.sqrt(mean_square) + _EPSILON)
 
 
 @_jit
@@ -474,14 +460,13 @@ def update(
     parts,
     bias_parts,
     W_enc,
-    W_enc_first,
-    W_enc_second,
+    W_enc_means,
+    W_enc_squares,
     b_enc,
-    b_enc_first,
-    b_enc_second,
+    b_enc_means,
+    b_enc_squares,
     W_dec,
-    W_dec_first,
-    W_dec_second,
+    W_dec_squares,
     last_active,
     table,
     n,
@@ -530,19 +515,39 @@ def update(
         d_bias += tl.load(bias_parts + part)
 
     rates = table + (key // n_latents) * N_RATES
+    rate = tl.load(rates + 1).to(tl.float32)
+    mean_share, square_share = tl.load(rates + 2).to(tl.float32), tl.load(rates + 3).to(tl.float32)
     number = tl.load(rates + 4).to(tl.int64)
     gap = (number - tl.load(last_active + key)).to(tl.float32)
+    mean_decay, square_decay = tl.exp2(gap * tl.log2(1 - mean_share)), tl.exp2(gap * tl.log2(1 - square_share))
     places = key.to(tl.int64) * d_in + columns
+    row_before, bias_before = tl.load(W_enc_squares + key), tl.load(b_enc_squares + key)
+    atom_before = tl.load(W_dec_squares + key)
+    bias, bias_mean = tl.load(b_enc + key), tl.load(b_enc_means + key)
+    tl.debug_barrier()  # no warp stores these before all have read them
     if TRAINS_ENCODER:
-        tl.store(W_enc + places, _adam(W_enc, W_enc_first, W_enc_second, places, mask, d_row, gap, rates), mask=mask)
-        tl.store(b_enc + key, _adam(b_enc, b_enc_first, b_enc_second, key, True, d_bias, gap, rates))
+        is_first = row_before == 0
+        square = _running(row_before, tl.sum(d_row * d_row) / d_in, is_first, square_decay, square_share)
+        tl.store(W_enc_squares + key, square)
+        mean = tl.load(W_enc_means + places, mask=mask, other=0.0)
+        mean = _running(mean, d_row, is_first, mean_decay, mean_share)
+        tl.store(W_enc_means + places, mean, mask=mask)
+        row = tl.load(W_enc + places, mask=mask, other=0.0)
+        tl.store(W_enc + places, row - _speed(rate, square) * mean, mask=mask)
+        is_first = bias_before == 0
+        square = _running(bias_before, d_bias * d_bias, is_first, square_decay, square_share)
+        tl.store(b_enc_squares + key, square)
+        bias_mean = _running(bias_mean, d_bias, is_first, mean_decay, mean_share)
+        tl.store(b_enc_means + key, bias_mean)
+        tl.store(b_enc + key, bias - _speed(rate, square) * bias_mean)
     if TRAINS_DECODER:
         atom = tl.load(W_dec + places, mask=mask, other=0.0)
         d_atom -= tl.sum(d_atom * atom) * atom
-        atom = _adam(W_dec, W_dec_first, W_dec_second, places, mask, d_atom, gap, rates)
-        norm = tl.sqrt(tl.sum(tl.where(mask, atom * atom, 0.0)))
+        square = _running(atom_before, tl.sum(d_atom * d_atom) / d_in, atom_before == 0, square_decay, square_share)
+        tl.store(W_dec_squares + key, square)
+        atom -= _speed(_DECODER_SPEED * rate, square) * d_atom
+        norm = tl.sqrt(tl.sum(atom * atom))
         tl.store(W_dec + places, atom / tl.maximum(norm, 1e-12), mask=mask)
-    tl.debug_barrier()  # no warp stores it before all have read it
     tl.store(last_active + key, number)
 
 
@@ -552,8 +557,7 @@ def finish(
     errors,
     counts,
     b_dec,
-    b_dec_first,
-    b_dec_second,
+    b_dec_square,
     table,
     sums,
     n,
@@ -561,15 +565,25 @@ def finish(
     n_errors,
     BLOCK: constexpr,
 ):
-    """Adam of b_dec; the sums, with n_errors = n_prefixes * d_in errors behind each row's first."""
+    """The step of b_dec; the sums, with n_errors = n_prefixes * d_in errors behind each row's first."""
     s = tl.program_id(0)
+    square = 0.0
+    for begin in range(0, d_in, BLOCK):
+        columns = begin + tl.arange(0, BLOCK)
+        change = tl.load(gradient + s * d_in + columns, mask=columns < d_in, other=0.0)
+        square += tl.sum(change * change) / d_in
+    rates = table + s * N_RATES
+    share, before = tl.load(rates + 3).to(tl.float32), tl.load(b_dec_square + s)
+    square = _running(before, square, before == 0, 1 - share, share)
+    speed = _speed(_DECODER_SPEED * tl.load(rates + 1).to(tl.float32), square)
     for begin in range(0, d_in, BLOCK):
         columns = begin + tl.arange(0, BLOCK)
         mask = columns < d_in
         places = s * d_in + columns
         change = tl.load(gradient + places, mask=mask, other=0.0)
-        new = _adam(b_dec, b_dec_first, b_dec_second, places, mask, change, 1.0, table + s * N_RATES)
-        tl.store(b_dec + places, new, mask=mask)
+        tl.store(b_dec + places, tl.load(b_dec + places, mask=mask, other=0.0) - speed * change, mask=mask)
+    tl.debug_barrier()  # no warp stores it before all have read it
+    tl.store(b_dec_square + s, square)
     all_errors, error, n_active = 0.0, 0.0, 0.0
     for begin in range(0, n, BLOCK):
         rows = begin + tl.arange(0, BLOCK)

@@ -9,10 +9,10 @@ One dense product finds the pre-activations of all SAEs; everything else touches
    off the residual again, so no residual is kept.
 3. One stable sort of the keys brings the slots of a latent together: deterministic, of known size, a few per cent of
    the step's traffic. A counting sort by atomics would place them in another order each time.
-4. `update`, a program a latent: gradients over its slots, projection, lazy Adam, renormalisation in one go. A segment
+4. `update`, a program a latent: gradients over its slots, projection, its step, renormalisation in one go. A segment
    that crosses a border of `CHUNK` sorted slots is split there, its parts added up by `partial_sums` beforehand: so
    a latent active on all rows does not hold up the step.
-5. `finish`: Adam of b_dec, and the sums.
+5. `finish`: the step of b_dec, and the sums.
 
 Sums are in float32 and in a fixed order. What ran where: everything in Triton's interpreter (3.9) against reference.py;
 every kernel compiled to machine code for sm_90; nothing on a GPU yet, so warps and sizes of blocks are guesses.
@@ -27,7 +27,7 @@ import triton
 from torch import Tensor
 
 from sfnetlab.training.sae import triton_kernels as kernels
-from sfnetlab.training.sae.stack import BETA_1, BETA_2, Rates, Stack, Step
+from sfnetlab.training.sae.stack import MEAN_ROWS, SQUARE_ROWS, Rates, Stack, Step
 
 Product = Literal["float32", "tf32", "bfloat16"]
 """How the encoder's product is computed; everything else is in float32."""
@@ -75,7 +75,7 @@ def make_step(stacks: Sequence[Stack], *, dtype: Product = "float32") -> Step:
     """
     for stack in stacks:
         n_saes, n_latents, d_in = stack.weights["W_enc"].shape
-        for name, tensor in (*stack.weights.items(), *stack.first.items(), *stack.second.items()):
+        for name, tensor in (*stack.weights.items(), *stack.means.items(), *stack.mean_squares.items()):
             if tensor.dtype != torch.float32 or not tensor.is_contiguous():
                 raise ValueError(
                     f"expected contiguous float32, {name} is {tensor.dtype} with strides {tensor.stride()}"
@@ -98,7 +98,7 @@ def make_step(stacks: Sequence[Stack], *, dtype: Product = "float32") -> Step:
                 own = rates[first : first + stack.n_saes]
                 first += stack.n_saes
                 k_max = max(rate.k for rate in own)
-                sums.append(_step_stack(stack, constant, z, _upload(own, number, z.device), k_max, dtype))
+                sums.append(_step_stack(stack, constant, z, _upload(own, number, len(z), z.device), k_max, dtype))
             return torch.cat(sums)
 
     return step
@@ -112,11 +112,11 @@ def _constants(stack: Stack) -> _Constants:
     )
 
 
-def _upload(rates: Sequence[Rates], number: int, device: torch.device) -> Tensor:
+def _upload(rates: Sequence[Rates], number: int, n_rows: int, device: torch.device) -> Tensor:
     """(n_saes, N_RATES), float64, without waiting: the pinned copy is not reused before the device has read it."""
-    corrections = 1 - BETA_1 ** (number + 1), 1 - BETA_2 ** (number + 1)
+    shares = min(1.0, n_rows / MEAN_ROWS), min(1.0, n_rows / SQUARE_ROWS)
     table = torch.tensor(
-        [[rate.k, rate.learning_rate, *corrections, number] for rate in rates],
+        [[rate.k, rate.learning_rate, *shares, number] for rate in rates],
         dtype=torch.float64,
         pin_memory=device.type == "cuda",
     )
@@ -137,7 +137,7 @@ class _Codes(NamedTuple):
 
 def _step_stack(stack: Stack, constants: _Constants, z: Tensor, table: Tensor, k_max: int, dtype: Product) -> Tensor:
     """Launches alone, of sizes known beforehand (a CUDA graph could hold them for as long as k_max and n stay)."""
-    weights, first, second = stack.weights, stack.first, stack.second
+    weights, means, squares = stack.weights, stack.means, stack.mean_squares
     n_saes, n_latents, d_in = weights["W_enc"].shape
     n, n_prefixes, n_keys = len(z), len(constants.prefixes), n_saes * n_latents
     if n_saes * n * k_max >= 2**31:
@@ -194,7 +194,10 @@ def _step_stack(stack: Stack, constants: _Constants, z: Tensor, table: Tensor, k
     kernels.partial_sums[(n_chunks, 2)](
         sorted_keys, bounds, *segments, parts, bias_parts, *sizes, len(sorted_keys), n_keys, **flags
     )
-    states = [state[name] for name in ("W_enc", "b_enc", "W_dec") for state in (weights, first, second)]
+    states = [
+        *(state[name] for name in ("W_enc", "b_enc") for state in (weights, means, squares)),
+        *(state["W_dec"] for state in (weights, squares)),
+    ]
     kernels.update[(n_keys,)](bounds, *segments, parts, bias_parts, *states, stack.last_active, table, *sizes, **flags)
 
     sums = z.new_empty(n_saes, 3)
@@ -203,8 +206,7 @@ def _step_stack(stack: Stack, constants: _Constants, z: Tensor, table: Tensor, k
         errors,
         codes.count,
         weights["b_dec"],
-        first["b_dec"],
-        second["b_dec"],
+        squares["b_dec"],
         table,
         sums,
         n,

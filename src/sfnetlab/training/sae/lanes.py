@@ -1,0 +1,278 @@
+"""Blocks of float32 columns that stay in registers, for kernels that Numba compiles (numba_kernels.py).
+
+From a loop over columns in a loop over rows, a compiler makes one that reads and writes what is added up for every
+row. With these a kernel says the other order: take a block of columns, add all rows to it, write it once.
+
+A block is as wide as the columns it was loaded by: `whole(width)`, or `first(width, n)`, of which only the first n
+are read and written; the others are 0. Operators +, -, *, / take blocks and float32 numbers.
+
+Numba keeps what it compiled until numba_kernels.py changes: touch that file after a change here.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import extending, types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+
+WIDE, NARROW = 64, 16
+"""Widths: rows are added to a wide block; of narrow ones several fit in registers side by side."""
+
+FAST = ("reassoc", "contract", "nsz", "arcp", "afn")
+"""What a compiler may do to sums and products. No "nnan" and "ninf": what is not finite must reach the sums."""
+
+_intrinsic: Any = extending.intrinsic
+_intrinsic_of_literals: Any = extending.intrinsic(prefer_literal=True)
+_FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+
+
+class _Columns(types.Type):
+    """Type of `whole(width)` and `first(width, n)`; the latter's value is a mask."""
+
+    def __init__(self, width: int, *, is_whole: bool) -> None:
+        super().__init__(f"{'whole' if is_whole else 'first'}_columns({width})")
+        self.width, self.is_whole = width, is_whole
+
+
+class _Block(types.Type):
+    def __init__(self, width: int) -> None:
+        super().__init__(f"block({width})")
+        self.width = width
+
+
+def _vector(kind: Any, width: int) -> Any:
+    return ir.VectorType(kind, width)
+
+
+@extending.register_model(_Columns)
+class _ColumnsModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _vector(ir.IntType(1), kind.width))
+
+
+@extending.register_model(_Block)
+class _BlockModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _vector(_FLOAT, kind.width))
+
+
+def _repeat(builder: Any, scalar: Any, width: int) -> Any:
+    anything = ir.Constant(_vector(scalar.type, width), ir.Undefined)
+    lane_0 = builder.insert_element(anything, scalar, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(lane_0, anything, ir.Constant(_vector(_INT, width), None))
+
+
+def _constant(kind: Any, values: list[Any]) -> Callable[..., Any]:
+    """What generates these values."""
+
+    def generate(*_: Any) -> Any:
+        return ir.Constant(_vector(kind, len(values)), values)
+
+    return generate
+
+
+def _add_operator(symbol: Any, instruction: str) -> None:
+    pairs = [
+        pair
+        for block in (_Block(WIDE), _Block(NARROW))
+        for pair in ((block, block), (block, types.float32), (types.float32, block))
+    ]
+    cases = [signature(next(kind for kind in pair if isinstance(kind, _Block)), *pair) for pair in pairs]
+    declare: Any = infer_global(symbol)
+    declare(type(f"Block_{symbol.__name__}", (ConcreteTemplate,), {"key": symbol, "cases": cases}))
+
+    def lower(_context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        operands = [
+            argument if isinstance(kind, _Block) else _repeat(builder, argument, sig.return_type.width)
+            for kind, argument in zip(sig.args, arguments, strict=True)
+        ]
+        return getattr(builder, instruction)(*operands, flags=FAST)
+
+    for case in cases:
+        lower_builtin(symbol, *case.args)(lower)
+
+
+for _symbol, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _add_operator(_symbol, _instruction)
+
+
+@_intrinsic_of_literals
+def whole(_typing: Any, width: Any) -> Any:
+    """Columns that are all there."""
+    kind = _Columns(width.literal_value, is_whole=True)
+    return kind(width), _constant(ir.IntType(1), [1] * kind.width)
+
+
+@_intrinsic_of_literals
+def first(_typing: Any, width: Any, _n: Any) -> Any:
+    """Columns of which the first n are there, n at most their width."""
+    kind = _Columns(width.literal_value, is_whole=False)
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        lanes = ir.Constant(_vector(_LONG, kind.width), list(range(kind.width)))
+        return builder.icmp_signed("<", lanes, _repeat(builder, arguments[1], kind.width))
+
+    return kind(width, types.int64), generate
+
+
+@_intrinsic
+def zeros(_typing: Any, columns: Any) -> Any:
+    """A block of zeros."""
+    block = _Block(columns.width)
+    return block(columns), _constant(_FLOAT, [0.0] * block.width)
+
+
+def _address(context: Any, builder: Any, kind: Any, place: list[Any], vector: Any) -> Any:
+    """Of table[row, column], or of table[column] where the table has one dimension."""
+    table, row, column = place
+    array = context.make_array(kind)(context, builder, table)
+    at = column
+    if kind.ndim == 2:
+        at = builder.add(builder.mul(row, builder.extract_value(array.shape, 1)), column)
+    return builder.bitcast(builder.gep(array.data, [at]), vector.as_pointer())
+
+
+def _call(builder: Any, name: str, kind: Any, arguments: list[Any], flags: tuple[str, ...] = ()) -> Any:
+    function_type = ir.FunctionType(kind, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), arguments, fastmath=flags)
+
+
+def _load(context: Any, builder: Any, sig: Any, arguments: Any, element: Any, suffix: str) -> Any:
+    columns, table = sig.args[:2]
+    vector = _vector(element, columns.width)
+    pointer = _address(context, builder, table, arguments[1:], vector)
+    align = table.dtype.bitwidth // 8
+    if columns.is_whole:
+        return builder.load(pointer, align=align)
+    name = f"llvm.masked.load.v{columns.width}{suffix}.p0"
+    return _call(builder, name, vector, [pointer, ir.Constant(_INT, align), arguments[0], ir.Constant(vector, None)])
+
+
+@_intrinsic
+def load(_typing: Any, columns: Any, table: Any, _row: Any, _column: Any) -> Any:
+    """Columns of a C-contiguous float32 table's row, from `column` on; a vector is its own row 0."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return _load(context, builder, sig, arguments, _FLOAT, "f32")
+
+    return _Block(columns.width)(columns, table, types.int64, types.int64), generate
+
+
+@_intrinsic
+def load_bfloat16(_typing: Any, columns: Any, table: Any, _row: Any, _column: Any) -> Any:
+    """`load` of bfloat16s, in a table of uint16."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        halves = _load(context, builder, sig, arguments, ir.IntType(16), "i16")
+        words = builder.zext(halves, _vector(_INT, columns.width))
+        shifted = builder.shl(words, ir.Constant(words.type, [16] * columns.width))
+        return builder.bitcast(shifted, _vector(_FLOAT, columns.width))
+
+    return _Block(columns.width)(columns, table, types.int64, types.int64), generate
+
+
+def _store(
+    context: Any, builder: Any, columns: Any, table: Any, mask: Any, value: Any, place: list[Any], suffix: str
+) -> None:
+    pointer = _address(context, builder, table, place, value.type)
+    align = table.dtype.bitwidth // 8
+    if columns.is_whole:
+        builder.store(value, pointer, align=align)
+    else:
+        name = f"llvm.masked.store.v{columns.width}{suffix}.p0"
+        _call(builder, name, ir.VoidType(), [value, pointer, ir.Constant(_INT, align), mask])
+
+
+@_intrinsic
+def store(_typing: Any, columns: Any, block: Any, table: Any, _row: Any, _column: Any) -> Any:
+    """Write a block to where `load` would read it."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        mask, value, *place = arguments
+        _store(context, builder, sig.args[0], sig.args[2], mask, value, place, "f32")
+        return context.get_dummy_value()
+
+    return types.void(columns, block, table, types.int64, types.int64), generate
+
+
+@_intrinsic
+def store_bfloat16(_typing: Any, columns: Any, block: Any, table: Any, _row: Any, _column: Any) -> Any:
+    """`store` as bfloat16s, to nearest and ties to even, in a table of uint16; returns the block as it was rounded."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        mask, value, *place = arguments
+        words = builder.bitcast(value, _vector(_INT, columns.width))
+
+        def each(number: int) -> Any:
+            return ir.Constant(words.type, [number] * columns.width)
+
+        odd = builder.and_(builder.lshr(words, each(16)), each(1))
+        top = builder.lshr(builder.add(builder.add(words, each(0x7FFF)), odd), each(16))
+        halves = builder.trunc(top, _vector(ir.IntType(16), columns.width))
+        _store(context, builder, sig.args[0], sig.args[2], mask, halves, place, "i16")
+        return builder.bitcast(builder.shl(top, each(16)), value.type)
+
+    return block(columns, block, table, types.int64, types.int64), generate
+
+
+@_intrinsic
+def total(_typing: Any, block: Any) -> Any:
+    """Sum of a block."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        name = f"llvm.vector.reduce.fadd.v{block.width}f32"
+        return _call(builder, name, _FLOAT, [ir.Constant(_FLOAT, 0.0), arguments[0]], FAST)
+
+    return types.float32(block), generate
+
+
+@_intrinsic
+def size(_typing: Any, block: Any) -> Any:
+    """Absolute values."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _call(builder, f"llvm.fabs.v{block.width}f32", arguments[0].type, [arguments[0]])
+
+    return block(block), generate
+
+
+@_intrinsic
+def above(_typing: Any, _block: Any, _floor: Any) -> Any:
+    """One bit for each column of a wide block: whether it is greater than a number, which not-a-number never is."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        found = builder.fcmp_ordered(">", arguments[0], _repeat(builder, arguments[1], WIDE))
+        return builder.bitcast(found, ir.IntType(WIDE))
+
+    return types.uint64(_Block(WIDE), types.float32), generate
+
+
+@_intrinsic
+def first_bit(_typing: Any, _bits: Any) -> Any:
+    """Position of the lowest bit that is set; there must be one."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@_intrinsic
+def widened(_typing: Any, _half: Any) -> Any:
+    """The float32 that a bfloat16's bits stand for."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        word = builder.shl(builder.zext(arguments[0], _INT), ir.Constant(_INT, 16))
+        return builder.bitcast(word, _FLOAT)
+
+    return types.float32(types.uint16), generate
