@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import product
 
 import torch
@@ -100,19 +101,25 @@ def matrix_product_rate(n_rows: int, d_in: int, n_latents: int, device: str) -> 
 
 
 def peak_mb(case: Case, who: str, device: str) -> float:
-    """Largest memory (MB) of a fresh process that trains for a few steps: "ours" or "plain loop"."""
+    """By how much a few steps raise the peak memory (MB) of a fresh process: "ours" or "plain loop".
+
+    Both processes have loaded the same libraries before.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_train_and_measure, case, who, device).result()
 
 
 def _train_and_measure(case: Case, who: str, device: str) -> float:
     z = torch.randn(N_ROWS, case.d_in, device=device)
+    if device == "cpu":
+        import_module("sfnetlab.training.sae.numba_step")
+    before = runtime.peak_memory_bytes()
     step = {"ours": _our_loop, "plain loop": _plain_loop}[who](case, z, device)
     for i in range(_PEAK_STEPS):
         step(z[i * case.batch_size :][: case.batch_size], i)
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return runtime.peak_memory_bytes() / 1e6
+    return (runtime.peak_memory_bytes() - before) / 1e6
 
 
 def _against_plain(name: str, case: Case, device: str) -> Row:

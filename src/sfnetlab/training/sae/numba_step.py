@@ -23,8 +23,10 @@ from sfnetlab import runtime
 from sfnetlab.training.sae import numba_kernels as kernels
 from sfnetlab.training.sae.stack import Rates, Stack, Step
 
-_CHUNK = 128
-"""Rows of one product, whose result is selected from while it is in a core's cache."""
+_CHUNK, _ROUGH_CHUNK = 128, 256
+"""Rows of one product, whose result is selected from while it is in a core's cache: of one in float32; of one in
+bfloat16, if there are at least `_FEWEST_CHUNKS` such."""
+_FEWEST_CHUNKS = 4
 
 _ROUGH_SHARE = 20
 """Products are in bfloat16 where n_latents is at least so many times k: each value beyond is computed once more."""
@@ -201,7 +203,10 @@ def _step_one(
 ) -> tuple[float, float, int]:
     z_array, n_rows, k, n_prefixes = z.numpy(), len(z), rates.k, len(sae.prefixes)
     scale = np.float32(2 / (n_prefixes * n_rows * sae.d_in))
-    n_chunks = -(-n_rows // _CHUNK)
+    is_rounded = sae.has_bfloat16 and _ROUGH_SHARE * k <= sae.n_latents
+    chunk_rows = _ROUGH_CHUNK if is_rounded and n_rows >= _FEWEST_CHUNKS * _ROUGH_CHUNK else _CHUNK
+    chunks = [slice(first, min(first + chunk_rows, n_rows)) for first in range(0, n_rows, chunk_rows)]
+    n_chunks = len(chunks)
     starts, counts = arena.take("starts", (n_rows,), np.int64), arena.take("counts", (n_rows,), np.int32)
     columns, values = arena.take("columns", (n_rows * k,), np.int32), arena.take("values", (n_rows * k,), np.float32)
     code_gradients = arena.take("code_gradients", (n_rows * k,), np.float32)
@@ -210,21 +215,19 @@ def _step_one(
     b_dec_gradients = arena.take("b_dec_gradients", (n_chunks, sae.d_in), np.float32)
     squares = arena.take("squares", (n_chunks, 3), np.float64)  # of all dictionaries, of the whole one, and a check
 
-    is_rounded = sae.has_bfloat16 and _ROUGH_SHARE * k <= sae.n_latents
     if is_rounded:
         _round_latents(sae, workers)
     else:
         sae.rounded.version = -1
 
     def product(scratch: _Arena, chunk: int) -> _Selection:
-        rows = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-        selection = _rough_product(sae, z_array[rows], scratch) if is_rounded else None
-        selection = selection or _product(sae, z[rows], scratch)
+        selection = _rough_product(sae, z_array[chunks[chunk]], scratch) if is_rounded else None
+        selection = selection or _product(sae, z[chunks[chunk]], scratch)
         squares[chunk, 2] = selection.check
         return selection
 
     def decode(_: _Arena, chunk: int) -> None:
-        first = chunk * _CHUNK
+        first, last = chunks[chunk].start, chunks[chunk].stop
         squares[chunk, :2] = kernels.decode_rows(
             z_array,
             sae.W_dec,
@@ -232,7 +235,7 @@ def _step_one(
             sae.prefixes,
             scale,
             first,
-            min(_CHUNK, n_rows - first),
+            last - first,
             *slots,
             errors,
             code_gradients,
@@ -240,7 +243,7 @@ def _step_one(
         )
 
     if sae.is_batch_wide:
-        _select_batch(sae, n_rows, k, product, slots, arena, workers)
+        _select_batch(sae, chunks, k, product, slots, arena, workers)
         workers.for_each(n_chunks, decode)
     else:
         starts[:] = np.arange(n_rows) * k
@@ -248,7 +251,7 @@ def _step_one(
             sae.floors = np.zeros(n_chunks, np.float32)
 
         def select_and_decode(scratch: _Arena, chunk: int) -> None:
-            sae.floors[chunk] = product(scratch, chunk).select(k, sae.floors[chunk], chunk * _CHUNK, *slots)
+            sae.floors[chunk] = product(scratch, chunk).select(k, sae.floors[chunk], chunks[chunk].start, *slots)
             decode(scratch, chunk)
 
         workers.for_each(n_chunks, select_and_decode)
@@ -358,7 +361,7 @@ def _bfloat16(bits: NDArray[np.uint16]) -> Tensor:
 
 def _select_batch(
     sae: _SAE,
-    n_rows: int,
+    chunks: Sequence[slice],
     k: int,
     product: Callable[[_Arena, int], _Selection],
     slots: tuple[NDArray[Any], ...],
@@ -366,10 +369,10 @@ def _select_batch(
     workers: _Workers,
 ) -> None:
     """The n_rows k largest values of all rows: candidates of each chunk, one threshold, what stays of each chunk."""
-    n_chunks, n_kept = -(-n_rows // _CHUNK), n_rows * k
+    n_chunks, n_kept, chunk_rows = len(chunks), chunks[-1].stop * k, chunks[0].stop
     n_found = arena.take("n_found", (n_chunks,), np.int64)
-    row_counts = arena.take("row_counts", (n_chunks, _CHUNK), np.int32)
-    sae.n_candidates = max(sae.n_candidates, min(2 * _CHUNK * k, _CHUNK * sae.n_latents))
+    row_counts = arena.take("row_counts", (n_chunks, chunk_rows), np.int32)
+    sae.n_candidates = max(sae.n_candidates, min(2 * k, sae.n_latents) * chunk_rows)
 
     def collect_above(floor: np.float32) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         found_columns = arena.take("found_columns", (n_chunks, sae.n_candidates), np.int32)
@@ -387,7 +390,7 @@ def _select_batch(
     found_columns, found_values = collect_above(floor)
     while (is_full := n_found.max() > sae.n_candidates) or (n_found.sum() < n_kept and floor > 0):
         if is_full:
-            sae.n_candidates = min(int(1.2 * n_found.max()), _CHUNK * sae.n_latents)
+            sae.n_candidates = min(int(1.2 * n_found.max()), chunk_rows * sae.n_latents)
         else:
             n_tries += 1
             floor = np.float32(0.7 * floor if n_tries < 3 else 0)
@@ -409,14 +412,14 @@ def _select_batch(
         n_equal -= n_equals[-1]
 
     def keep(_: _Arena, chunk: int) -> None:
-        n_chunk_rows = min(_CHUNK, n_rows - chunk * _CHUNK)
+        first, last = chunks[chunk].start, chunks[chunk].stop
         kernels.keep_rows(
             found_columns[chunk],
             found_values[chunk],
-            row_counts[chunk, :n_chunk_rows],
+            row_counts[chunk, : last - first],
             threshold,
             n_equals[chunk],
-            chunk * _CHUNK,
+            first,
             first_slots[chunk],
             *slots,
         )
