@@ -56,6 +56,13 @@ def test_the_strongest_galaxies_equal_a_sort(values):
         np.testing.assert_array_equal(own["activation"], values[expected, feature])
 
 
+def test_a_feature_that_is_never_positive_has_examples_too(values):
+    table = strongest_galaxies(-values, np.array([4]), 3)
+    expected = np.argsort(values[:, 4], kind="stable")[:3]
+    assert table["row"].tolist() == expected.tolist()
+    np.testing.assert_array_equal(table["activation"], -values[expected, 4])
+
+
 def test_a_galaxy_without_the_feature_is_never_its_example(values):
     table = strongest_galaxies(values, np.array([2]), 100)
     assert sorted(table["row"]) == list(range(10))

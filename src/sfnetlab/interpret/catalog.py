@@ -139,17 +139,17 @@ def summarise_usage(values: FeatureTable) -> dict[str, float]:
 
 
 def strongest_galaxies(values: FeatureTable, features: NDArray[np.intp], n_examples: int) -> pd.DataFrame:
-    """The galaxies in which each feature is most active: `feature, rank, row, activation`, ties by row.
+    """The galaxies in which each feature is largest: `feature, rank, row, activation`, ties by row.
 
-    Galaxies in which a feature is not active are never its examples, so a rare feature has fewer.
+    Galaxies in which a feature is not active, 0, are never its examples, so a rare feature has fewer.
     """
     columns = sparse.csc_array(columns_of(values, features))
     parts = []
     for place, feature in enumerate(features):
         rows = columns.indices[columns.indptr[place] : columns.indptr[place + 1]]
         activations = columns.data[columns.indptr[place] : columns.indptr[place + 1]]
+        rows, activations = rows[activations != 0], activations[activations != 0]
         order = np.lexsort((rows, -activations))[:n_examples]
-        order = order[activations[order] > 0]
         parts.append(
             pd.DataFrame(
                 {
