@@ -23,7 +23,7 @@ from sfnetlab.planted import PlantedDictionary, make_planted_dictionary
 from sfnetlab.training.sae.settings import SAESettings, Variant, euclid_groups
 from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes
 
-N_TEST, N_VALID = 8192, 4096
+N_TEST, N_VALID = 8192, 16_384
 
 Quality = dict[str, float]
 """Measure to value."""
