@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sfnetlab import runtime
-from sfnetlab.training.sae import numba_kernels, numba_step, reference
+from sfnetlab.training.sae import numba_selection, numba_step, reference
 from sfnetlab.training.sae.settings import SAESettings
 from sfnetlab.training.sae.stack import Rates, Stack, new_stack
 
@@ -350,12 +350,12 @@ def test_the_bounds_hold_where_rounding_is_worst(seed: int) -> None:
     W_enc = np.full((n_latents, d), 1 + 3 * 2.0**-8 + 2.0**-20, np.float32)
     W_enc *= rng.choice([-1, 1], (n_latents, 1)).astype(np.float32)
     b_enc = rng.normal(0, 5, n_latents).astype(np.float32)
-    slack = numba_kernels.slack_of(b_enc, d)
+    slack = numba_selection.slack_of(b_enc, d)
     halves, row_halves = np.empty(W_enc.shape, np.uint16), np.empty(z.shape, np.uint16)
     norms, shares = np.empty(n_latents, np.float32), np.empty(n_latents, np.float32)
     row_errors = np.empty(len(z), np.float32)
-    numba_kernels.round_latents(W_enc, halves, norms, shares)
-    numba_kernels.round_batch(z, shares.max(), row_halves, row_errors)
+    numba_selection.round_latents(W_enc, halves, norms, shares)
+    numba_selection.round_batch(z, shares.max(), row_halves, row_errors)
     as_tensors = [torch.from_numpy(bits).view(torch.bfloat16) for bits in (row_halves, halves)]
     assert torch.equal(as_tensors[0], torch.from_numpy(z).bfloat16())
     assert torch.equal(as_tensors[1], torch.from_numpy(W_enc).bfloat16())
@@ -364,7 +364,7 @@ def test_the_bounds_hold_where_rounding_is_worst(seed: int) -> None:
     columns, bounds = np.empty(n_latents, np.int32), np.empty((2, n_latents), np.float32)
     for i in range(len(z)):
         lowest = np.float32(-1e30)
-        found = numba_kernels.rough_candidates(pre[i], b_enc, norms, row_errors[i], slack, lowest, columns, *bounds)
+        found = numba_selection.rough_candidates(pre[i], b_enc, norms, row_errors[i], slack, lowest, columns, *bounds)
         assert found == (n_latents, n_latents)
         assert (bounds[1] <= exact[i]).all()
         assert (exact[i] <= bounds[0]).all()

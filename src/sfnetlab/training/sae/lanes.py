@@ -1,12 +1,10 @@
-"""Blocks of float32 columns that stay in registers, for kernels that Numba compiles (numba_kernels.py).
+"""Blocks of float32 columns that stay in registers, for kernels that Numba compiles (numba_parts.py).
 
 From a loop over columns in a loop over rows, a compiler makes one that reads and writes what is added up for every
 row. With these a kernel says the other order: take a block of columns, add all rows to it, write it once.
 
 A block is as wide as the columns it was loaded by: `whole(width)`, or `first(width, n)`, of which only the first n
 are read and written; the others are 0. Operators +, -, *, / take blocks and float32 numbers.
-
-Numba keeps what it compiled until numba_kernels.py changes: touch that file after a change here.
 """
 
 import operator

@@ -1,4 +1,4 @@
-"""The step on a CPU: one dense product, then only the active latents (numba_kernels.py). Equal to reference.py's.
+"""The step on a CPU: one dense product, then only the active latents. Equal to reference.py's.
 
 Where the processor multiplies bfloat16 faster the product is in that and says where to look; values are float32's.
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfnetlab import runtime
-from sfnetlab.training.sae import numba_kernels as kernels
+from sfnetlab.training.sae import numba_selection, numba_update
 from sfnetlab.training.sae.stack import Rates, Stack, Step
 
 _CHUNK, _ROUGH_CHUNK = 128, 256
@@ -51,7 +51,7 @@ class _Arena:
 
 
 class _Rounded:
-    """An encoder in bfloat16, and what products in that need to know of it; see numba_kernels.py."""
+    """An encoder in bfloat16, and what products in that need to know of it; see numba_selection.py."""
 
     def __init__(self, n_latents: int, d_in: int) -> None:
         self.W_enc = np.empty((n_latents, d_in), np.uint16)
@@ -228,7 +228,7 @@ def _step_one(
 
     def decode(_: _Arena, chunk: int) -> None:
         first, last = chunks[chunk].start, chunks[chunk].stop
-        squares[chunk, :2] = kernels.decode_rows(
+        squares[chunk, :2] = numba_update.decode_rows(
             z_array,
             sae.W_dec,
             sae.b_dec,
@@ -264,11 +264,11 @@ def _step_one(
         arena.take("sorted_values", (n_rows * k,), np.float32),
         arena.take("sorted_gradients", (n_rows * k,), np.float32),
     )
-    kernels.sort_by_latent(*slots, code_gradients, offsets, *of_latents, bounds)
+    numba_update.sort_by_latent(*slots, code_gradients, offsets, *of_latents, bounds)
     rate = np.float32(rates.learning_rate)
 
     def update(_: _Arena, i: int) -> None:
-        checks[i] = kernels.update_latents(
+        checks[i] = numba_update.update_latents(
             bounds[i],
             bounds[i + 1],
             offsets,
@@ -290,7 +290,7 @@ def _step_one(
         )
 
     workers.for_each(workers.n_ranges, update)
-    kernels.move_b_dec(sae.b_dec, sae.b_dec_square, b_dec_gradients.sum(axis=0), rate, n_rows)
+    numba_update.move_b_dec(sae.b_dec, sae.b_dec_square, b_dec_gradients.sum(axis=0), rate, n_rows)
     all_squares, whole_squares, check = squares.sum(axis=0)
     return all_squares / (n_prefixes * sae.d_in) + check + checks.sum(), whole_squares, int(counts.sum())
 
@@ -304,20 +304,20 @@ def _product(sae: _SAE, rows: Tensor, scratch: _Arena) -> _Selection:
         scratch.take("row_values", (sae.n_latents,), np.float32),
     )
     return _Selection(
-        partial(kernels.select_rows, pre, b_enc, *found),
-        partial(kernels.collect_rows, pre, b_enc),
-        kernels.finite_or_nan(pre[0], b_enc),
+        partial(numba_selection.select_rows, pre, b_enc, *found),
+        partial(numba_selection.collect_rows, pre, b_enc),
+        numba_selection.finite_or_nan(pre[0], b_enc),
     )
 
 
 def _rough_product(sae: _SAE, rows: NDArray[np.float32], scratch: _Arena) -> _Selection | None:
     """None where it would overflow, or something is not finite."""
-    rounded, slack = sae.rounded, kernels.slack_of(sae.b_enc, sae.d_in)
+    rounded, slack = sae.rounded, numba_selection.slack_of(sae.b_enc, sae.d_in)
     halves, row_errors = (
         scratch.take("rounded_rows", rows.shape, np.uint16),
         scratch.take("row_errors", (len(rows),), np.float32),
     )
-    largest_norm = kernels.round_batch(rows, rounded.shares.max(), halves, row_errors)
+    largest_norm = numba_selection.round_batch(rows, rounded.shares.max(), halves, row_errors)
     if not largest_norm * rounded.norms.max() < _OVERFLOW:
         return None
     pre = scratch.take("rough_pre", (len(rows), sae.n_latents), np.uint16)
@@ -335,8 +335,8 @@ def _rough_product(sae: _SAE, rows: NDArray[np.float32], scratch: _Arena) -> _Se
         scratch.take("rows_values", (len(rows), sae.n_latents), np.float32),
     )
     return _Selection(
-        partial(kernels.select_rows_roughly, *arguments),
-        partial(kernels.collect_rows_roughly, *arguments),
+        partial(numba_selection.select_rows_roughly, *arguments),
+        partial(numba_selection.collect_rows_roughly, *arguments),
         np.float32(0) * slack,
     )
 
@@ -349,7 +349,7 @@ def _round_latents(sae: _SAE, workers: _Workers) -> None:
 
     def round_range(_: _Arena, i: int) -> None:
         part = slice(i * sae.n_latents // workers.n_ranges, (i + 1) * sae.n_latents // workers.n_ranges)
-        kernels.round_latents(sae.W_enc[part], rounded.W_enc[part], rounded.norms[part], rounded.shares[part])
+        numba_selection.round_latents(sae.W_enc[part], rounded.W_enc[part], rounded.norms[part], rounded.shares[part])
 
     workers.for_each(workers.n_ranges, round_range)
     rounded.version = version
@@ -398,14 +398,14 @@ def _select_batch(
 
     threshold, n_equal = np.float32(0), 0
     if n_found.sum() > n_kept:
-        threshold, n_equal = kernels.cut(found_values, n_found, n_kept, floor)
+        threshold, n_equal = numba_selection.cut(found_values, n_found, n_kept, floor)
         threshold = np.float32(threshold)
     sae.floors[0] = 0.9 * threshold
     first_slots: list[int] = []
     n_equals: list[int] = []
     slot = 0
     for chunk in range(n_chunks):
-        n_above, n_tied = kernels.count_kept(found_values[chunk], n_found[chunk], threshold)
+        n_above, n_tied = numba_selection.count_kept(found_values[chunk], n_found[chunk], threshold)
         first_slots.append(slot)
         n_equals.append(min(n_tied, n_equal))
         slot += n_above + n_equals[-1]
@@ -413,7 +413,7 @@ def _select_batch(
 
     def keep(_: _Arena, chunk: int) -> None:
         first, last = chunks[chunk].start, chunks[chunk].stop
-        kernels.keep_rows(
+        numba_selection.keep_rows(
             found_columns[chunk],
             found_values[chunk],
             row_counts[chunk, : last - first],
