@@ -33,7 +33,7 @@ class Stack:
     means
         Running means of the gradients of the weights that have momentum, of the same names and shapes.
     mean_squares
-        Running means of the squared gradients, of the same names: (n_saes, n_latents), of each latent's part of a
+        Running means of the squared gradients of all weights, by name: (n_saes, n_latents), of each latent's part of a
         weight; (n_saes, 1) of `b_dec`. 0 before the first gradient.
     last_active
         (n_saes, n_latents), int64: the step at which each latent was last active, -1 before the first time.
