@@ -244,15 +244,24 @@ def size(_typing: Any, block: Any) -> Any:
     return block(block), generate
 
 
+def _compared(symbol: str) -> Callable[..., Any]:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        found = builder.fcmp_ordered(symbol, arguments[0], _repeat(builder, arguments[1], WIDE))
+        return builder.bitcast(found, ir.IntType(WIDE))
+
+    return generate
+
+
 @_intrinsic
 def above(_typing: Any, _block: Any, _floor: Any) -> Any:
     """One bit for each column of a wide block: whether it is greater than a number, which not-a-number never is."""
+    return types.uint64(_Block(WIDE), types.float32), _compared(">")
 
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        found = builder.fcmp_ordered(">", arguments[0], _repeat(builder, arguments[1], WIDE))
-        return builder.bitcast(found, ir.IntType(WIDE))
 
-    return types.uint64(_Block(WIDE), types.float32), generate
+@_intrinsic
+def equal(_typing: Any, _block: Any, _number: Any) -> Any:
+    """One bit for each column of a wide block: whether it is this number."""
+    return types.uint64(_Block(WIDE), types.float32), _compared("==")
 
 
 @_intrinsic
@@ -263,6 +272,73 @@ def first_bit(_typing: Any, _bits: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), generate
+
+
+@_intrinsic
+def n_bits(_typing: Any, _bits: Any) -> Any:
+    """How many bits are set."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
+@_intrinsic
+def largest(_typing: Any, block: Any) -> Any:
+    """Largest column of a block; not-a-number does not count."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _call(builder, f"llvm.vector.reduce.fmax.v{block.width}f32", _FLOAT, [arguments[0]])
+
+    return types.float32(block), generate
+
+
+def _pack(context: Any, builder: Any, kind: Any, bits: Any, values: Any, table: Any, at: Any) -> Any:
+    """Write the values whose bit is set side by side, into a vector of type `kind` from `at` on."""
+    pointer = builder.gep(context.make_array(kind)(context, builder, table).data, [at])
+    mask = builder.bitcast(bits, _vector(ir.IntType(1), WIDE))
+    suffix = "f32" if isinstance(kind.dtype, types.Float) else "i32"
+    _call(builder, f"llvm.masked.compressstore.v{WIDE}{suffix}", ir.VoidType(), [values, pointer, mask])
+    return context.get_dummy_value()
+
+
+@_intrinsic
+def pack(_typing: Any, _bits: Any, block: Any, table: Any, _at: Any) -> Any:
+    """Write the columns of a wide block whose bit is set side by side, into a float32 vector from `at` on."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return _pack(context, builder, sig.args[2], *arguments)
+
+    return types.void(types.uint64, block, table, types.int64), generate
+
+
+@_intrinsic
+def pack_places(_typing: Any, _bits: Any, _start: Any, table: Any, _at: Any) -> Any:
+    """Write where bits are set, counted from `start`, side by side, into an int32 vector from `at` on."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        bits, start, vector, at = arguments
+        lanes = ir.Constant(_vector(_INT, WIDE), list(range(WIDE)))
+        places = builder.add(lanes, _repeat(builder, builder.trunc(start, _INT), WIDE))
+        return _pack(context, builder, sig.args[2], bits, places, vector, at)
+
+    return types.void(types.uint64, types.int64, table, types.int64), generate
+
+
+@_intrinsic
+def pack_from(_typing: Any, columns: Any, _bits: Any, source: Any, _start: Any, table: Any, _at: Any) -> Any:
+    """`pack` of a block of a float32 or int32 vector from `start` on; `table` may be the same, `at` not behind it."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        mask, bits, vector, start, target, at = arguments
+        kind = sig.args[2]
+        element, suffix = (_FLOAT, "f32") if isinstance(kind.dtype, types.Float) else (_INT, "i32")
+        place = [mask, vector, ir.Constant(_LONG, 0), start]
+        values = _load(context, builder, types.void(columns, kind), place, element, suffix)
+        return _pack(context, builder, sig.args[4], bits, values, target, at)
+
+    return types.void(columns, types.uint64, source, types.int64, table, types.int64), generate
 
 
 @_intrinsic

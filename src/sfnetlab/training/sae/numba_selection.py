@@ -21,7 +21,7 @@ _ROUNDING = 2.0**-8 * (1 + 2.0**-10)
 _FLOOR_TRIES = 8
 """At raising a floor before exact values are computed."""
 
-_NEAR_BYTES = 2**19
+_NEAR_BYTES = 2**20
 """Of encoder rows that are looked at together, to stay in a core's cache while rows of a chunk go by."""
 
 
@@ -128,14 +128,34 @@ def round_batch(rows: Floats, share: np.float32, halves: Halves, row_errors: Flo
     return largest + check
 
 
-@kernel
-def _bounds(
-    half: np.uint16, bias: np.float32, norm: np.float32, row_error: np.float32, slack: np.float32
-) -> tuple[np.float32, np.float32]:
-    """Between which the float32 value lies."""
-    x = lanes.widened(half)
-    margin = abs(x) * np.float32(_ROUNDING) + row_error * norm
-    return x + (bias + slack) + margin, x + (bias - slack) - margin
+@part
+def _rough_block(
+    of_block: Any,
+    first: int,
+    there: np.uint64,
+    pre: Halves,
+    b_enc: Floats,
+    norms: Floats,
+    row_error: np.float32,
+    slack: np.float32,
+    floor: np.float32,
+    n_found: int,
+    columns: Ints,
+    uppers: Floats,
+    lowers: Floats,
+) -> tuple[int, int]:
+    """`rough_candidates` of one block, of which some are `there`; (how many, how many surely are)."""
+    x, bias = lanes.load_bfloat16(of_block, pre, 0, first), lanes.load(of_block, b_enc, 0, first)
+    margin = lanes.size(x) * np.float32(_ROUNDING) + row_error * lanes.load(of_block, norms, 0, first)
+    upper = x + (bias + slack) + margin
+    bits = lanes.above(upper, floor) & there
+    if not bits:
+        return 0, 0
+    lower = x + (bias - slack) - margin
+    lanes.pack_places(bits, first, columns, n_found)
+    lanes.pack(bits, upper, uppers, n_found)
+    lanes.pack(bits, lower, lowers, n_found)
+    return lanes.n_bits(bits), lanes.n_bits(lanes.above(lower, floor) & there)
 
 
 @kernel
@@ -152,38 +172,31 @@ def rough_candidates(
 ) -> tuple[int, int]:
     """Columns of one row whose value may be above the floor, in order, with bounds; (how many, how many surely are)."""
     n_latents, n_found, n_sure = len(pre), 0, 0
-    whole = lanes.whole(WIDE)
-    for first in range(0, split(n_latents, WIDE), WIDE):
-        x = lanes.load_bfloat16(whole, pre, 0, first)
-        margin = lanes.size(x) * np.float32(_ROUNDING) + row_error * lanes.load(whole, norms, 0, first)
-        bits = lanes.above(x + (lanes.load(whole, b_enc, 0, first) + slack) + margin, floor)
-        while bits:
-            j = first + lanes.first_bit(bits)
-            bits &= bits - np.uint64(1)
-            columns[n_found] = j
-            uppers[n_found], lowers[n_found] = _bounds(pre[j], b_enc[j], norms[j], row_error, slack)
-            n_sure += lowers[n_found] > floor
-            n_found += 1
-    for j in range(split(n_latents, WIDE), n_latents):
-        upper, lower = _bounds(pre[j], b_enc[j], norms[j], row_error, slack)
-        if upper > floor:
-            columns[n_found], uppers[n_found], lowers[n_found] = j, upper, lower
-            n_sure += lower > floor
-            n_found += 1
+    border = split(n_latents, WIDE)
+    whole, rest = lanes.whole(WIDE), lanes.first(WIDE, n_latents - border)
+    of_row = (pre, b_enc, norms, row_error, slack, floor)
+    found = (columns, uppers, lowers)
+    for first in range(0, border, WIDE):
+        n, n_lower = _rough_block(whole, first, ~np.uint64(0), *of_row, n_found, *found)
+        n_found, n_sure = n_found + n, n_sure + n_lower
+    if border < n_latents:
+        there = (np.uint64(1) << np.uint64(n_latents - border)) - np.uint64(1)
+        n, n_lower = _rough_block(rest, border, there, *of_row, n_found, *found)
+        n_found, n_sure = n_found + n, n_sure + n_lower
     return n_found, n_sure
 
 
 @kernel
 def _sure_floor(lowers: Floats, n_found: int, k: int, floor: np.float32) -> np.float32:
-    """A higher floor that k values are surely above too; `lowers` has at least k above the one given."""
+    """A higher floor that k values are surely above too; `lowers` has at least k above the one given, which is >= 0."""
     low = high = floor
-    for i in range(n_found):
-        high = max(high, lowers[i])
+    for i in range(0, n_found, WIDE):
+        high = max(high, lanes.largest(lanes.load(lanes.first(WIDE, n_found - i), lowers, 0, i)))
     for _ in range(_FLOOR_TRIES):
         middle = np.float32(0.5) * (low + high)
-        n_above = np.int32(0)
-        for i in range(n_found):
-            n_above = np.int32(n_above + np.int32(lowers[i] > middle))
+        n_above = 0
+        for i in range(0, n_found, WIDE):
+            n_above += lanes.n_bits(lanes.above(lanes.load(lanes.first(WIDE, n_found - i), lowers, 0, i), middle))
         if n_above < k:
             high = middle
         else:
@@ -217,13 +230,15 @@ def exact_values(z: Floats, W_enc: Floats, b_enc: Floats, n_found: Ints, columns
 
 
 @kernel
-def _keep_above(floor: np.float32, n_found: int, columns: Ints, values: Floats) -> int:
-    """Of one row's candidates keep those above the floor; how many."""
+def _keep_above(floor: np.float32, n_found: int, bounds: Floats, columns: Ints, values: Floats) -> int:
+    """Of one row's candidates keep those whose bound is above a floor >= 0; how many. `bounds` may be the values."""
     n_above = 0
-    for at in range(n_found):
-        if values[at] > floor:
-            columns[n_above], values[n_above] = columns[at], values[at]
-            n_above += 1
+    for i in range(0, n_found, WIDE):
+        of_block = lanes.first(WIDE, n_found - i)
+        bits = lanes.above(lanes.load(of_block, bounds, 0, i), floor)
+        lanes.pack_from(of_block, bits, columns, i, columns, n_above)
+        lanes.pack_from(of_block, bits, values, i, values, n_above)
+        n_above += lanes.n_bits(bits)
     return n_above
 
 
@@ -280,14 +295,26 @@ def keep(
 ) -> tuple[int, int]:
     """Write what stays of one row's candidates; (how many, how many of the equal ones are left to give)."""
     n_kept = 0
-    for i in range(n_found):
-        value = values[i]
-        if value > threshold or (value == threshold and n_equal > 0):
-            n_equal -= value == threshold
-            to_columns[n_kept] = columns[i]
-            to_values[n_kept] = value
-            n_kept += 1
+    for i in range(0, n_found, WIDE):
+        of_block = lanes.first(WIDE, n_found - i)
+        block = lanes.load(of_block, values, 0, i)
+        bits = lanes.above(block, threshold)
+        if n_equal > 0:
+            ties = lanes.equal(block, threshold)
+            while ties and n_equal > 0:
+                bits |= ties & (~ties + np.uint64(1))
+                ties &= ties - np.uint64(1)
+                n_equal -= 1
+        lanes.pack_from(of_block, bits, columns, i, to_columns, n_kept)
+        lanes.pack_from(of_block, bits, values, i, to_values, n_kept)
+        n_kept += lanes.n_bits(bits)
     return n_kept, n_equal
+
+
+@part
+def _lowered(floor: np.float32, n_tries: int) -> np.float32:
+    """Where to look next, after so many tries that found too few: a little lower, then much, then everywhere."""
+    return floor * np.float32(0.85) ** np.float32(n_tries) if n_tries < 4 else np.float32(0)
 
 
 @kernel
@@ -310,7 +337,7 @@ def select_rows(
         n_found = row_candidates(pre[i], b_enc, floor, found_columns, found_values)
         while n_found < k and floor > 0:
             n_tries += 1
-            floor = floor * np.float32(0.7) if n_tries < 4 else np.float32(0)
+            floor = _lowered(floor, n_tries)
             n_found = row_candidates(pre[i], b_enc, floor, found_columns, found_values)
             guess = floor
         row = first_row + i
@@ -376,24 +403,21 @@ def select_rows_roughly(
         )
         while n_sure < k and floor > 0:
             n_tries += 1
-            floor = floor * np.float32(0.7) if n_tries < 4 else np.float32(0)
+            floor = _lowered(floor, n_tries)
             n_found, n_sure = rough_candidates(
                 pre[i], b_enc, norms, row_errors[i], slack, floor, row_columns, uppers, lowers
             )
             guess = floor / row_errors[i]
         if n_sure >= k:
             floor = _sure_floor(lowers, n_found, k, floor)
-        for at in range(n_found):
-            if uppers[at] > floor:
-                row_columns[n_likely[i]] = row_columns[at]
-                n_likely[i] += 1
+        n_likely[i] = _keep_above(floor, n_found, uppers, row_columns, uppers)
         floors[i] = floor
         guess = _next_guess(guess, n_sure, k, floor / row_errors[i])
     exact_values(z, W_enc, b_enc, n_likely, found_columns, found_values)
     for i in range(n_rows):
         row = first_row + i
         to = slice(starts[row], starts[row] + k)
-        n_exact = _keep_above(floors[i], n_likely[i], found_columns[i], found_values[i])
+        n_exact = _keep_above(floors[i], n_likely[i], found_values[i], found_columns[i], found_values[i])
         counts[row], _ = _keep_largest(found_columns[i], found_values[i], n_exact, floors[i], columns[to], values[to])
     return guess
 
@@ -437,7 +461,7 @@ def collect_rows_roughly(
         )
     exact_values(z, W_enc, b_enc, n_rough, row_columns, row_values)
     for i in range(n_rows):
-        row_counts[i] = _keep_above(floor, n_rough[i], row_columns[i], row_values[i])
+        row_counts[i] = _keep_above(floor, n_rough[i], row_values[i], row_columns[i], row_values[i])
         begin = min(n_found, len(found_values))
         n_kept = min(row_counts[i], len(found_values) - begin)
         found_columns[begin : begin + n_kept] = row_columns[i, :n_kept]

@@ -290,7 +290,7 @@ def _step_one(
         )
 
     workers.for_each(workers.n_ranges, update)
-    numba_update.move_b_dec(sae.b_dec, sae.b_dec_square, b_dec_gradients.sum(axis=0), rate, n_rows)
+    numba_update.move_b_dec(sae.b_dec, sae.b_dec_square, b_dec_gradients, rate, n_rows)
     all_squares, whole_squares, check = squares.sum(axis=0)
     return all_squares / (n_prefixes * sae.d_in) + check + checks.sum(), whole_squares, int(counts.sum())
 

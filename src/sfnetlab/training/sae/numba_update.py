@@ -179,6 +179,13 @@ def _shares(n_rows: int) -> tuple[np.float32, np.float32]:
 
 
 @part
+def _decay(share: np.float32, gap: np.float32) -> np.float32:
+    """What is left of a mean after so many steps; mostly after one, where no power need be taken."""
+    left = np.float32(1) - share
+    return left if gap == np.float32(1) else left**gap
+
+
+@part
 def _running(mean: Any, new: Any, decay: np.float32, share: np.float32) -> Any:
     return decay * mean + share * new
 
@@ -189,11 +196,13 @@ def _speed(mean_square: np.float32, rate: np.float32) -> np.float32:
 
 
 @kernel
-def move_b_dec(b_dec: Floats, mean_square: Floats, gradient: Floats, rate: np.float32, n_rows: int) -> None:
-    """Its step, which has no momentum."""
+def move_b_dec(b_dec: Floats, mean_square: Floats, gradients: Floats, rate: np.float32, n_rows: int) -> None:
+    """Its step, which has no momentum; the first of the gradients, of each chunk, becomes their sum."""
     _, share = _shares(n_rows)
-    square = np.float32(0)
+    gradient, square = gradients[0], np.float32(0)
     for c in range(len(b_dec)):
+        for chunk in range(1, len(gradients)):
+            gradient[c] += gradients[chunk, c]
         square += gradient[c] * gradient[c]
     square /= np.float32(len(b_dec))
     is_first = mean_square[0] == 0
@@ -325,7 +334,7 @@ def update_latents(
             continue
         gap = np.float32(number - last_active[j])
         last_active[j] = number
-        square_decay = (one - square_share) ** gap
+        mean_decay, square_decay = _decay(mean_share, gap), _decay(square_share, gap)
         bias_gradient = along = np.float32(0)
         for i in range(begin, end):
             bias_gradient += code_gradients[i]
@@ -337,15 +346,15 @@ def update_latents(
                 squares = _encoder_gradient(whole, c, squares, *of_latent)
             if border < d_in:
                 squares = _encoder_gradient(rest, border, squares, *of_latent)
-            mean_decay, new_share = (one - mean_share) ** gap, mean_share
+            new_decay, new_share = mean_decay, mean_share
             square = per_column * lanes.total(squares)
             if W_enc_squares[j] == 0:
-                mean_decay, new_share = np.float32(0), one
+                new_decay, new_share = np.float32(0), one
                 W_enc_squares[j] = square
             else:
                 W_enc_squares[j] = _running(W_enc_squares[j], square, square_decay, square_share)
             speed = _speed(W_enc_squares[j], rate)
-            to_move = (W_enc, W_enc_means, j, gradient, mean_decay, new_share, speed, is_rounded, halves)
+            to_move = (W_enc, W_enc_means, j, gradient, new_decay, new_share, speed, is_rounded, halves)
             lengths = (lanes.zeros(whole), lanes.zeros(whole))
             for c in range(0, border, WIDE):
                 lengths = _move_encoder(whole, c, lengths, *to_move)
@@ -358,7 +367,7 @@ def update_latents(
             if b_enc_squares[j] == 0:
                 b_enc_means[j], b_enc_squares[j] = bias_gradient, square
             else:
-                b_enc_means[j] = _running(b_enc_means[j], bias_gradient, (one - mean_share) ** gap, mean_share)
+                b_enc_means[j] = _running(b_enc_means[j], bias_gradient, mean_decay, mean_share)
                 b_enc_squares[j] = _running(b_enc_squares[j], square, square_decay, square_share)
             b_enc[j] -= _speed(b_enc_squares[j], rate) * b_enc_means[j]
             check += b_enc[j] * np.float32(0)
