@@ -46,7 +46,8 @@ def random_stack(
         "b_dec": 0.1 * torch.randn(n_saes, d_in, generator=generator),
     }
     chosen_settings = SAESettings(n_latents=n_latents, k=k, seed=seed, group_sizes=group_sizes, **chosen)
-    return new_stack([chosen_settings] * n_saes, weights, silent_after=100)
+    column_speeds = 0.5 + torch.rand(d_in, generator=generator)
+    return new_stack([chosen_settings] * n_saes, weights, silent_after=100, column_speeds=column_speeds)
 
 
 def tensors(stack: Stack) -> dict[str, Tensor]:
@@ -80,7 +81,8 @@ def assert_close(ours: Stack, theirs: Stack) -> None:
 
 def assert_steps_agree(stack: Stack, batches: list[Tensor], ks: list[int], *, has_bfloat16: bool) -> None:
     """Each step from the same state: what differs after one is rounding, and rounding must not add up to ties."""
-    ours = new_stack(stack.settings, {name: w.clone() for name, w in stack.weights.items()}, stack.silent_after)
+    weights = {name: w.clone() for name, w in stack.weights.items()}
+    ours = new_stack(stack.settings, weights, stack.silent_after, stack.column_speeds)
     our_step, their_step = numba_step.make_step([ours], has_bfloat16=has_bfloat16), reference.make_step([stack])
     for number, (z, k) in enumerate(zip(batches, ks, strict=True)):
         rates = [Rates(k, RATE)] * stack.n_saes
@@ -330,7 +332,8 @@ def test_values_closer_than_bfloat16_tells_apart_are_ordered(chosen: dict[str, A
 def test_a_value_has_the_same_bits_wherever_a_search_starts(has_bfloat16: bool) -> None:
     """Floors are not kept with a checkpoint: training that goes on must not depend on them."""
     stack = random_stack(300, 70, 6, variant="topk")
-    fresh = new_stack(stack.settings, {name: w.clone() for name, w in stack.weights.items()}, 100)
+    weights = {name: w.clone() for name, w in stack.weights.items()}
+    fresh = new_stack(stack.settings, weights, 100, stack.column_speeds)
     generator = torch.Generator().manual_seed(0)
     step = numba_step.make_step([stack], has_bfloat16=has_bfloat16)
     for number in range(6):

@@ -18,15 +18,16 @@ def stack_of_two() -> Stack:
     atoms = torch.nn.functional.normalize(torch.eye(2, D_IN) + torch.tensor([0.0, 0.0, 0.5]), dim=1)
     weights = {"W_enc": 2 * torch.eye(2, D_IN), "b_enc": torch.zeros(2), "W_dec": atoms, "b_dec": torch.zeros(D_IN)}
     settings = SAESettings(variant="topk", n_latents=2, k=1, seed=0)
-    return new_stack([settings], {name: tensor[None].clone() for name, tensor in weights.items()}, silent_after=100)
+    weights = {name: tensor[None].clone() for name, tensor in weights.items()}
+    return new_stack([settings], weights, silent_after=100, column_speeds=torch.tensor([2.0, 1.0, 0.5]))
 
 
 def encoder_gradient(stack: Stack, rows: Tensor, latent: int) -> Tensor:
-    """Of the mean squared error of these rows, all of them with this latent alone, (D_IN,)."""
+    """Of the mean squared error of these rows, all of them with this latent alone, by column speeds; (D_IN,)."""
     W_enc, b_enc, W_dec, b_dec = (stack.weights[name][0] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
     codes = rows @ W_enc[latent] + b_enc[latent]
     errors = codes[:, None] * W_dec[latent] + b_dec - rows
-    return (2 / rows.numel()) * (errors @ W_dec[latent]) @ rows
+    return (2 / rows.numel()) * (errors @ W_dec[latent]) @ rows * stack.column_speeds
 
 
 def test_first_gradient_sets_both_means_and_moves_by_the_rate():

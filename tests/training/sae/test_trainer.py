@@ -12,7 +12,7 @@ from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.training import loop
 from sfnetlab.training.sae import recipe, trainer
 from sfnetlab.training.sae.settings import SAESettings, euclid_groups
-from sfnetlab.training.sae.trainer import LargeMeanWarning, Rows, fit_standardisation, train_saes
+from sfnetlab.training.sae.trainer import LargeMeanWarning, Rows, column_speeds, fit_standardisation, train_saes
 
 
 class KilledError(Exception):
@@ -224,6 +224,14 @@ def test_seeds_differ_and_repeat(tmp_path):
     first, second, again = run(tmp_path / "c", *(settings(seed=seed) for seed in (1, 2, 1)))[0]
     assert_same_sae(first, again)
     assert not torch.equal(first.W_dec, second.W_dec)
+
+
+def test_columns_move_as_fast_as_they_are_small_and_constant_ones_no_faster_than_a_thousandth():
+    z = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.01, 0.0])
+    speeds = column_speeds(lambda rows: z[torch.from_numpy(rows)], len(z))
+    sizes = z.square().mean(dim=0).sqrt()
+    torch.testing.assert_close(speeds[:2], 1 / sizes[:2])
+    torch.testing.assert_close(speeds[2], 1000 / sizes[0])
 
 
 def test_rows_come_in_another_order_with_another_seed_of_it(tmp_path):

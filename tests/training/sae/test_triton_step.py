@@ -38,6 +38,7 @@ def trained_stack(variant: Any, n_latents: int, d_in: int, k: tuple[int, ...], *
             "b_dec": 0.1 * normal(n_saes, d_in),
         },
         silent_after=5,
+        column_speeds=0.5 + normal(d_in).abs(),
     )
     for mean in stack.means.values():
         mean.copy_(0.01 * normal(*mean.shape))
@@ -108,7 +109,7 @@ def test_a_step_is_the_references(
 @runs_kernels
 def test_steps_from_the_start_are_the_references() -> None:
     fresh = trained_stack("topk", 10, 3, (2,))
-    expected = new_stack(fresh.settings, fresh.weights, silent_after=5)
+    expected = new_stack(fresh.settings, fresh.weights, silent_after=5, column_speeds=fresh.column_speeds)
     actual = clone(expected)
     ours, theirs = triton_step.make_step([actual]), reference.make_step([expected])
     for number in range(3):

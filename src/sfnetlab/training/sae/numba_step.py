@@ -75,11 +75,12 @@ class _SAE:
             stack.mean_squares[name][s].numpy() for name in ("W_enc", "b_enc", "W_dec", "b_dec")
         )
         self.latents = (
+            stack.column_speeds.numpy(),
             *(self.W_enc, W_enc_means, W_enc_squares),
             *(self.b_enc, b_enc_means, b_enc_squares),
             *(self.W_dec, W_dec_squares),
         )
-        """What a step changes of the latents, in the order that the kernel wants."""
+        """Speeds of columns, and what a step changes of the latents, in the order that the kernel wants."""
         self.encoder = stack.weights["W_enc"][s]
         self.last_active = stack.last_active[s].numpy()
         self.n_latents, self.d_in = self.W_dec.shape

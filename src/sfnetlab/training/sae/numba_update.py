@@ -222,9 +222,11 @@ def _encoder_gradient(
     rows: Ints,
     code_gradients: Floats,
     z: Floats,
+    column_speeds: Floats,
     gradient: Floats,
 ) -> Any:
     block = _add_rows(columns, first, lanes.zeros(columns), z, rows, 1, 0, code_gradients, begin, end)
+    block = block * lanes.load(columns, column_speeds, 0, first)
     lanes.store(columns, block, gradient, 0, first)
     return square + block * block
 
@@ -301,6 +303,7 @@ def update_latents(
     rate: np.float32,
     trains_encoder: bool,
     trains_decoder: bool,
+    column_speeds: Floats,
     W_enc: Floats,
     W_enc_means: Floats,
     W_enc_squares: Floats,
@@ -340,7 +343,7 @@ def update_latents(
             bias_gradient += code_gradients[i]
             along += values[i] * code_gradients[i]
         if trains_encoder:
-            of_latent = (begin, end, rows, code_gradients, z, gradient)
+            of_latent = (begin, end, rows, code_gradients, z, column_speeds, gradient)
             squares = lanes.zeros(whole)
             for c in range(0, border, WIDE):
                 squares = _encoder_gradient(whole, c, squares, *of_latent)

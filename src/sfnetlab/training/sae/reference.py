@@ -69,6 +69,8 @@ def _step_one(stack: Stack, s: int, z: Tensor, rates: Rates, number: int) -> Ten
             gradient = cast("Tensor", weights[name].grad)
             if name == "W_dec":
                 gradient -= (gradient * weights[name]).sum(dim=1, keepdim=True) * weights[name]
+            if name == "W_enc":
+                gradient *= stack.column_speeds
             own_gap = torch.ones(1, device=z.device) if name == "b_dec" else gap
             _move(stack, s, name, gradient, own_gap, rates.learning_rate, len(z))
         if shape.variant == "archetypal":

@@ -35,6 +35,8 @@ class Stack:
     mean_squares
         Running means of the squared gradients of all weights, by name: (n_saes, n_latents), of each latent's part of a
         weight; (n_saes, 1) of `b_dec`. 0 before the first gradient.
+    column_speeds
+        (d_in,): what the gradient of W_enc is multiplied by in each column.
     last_active
         (n_saes, n_latents), int64: the step at which each latent was last active, -1 before the first time.
     silent_after
@@ -45,6 +47,7 @@ class Stack:
     weights: dict[str, Tensor]
     means: dict[str, Tensor]
     mean_squares: dict[str, Tensor]
+    column_speeds: Tensor
     last_active: Tensor
     silent_after: int
 
@@ -83,7 +86,8 @@ What a step means, whoever does it (reference.py is the definition):
    first rows, then columns.
 2. For each nested dictionary p: z_hat_p = b_dec + latents[:, :p] W_dec[:p]. loss = mean over p, rows and columns of
    (z_hat_p - z)^2.
-3. Gradients; that of each atom loses its part along the atom.
+3. Gradients; that of W_enc, which is as large as the rows' columns are, is multiplied by `column_speeds`; that of each
+   atom loses its part along the atom.
 4. RMSprop (Tieleman & Hinton 2012, lecture 6e) with one mean square for all entries of a latent's part of a weight, and
    one for b_dec, and with momentum: in the encoder; in all weights where the step has no kernels, to whose speed that
    matters. With n rows, 1 - beta = n / SQUARE_ROWS and 1 - beta_1 = n / MEAN_ROWS, at most 1 (so that means go over
@@ -100,8 +104,13 @@ weights, not finite if something went wrong.
 """
 
 
-def new_stack(settings: Sequence[SAESettings], weights: dict[str, Tensor], silent_after: int) -> Stack:
-    """A stack before its first step."""
+def new_stack(
+    settings: Sequence[SAESettings],
+    weights: dict[str, Tensor],
+    silent_after: int,
+    column_speeds: Tensor | None = None,
+) -> Stack:
+    """A stack before its first step; without `column_speeds` all are 1."""
     n_saes, n_latents = weights["b_enc"].shape
     device = weights["b_enc"].device
     with_momentum = ENCODER if settings[0].has_kernels else tuple(weights)
@@ -112,6 +121,9 @@ def new_stack(settings: Sequence[SAESettings], weights: dict[str, Tensor], silen
         mean_squares={
             name: torch.zeros(n_saes, 1 if name == "b_dec" else n_latents, device=device) for name in weights
         },
+        column_speeds=torch.ones(weights["b_dec"].shape[1], device=device)
+        if column_speeds is None
+        else column_speeds.to(device),
         last_active=torch.full((n_saes, n_latents), -1, dtype=torch.int64, device=device),
         silent_after=silent_after,
     )

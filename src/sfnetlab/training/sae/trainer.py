@@ -38,6 +38,8 @@ class LargeMeanWarning(UserWarning):
 _FINDING_ROWS, _JUDGING_ROWS = 4096, 8192
 """Of these rows come new atoms, on the others they and the old ones are judged: at most a third and two thirds."""
 _BLOCK_ROWS = 4096
+_SMALLEST_COLUMN = 1e-3
+"""Columns of less than this share of the largest one's spread count as of so much."""
 _FIRST_THRESHOLD = 0.1
 """Of JumpReLU at least, in units of the embedding's scale, where a latent starts."""
 _OWN_SHARE = 0.9
@@ -506,12 +508,23 @@ def _stacks(
     order = sorted(range(len(settings)), key=shape)
     stacks = []
     silent_after = recipe.silent_after(course.n_steps, course.batches_per_epoch)
+    speeds = column_speeds(gather, course.n_rows)
     for _, positions in groupby(order, key=shape):
         own = [settings[position] for position in positions]
         started = [start_weights(one, gather, course.n_rows) for one in own]
         weights = {name: torch.stack([each[name] for each in started]).to(device) for name in started[0]}
-        stacks.append(new_stack(own, weights, silent_after))
+        stacks.append(new_stack(own, weights, silent_after, speeds))
     return stacks, order
+
+
+def column_speeds(gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int) -> Tensor:
+    """What makes an encoder's entries move as fast in columns of little spread as in others, (d_in,).
+
+    As Adam's would: 1 / the root mean square of the standardised column, of some rows.
+    """
+    rows = generator(0, START).choice(n_rows, min(n_rows, _JUDGING_ROWS), replace=False)
+    sizes = gather(rows).square().mean(dim=0).sqrt()
+    return 1 / sizes.clamp_min(_SMALLEST_COLUMN * float(sizes.max()))
 
 
 def start_weights(

@@ -459,6 +459,7 @@ def update(
     prefixes,
     parts,
     bias_parts,
+    column_speeds,
     W_enc,
     W_enc_means,
     W_enc_squares,
@@ -514,6 +515,7 @@ def update(
         d_atom += tl.load(parts + (part * 2 + 1) * d_in + columns, mask=mask, other=0.0)
         d_bias += tl.load(bias_parts + part)
 
+    d_row *= tl.load(column_speeds + columns, mask=mask, other=0.0)
     rates = table + (key // n_latents) * N_RATES
     rate = tl.load(rates + 1).to(tl.float32)
     mean_share, square_share = tl.load(rates + 2).to(tl.float32), tl.load(rates + 3).to(tl.float32)

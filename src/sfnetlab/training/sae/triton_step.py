@@ -198,7 +198,9 @@ def _step_stack(stack: Stack, constants: _Constants, z: Tensor, table: Tensor, k
         *(state[name] for name in ("W_enc", "b_enc") for state in (weights, means, squares)),
         *(state["W_dec"] for state in (weights, squares)),
     ]
-    kernels.update[(n_keys,)](bounds, *segments, parts, bias_parts, *states, stack.last_active, table, *sizes, **flags)
+    kernels.update[(n_keys,)](
+        *(bounds, *segments, parts, bias_parts, stack.column_speeds, *states, stack.last_active, table, *sizes), **flags
+    )
 
     sums = z.new_empty(n_saes, 3)
     kernels.finish[(n_saes,)](
