@@ -94,9 +94,11 @@ def test_ratio_and_shares_of_the_bound_are_those_of_the_times(monkeypatch):
 def test_the_plain_loop_does_what_the_definition_of_a_step_says(is_matryoshka):
     case = sae.Case(**TINY, is_matryoshka=is_matryoshka)
     # With every latent active on some row the definition leaves none as it was.
-    stack = sae._stack(case, torch.zeros(1, case.d_in), "cpu")
+    stack = sae._stack(case, torch.linspace(0.5, 2, case.d_in)[None], "cpu")
     (settings,) = stack.settings
-    plain = make_plain_step(settings, {name: tensor[0] for name, tensor in stack.weights.items()}, 1e-3)
+    plain = make_plain_step(
+        settings, {name: tensor[0] for name, tensor in stack.weights.items()}, stack.column_speeds, 1e-3
+    )
     defined = reference.make_step([stack])
     losses = []
     for number in range(4):

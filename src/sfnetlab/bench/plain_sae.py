@@ -16,11 +16,11 @@ from sfnetlab.training.sae.stack import DECODER_SPEED, EPSILON, MEAN_ROWS, SQUAR
 
 
 def make_plain_step(
-    settings: SAESettings, weights: dict[str, Tensor], learning_rate: float
+    settings: SAESettings, weights: dict[str, Tensor], column_speeds: Tensor, learning_rate: float
 ) -> Callable[[Tensor], Tensor]:
     """A step from rows z (n, d_in), centred and scaled, to their loss; of variants with a top-k.
 
-    `weights` as in `Stack.weights`, of one SAE and without its dimension; they are copied.
+    `weights` and `column_speeds` as in `Stack`, the former of one SAE and without its dimension; they are copied.
     """
     own = {name: nn.Parameter(tensor.clone()) for name, tensor in weights.items()}
     W_enc, b_enc, W_dec, b_dec = (own[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
@@ -43,6 +43,7 @@ def make_plain_step(
         loss = squared_error / (len(settings.prefixes) * z.numel())
         gradients = torch.autograd.grad(loss, [W_enc, b_enc, W_dec, b_dec])
         with torch.no_grad():
+            gradients[0].mul_(column_speeds)
             gradients[2].sub_((gradients[2] * W_dec).sum(dim=1, keepdim=True) * W_dec)
             for i, (part, mean_square) in enumerate(zip(parts, mean_squares, strict=True)):
                 gradient, speed = gradients[i].view_as(part), learning_rate

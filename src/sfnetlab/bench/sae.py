@@ -22,7 +22,7 @@ from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.planted import make_planted_dictionary
 from sfnetlab.training.sae.settings import SAESettings, euclid_groups
 from sfnetlab.training.sae.stack import Rates, Stack, new_stack
-from sfnetlab.training.sae.trainer import choose_step, start_weights
+from sfnetlab.training.sae.trainer import choose_step, column_speeds, start_weights
 
 LEARNING_RATE = 1e-3
 N_ROWS = 16_384
@@ -200,8 +200,9 @@ def _our_loop(case: Case, z: Tensor, device: str) -> Callable[[Tensor, int], Ten
 
 
 def _plain_loop(case: Case, z: Tensor, device: str) -> Callable[[Tensor, int], Tensor]:
-    weights = {name: tensor[0] for name, tensor in _stack(case, z, device).weights.items()}
-    step = make_plain_step(case.settings(), weights, LEARNING_RATE)
+    stack = _stack(case, z, device)
+    weights = {name: tensor[0] for name, tensor in stack.weights.items()}
+    step = make_plain_step(case.settings(), weights, stack.column_speeds, LEARNING_RATE)
     return lambda rows, _: step(rows)
 
 
@@ -209,7 +210,10 @@ def _stack(case: Case, z: Tensor, device: str) -> Stack:
     settings = case.settings()
     weights = start_weights(settings, lambda positions: z[positions], len(z))
     return new_stack(
-        [settings], {name: tensor[None].to(device) for name, tensor in weights.items()}, silent_after=len(z)
+        [settings],
+        {name: tensor[None].to(device) for name, tensor in weights.items()},
+        silent_after=len(z),
+        column_speeds=column_speeds(lambda positions: z[positions], len(z)),
     )
 
 

@@ -232,6 +232,7 @@ def test_columns_move_as_fast_as_they_are_small_and_constant_ones_no_faster_than
     sizes = z.square().mean(dim=0).sqrt()
     torch.testing.assert_close(speeds[:2], 1 / sizes[:2])
     torch.testing.assert_close(speeds[2], 1000 / sizes[0])
+    assert (column_speeds(lambda rows: torch.zeros(len(rows), 3), 5) == 1).all()
 
 
 def test_rows_come_in_another_order_with_another_seed_of_it(tmp_path):

@@ -339,14 +339,3 @@ def pack_from(_typing: Any, columns: Any, _bits: Any, source: Any, _start: Any, 
         return _pack(context, builder, sig.args[4], bits, values, target, at)
 
     return types.void(columns, types.uint64, source, types.int64, table, types.int64), generate
-
-
-@_intrinsic
-def widened(_typing: Any, _half: Any) -> Any:
-    """The float32 that a bfloat16's bits stand for."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        word = builder.shl(builder.zext(arguments[0], _INT), ir.Constant(_INT, 16))
-        return builder.bitcast(word, _FLOAT)
-
-    return types.float32(types.uint16), generate

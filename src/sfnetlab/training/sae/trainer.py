@@ -520,11 +520,11 @@ def _stacks(
 def column_speeds(gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int) -> Tensor:
     """What makes an encoder's entries move as fast in columns of little spread as in others, (d_in,).
 
-    As Adam's would: 1 / the root mean square of the standardised column, of some rows.
+    As Adam's would: 1 / the root mean square of the standardised column, of some rows; 1 where all of these are zero.
     """
     rows = generator(0, START).choice(n_rows, min(n_rows, _JUDGING_ROWS), replace=False)
     sizes = gather(rows).square().mean(dim=0).sqrt()
-    return 1 / sizes.clamp_min(_SMALLEST_COLUMN * float(sizes.max()))
+    return 1 / sizes.clamp_min(_SMALLEST_COLUMN * (float(sizes.max()) or 1 / _SMALLEST_COLUMN))
 
 
 def start_weights(
