@@ -13,7 +13,7 @@ from sfnetlab.bench import Row, compare, describe, sae, sae_quality
 from sfnetlab.bench.plain_sae import make_plain_step
 from sfnetlab.planted import make_planted_dictionary
 from sfnetlab.training.sae import reference, trainer
-from sfnetlab.training.sae.stack import Rates
+from sfnetlab.training.sae.stack import Rates, one_by_one
 
 TINY = {"d_in": 16, "n_latents": 64, "k": 4, "batch_size": 32}
 TINY_DATA = {"n_train": 600, "d_in": 32, "n_atoms": 64, "n_active": 3}
@@ -23,7 +23,7 @@ TINY_DATA = {"n_train": 600, "d_in": 32, "n_atoms": 64, "n_active": 3}
 def without_kernels(monkeypatch):
     """The plain step in the place of the kernels, which would have to be compiled."""
     for module in (sae, trainer):
-        monkeypatch.setattr(module, "choose_step", lambda stacks, device, engine: reference.make_step(stacks))
+        monkeypatch.setattr(module, "choose_steps", lambda stacks, *_: one_by_one(reference.make_step(stacks)))
     monkeypatch.setattr(sae, "N_ROWS", 1000)
     monkeypatch.setattr(sae, "_WINDOW_STEPS", (1, 2))
     monkeypatch.setattr(sae, "_CALIBRATION_S", 0.001)

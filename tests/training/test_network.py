@@ -96,7 +96,7 @@ def test_training_killed_by_its_report_resumes_to_the_same_end(tmp_path, images,
 
 def test_finished_run_is_not_trained_again(tmp_path, images, targets, monkeypatch):
     first = run(images, targets, tmp_path / "c")
-    monkeypatch.setattr(network._NetworkLearner, "step", None)
+    monkeypatch.setattr(network._NetworkLearner, "learn", None)
     assert_same(run(images, targets, tmp_path / "c"), first)
 
 

@@ -22,7 +22,7 @@ from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.planted import make_planted_dictionary
 from sfnetlab.training.sae.settings import SAESettings, euclid_groups
 from sfnetlab.training.sae.stack import Rates, Stack, new_stack
-from sfnetlab.training.sae.trainer import choose_step, column_speeds, start_weights
+from sfnetlab.training.sae.trainer import choose_steps, column_speeds, start_weights
 
 LEARNING_RATE = 1e-3
 N_ROWS = 16_384
@@ -195,8 +195,8 @@ def _window(step: Callable[[Tensor, int], Tensor], z: Tensor, batch_size: int, n
 
 def _our_loop(case: Case, z: Tensor, device: str) -> Callable[[Tensor, int], Tensor]:
     stack = _stack(case, z, device)
-    step, rates = choose_step([stack], device, "auto"), [Rates(case.k, LEARNING_RATE)]
-    return lambda rows, number: step(rows, rates, number)
+    steps, rates = choose_steps([stack], device, "auto"), [[Rates(case.k, LEARNING_RATE)]]
+    return lambda rows, number: steps([rows], rates, number)
 
 
 def _plain_loop(case: Case, z: Tensor, device: str) -> Callable[[Tensor, int], Tensor]:

@@ -39,8 +39,14 @@ def generator(seed: int, *key: int) -> np.random.Generator:
 class Learner(Protocol):
     """Something that learns from batches of rows. Its randomness is a function of its seed and the step alone."""
 
-    def step(self, rows: NDArray[np.intp], step: int) -> Tensor:
-        """Learn from a batch; returns sums over it, (n_sums,), which are not finite if the step went wrong."""
+    at_once: int
+    """Batches that it learns from at a time, at most."""
+
+    def learn(self, batches: Sequence[NDArray[np.intp]], step: int) -> Tensor:
+        """Learn from batches, one after another; `step` counts those before the first.
+
+        Returns sums over each batch, (len(batches), n_sums), which are not finite if its step went wrong.
+        """
         ...
 
     def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
@@ -128,13 +134,13 @@ def train(learner: Learner, course: Course, report: Report) -> list[Record]:
     pending: list[Tensor] = []  # sums that are still on the device: reading each at once would make the device wait
     hidden = None if log.isEnabledFor(logging.INFO) else True
     with tqdm(total=course.n_steps, initial=run.step, desc=course.label, disable=hidden) as bar:
-        for rows in _remaining(course, run.step):
+        for batches in _remaining(course, run.step, learner.at_once):
             started = time.perf_counter()
-            pending.append(learner.step(rows, run.step))
-            run.step += 1
+            pending.append(learner.learn(batches, run.step))
+            run.step += len(batches)
             ends_epoch = run.step % course.batches_per_epoch == 0
             is_due = run.step == course.n_steps or time.monotonic() - saved_at > CHECKPOINT_INTERVAL_S
-            if ends_epoch or is_due or len(pending) == _STEPS_BETWEEN_CHECKS:
+            if ends_epoch or is_due or sum(map(len, pending)) >= _STEPS_BETWEEN_CHECKS:
                 _collect(run, pending, course)
             run.training_s += time.perf_counter() - started
             if ends_epoch:
@@ -144,19 +150,21 @@ def train(learner: Learner, course: Course, report: Report) -> list[Record]:
                 saved_at = time.monotonic()
             if ends_epoch:
                 report(run.history)
-            bar.update()
+            bar.update(len(batches))
     return run.history
 
 
-def _remaining(course: Course, step: int) -> Iterator[NDArray[np.intp]]:
+def _remaining(course: Course, step: int, at_once: int) -> Iterator[list[NDArray[np.intp]]]:
     first_epoch, n_done = divmod(step, course.batches_per_epoch)
     for epoch in range(first_epoch, course.epochs):
-        yield from course.batches(epoch)[n_done if epoch == first_epoch else 0 :]
+        batches = course.batches(epoch)
+        for start in range(n_done if epoch == first_epoch else 0, len(batches), at_once):
+            yield batches[start : start + at_once]
 
 
 def _collect(run: _Run, pending: list[Tensor], course: Course) -> None:
-    values = torch.stack(pending).cpu().double()
-    first = run.step - len(pending)
+    values = torch.cat(pending).cpu().double()
+    first = run.step - len(values)
     pending.clear()
     for offset, sums in enumerate(values.tolist()):
         if not all(map(math.isfinite, sums)):

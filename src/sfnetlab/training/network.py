@@ -1,6 +1,6 @@
 """Training of a network on cutouts, and running one, trained or frozen, over many cutouts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -191,6 +191,8 @@ def frozen_encoder(
 
 
 class _NetworkLearner:
+    at_once = 1
+
     def __init__(
         self,
         network: SparseFeatureNetwork,
@@ -208,7 +210,8 @@ class _NetworkLearner:
         self.train_rows, self.valid_rows = train_rows, valid_rows
         self.settings, self.course, self.device = settings, course, device
 
-    def step(self, rows: NDArray[np.intp], step: int) -> Tensor:
+    def learn(self, batches: Sequence[NDArray[np.intp]], step: int) -> Tensor:
+        (rows,) = batches
         batch = self.train_rows[rows]
         images = self.images[batch]
         if self.settings.augment:
@@ -222,7 +225,7 @@ class _NetworkLearner:
         self.optimizer.zero_grad()
         self._loss(error).backward()
         self.optimizer.step()
-        return (error.detach() * len(rows))[None]
+        return (error.detach() * len(rows))[None, None]
 
     def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
         self.network.eval()

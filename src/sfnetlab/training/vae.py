@@ -1,6 +1,7 @@
 """Training of autoencoders on cutouts: a Gaussian likelihood of pixels, and what holds the latents to their prior."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -167,6 +168,8 @@ def decode_batches(vae: ConvVAE, latents: NDArray[np.floating], device: str) -> 
 
 
 class _VAELearner:
+    at_once = 1
+
     def __init__(
         self,
         vae: ConvVAE,
@@ -193,7 +196,8 @@ class _VAELearner:
             for i, (part, rows) in enumerate((("train", train_rows), ("valid", valid_rows)))
         }
 
-    def step(self, rows: NDArray[np.intp], step: int) -> Tensor:
+    def learn(self, batches: Sequence[NDArray[np.intp]], step: int) -> Tensor:
+        (rows,) = batches
         rng = generator(self.course.seed, AUGMENTATION, step)
         images = random_dihedral(self.images[self.train_rows[rows]], rng)
         for group in self.optimizer.param_groups:
@@ -202,7 +206,7 @@ class _VAELearner:
         self.optimizer.zero_grad()
         self._loss(terms, self._pixel_variance(terms)).backward()
         self.optimizer.step()
-        return torch.stack(terms).detach() * len(rows)
+        return torch.stack(terms).detach()[None] * len(rows)
 
     def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
         epoch = Terms(*torch.from_numpy(sums / self.course.n_rows))

@@ -14,7 +14,7 @@ from torch import Tensor
 from sfnetlab import runtime
 from sfnetlab.training.sae import numba_selection, numba_step, reference
 from sfnetlab.training.sae.settings import SAESettings
-from sfnetlab.training.sae.stack import Rates, Stack, new_stack
+from sfnetlab.training.sae.stack import Rates, Stack, Step, new_stack
 
 RATE = 1e-3
 VARIANTS: list[dict[str, Any]] = [
@@ -50,6 +50,12 @@ def random_stack(
     return new_stack([chosen_settings] * n_saes, weights, silent_after=100, column_speeds=column_speeds)
 
 
+def make_step(stacks: list[Stack], *, has_bfloat16: bool | None = None) -> Step:
+    """The kernels' steps, one at a time."""
+    steps = numba_step.make_steps(stacks, has_bfloat16=has_bfloat16)
+    return lambda z, rates, number: steps([z], [rates], number)[0]
+
+
 def tensors(stack: Stack) -> dict[str, Tensor]:
     parts = {"weights": stack.weights, "means": stack.means, "squares": stack.mean_squares}
     named = {f"{part} {name}": tensor for part, group in parts.items() for name, tensor in group.items()}
@@ -83,7 +89,7 @@ def assert_steps_agree(stack: Stack, batches: list[Tensor], ks: list[int], *, ha
     """Each step from the same state: what differs after one is rounding, and rounding must not add up to ties."""
     weights = {name: w.clone() for name, w in stack.weights.items()}
     ours = new_stack(stack.settings, weights, stack.silent_after, stack.column_speeds)
-    our_step, their_step = numba_step.make_step([ours], has_bfloat16=has_bfloat16), reference.make_step([stack])
+    our_step, their_step = make_step([ours], has_bfloat16=has_bfloat16), reference.make_step([stack])
     for number, (z, k) in enumerate(zip(batches, ks, strict=True)):
         rates = [Rates(k, RATE)] * stack.n_saes
         sums, expected = our_step(z, rates, number), their_step(z, rates, number)
@@ -173,7 +179,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 def trained(stacks: list[Stack], n_steps: int = 4, *, has_bfloat16: bool = True) -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(5)
-    step = numba_step.make_step(stacks, has_bfloat16=has_bfloat16)
+    step = make_step(stacks, has_bfloat16=has_bfloat16)
     n_saes = sum(stack.n_saes for stack in stacks)
     sums = [step(torch.randn(300, 12, generator=generator), [Rates(6, RATE)] * n_saes, t) for t in range(n_steps)]
     return [{**tensors(stack), "sums": sums[-1]} for stack in stacks]
@@ -208,6 +214,20 @@ def test_an_sae_is_the_same_alone_and_among_others(n_threads: int, use_threads: 
         assert_same_bits(alone, together[i])
 
 
+@pytest.mark.parametrize("n_threads", [1, 4])
+def test_steps_at_once_are_those_in_turn(n_threads: int, use_threads: Callable[[int], None]) -> None:
+    use_threads(n_threads)
+    in_turn, at_once = ([random_stack(200, 12, 6, seed=i, variant="topk") for i in range(3)] for _ in range(2))
+    generator = torch.Generator().manual_seed(5)
+    batches = [torch.randn(n, 12, generator=generator) for n in (300, 299, 299)]
+    rates = [[Rates(6 - t, RATE)] * 3 for t in range(3)]
+    step = make_step(in_turn)
+    expected = [step(z, own, t) for t, (z, own) in enumerate(zip(batches, rates, strict=True))]
+    assert torch.equal(numba_step.make_steps(at_once)(batches, rates, 0), torch.stack(expected))
+    for ours, theirs in zip(at_once, in_turn, strict=True):
+        assert_same_bits(tensors(ours), tensors(theirs))
+
+
 def test_the_saes_of_a_stack_are_each_trained() -> None:
     assert_steps_agree(
         random_stack(80, 7, 5, n_saes=3, variant="topk"),
@@ -229,7 +249,7 @@ def test_what_is_not_finite_reaches_the_sums(
     z = torch.randn(140, 6, generator=torch.Generator().manual_seed(0))
     target = z if where == "z" else stack.weights[where][0]
     target[min(at, len(target) - 1), ...] = value
-    step = numba_step.make_step([stack], has_bfloat16=has_bfloat16)
+    step = make_step([stack], has_bfloat16=has_bfloat16)
     assert not torch.isfinite(step(z, [Rates(50, RATE)], 0)[0, 0])
 
 
@@ -239,7 +259,7 @@ def test_a_step_follows_one_on_infinite_rows(chosen: dict[str, Any], has_bfloat1
     stack = random_stack(100, 6, 5, **chosen)
     z = torch.randn(140, 6, generator=torch.Generator().manual_seed(0))
     clean = {name: tensor.clone() for name, tensor in tensors(stack).items()}
-    step = numba_step.make_step([stack], has_bfloat16=has_bfloat16)
+    step = make_step([stack], has_bfloat16=has_bfloat16)
     step(torch.full((140, 6), torch.inf), [Rates(5, RATE)], 0)
     for name, tensor in tensors(stack).items():
         tensor.copy_(clean[name])
@@ -255,7 +275,7 @@ def test_torch_keeps_its_number_of_threads(use_threads: Callable[[int], None]) -
 
 def test_an_error_in_a_thread_is_raised(use_threads: Callable[[int], None]) -> None:
     use_threads(3)
-    step = numba_step.make_step([random_stack(200, 12, 6, variant="topk")])
+    step = make_step([random_stack(200, 12, 6, variant="topk")])
     before = torch.get_num_threads()
     with pytest.raises(RuntimeError):
         step(torch.randn(500, 13), [Rates(6, RATE)], 0)
@@ -264,7 +284,7 @@ def test_an_error_in_a_thread_is_raised(use_threads: Callable[[int], None]) -> N
 
 def test_a_variant_without_kernels_is_refused() -> None:
     with pytest.raises(ValueError, match="no kernels"):
-        numba_step.make_step([random_stack(20, 5, 3, variant="topk", auxk=0.1)])
+        make_step([random_stack(20, 5, 3, variant="topk", auxk=0.1)])
 
 
 # --- products in bfloat16 ---------------------------------------------------------------------------------------------
@@ -275,7 +295,7 @@ def selections(stack: Stack, z: Tensor, k: int) -> list[tuple[Tensor, Tensor]]:
     results: list[tuple[Tensor, Tensor]] = []
     for has_bfloat16 in (False, True):
         clone = new_stack(stack.settings, {name: w.clone() for name, w in stack.weights.items()}, 100)
-        sums = numba_step.make_step([clone], has_bfloat16=has_bfloat16)(z, [Rates(k, RATE)], 0)
+        sums = make_step([clone], has_bfloat16=has_bfloat16)(z, [Rates(k, RATE)], 0)
         results.append((torch.cat([clone.last_active[0], sums[0, 2:].long()]), clone.means["b_enc"][0]))
     return results
 
@@ -335,12 +355,12 @@ def test_a_value_has_the_same_bits_wherever_a_search_starts(has_bfloat16: bool) 
     weights = {name: w.clone() for name, w in stack.weights.items()}
     fresh = new_stack(stack.settings, weights, 100, stack.column_speeds)
     generator = torch.Generator().manual_seed(0)
-    step = numba_step.make_step([stack], has_bfloat16=has_bfloat16)
+    step = make_step([stack], has_bfloat16=has_bfloat16)
     for number in range(6):
         copy_state(stack, fresh)
         z = torch.randn(200, 70, generator=generator)
         step(z, [Rates(6, RATE)], number)
-        numba_step.make_step([fresh], has_bfloat16=has_bfloat16)(z, [Rates(6, RATE)], number)
+        make_step([fresh], has_bfloat16=has_bfloat16)(z, [Rates(6, RATE)], number)
         assert_same_bits(tensors(fresh), tensors(stack))
 
 

@@ -117,14 +117,14 @@ def test_units_of_the_embedding_do_not_matter(tmp_path):
 
 @every_variant
 def test_atoms_have_length_one_after_each_step(tmp_path, monkeypatch, name):
-    lengths, step = [], trainer._SAELearner.step
+    lengths, learn = [], trainer._SAELearner.learn
 
     def watched(self, *arguments):
-        sums = step(self, *arguments)
+        sums = learn(self, *arguments)
         lengths.append(self.stacks[0].weights["W_dec"][0].norm(dim=1))
         return sums
 
-    monkeypatch.setattr(trainer._SAELearner, "step", watched)
+    monkeypatch.setattr(trainer._SAELearner, "learn", watched)
     run(tmp_path / "c", settings(name))
     assert len(lengths) == 32
     torch.testing.assert_close(torch.stack(lengths), torch.ones(32, 64))
@@ -243,6 +243,17 @@ def test_rows_come_in_another_order_with_another_seed_of_it(tmp_path):
 # --- the course of a run ----------------------------------------------------------------------------------------------
 
 
+@every_variant
+def test_how_many_steps_are_taken_at_once_does_not_matter(tmp_path, monkeypatch, name):
+    made = [settings(name), settings(name, seed=2)]
+    at_once = run(tmp_path / "a", *made, epochs=3)
+    monkeypatch.setattr(trainer, "_AT_ONCE", 1)
+    one_by_one = run(tmp_path / "b", *made, epochs=3)
+    for sae, other in zip(at_once[0], one_by_one[0], strict=True):
+        assert_same_sae(sae, other)
+    assert_same_history(at_once[1], one_by_one[1])
+
+
 @pytest.mark.parametrize(
     ("name", "killed_before"), [("topk", 1), ("topk", 16), ("topk", 25), *((name, 9) for name in VARIANTS)]
 )
@@ -251,14 +262,14 @@ def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch, name, kill
     whole = run(tmp_path / "whole", *made)
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
     with monkeypatch.context() as patched:
-        step = trainer._SAELearner.step
+        learn = trainer._SAELearner.learn
 
-        def killer(self, rows, number):
-            if number == killed_before:
+        def killer(self, batches, number):
+            if number <= killed_before < number + len(batches):
                 raise KilledError
-            return step(self, rows, number)
+            return learn(self, batches, number)
 
-        patched.setattr(trainer._SAELearner, "step", killer)
+        patched.setattr(trainer._SAELearner, "learn", killer)
         with pytest.raises(KilledError):
             run(tmp_path / "killed", *made)
     resumed = run(tmp_path / "killed", *made)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sfnetlab import runtime
 from sfnetlab.training.sae import numba_selection, numba_update
-from sfnetlab.training.sae.stack import Rates, Stack, Step
+from sfnetlab.training.sae.stack import Rates, Stack, Steps
 
 _CHUNK, _ROUGH_CHUNK = 128, 256
 """Rows of one product, whose result is selected from while it is in a core's cache: of one in float32; of one in
@@ -119,13 +119,14 @@ def multiplies_bfloat16() -> bool:
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def make_step(stacks: Sequence[Stack], *, has_bfloat16: bool | None = None) -> Step:
-    """A step on CPU tensors (float32, contiguous) for stacks that have kernels; their tensors must stay where they are.
+def make_steps(stacks: Sequence[Stack], *, has_bfloat16: bool | None = None) -> Steps:
+    """Steps on CPU tensors (float32, contiguous) for stacks that have kernels; their tensors must stay where they are.
 
     `has_bfloat16` changes how fast a step is, beside the rounding of its sums; None: `multiplies_bfloat16`.
 
     As many SAEs as threads or more: each is the work of one thread; fewer: one after another, the rows and then the
-    latents of each shared by the threads.
+    latents of each shared by the threads. Each takes all of the steps before the next one takes the first: its weights
+    are in the cache then.
     """
     if has_bfloat16 is None:
         has_bfloat16 = multiplies_bfloat16()
@@ -135,24 +136,26 @@ def make_step(stacks: Sequence[Stack], *, has_bfloat16: bool | None = None) -> S
     alone = [_Workers(partial(_in_turn, arena), 1) for arena in arenas]
     all_of_them = _Workers(partial(_share, arenas), 4 * n_threads)
 
-    def step(z: Tensor, rates: Sequence[Rates], number: int) -> Tensor:
-        sums = np.empty((len(saes), 3), np.float32)
-        if len(rates) != len(saes):
-            raise ValueError(f"expected rates of {len(saes)} SAEs, got {len(rates)}")
+    def steps(batches: Sequence[Tensor], rates: Sequence[Sequence[Rates]], first: int) -> Tensor:
+        sums = np.empty((len(batches), len(saes), 3), np.float32)
+        for own in rates:
+            if len(own) != len(saes):
+                raise ValueError(f"expected rates of {len(saes)} SAEs, got {len(own)}")
 
-        def step_alone(arena: _Arena, i: int) -> None:
-            sums[i] = _step_one(saes[i], z, rates[i], number, arena, alone[arenas.index(arena)])
+        def take(arena: _Arena, i: int, workers: _Workers) -> None:
+            for b, (z, own) in enumerate(zip(batches, rates, strict=True)):
+                sums[b, i] = _step_one(saes[i], z, own[i], first + b, arena, workers)
 
         with _one_thread_each():
             if len(saes) >= n_threads:
-                _share(arenas, len(saes), step_alone)
+                _share(arenas, len(saes), lambda arena, i: take(arena, i, alone[arenas.index(arena)]))
             else:
-                for i, sae in enumerate(saes):
-                    sums[i] = _step_one(sae, z, rates[i], number, shared, all_of_them)
+                for i in range(len(saes)):
+                    take(shared, i, all_of_them)
         return torch.from_numpy(sums)
 
     shared = _Arena()
-    return step
+    return steps
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------

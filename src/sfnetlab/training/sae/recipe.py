@@ -63,10 +63,14 @@ def peak_learning_rate(settings: SAESettings, n_batch: float) -> float:
     )
 
 
-def rates_at(settings: SAESettings, step: int, n_steps: int, n_batch: float) -> Rates:
-    """Where the schedules are at a step, counted from 0."""
+def rates_at(settings: SAESettings, step: int, n_steps: int, n_batch: float, d_in: int) -> Rates:
+    """Where the schedules are at a step, counted from 0, for rows of mean square 1."""
     slope = min(1.0, (step + 1) / (WARM_UP * n_steps), (n_steps - step) / (DECAY * n_steps))
-    return Rates(k_at(settings, step, n_steps), peak_learning_rate(settings, n_batch) * slope)
+    return Rates(
+        k_at(settings, step, n_steps),
+        peak_learning_rate(settings, n_batch) * slope,
+        _l1_weight(settings.k, d_in, step, n_steps) if settings.variant == "relu" else 0.0,
+    )
 
 
 def k_at(settings: SAESettings, step: int, n_steps: int) -> int:
@@ -75,10 +79,9 @@ def k_at(settings: SAESettings, step: int, n_steps: int) -> int:
     return round(settings.k + (first - settings.k) * max(0.0, 1 - step / (K_DESCENT * n_steps)))
 
 
-def l1_weight(settings: SAESettings, d_in: int, step: int, n_steps: int) -> float:
-    """Weight of the L1 penalty of "relu" at a step, counted from 0, for rows of mean square 1."""
+def _l1_weight(k: int, d_in: int, step: int, n_steps: int) -> float:
     rise, left = min(1.0, (step + 1) / (L1_RISE * n_steps)), min(1.0, (n_steps - step) / (DECAY * n_steps))
-    return rise * (L1_END + (L1_PEAK - L1_END) * left) * math.sqrt(d_in / settings.k)
+    return rise * (L1_END + (L1_PEAK - L1_END) * left) * math.sqrt(d_in / k)
 
 
 def silent_after(n_steps: int, steps_per_epoch: int) -> int:

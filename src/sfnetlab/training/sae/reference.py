@@ -51,7 +51,7 @@ def _step_one(stack: Stack, s: int, z: Tensor, rates: Rates, number: int) -> Ten
     shape = stack.shape
     trained = trained_weights(stack)
     weights = {name: tensor[s].detach().requires_grad_(name in trained) for name, tensor in stack.weights.items()}
-    forward = _FORWARD[shape.variant](weights, z, rates.k, stack)
+    forward = _FORWARD[shape.variant](weights, z, rates, stack)
     errors = nested_reconstructions(forward.latents, forward.atoms, weights["b_dec"], shape.prefixes) - z
     squared_errors = errors.square().sum(dim=(1, 2))
     loss = squared_errors.mean() / z.numel() + forward.penalty
@@ -136,34 +136,34 @@ def select(pre: Tensor, k: int, *, is_batch_wide: bool) -> Tensor:
     return torch.zeros_like(positive).scatter(1, kept.indices, kept.values)
 
 
-def _selected(weights: Weights, z: Tensor, k: int, stack: Stack) -> Forward:
+def _selected(weights: Weights, z: Tensor, rates: Rates, stack: Stack) -> Forward:
     """Top-k (Gao et al. 2024), BatchTopK (Bussmann et al. 2024), Matryoshka (Bussmann et al. 2025)."""
     pre = _pre_activations(weights, z)
-    return Forward(select(pre, k, is_batch_wide=stack.shape.is_batch_wide), pre, weights["W_dec"], 0.0)
+    return Forward(select(pre, rates.k, is_batch_wide=stack.shape.is_batch_wide), pre, weights["W_dec"], 0.0)
 
 
-def _relu(weights: Weights, z: Tensor, k: int, _: Stack) -> Forward:
+def _relu(weights: Weights, z: Tensor, rates: Rates, _: Stack) -> Forward:
     """ReLU with an L1 penalty (Bricken et al. 2023), in full where 2 k latents are active and more, none below k."""
     pre = _pre_activations(weights, z)
     latents = torch.relu(pre)
-    excess = (latents > 0).sum() / (k * len(z)) - 1
-    return Forward(latents, pre, weights["W_dec"], weights["l1"] * excess.clamp(0, 1) * latents.sum() / z.numel())
+    excess = (latents > 0).sum() / (rates.k * len(z)) - 1
+    return Forward(latents, pre, weights["W_dec"], rates.l1 * excess.clamp(0, 1) * latents.sum() / z.numel())
 
 
-def _jumprelu(weights: Weights, z: Tensor, k: int, _: Stack) -> Forward:
+def _jumprelu(weights: Weights, z: Tensor, rates: Rates, _: Stack) -> Forward:
     """JumpReLU with a penalty on L0's distance from k (Rajamanoharan et al. 2024, arXiv:2407.14435)."""
     pre = _pre_activations(weights, z)
     threshold = weights["log_threshold"].exp()
     latents, is_active = cast("tuple[Tensor, Tensor]", _Jump.apply(torch.relu(pre), threshold))
     mean_l0 = is_active.sum() / len(z)
-    return Forward(latents, pre, weights["W_dec"], L0_PENALTY * (mean_l0 / k - 1).square())
+    return Forward(latents, pre, weights["W_dec"], L0_PENALTY * (mean_l0 / rates.k - 1).square())
 
 
-def _archetypal(weights: Weights, z: Tensor, k: int, _: Stack) -> Forward:
+def _archetypal(weights: Weights, z: Tensor, rates: Rates, _: Stack) -> Forward:
     """Top-k with atoms near the convex hull of data points (RA-SAE; Fel et al. 2025, arXiv:2502.12892)."""
     atoms = archetypes(weights)
     pre = _pre_activations(weights, z)
-    return Forward(select(pre, k, is_batch_wide=False), pre, atoms, 0.0)
+    return Forward(select(pre, rates.k, is_batch_wide=False), pre, atoms, 0.0)
 
 
 def archetypes(weights: Weights) -> Tensor:
@@ -209,7 +209,7 @@ def _slice(weights: Weights, s: int) -> Weights:
     return {name: tensor[s] for name, tensor in weights.items()}
 
 
-_FORWARD: dict[str, Callable[[Weights, Tensor, int, Stack], Forward]] = {
+_FORWARD: dict[str, Callable[[Weights, Tensor, Rates, Stack], Forward]] = {
     "topk": _selected,
     "batch_topk": _selected,
     "matryoshka": _selected,

@@ -74,7 +74,12 @@ class Rates(NamedTuple):
 
     k: int
     learning_rate: float
+    l1: float = 0.0
+    """Weight of the L1 penalty of "relu"."""
 
+
+Steps = Callable[[Sequence[Tensor], Sequence[Sequence[Rates]], int], Tensor]
+"""Several steps, one after another: (batches, rates of each, number of the first) -> sums (n_batches, n_saes, 3)."""
 
 Step = Callable[[Tensor, Sequence[Rates], int], Tensor]
 """(rows z (n, d_in) centred and scaled, rates of each SAE of all stacks in order, number of the step from 0) -> sums.
@@ -102,6 +107,13 @@ What a step means, whoever does it (reference.py is the definition):
 Sums (n_saes, 3): loss times rows, squared error of the whole dictionary, number of active latents; on the device of the
 weights, not finite if something went wrong.
 """
+
+
+def one_by_one(step: Step) -> Steps:
+    """Steps that are taken by this one."""
+    return lambda batches, rates, first: torch.stack(
+        [step(z, own, first + i) for i, (z, own) in enumerate(zip(batches, rates, strict=True))]
+    )
 
 
 def new_stack(

@@ -21,7 +21,7 @@ from sfnetlab.models.sae import Encoded, SparseAutoencoder
 from sfnetlab.training.loop import RESAMPLING, START, Course, Record, Report, generator, train
 from sfnetlab.training.sae import recipe, reference
 from sfnetlab.training.sae.settings import SAESettings
-from sfnetlab.training.sae.stack import Rates, Stack, Step, new_stack
+from sfnetlab.training.sae.stack import Rates, Stack, Steps, new_stack, one_by_one
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,9 @@ class LargeMeanWarning(UserWarning):
     """The embeddings' mean is large and is not taken off."""
 
 
+_AT_ONCE, _AT_ONCE_BYTES = 10, 2**23
+"""Steps that one of several SAEs takes before the next one does, which finds its weights in the processor's cache; and
+what their batches may hold."""
 _FINDING_ROWS, _JUDGING_ROWS = 4096, 8192
 """Of these rows come new atoms, on the others they and the old ones are judged: at most a third and two thirds."""
 _BLOCK_ROWS = 4096
@@ -252,26 +255,32 @@ class _SAELearner:
     ) -> None:
         self.settings, self.gather, self.course, self.variance = settings, gather, course, variance
         self.stacks, self.order = _stacks(settings, gather, course, device)
-        self.advance = choose_step(self.stacks, device, engine)
+        self.advance = choose_steps(self.stacks, device, engine)
+        self.d_in = self.stacks[0].weights["b_dec"].shape[1]
+        batch_bytes = 4 * self.d_in * course.batch_size
+        self.at_once = 1 if len(settings) == 1 else min(max(1, _AT_ONCE_BYTES // batch_bytes), _AT_ONCE)
         self.resampled_at = recipe.resampling_steps(course.n_steps)
 
     def places(self) -> list[tuple[Stack, int]]:
         return [(stack, s) for stack in self.stacks for s in range(stack.n_saes)]
 
-    def step(self, rows: NDArray[np.intp], step: int) -> Tensor:
-        if step in self.resampled_at:
-            for stack, s in self.places():
-                self._resample(stack, s, step)
-        for stack, s in self.places():
-            if stack.shape.variant == "relu":
-                d_in = stack.weights["b_dec"].shape[1]
-                stack.weights["l1"][s] = recipe.l1_weight(stack.settings[s], d_in, step, self.course.n_steps)
-        rates = [self._rates(stack.settings[s], step) for stack, s in self.places()]
-        return self.advance(self.gather(rows), rates, step).flatten()
+    def learn(self, batches: Sequence[NDArray[np.intp]], step: int) -> Tensor:
+        sums: list[Tensor] = []
+        done, end = step, step + len(batches)
+        while done < end:
+            if done in self.resampled_at:
+                for stack, s in self.places():
+                    self._resample(stack, s, done)
+            until = min((at for at in self.resampled_at if done < at < end), default=end)
+            rates = [[self._rates(stack.settings[s], at) for stack, s in self.places()] for at in range(done, until)]
+            rows = [self.gather(batch) for batch in batches[done - step : until - step]]
+            sums.append(self.advance(rows, rates, done))
+            done = until
+        return torch.cat(sums).flatten(1)
 
     def _rates(self, settings: SAESettings, step: int) -> Rates:
         n_steps, n_batch = self.course.n_steps, self.course.n_rows / self.course.batches_per_epoch
-        return recipe.rates_at(settings, step, n_steps, n_batch)
+        return recipe.rates_at(settings, step, n_steps, n_batch, self.d_in)
 
     def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
         n_rows, first_step = self.course.n_rows, step - self.course.batches_per_epoch
@@ -291,7 +300,7 @@ class _SAELearner:
                     "k_now": now.k,
                     "learning_rate": now.learning_rate,
                     "train_loss": loss / n_rows,
-                    "train_fvu": squared_error / (n_rows * stack.weights["b_dec"].shape[1] * self.variance),
+                    "train_fvu": squared_error / (n_rows * self.d_in * self.variance),
                     "l0": n_active / n_rows,
                     "dead_fraction": float((stack.last_active[s] < first_step).float().mean()),
                 }
@@ -551,8 +560,6 @@ def start_weights(
         "b_dec": torch.zeros(d_in),
     }
     match settings.variant:
-        case "relu":
-            weights["l1"] = torch.zeros(())
         case "jumprelu":
             # Pre-activations of random atoms are standard normal: this lets the first, larger k pass.
             share = min(0.25, recipe.K_START * settings.k / n_latents)
@@ -594,21 +601,27 @@ def _centroids(gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int, n_clus
     return torch.from_numpy(z), torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
 
 
-def choose_step(stacks: Sequence[Stack], device: str, engine: Engine) -> Step:
+def choose_steps(stacks: Sequence[Stack], device: str, engine: Engine) -> Steps:
     """Kernels for the stacks that have some, the plain step for the others, which come last."""
-    if engine == "reference":
-        return reference.make_step(stacks)
     with_kernels = [stack for stack in stacks if stack.shape.has_kernels]
-    others = stacks[len(with_kernels) :]
-    if not with_kernels:
-        return reference.make_step(others)
-    if device == "cpu":
-        from sfnetlab.training.sae.numba_step import make_step
-    elif device.startswith("cuda"):
-        from sfnetlab.training.sae.triton_step import make_step
+    has_cuda = device.startswith("cuda")
+    if engine == "reference" or not with_kernels or not (has_cuda or device == "cpu"):  # Apple's GPU has no kernels
+        return one_by_one(reference.make_step(stacks))
+    if has_cuda:
+        from sfnetlab.training.sae import triton_step
+
+        fast = one_by_one(triton_step.make_step(with_kernels))
     else:
-        return reference.make_step(stacks)  # Apple's GPU has no kernels
+        from sfnetlab.training.sae import numba_step
+
+        fast = numba_step.make_steps(with_kernels)
+    others, n_fast = stacks[len(with_kernels) :], sum(stack.n_saes for stack in with_kernels)
     if not others:
-        return make_step(with_kernels)
-    fast, plain, n_fast = make_step(with_kernels), reference.make_step(others), sum(s.n_saes for s in with_kernels)
-    return lambda z, rates, number: torch.cat([fast(z, rates[:n_fast], number), plain(z, rates[n_fast:], number)])
+        return fast
+    plain = one_by_one(reference.make_step(others))
+
+    def steps(batches: Sequence[Tensor], rates: Sequence[Sequence[Rates]], first: int) -> Tensor:
+        of_fast, of_plain = [own[:n_fast] for own in rates], [own[n_fast:] for own in rates]
+        return torch.cat([fast(batches, of_fast, first), plain(batches, of_plain, first)], dim=1)
+
+    return steps
