@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding_bag, normalize
 
 from sfnetlab.errors import DataError
 from sfnetlab.models.sae import Encoded, SparseAutoencoder
@@ -424,11 +424,19 @@ def _value(model: SparseAutoencoder, misses: _Misses) -> Tensor:
     With some standard errors on top: a latent that few rows show may be worth more than it seems.
     """
     values, indices = misses.encoded
-    along = (misses.residuals @ model.W_dec.T).gather(1, indices)
+    along = _products(misses.residuals, model.W_dec, indices)
     rises = (values * (2 * along + values)).flatten()
     nothing = torch.zeros(len(model.W_dec), device=values.device)
     sums, squares = (nothing.index_add(0, indices.flatten(), each) for each in (rises, rises.square()))
     return sums + recipe.STANDARD_ERRORS * squares.sqrt()
+
+
+def _products(rows: Tensor, table: Tensor, indices: Tensor) -> Tensor:
+    """rows[i] . table[indices[i, m]]: gradients of a sparse decoder's codes, which touch what is asked for alone."""
+    codes = torch.zeros(indices.shape, device=rows.device, requires_grad=True)
+    with torch.enable_grad():
+        sums = embedding_bag(indices, table, per_sample_weights=codes, mode="sum")
+    return torch.autograd.grad(sums, codes, rows)[0]
 
 
 def _gain(misses: _Misses, answers: Tensor, atoms: Tensor) -> Tensor:
