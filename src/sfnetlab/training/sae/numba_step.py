@@ -92,6 +92,8 @@ class _SAE:
         # Floors to look for candidates above, of each chunk or one of the batch: they change how fast, not what.
         self.floors = np.zeros(1, np.float32)
         self.n_candidates = 0  # of a chunk, in batch-wide selection
+        self.n_active = np.zeros(self.n_latents, np.int32)
+        """On how many rows each latent was active in the last step: where ranges of latents are cut."""
 
 
 class _Selection(NamedTuple):
@@ -260,23 +262,22 @@ def _step_one(
 
         workers.for_each(n_chunks, select_and_decode)
 
-    offsets = arena.take("offsets", (sae.n_latents + 1,), np.int64)
-    bounds = arena.take("bounds", (workers.n_ranges + 1,), np.int64)
+    bounds = arena.take("range_bounds", (workers.n_ranges + 1,), np.int64)
+    numba_update.cut_ranges(sae.n_active, bounds)
     checks = arena.take("checks", (workers.n_ranges,), np.float32)
-    of_latents = (
-        arena.take("sorted_rows", (n_rows * k,), np.int32),
-        arena.take("sorted_values", (n_rows * k,), np.float32),
-        arena.take("sorted_gradients", (n_rows * k,), np.float32),
-    )
-    numba_update.sort_by_latent(*slots, code_gradients, offsets, *of_latents, bounds)
     rate = np.float32(rates.learning_rate)
 
-    def update(_: _Arena, i: int) -> None:
+    def update(scratch: _Arena, i: int) -> None:
         checks[i] = numba_update.update_latents(
             bounds[i],
             bounds[i + 1],
-            offsets,
-            *of_latents,
+            *slots,
+            code_gradients,
+            scratch.take("offsets", (sae.n_latents + 1,), np.int64),
+            scratch.take("sorted_rows", (n_rows * k,), np.int32),
+            scratch.take("sorted_values", (n_rows * k,), np.float32),
+            scratch.take("sorted_gradients", (n_rows * k,), np.float32),
+            sae.n_active,
             z_array,
             errors,
             sae.prefixes,

@@ -130,7 +130,9 @@ def decode_rows(
 
 
 @kernel
-def sort_by_latent(
+def _sort_by_latent(
+    first_latent: int,
+    last_latent: int,
     starts: NDArray[np.int64],
     counts: Ints,
     columns: Ints,
@@ -140,36 +142,61 @@ def sort_by_latent(
     rows: Ints,
     sorted_values: Floats,
     sorted_gradients: Floats,
-    bounds: NDArray[np.int64],
 ) -> None:
-    """Counting sort: the slots of latent j go to offsets[j]:offsets[j + 1], in order of their rows.
-
-    `bounds` of ranges of latents with about the same work are written too.
-    """
-    n_latents = len(offsets) - 1
-    offsets[:] = 0
+    """Counting sort of the slots of a range: those of its j-th latent go to offsets[j]:offsets[j + 1], rows in order."""
+    n_latents = last_latent - first_latent
+    offsets[: n_latents + 1] = 0
+    begins = np.empty(len(counts), np.int64)
     for row in range(len(counts)):
-        for slot in range(starts[row], starts[row] + counts[row]):
-            offsets[columns[slot] + 1] += 1
+        end = starts[row] + counts[row]
+        slot = _first_slot(columns, starts[row], end, first_latent)
+        begins[row] = slot
+        while slot < end and columns[slot] < last_latent:
+            offsets[columns[slot] - first_latent + 1] += 1
+            slot += 1
     total = 0
     for j in range(n_latents):  # offsets[j + 1] becomes the start of j, and its end while filling
         n = offsets[j + 1]
         offsets[j + 1] = total
         total += n
     for row in range(len(counts)):
-        for slot in range(starts[row], starts[row] + counts[row]):
-            j = columns[slot]
+        slot, end = begins[row], starts[row] + counts[row]
+        while slot < end and columns[slot] < last_latent:
+            j = columns[slot] - first_latent
             to = offsets[j + 1]
             offsets[j + 1] = to + 1
             rows[to] = row
             sorted_values[to] = values[slot]
             sorted_gradients[to] = code_gradients[slot]
-    n_ranges, i = len(bounds) - 1, 0
-    all_work = total + _STEP_WORK * n_latents
-    for j in range(n_latents + 1):
-        while i <= n_ranges and (offsets[j] + _STEP_WORK * j) * n_ranges >= all_work * i:
+            slot += 1
+
+
+@part
+def _first_slot(columns: Ints, begin: int, end: int, column: int) -> int:
+    """The first of some slots, columns ascending, whose column is at least so much."""
+    while begin < end:
+        middle = (begin + end) // 2
+        if columns[middle] < column:
+            begin = middle + 1
+        else:
+            end = middle
+    return begin
+
+
+@kernel
+def cut_ranges(n_active: Ints, bounds: NDArray[np.int64]) -> None:
+    """Bounds of ranges of latents that make about the same work, of how many rows each latent is active on."""
+    n_latents, n_ranges = len(n_active), len(bounds) - 1
+    all_work = _STEP_WORK * n_latents
+    for j in range(n_latents):
+        all_work += n_active[j]
+    work, i = 0, 0
+    for j in range(n_latents):
+        while work * n_ranges >= all_work * i:
             bounds[i] = j
             i += 1
+        work += n_active[j] + _STEP_WORK
+    bounds[i:] = n_latents
 
 
 @part
@@ -291,10 +318,16 @@ def _move_atom(
 def update_latents(
     first_latent: int,
     last_latent: int,
+    starts: NDArray[np.int64],
+    counts: Ints,
+    columns: Ints,
+    row_values: Floats,
+    row_gradients: Floats,
     offsets: NDArray[np.int64],
     rows: Ints,
     values: Floats,
     code_gradients: Floats,
+    n_active: Ints,
     z: Floats,
     errors: Floats,
     prefixes: NDArray[np.int64],
@@ -320,8 +353,11 @@ def update_latents(
 ) -> np.float32:
     """Gradients, step and length 1 of each latent in the range that is active; not a number if a weight became so.
 
-    What `round_latents` would write after it, it writes too, if that is wanted.
+    Codes come by rows and are sorted by latents into `offsets` to `code_gradients`; `n_active` gets on how many rows each
+    latent is active. What `round_latents` would write after it, it writes too, if that is wanted.
     """
+    by_row = (starts, counts, columns, row_values, row_gradients)
+    _sort_by_latent(first_latent, last_latent, *by_row, offsets, rows, values, code_gradients)
     n_prefixes, d_in = len(prefixes), z.shape[1]
     border = split(d_in, WIDE)
     whole, rest = lanes.whole(WIDE), lanes.first(WIDE, d_in - border)
@@ -332,7 +368,8 @@ def update_latents(
     for j in range(first_latent, last_latent):
         while prefixes[group] <= j:
             group += 1
-        begin, end = offsets[j], offsets[j + 1]
+        begin, end = offsets[j - first_latent], offsets[j - first_latent + 1]
+        n_active[j] = end - begin
         if begin == end:
             continue
         gap = np.float32(number - last_active[j])
