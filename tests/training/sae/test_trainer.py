@@ -339,6 +339,21 @@ def test_silent_latents_are_started_again(tmp_path, monkeypatch, name, what, val
     assert history[-1]["dead_fraction"] < 0.25
 
 
+@pytest.mark.parametrize(("name", "what", "value"), [("relu", "b_enc", -1e3), ("jumprelu", "log_threshold", 7.0)])
+def test_latents_that_fall_silent_late_are_started_again(tmp_path, monkeypatch, name, what, value):
+    learn, stacks = trainer._SAELearner.learn, []
+
+    def silence(self, batches, step):
+        if step == 280:  # of 320: after the last time but one
+            self.stacks[0].weights[what][0, :32] = value
+            stacks.append(self.stacks[0])
+        return learn(self, batches, step)
+
+    monkeypatch.setattr(trainer._SAELearner, "learn", silence)
+    run(tmp_path / "c", settings(name), epochs=20)
+    assert ((stacks[0].weights[what][0, :32] - value).abs() > 1).sum() >= 8
+
+
 @every_variant
 def test_weights_that_are_not_finite_stop_and_keep_the_good_checkpoint(tmp_path, monkeypatch, name):
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)

@@ -6,7 +6,7 @@ measurement on planted dictionaries and on DINOv2 embeddings of galaxies; `sfnet
 
 import math
 
-from sfnetlab.training.sae.settings import SAESettings
+from sfnetlab.training.sae.settings import SAESettings, Variant
 from sfnetlab.training.sae.stack import Rates
 
 BATCH_SIZES = (256, 128, 64)
@@ -21,6 +21,8 @@ K_START, K_DESCENT = 8, 0.4
 """k starts at so many times its final value, and comes down in this share of the run."""
 RESAMPLED_AT = (0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
 """Where in the run latents start again: earlier k is large, and no atom seems to be missing."""
+RESAMPLED_LATE = 0.95
+"""And once more for "relu" and "jumprelu", whose latents fall silent until the end."""
 RESTART_GAIN = 4.0
 """By how many times what a new atom gains must exceed what the latent is worth that makes room for it."""
 STANDARD_ERRORS = 2.0
@@ -89,6 +91,7 @@ def silent_after(n_steps: int, steps_per_epoch: int) -> int:
     return math.ceil(max(SILENT_EPOCHS * steps_per_epoch, SILENT_SHARE * n_steps))
 
 
-def resampling_steps(n_steps: int) -> frozenset[int]:
+def resampling_steps(variant: Variant, n_steps: int) -> frozenset[int]:
     """Steps before which latents start again; not before the first, before which no latent was active."""
-    return frozenset(max(1, round(share * n_steps)) for share in RESAMPLED_AT)
+    shares = (*RESAMPLED_AT, RESAMPLED_LATE) if variant in ("relu", "jumprelu") else RESAMPLED_AT
+    return frozenset(max(1, round(share * n_steps)) for share in shares)

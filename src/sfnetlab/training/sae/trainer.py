@@ -259,7 +259,7 @@ class _SAELearner:
         self.d_in = self.stacks[0].weights["b_dec"].shape[1]
         batch_bytes = 4 * self.d_in * course.batch_size
         self.at_once = 1 if len(settings) == 1 else min(max(1, _AT_ONCE_BYTES // batch_bytes), _AT_ONCE)
-        self.resampled_at = recipe.resampling_steps(course.n_steps)
+        self.resampled_at = {own.variant: recipe.resampling_steps(own.variant, course.n_steps) for own in settings}
 
     def places(self) -> list[tuple[Stack, int]]:
         return [(stack, s) for stack in self.stacks for s in range(stack.n_saes)]
@@ -268,10 +268,11 @@ class _SAELearner:
         sums: list[Tensor] = []
         done, end = step, step + len(batches)
         while done < end:
-            if done in self.resampled_at:
-                for stack, s in self.places():
+            for stack, s in self.places():
+                if done in self.resampled_at[stack.shape.variant]:
                     self._resample(stack, s, done)
-            until = min((at for at in self.resampled_at if done < at < end), default=end)
+            pauses = frozenset[int]().union(*self.resampled_at.values())
+            until = min((at for at in pauses if done < at < end), default=end)
             rates = [[self._rates(stack.settings[s], at) for stack, s in self.places()] for at in range(done, until)]
             rows = [self.gather(batch) for batch in batches[done - step : until - step]]
             sums.append(self.advance(rows, rates, done))
@@ -336,7 +337,9 @@ class _SAELearner:
         """Start latents again that are silent, or worth less on some rows than an atom that other rows miss."""
         settings = stack.settings[s]
         if settings.variant == "archetypal" or settings.frozen != "none":
-            return  # archetypal atoms are not free to move there: restarts at the nearest raised FVU by 5 to 45 %
+            # Archetypal atoms are not free to move there: restarts at the nearest raised FVU by 5 to 45 %, and of all
+            # centroids hardly one lowers the error of rows in the place of their weakest latents.
+            return
         rng = generator(settings.seed, RESAMPLING, step)
         n_rows = self.course.n_rows
         positions = rng.choice(n_rows, min(n_rows, _FINDING_ROWS + _JUDGING_ROWS), replace=False)
