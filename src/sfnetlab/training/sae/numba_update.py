@@ -143,7 +143,7 @@ def _sort_by_latent(
     sorted_values: Floats,
     sorted_gradients: Floats,
 ) -> None:
-    """Counting sort of the slots of a range: those of its j-th latent go to offsets[j]:offsets[j + 1], rows in order."""
+    """Counting sort of the slots of a range: those of its j-th latent go to offsets[j]:offsets[j + 1], by row."""
     n_latents = last_latent - first_latent
     offsets[: n_latents + 1] = 0
     begins = np.empty(len(counts), np.int64)
@@ -353,8 +353,8 @@ def update_latents(
 ) -> np.float32:
     """Gradients, step and length 1 of each latent in the range that is active; not a number if a weight became so.
 
-    Codes come by rows and are sorted by latents into `offsets` to `code_gradients`; `n_active` gets on how many rows each
-    latent is active. What `round_latents` would write after it, it writes too, if that is wanted.
+    Codes come by rows and are sorted by latents into `offsets` to `code_gradients`; `n_active` gets on how many rows
+    each latent is active. What `round_latents` would write after it, it writes too, if that is wanted.
     """
     by_row = (starts, counts, columns, row_values, row_gradients)
     _sort_by_latent(first_latent, last_latent, *by_row, offsets, rows, values, code_gradients)
