@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sfnetlab import runtime
-from sfnetlab.training.sae import numba_selection, numba_step, reference
+from sfnetlab.training.sae import numba_selection, numba_step, numba_update, reference
 from sfnetlab.training.sae.settings import SAESettings
 from sfnetlab.training.sae.stack import Rates, Stack, Step, new_stack
 
@@ -404,3 +404,32 @@ def test_the_processor_says_whether_it_multiplies_bfloat16(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     assert numba_step.multiplies_bfloat16() is expected
+
+
+# --- parts of the kernels ---------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 300), st.integers(0, 1000))
+def test_what_is_kept_lies_side_by_side_and_nothing_else_is_written(n: int, seed: int) -> None:
+    """Slots behind a row's are another thread's."""
+    rng = np.random.default_rng(seed)
+    values, columns = rng.integers(0, 9, n).astype(np.float32), rng.permutation(n).astype(np.int32)
+    stays = (values > 5) | ((values == 5) & (np.cumsum(values == 5) <= 3))
+    to_columns, to_values = np.full(n + 20, -7, np.int32), np.full(n + 20, -7, np.float32)
+    n_kept, n_left = numba_selection.keep(columns, values, n, np.float32(5), 3, to_columns, to_values)
+    assert (n_kept, n_left) == (stays.sum(), 3 - (stays & (values == 5)).sum())
+    np.testing.assert_array_equal(to_columns, np.r_[columns[stays], np.full(n + 20 - n_kept, -7)])
+    np.testing.assert_array_equal(to_values, np.r_[values[stays], np.full(n + 20 - n_kept, -7)])
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=60), st.integers(1, 20))
+@settings(deadline=None)
+def test_ranges_hold_every_latent_once_and_about_the_same_work(n_active: list[int], n_ranges: int) -> None:
+    bounds = np.full(n_ranges + 1, -1, np.int64)
+    numba_update.cut_ranges(np.array(n_active, np.int32), bounds)
+    assert (bounds[0], bounds[-1]) == (0, len(n_active))
+    assert (np.diff(bounds) >= 0).all()
+    work = np.array(n_active) + numba_update._STEP_WORK
+    for first, last in pairwise(bounds):
+        assert work[first:last].sum() <= work.sum() / n_ranges + work.max()
