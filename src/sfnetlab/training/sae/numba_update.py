@@ -364,6 +364,47 @@ def update_latents(
     gradient = np.empty(d_in, np.float32)
     check, per_column, one = np.float32(0), np.float32(1 / d_in), np.float32(1)
     mean_share, square_share = _shares(len(z))
+    # Encoders of the whole range, then atoms: of rows and of errors, one or the other is in the cache.
+    for j in range(first_latent, last_latent if trains_encoder else first_latent):
+        begin, end = offsets[j - first_latent], offsets[j - first_latent + 1]
+        if begin == end:
+            continue
+        gap = np.float32(number - last_active[j])
+        mean_decay, square_decay = _decay(mean_share, gap), _decay(square_share, gap)
+        of_latent = (begin, end, rows, code_gradients, z, column_speeds, gradient)
+        squares = lanes.zeros(whole)
+        for c in range(0, border, WIDE):
+            squares = _encoder_gradient(whole, c, squares, *of_latent)
+        if border < d_in:
+            squares = _encoder_gradient(rest, border, squares, *of_latent)
+        new_decay, new_share = mean_decay, mean_share
+        square = per_column * lanes.total(squares)
+        if W_enc_squares[j] == 0:
+            new_decay, new_share = np.float32(0), one
+            W_enc_squares[j] = square
+        else:
+            W_enc_squares[j] = _running(W_enc_squares[j], square, square_decay, square_share)
+        speed = _speed(W_enc_squares[j], rate)
+        to_move = (W_enc, W_enc_means, j, gradient, new_decay, new_share, speed, is_rounded, halves)
+        lengths = (lanes.zeros(whole), lanes.zeros(whole))
+        for c in range(0, border, WIDE):
+            lengths = _move_encoder(whole, c, lengths, *to_move)
+        if border < d_in:
+            lengths = _move_encoder(rest, border, lengths, *to_move)
+        if is_rounded:
+            norms[j], change = block_lengths(lengths, d_in)
+            shares[j] = change / norms[j]
+        bias_gradient = np.float32(0)
+        for i in range(begin, end):
+            bias_gradient += code_gradients[i]
+        square = bias_gradient * bias_gradient
+        if b_enc_squares[j] == 0:
+            b_enc_means[j], b_enc_squares[j] = bias_gradient, square
+        else:
+            b_enc_means[j] = _running(b_enc_means[j], bias_gradient, mean_decay, mean_share)
+            b_enc_squares[j] = _running(b_enc_squares[j], square, square_decay, square_share)
+        b_enc[j] -= _speed(b_enc_squares[j], rate) * b_enc_means[j]
+        check += b_enc[j] * np.float32(0)
     group = 0
     for j in range(first_latent, last_latent):
         while prefixes[group] <= j:
@@ -372,64 +413,31 @@ def update_latents(
         n_active[j] = end - begin
         if begin == end:
             continue
-        gap = np.float32(number - last_active[j])
+        square_decay = _decay(square_share, np.float32(number - last_active[j]))
         last_active[j] = number
-        mean_decay, square_decay = _decay(mean_share, gap), _decay(square_share, gap)
-        bias_gradient = along = np.float32(0)
+        if not trains_decoder:
+            continue
+        along = np.float32(0)
         for i in range(begin, end):
-            bias_gradient += code_gradients[i]
             along += values[i] * code_gradients[i]
-        if trains_encoder:
-            of_latent = (begin, end, rows, code_gradients, z, column_speeds, gradient)
-            squares = lanes.zeros(whole)
-            for c in range(0, border, WIDE):
-                squares = _encoder_gradient(whole, c, squares, *of_latent)
-            if border < d_in:
-                squares = _encoder_gradient(rest, border, squares, *of_latent)
-            new_decay, new_share = mean_decay, mean_share
-            square = per_column * lanes.total(squares)
-            if W_enc_squares[j] == 0:
-                new_decay, new_share = np.float32(0), one
-                W_enc_squares[j] = square
-            else:
-                W_enc_squares[j] = _running(W_enc_squares[j], square, square_decay, square_share)
-            speed = _speed(W_enc_squares[j], rate)
-            to_move = (W_enc, W_enc_means, j, gradient, new_decay, new_share, speed, is_rounded, halves)
-            lengths = (lanes.zeros(whole), lanes.zeros(whole))
-            for c in range(0, border, WIDE):
-                lengths = _move_encoder(whole, c, lengths, *to_move)
-            if border < d_in:
-                lengths = _move_encoder(rest, border, lengths, *to_move)
-            if is_rounded:
-                norms[j], change = block_lengths(lengths, d_in)
-                shares[j] = change / norms[j]
-            square = bias_gradient * bias_gradient
-            if b_enc_squares[j] == 0:
-                b_enc_means[j], b_enc_squares[j] = bias_gradient, square
-            else:
-                b_enc_means[j] = _running(b_enc_means[j], bias_gradient, mean_decay, mean_share)
-                b_enc_squares[j] = _running(b_enc_squares[j], square, square_decay, square_share)
-            b_enc[j] -= _speed(b_enc_squares[j], rate) * b_enc_means[j]
-            check += b_enc[j] * np.float32(0)
-        if trains_decoder:
-            of_atom = (begin, end, rows, n_prefixes, group, values, errors, scale, along, W_dec, j, gradient)
-            sums = (lanes.zeros(whole), lanes.zeros(whole), lanes.zeros(whole))
-            for c in range(0, border, WIDE):
-                sums = _atom_gradient(whole, c, sums, *of_atom)
-            if border < d_in:
-                sums = _atom_gradient(rest, border, sums, *of_atom)
-            square = lanes.total(sums[0])
-            if W_dec_squares[j] == 0:
-                W_dec_squares[j] = per_column * square
-            else:
-                W_dec_squares[j] = _running(W_dec_squares[j], per_column * square, square_decay, square_share)
-            speed = _speed(W_dec_squares[j], np.float32(DECODER_SPEED) * rate)
-            # |atom - speed gradient|^2, whose two parts are all but orthogonal.
-            length_square = lanes.total(sums[2]) - speed * (np.float32(2) * lanes.total(sums[1]) - speed * square)
-            check += length_square * np.float32(0)
-            shrink = one / max(np.float32(math.sqrt(length_square)), np.float32(1e-12))
-            for c in range(0, border, WIDE):
-                _move_atom(whole, c, W_dec, j, gradient, shrink, speed)
-            if border < d_in:
-                _move_atom(rest, border, W_dec, j, gradient, shrink, speed)
+        of_atom = (begin, end, rows, n_prefixes, group, values, errors, scale, along, W_dec, j, gradient)
+        sums = (lanes.zeros(whole), lanes.zeros(whole), lanes.zeros(whole))
+        for c in range(0, border, WIDE):
+            sums = _atom_gradient(whole, c, sums, *of_atom)
+        if border < d_in:
+            sums = _atom_gradient(rest, border, sums, *of_atom)
+        square = lanes.total(sums[0])
+        if W_dec_squares[j] == 0:
+            W_dec_squares[j] = per_column * square
+        else:
+            W_dec_squares[j] = _running(W_dec_squares[j], per_column * square, square_decay, square_share)
+        speed = _speed(W_dec_squares[j], np.float32(DECODER_SPEED) * rate)
+        # |atom - speed gradient|^2, whose two parts are all but orthogonal.
+        length_square = lanes.total(sums[2]) - speed * (np.float32(2) * lanes.total(sums[1]) - speed * square)
+        check += length_square * np.float32(0)
+        shrink = one / max(np.float32(math.sqrt(length_square)), np.float32(1e-12))
+        for c in range(0, border, WIDE):
+            _move_atom(whole, c, W_dec, j, gradient, shrink, speed)
+        if border < d_in:
+            _move_atom(rest, border, W_dec, j, gradient, shrink, speed)
     return check
