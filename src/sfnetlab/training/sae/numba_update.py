@@ -315,27 +315,15 @@ def _move_atom(
 
 
 @kernel
-def update_latents(
+def _move_encoders(
     first_latent: int,
     last_latent: int,
-    starts: NDArray[np.int64],
-    counts: Ints,
-    columns: Ints,
-    row_values: Floats,
-    row_gradients: Floats,
     offsets: NDArray[np.int64],
     rows: Ints,
-    values: Floats,
     code_gradients: Floats,
-    n_active: Ints,
     z: Floats,
-    errors: Floats,
-    prefixes: NDArray[np.int64],
-    scale: np.float32,
     number: int,
     rate: np.float32,
-    trains_encoder: bool,
-    trains_decoder: bool,
     column_speeds: Floats,
     W_enc: Floats,
     W_enc_means: Floats,
@@ -343,29 +331,20 @@ def update_latents(
     b_enc: Floats,
     b_enc_means: Floats,
     b_enc_squares: Floats,
-    W_dec: Floats,
-    W_dec_squares: Floats,
     last_active: NDArray[np.int64],
     is_rounded: bool,
     halves: Halves,
     norms: Floats,
     shares: Floats,
 ) -> np.float32:
-    """Gradients, step and length 1 of each latent in the range that is active; not a number if a weight became so.
-
-    Codes come by rows and are sorted by latents into `offsets` to `code_gradients`; `n_active` gets on how many rows
-    each latent is active. What `round_latents` would write after it, it writes too, if that is wanted.
-    """
-    by_row = (starts, counts, columns, row_values, row_gradients)
-    _sort_by_latent(first_latent, last_latent, *by_row, offsets, rows, values, code_gradients)
-    n_prefixes, d_in = len(prefixes), z.shape[1]
+    """Step of the encoder's part; what `round_latents` would write after it, it writes too, if that is wanted."""
+    d_in = z.shape[1]
     border = split(d_in, WIDE)
     whole, rest = lanes.whole(WIDE), lanes.first(WIDE, d_in - border)
     gradient = np.empty(d_in, np.float32)
     check, per_column, one = np.float32(0), np.float32(1 / d_in), np.float32(1)
     mean_share, square_share = _shares(len(z))
-    # Encoders of the whole range, then atoms: of rows and of errors, one or the other is in the cache.
-    for j in range(first_latent, last_latent if trains_encoder else first_latent):
+    for j in range(first_latent, last_latent):
         begin, end = offsets[j - first_latent], offsets[j - first_latent + 1]
         if begin == end:
             continue
@@ -405,17 +384,40 @@ def update_latents(
             b_enc_squares[j] = _running(b_enc_squares[j], square, square_decay, square_share)
         b_enc[j] -= _speed(b_enc_squares[j], rate) * b_enc_means[j]
         check += b_enc[j] * np.float32(0)
+    return check
+
+
+@kernel
+def _move_atoms(
+    first_latent: int,
+    last_latent: int,
+    offsets: NDArray[np.int64],
+    rows: Ints,
+    values: Floats,
+    code_gradients: Floats,
+    n_rows: int,
+    errors: Floats,
+    prefixes: NDArray[np.int64],
+    scale: np.float32,
+    number: int,
+    rate: np.float32,
+    W_dec: Floats,
+    W_dec_squares: Floats,
+    last_active: NDArray[np.int64],
+) -> np.float32:
+    """Step of the decoder's part, and length 1."""
+    n_prefixes, d_in = len(prefixes), W_dec.shape[1]
+    border = split(d_in, WIDE)
+    whole, rest = lanes.whole(WIDE), lanes.first(WIDE, d_in - border)
+    gradient = np.empty(d_in, np.float32)
+    check, per_column, one = np.float32(0), np.float32(1 / d_in), np.float32(1)
+    _, square_share = _shares(n_rows)
     group = 0
     for j in range(first_latent, last_latent):
         while prefixes[group] <= j:
             group += 1
         begin, end = offsets[j - first_latent], offsets[j - first_latent + 1]
-        n_active[j] = end - begin
         if begin == end:
-            continue
-        square_decay = _decay(square_share, np.float32(number - last_active[j]))
-        last_active[j] = number
-        if not trains_decoder:
             continue
         along = np.float32(0)
         for i in range(begin, end):
@@ -430,6 +432,7 @@ def update_latents(
         if W_dec_squares[j] == 0:
             W_dec_squares[j] = per_column * square
         else:
+            square_decay = _decay(square_share, np.float32(number - last_active[j]))
             W_dec_squares[j] = _running(W_dec_squares[j], per_column * square, square_decay, square_share)
         speed = _speed(W_dec_squares[j], np.float32(DECODER_SPEED) * rate)
         # |atom - speed gradient|^2, whose two parts are all but orthogonal.
@@ -440,4 +443,67 @@ def update_latents(
             _move_atom(whole, c, W_dec, j, gradient, shrink, speed)
         if border < d_in:
             _move_atom(rest, border, W_dec, j, gradient, shrink, speed)
+    return check
+
+
+@kernel
+def update_latents(
+    first_latent: int,
+    last_latent: int,
+    starts: NDArray[np.int64],
+    counts: Ints,
+    columns: Ints,
+    row_values: Floats,
+    row_gradients: Floats,
+    offsets: NDArray[np.int64],
+    rows: Ints,
+    values: Floats,
+    code_gradients: Floats,
+    n_active: Ints,
+    z: Floats,
+    errors: Floats,
+    prefixes: NDArray[np.int64],
+    scale: np.float32,
+    number: int,
+    rate: np.float32,
+    trains_encoder: bool,
+    trains_decoder: bool,
+    column_speeds: Floats,
+    W_enc: Floats,
+    W_enc_means: Floats,
+    W_enc_squares: Floats,
+    b_enc: Floats,
+    b_enc_means: Floats,
+    b_enc_squares: Floats,
+    W_dec: Floats,
+    W_dec_squares: Floats,
+    last_active: NDArray[np.int64],
+    is_rounded: bool,
+    halves: Halves,
+    norms: Floats,
+    shares: Floats,
+) -> np.float32:
+    """Gradients, step and length 1 of each latent in the range that is active; not a number if a weight became so.
+
+    Codes come by rows and are sorted by latents into `offsets` to `code_gradients`; `n_active` gets on how many rows
+    each latent is active. Encoders of the whole range are moved before its atoms: what the former read of rows, and the
+    latter of errors, stays in the cache.
+    """
+    of_range = (first_latent, last_latent)
+    by_row = (starts, counts, columns, row_values, row_gradients)
+    _sort_by_latent(*of_range, *by_row, offsets, rows, values, code_gradients)
+    check = np.float32(0)
+    if trains_encoder:
+        of_W_enc, of_b_enc = (W_enc, W_enc_means, W_enc_squares), (b_enc, b_enc_means, b_enc_squares)
+        rounded = (is_rounded, halves, norms, shares)
+        by_latent = (offsets, rows, code_gradients, z, number, rate, column_speeds)
+        check += _move_encoders(*of_range, *by_latent, *of_W_enc, *of_b_enc, last_active, *rounded)
+    if trains_decoder:
+        of_errors = (len(z), errors, prefixes, scale, number, rate)
+        of_W_dec = (W_dec, W_dec_squares, last_active)
+        check += _move_atoms(*of_range, offsets, rows, values, code_gradients, *of_errors, *of_W_dec)
+    for j in range(first_latent, last_latent):
+        n_active[j] = offsets[j - first_latent + 1] - offsets[j - first_latent]
+        if n_active[j] > 0:
+            last_active[j] = number
     return check
