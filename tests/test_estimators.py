@@ -93,6 +93,13 @@ def test_defaults_are_those_of_the_schema():
     assert (given["k"], given["codes"]) == (SAE.k[0], SAE.codes[0])
 
 
+def test_archetypal_saes_have_the_auxiliary_loss_too():
+    small = {**SMALL, "n_latents": 64, "k": 2, "epochs": 20}
+    without, with_it = (ArchetypalSAE(**small, auxk=auxk).fit(X) for auxk in (0.0, 1.0))
+    assert with_it.history_[-1]["train_loss"] > without.history_[-1]["train_loss"]
+    assert not np.array_equal(with_it.components_, without.components_)
+
+
 def test_works_in_a_pipeline_and_a_grid_search_over_k():
     y = X[:, 0]
     search = GridSearchCV(make_pipeline(sae(), Ridge()), {"topksae__k": [1, 8]}, cv=2).fit(X, y)

@@ -587,7 +587,8 @@ class SAE:
     start: Literal["random", "centroids"] = "random"
     """Where atoms start: centroids, the same for all seeds, are the control of "archetypal", which starts there too."""
     auxk: float = 0.0
-    """Weight of the auxiliary loss that revives silent latents (Gao et al. 2024: 1/32); 0: they are resampled only."""
+    """Weight of the auxiliary loss that revives silent latents (Gao et al. 2024: 1/32); 0: they are resampled only,
+    those of "archetypal" not at all (see estimators.py)."""
     codes: tuple[Codes, ...] = ("topk",)
     """"topk": what the encoder selects; "refit": least squares on that support; "omp": orthogonal matching pursuit. A
     feature table for each, those of refit and omp called <name>-refit and <name>-omp."""
