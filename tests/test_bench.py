@@ -81,13 +81,12 @@ def test_ratio_and_shares_of_the_bound_are_those_of_the_times(monkeypatch):
         lambda: take(0.04),
         "cpu",
         bound=lambda: 200.0,
-        peaks_mb=(1.0, 2.0),
     )
     assert row.ratio == pytest.approx(4)
     assert row.bound_share == pytest.approx(0.5)
     assert row.reference_bound_share == pytest.approx(0.125)
     assert "of the bound" in describe(row)
-    assert "1 MB (2)" in describe(row)
+    assert "1 MB (2)" in describe(replace(row, peak_mb=1.0, reference_peak_mb=2.0))
 
 
 @pytest.mark.parametrize("is_matryoshka", [False, True])

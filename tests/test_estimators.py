@@ -93,9 +93,10 @@ def test_defaults_are_those_of_the_schema():
     assert (given["k"], given["codes"]) == (SAE.k[0], SAE.codes[0])
 
 
-def test_archetypal_saes_have_the_auxiliary_loss_too():
+@pytest.mark.parametrize("variant", [ArchetypalSAE, ReLUSAE, JumpReLUSAE])
+def test_variants_without_kernels_have_the_auxiliary_loss_too(variant):
     small = {**SMALL, "n_latents": 64, "k": 2, "epochs": 20}
-    without, with_it = (ArchetypalSAE(**small, auxk=auxk).fit(X) for auxk in (0.0, 1.0))
+    without, with_it = (variant(**small, auxk=auxk).fit(X) for auxk in (0.0, 1.0))
     assert with_it.history_[-1]["train_loss"] > without.history_[-1]["train_loss"]
     assert not np.array_equal(with_it.components_, without.components_)
 

@@ -210,7 +210,38 @@ class _TrainedSAE(_SparseCoder):
         return fit_many([self], X)[0]
 
 
-class _CalibratedSAE(_TrainedSAE):
+class _RevivingSAE(_TrainedSAE):
+    """Variants of which all is learnt, whose silent latents may get a loss of their own."""
+
+    def __init__(
+        self,
+        n_latents: int = SAE.n_latents,
+        k: int = SAE.k[0],
+        *,
+        epochs: int = SAE.epochs,
+        batch_size: int | None = SAE.batch_size,
+        learning_rate: float | None = SAE.learning_rate,
+        auxk: float = SAE.auxk,
+        center: bool = True,
+        codes: Codes = SAE.codes[0],
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(
+            n_latents,
+            k,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            center=center,
+            codes=codes,
+            random_state=random_state,
+            device=device,
+        )
+        self.auxk = auxk
+
+
+class _CalibratedSAE(_RevivingSAE):
     """Thresholds that are set on held-out rows after training, so that k latents are active on average."""
 
     def __init__(
@@ -221,6 +252,7 @@ class _CalibratedSAE(_TrainedSAE):
         epochs: int = SAE.epochs,
         batch_size: int | None = SAE.batch_size,
         learning_rate: float | None = SAE.learning_rate,
+        auxk: float = SAE.auxk,
         validation_fraction: float = VALIDATION_FRACTION,
         center: bool = True,
         codes: Codes = SAE.codes[0],
@@ -233,6 +265,7 @@ class _CalibratedSAE(_TrainedSAE):
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            auxk=auxk,
             center=center,
             codes=codes,
             random_state=random_state,
@@ -252,14 +285,14 @@ class ReLUSAE(_CalibratedSAE):
     ----------
     validation_fraction : float
         Share of the rows held out for that, in (0, 1); the same rows for every seed.
-    n_latents, k, epochs, batch_size, learning_rate, center, codes, random_state, device
+    n_latents, k, epochs, batch_size, learning_rate, auxk, center, codes, random_state, device
         As of `TopKSAE`, but k is an average.
     """
 
     _variant = "relu"
 
 
-class TopKSAE(_TrainedSAE):
+class TopKSAE(_RevivingSAE):
     """Sparse autoencoder whose k largest latents of each row are active (Gao et al. 2024, arXiv:2406.04093).
 
     Parameters
@@ -324,16 +357,16 @@ class TopKSAE(_TrainedSAE):
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            auxk=auxk,
             center=center,
             codes=codes,
             random_state=random_state,
             device=device,
         )
-        self.auxk = auxk
         self.start = start
 
 
-class BatchTopKSAE(_TrainedSAE):
+class BatchTopKSAE(_CalibratedSAE):
     """Sparse autoencoder with k active latents a row on average over a batch (BatchTopK, arXiv:2412.06410).
 
     After training a latent is active above one threshold, set on rows that were held out so that k are on average.
@@ -348,37 +381,8 @@ class BatchTopKSAE(_TrainedSAE):
 
     _variant = "batch_topk"
 
-    def __init__(
-        self,
-        n_latents: int = SAE.n_latents,
-        k: int = SAE.k[0],
-        *,
-        epochs: int = SAE.epochs,
-        batch_size: int | None = SAE.batch_size,
-        learning_rate: float | None = SAE.learning_rate,
-        auxk: float = SAE.auxk,
-        validation_fraction: float = VALIDATION_FRACTION,
-        center: bool = True,
-        codes: Codes = SAE.codes[0],
-        random_state: int | np.random.RandomState | None = None,
-        device: str = "auto",
-    ) -> None:
-        super().__init__(
-            n_latents,
-            k,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            center=center,
-            codes=codes,
-            random_state=random_state,
-            device=device,
-        )
-        self.auxk = auxk
-        self.validation_fraction = validation_fraction
 
-
-class MatryoshkaSAE(_TrainedSAE):
+class MatryoshkaSAE(_CalibratedSAE):
     """Sparse autoencoder whose dictionary is nested: each prefix of whole groups reconstructs (arXiv:2503.17547).
 
     Parameters
@@ -419,6 +423,8 @@ class MatryoshkaSAE(_TrainedSAE):
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            auxk=auxk,
+            validation_fraction=validation_fraction,
             center=center,
             codes=codes,
             random_state=random_state,
@@ -426,8 +432,6 @@ class MatryoshkaSAE(_TrainedSAE):
         )
         self.group_sizes = group_sizes
         self.selection = selection
-        self.auxk = auxk
-        self.validation_fraction = validation_fraction
 
 
 class JumpReLUSAE(_CalibratedSAE):
@@ -440,14 +444,14 @@ class JumpReLUSAE(_CalibratedSAE):
     ----------
     validation_fraction : float
         Share of the rows held out for that, in (0, 1); the same rows for every seed.
-    n_latents, k, epochs, batch_size, learning_rate, center, codes, random_state, device
+    n_latents, k, epochs, batch_size, learning_rate, auxk, center, codes, random_state, device
         As of `TopKSAE`, but k is an average.
     """
 
     _variant = "jumprelu"
 
 
-class ArchetypalSAE(_TrainedSAE):
+class ArchetypalSAE(_RevivingSAE):
     """Top-k sparse autoencoder whose atoms stay near the convex hull of data (RA-SAE, arXiv:2502.12892).
 
     Atoms are directions of convex combinations of n_latents k-means centroids, each shifted a little. Compare it with
@@ -467,33 +471,6 @@ class ArchetypalSAE(_TrainedSAE):
     """
 
     _variant = "archetypal"
-
-    def __init__(
-        self,
-        n_latents: int = SAE.n_latents,
-        k: int = SAE.k[0],
-        *,
-        epochs: int = SAE.epochs,
-        batch_size: int | None = SAE.batch_size,
-        learning_rate: float | None = SAE.learning_rate,
-        auxk: float = SAE.auxk,
-        center: bool = True,
-        codes: Codes = SAE.codes[0],
-        random_state: int | np.random.RandomState | None = None,
-        device: str = "auto",
-    ) -> None:
-        super().__init__(
-            n_latents,
-            k,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            center=center,
-            codes=codes,
-            random_state=random_state,
-            device=device,
-        )
-        self.auxk = auxk
 
 
 class FrozenDecoderSAE(_TrainedSAE):

@@ -20,8 +20,8 @@ class Row:
 
     `bound_share` and `reference_bound_share` are the rates over that of a bound (for SAEs: the one dense product that
     no step can do without, by the same library on the same threads), which is measured before and after each window.
-    `peak_mb` and `reference_peak_mb` are the largest resident sizes of fresh processes that did nothing else, on a GPU
-    what torch allocated there. None where a benchmark does not measure them.
+    `peak_mb` and `reference_peak_mb` are what the work added to the largest resident size of a fresh process that had
+    loaded the libraries, on a GPU what torch allocated there. None where a benchmark does not measure them.
     """
 
     name: str
@@ -59,11 +59,10 @@ def compare(
     device: str,
     *,
     bound: Callable[[], float] | None = None,
-    peaks_mb: tuple[float, float] | None = None,
 ) -> Row:
     """Time both in turns, after one warm-up each; `n` is how many units one call does.
 
-    `bound` measures, in `unit`, what the machine could do at this moment; `peaks_mb` are ours and the reference's.
+    `bound` measures, in `unit`, what the machine could do at this moment.
     """
     functions = {"ours": ours, "reference": reference}
     for function in functions.values():
@@ -94,6 +93,4 @@ def compare(
         device=device,
         bound_share=statistics.median(shares["ours"]) if bound else None,
         reference_bound_share=statistics.median(shares["reference"]) if bound else None,
-        peak_mb=peaks_mb[0] if peaks_mb else None,
-        reference_peak_mb=peaks_mb[1] if peaks_mb else None,
     )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfnetlab.training.sae import lanes
-from sfnetlab.training.sae.lanes import NARROW
+from sfnetlab.training.sae.lanes import NARROW, WIDE
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -27,6 +27,13 @@ delete `__pycache__`.
 def split(d: int, width: int) -> int:
     """Where the last, incomplete block of so many columns begins."""
     return d - d % width
+
+
+@part
+def blocks(d: int) -> tuple[int, Any, Any]:
+    """Of so many columns: where the last, incomplete wide block begins; whole blocks, and that one."""
+    border = split(d, WIDE)
+    return border, lanes.whole(WIDE), lanes.first(WIDE, d - border)
 
 
 @part

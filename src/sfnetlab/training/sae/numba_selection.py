@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.training.sae import lanes
 from sfnetlab.training.sae.lanes import WIDE
-from sfnetlab.training.sae.numba_parts import Floats, Halves, Ints, kernel, part, products, split
+from sfnetlab.training.sae.numba_parts import Floats, Halves, Ints, blocks, kernel, part, products, split
 
 _ROUNDING = 2.0**-8 * (1 + 2.0**-10)
 """Of a value that was rounded to bfloat16, times its size; with room for float32 arithmetic on it."""
@@ -95,8 +95,7 @@ def block_lengths(sums: tuple[Any, Any], d: int) -> tuple[np.float32, np.float32
 @part
 def _round_row(table: Floats, row: int, halves: Halves) -> tuple[np.float32, np.float32]:
     d = table.shape[1]
-    border = split(d, WIDE)
-    whole, rest = lanes.whole(WIDE), lanes.first(WIDE, d - border)
+    border, whole, rest = blocks(d)
     sums = (lanes.zeros(whole), lanes.zeros(whole))
     for c in range(0, border, WIDE):
         sums = round_block(whole, c, sums, lanes.load(whole, table, row, c), halves, row)
@@ -172,8 +171,7 @@ def rough_candidates(
 ) -> tuple[int, int]:
     """Columns of one row whose value may be above the floor, in order, with bounds; (how many, how many surely are)."""
     n_latents, n_found, n_sure = len(pre), 0, 0
-    border = split(n_latents, WIDE)
-    whole, rest = lanes.whole(WIDE), lanes.first(WIDE, n_latents - border)
+    border, whole, rest = blocks(n_latents)
     of_row = (pre, b_enc, norms, row_error, slack, floor)
     found = (columns, uppers, lowers)
     for first in range(0, border, WIDE):

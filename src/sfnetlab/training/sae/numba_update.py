@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.training.sae import lanes
 from sfnetlab.training.sae.lanes import WIDE
-from sfnetlab.training.sae.numba_parts import Floats, Halves, Ints, kernel, part, products, split
+from sfnetlab.training.sae.numba_parts import Floats, Halves, Ints, blocks, kernel, part, products
 from sfnetlab.training.sae.numba_selection import block_lengths, round_block
 from sfnetlab.training.sae.stack import DECODER_SPEED, EPSILON, MEAN_ROWS, SQUARE_ROWS
 
@@ -100,8 +100,7 @@ def decode_rows(
     adds up that of b_dec. Returns the squared errors: of all dictionaries together, and of the whole one.
     """
     n_prefixes, d_in = len(prefixes), z.shape[1]
-    border = split(d_in, WIDE)
-    whole, rest = lanes.whole(WIDE), lanes.first(WIDE, d_in - border)
+    border, whole, rest = blocks(d_in)
     all_squares, whole_squares = 0.0, 0.0
     ends = np.empty(n_prefixes, np.int64)
     b_dec_gradient[:] = 0
@@ -339,8 +338,7 @@ def _move_encoders(
 ) -> np.float32:
     """Step of the encoder's part; what `round_latents` would write after it, it writes too, if that is wanted."""
     d_in = z.shape[1]
-    border = split(d_in, WIDE)
-    whole, rest = lanes.whole(WIDE), lanes.first(WIDE, d_in - border)
+    border, whole, rest = blocks(d_in)
     gradient = np.empty(d_in, np.float32)
     check, per_column, one = np.float32(0), np.float32(1 / d_in), np.float32(1)
     mean_share, square_share = _shares(len(z))
@@ -407,8 +405,7 @@ def _move_atoms(
 ) -> np.float32:
     """Step of the decoder's part, and length 1."""
     n_prefixes, d_in = len(prefixes), W_dec.shape[1]
-    border = split(d_in, WIDE)
-    whole, rest = lanes.whole(WIDE), lanes.first(WIDE, d_in - border)
+    border, whole, rest = blocks(d_in)
     gradient = np.empty(d_in, np.float32)
     check, per_column, one = np.float32(0), np.float32(1 / d_in), np.float32(1)
     _, square_share = _shares(n_rows)
