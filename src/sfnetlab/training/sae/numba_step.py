@@ -23,9 +23,9 @@ from sfnetlab import runtime
 from sfnetlab.training.sae import numba_selection, numba_update
 from sfnetlab.training.sae.stack import Rates, Stack, Steps
 
-_CHUNK, _ROUGH_CHUNK = 128, 256
-"""Rows of one product, whose result is selected from while it is in a core's cache: of one in float32; of one in
-bfloat16, if there are at least `_FEWEST_CHUNKS` such."""
+_CHUNK, _SMALL_CHUNK = 256, 128
+"""Rows of one product, whose result is selected from while it is in a core's cache; the smaller number where there are
+not `_FEWEST_CHUNKS` of the larger one. Each product reads, and copies, the whole encoder."""
 _FEWEST_CHUNKS = 4
 
 _ROUGH_SHARE = 20
@@ -210,7 +210,7 @@ def _step_one(
     z_array, n_rows, k, n_prefixes = z.numpy(), len(z), rates.k, len(sae.prefixes)
     scale = np.float32(2 / (n_prefixes * n_rows * sae.d_in))
     is_rounded = sae.has_bfloat16 and _ROUGH_SHARE * k <= sae.n_latents
-    chunk_rows = _ROUGH_CHUNK if is_rounded and n_rows >= _FEWEST_CHUNKS * _ROUGH_CHUNK else _CHUNK
+    chunk_rows = _CHUNK if n_rows >= _FEWEST_CHUNKS * _CHUNK else _SMALL_CHUNK
     chunks = [slice(first, min(first + chunk_rows, n_rows)) for first in range(0, n_rows, chunk_rows)]
     n_chunks = len(chunks)
     starts, counts = arena.take("starts", (n_rows,), np.int64), arena.take("counts", (n_rows,), np.int32)
