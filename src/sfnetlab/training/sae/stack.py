@@ -102,6 +102,8 @@ What a step means, whoever does it (reference.py is the definition):
      weight      <- weight - rate mean / (sqrt(mean_square) + EPSILON)
    A latent that is active on no row stays as it is; gap = step - last_active, 1 for b_dec. Where a mean square is 0,
    both means are those of this gradient alone. The rate of the decoder is `DECODER_SPEED` times the encoder's.
+   Means decay over steps without activity too: with a clock of its own a rare latent moves faster, and dies more often.
+   Without momentum, encoders swing where rows are alike.
 5. Atoms that changed get length 1 again. last_active = step where active.
 
 Sums (n_saes, 3): loss times rows, squared error of the whole dictionary, number of active latents; on the device of the
