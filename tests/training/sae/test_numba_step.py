@@ -110,7 +110,7 @@ def problems(draw: st.DrawFn) -> tuple[Stack, list[Tensor], list[int]]:
     k = draw(st.one_of(st.sampled_from([1, n_latents]), st.integers(1, n_latents)))
     seed = draw(st.integers(0, 1000))
     stack = random_stack(n_latents, d_in, k, seed, group_sizes=groups, **chosen)
-    n_rows = draw(st.sampled_from([1, 2, 40, 127, 128, 129, 300, 1023]))
+    n_rows = draw(st.sampled_from([1, 2, 40, 127, 128, 129, 300, 1023, 1030]))
     generator = torch.Generator().manual_seed(seed + 1)
     batches = [torch.randn(n_rows + change, d_in, generator=generator) for change in (0, 1, 0)]
     return stack, batches, [k, k, max(1, k // 2)]

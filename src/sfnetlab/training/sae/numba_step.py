@@ -24,8 +24,8 @@ from sfnetlab.training.sae import numba_selection, numba_update
 from sfnetlab.training.sae.stack import Rates, Stack, Steps
 
 _CHUNK, _SMALL_CHUNK = 256, 128
-"""Rows of one product, whose result is selected from while it is in a core's cache; the smaller number where there are
-not `_FEWEST_CHUNKS` of the larger one. Each product reads, and copies, the whole encoder."""
+"""Rows of one product, whose result is selected from while it is in the cache; the smaller number where there are not
+`_FEWEST_CHUNKS` of the larger one. Each product reads the whole encoder, and may copy it."""
 _FEWEST_CHUNKS = 4
 
 _ROUGH_SHARE = 20
