@@ -13,7 +13,8 @@ from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.mock_render import SPIRAL, component_masks, render_images
 from sfnetlab.training.network import embed_batches, train_network
 
-N, SIDE, FIELD_ARCSEC, N_SHOWN = 600, 128, 16.0, 10
+N, N_TRAIN, N_VALID, N_SHOWN = 1000, 390, 60, 40
+SIDE, FIELD_ARCSEC = 128, 16.0
 FACTOR = "factor_clump_strength"
 
 
@@ -21,14 +22,16 @@ FACTOR = "factor_clump_strength"
 def test_the_map_of_the_feature_that_follows_clumps_lies_on_the_clumps(tmp_path):
     """One clump in half of the spirals, which fill the cutout: the map has to find it, not just the galaxy.
 
-    Measured with two threads and with one, which rounds otherwise and so trains another network: 14.4 and 9.1 % of the
-    map's weight on clumps where maps of other galaxies have 4.5 and 4.7 %, and which cover 3.8 % of the cutout.
+    Rounding differs between processors and numbers of threads, and so trains another network; five of them (seed 0 with
+    two threads and with one, seeds 1 to 3) had 12.8, 11.6, 11.1, 7.2 and 8.4 % of a map's weight on its clump, which
+    covers 6.5, 5.9, 6.2, 5.3 and 5.5 % of the cutout; maps of other galaxies have 7.4, 7.2, 7.5, 5.7 and 6.0 % there.
+    At least 31 of 40 maps beat either.
     """
     catalog = with_single_clumps(make_population(N, 0, FIELD_ARCSEC))
     images = np.empty((N, SIDE, SIDE, 3), dtype=np.uint8)
     render_images(catalog, SIDE, FIELD_ARCSEC, 0, images, n_workers=1)
     order = np.random.default_rng(0).permutation(N)
-    train, valid, test = np.split(order, [int(0.65 * N), int(0.75 * N)])
+    train, valid, test = np.split(order, [N_TRAIN, N_TRAIN + N_VALID])
     network = SparseFeatureNetwork(make_backbone("resnet18", "random", 0), "resnet18", 1, 4, seed=0)
     train_network(
         network,
@@ -53,16 +56,16 @@ def test_the_map_of_the_feature_that_follows_clumps_lies_on_the_clumps(tmp_path)
     (maps,) = make_maps(network.encoder, network.encoder, images, [request], "exact", device="cpu").maps
     masks = [component_masks(catalog.iloc[row], SIDE, FIELD_ARCSEC, 0)["clumps"] for row in shown]
     found = localise(maps, np.stack(masks))
-    assert (found["inside"] > found["area"]).sum() >= 8
-    assert found["inside"].mean() > 1.4 * found["area"].mean()
-    assert (found["inside"] > found["others"]).sum() >= 8
-    assert found["inside"].mean() > 1.4 * found["others"].mean()
+    assert len(found) == N_SHOWN
+    for chance in ("area", "others"):
+        assert (found["inside"] > found[chance]).sum() >= 28  # of 40: p < 0.01 in a sign test
+        assert found["inside"].mean() > 1.2 * found[chance].mean()
 
 
 def with_single_clumps(catalog):
     """The population without arms, and with one clump or none in each spiral."""
     rng = np.random.default_rng(1)
     has_clump = (catalog["factor_type"] == SPIRAL) & (rng.random(len(catalog)) < 0.5)
-    strength = np.where(has_clump, rng.uniform(0.15, 0.4, len(catalog)), 0.0)
+    strength = np.where(has_clump, rng.uniform(0.3, 0.8, len(catalog)), 0.0)
     none = dict.fromkeys(["factor_n_arms", "factor_arm_strength"], 0.0)
     return catalog.assign(**none, factor_n_clumps=has_clump.astype(float), **{FACTOR: strength})
