@@ -73,7 +73,7 @@ STAGES = {
         Stage("embed-images", 2, "run networks over all cutouts: SFNet features, dense embeddings", splits=True),
         Stage("import-embeddings", 1, "join embeddings that somebody else made to the catalogue, by id"),
         Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean"),
-        Stage("train-sae", 9, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
+        Stage("train-sae", 10, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
         Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features"),
         Stage("fit-probes", 4, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
