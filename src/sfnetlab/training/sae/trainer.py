@@ -542,7 +542,8 @@ def column_speeds(gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int) -> 
 
     1 / the root mean square of a column, so that columns of little spread are learnt as fast as others, as by Adam;
     times the share of rows that make the column, mean(|z|)^2 / mean(z^2) (Treves & Rolls 1991), over a normal column's
-    2 / pi: a column that is 0 but in few rows is small, too, and these rows would be learnt by heart. Of some rows.
+    2 / pi: a column that is 0 but in few rows is small, too, and these rows would be learnt by heart. Of at most
+    `_JUDGING_ROWS` rows; the share is that of one row at least.
     """
     z = gather(generator(0, START).choice(n_rows, min(n_rows, _JUDGING_ROWS), replace=False))
     mean_squares = z.square().mean(dim=0)
