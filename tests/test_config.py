@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sfnetlab import config, schema
 from sfnetlab.errors import ConfigError
+from sfnetlab.settings import Target, Training
 
 SURVEY_KINDS = "'mock', 'folder', 'sdss', 'hub', 'galaxy10', 'embeddings'"
 FEATURE_KINDS = "'sfnet', 'encoder', 'zoobot', 'pca', 'pls', 'sae', 'null_sae', 'vae', 'photometry', 'mean', 'external'"
@@ -66,7 +67,7 @@ def test_a_good_file_becomes_the_dataclasses(directory: Path) -> None:
     assert loaded(GOOD) == schema.Experiment(
         name="demo",
         seeds=(0, 1),
-        targets={"metallicity": schema.Target(columns=("oh_p50",))},
+        targets={"metallicity": Target(columns=("oh_p50",))},
         features=(
             schema.Encoder(name="dense", target="metallicity"),
             schema.SAE(name="sae", on="dense", n_latents=512, k=(2, 4)),
@@ -236,7 +237,7 @@ def test_an_override_by_name_and_one_by_index_set_the_same(directory: Path) -> N
 
 
 def test_an_override_creates_the_table_that_is_absent(directory: Path) -> None:
-    assert loaded(GOOD, "training.epochs=1").training == schema.Training(epochs=1)
+    assert loaded(GOOD, "training.epochs=1").training == Training(epochs=1)
 
 
 def test_a_later_override_wins(directory: Path) -> None:
@@ -244,9 +245,7 @@ def test_a_later_override_wins(directory: Path) -> None:
 
 
 def test_an_override_of_a_whole_table_is_a_toml_table(directory: Path) -> None:
-    assert loaded(GOOD, "training={epochs = 2}", "training.batch_size=8").training == schema.Training(
-        epochs=2, batch_size=8
-    )
+    assert loaded(GOOD, "training={epochs = 2}", "training.batch_size=8").training == Training(epochs=2, batch_size=8)
 
 
 def test_a_name_with_a_dot_is_addressed_in_quotes(directory: Path) -> None:
@@ -387,7 +386,7 @@ SPLITS = st.one_of(
     st.builds(schema.RandomSplit, seed=st.integers(), fractions=FRACTIONS),
 )
 TARGETS = st.builds(
-    schema.Target,
+    Target,
     columns=st.lists(st.text(), min_size=1, max_size=4, unique=True).map(tuple),
     cut=st.sampled_from(get_args(schema.CutName)),
 )
@@ -412,7 +411,7 @@ def experiments(draw: st.DrawFn) -> schema.Experiment:
         survey=draw(SURVEYS),
         split=draw(SPLITS),
         targets=targets,
-        training=schema.Training(augment=draw(st.booleans()), learning_rate=draw(POSITIVE)),
+        training=Training(augment=draw(st.booleans()), learning_rate=draw(POSITIVE)),
         features=tuple(draw(st.permutations(features))),
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sfnetlab.schema import Training
+from sfnetlab.settings import Training
 
 ROOT = Path(__file__).parents[1]
 

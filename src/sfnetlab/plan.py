@@ -12,12 +12,10 @@ from typing import Literal, TypeVar, assert_never
 from sfnetlab.artifacts import Job, sha256_of
 from sfnetlab.errors import ConfigError, DataError
 from sfnetlab.schema import (
-    FULL_VIEW,
     PCA,
     PLS,
     SAE,
     VAE,
-    WEIGHT_FILES,
     Classes,
     Codes,
     EmbeddingsSurvey,
@@ -39,11 +37,9 @@ from sfnetlab.schema import (
     SDSSSurvey,
     SFNet,
     Split,
-    Target,
-    Training,
-    View,
     Zoobot,
 )
+from sfnetlab.settings import FULL_VIEW, WEIGHT_FILES, Target, Training, View
 
 
 @dataclass(frozen=True)

@@ -9,89 +9,25 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
+from sfnetlab.settings import (
+    FULL_VIEW,
+    Target,
+    Training,
+    View,
+    is_plain_name,
+    require,
+    require_convention,
+    require_dictionary,
+    require_fractions,
+    require_scale,
+    require_sizes,
+    require_sweep,
+    require_views,
+    require_weights,
+)
+
 N_SFNET_FEATURES = 512
 """Pooled features of a ResNet18, the dictionary from which an SFNet picks k for each galaxy."""
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether a name is safe as one component of a path."""
-    return (
-        0 < len(name) <= 100
-        and name[0] not in ".-"
-        and all(character.isascii() and (character.isalnum() or character in "_-.") for character in name)
-    )
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ValueError(message)
-
-
-WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth")
-"""Endings of files of weights: safetensors, and PyTorch's checkpoints."""
-
-
-def _require_weights(weights: str, names: tuple[str, ...]) -> None:
-    known = ", ".join(f'"{name}"' for name in names)
-    _require(
-        weights in names or weights.endswith(WEIGHT_FILES),
-        f"weights must be {known} or a {' or '.join(WEIGHT_FILES)} file, got {weights!r}",
-    )
-
-
-def _require_convention(backbone: str, weights: str) -> None:
-    """That a backbone's name says what images its weights expect; see models/conventions.py."""
-    on_hub = backbone.startswith(("hf_hub:", "hf-hub:"))
-    _require(
-        on_hub == (weights == "hub"),
-        f'weights = "hub" are those of a backbone "hf_hub:owner/name", and it has no others; '
-        f"got backbone = {backbone!r}, weights = {weights!r}",
-    )
-    is_told, is_file = backbone.startswith(("zoobot:", "timm:")), weights.endswith(WEIGHT_FILES)
-    _require(
-        is_file or not is_told,
-        f'backbones "zoobot:..." and "timm:..." are for weights in a file, got weights = {weights!r}',
-    )
-    _require(
-        is_told or not is_file or weights.endswith(".safetensors"),
-        f"a checkpoint does not say what images its weights expect: the backbone must, as "
-        f'"zoobot:{backbone}" (RGB 0 to 1, 224 px) or "timm:{backbone}" (timm\'s mean and std)',
-    )
-
-
-def _require_sweep(k: tuple[int, ...], largest: int, what: str) -> None:
-    _require(len(k) > 0, "k must hold at least one value")
-    _require(len(set(k)) == len(k), f"k repeats a value: {list(k)}")
-    wrong = [value for value in k if not 1 <= value <= largest]
-    _require(not wrong, f"k must lie in [1, {largest}] ({what}), got {wrong}")
-
-
-def _require_dictionary(n_latents: int, k: tuple[int, ...], epochs: int, batch_size: int | None) -> None:
-    _require(n_latents >= 1, f"n_latents must be at least 1, got {n_latents}")
-    _require_sweep(k, n_latents, "n_latents")
-    _require(epochs >= 1, f"epochs must be at least 1, got {epochs}")
-    _require(batch_size is None or batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
-
-
-def _require_fractions(fractions: tuple[float, ...]) -> None:
-    _require(
-        len(fractions) == 3 and min(fractions) > 0 and abs(sum(fractions) - 1) < 1e-9,
-        f"fractions are three positive shares (train, valid, test) that sum to 1, got {list(fractions)}",
-    )
-
-
-def _require_sizes(resize: int | None, crop: int | None) -> None:
-    for name, value in (("resize", resize), ("crop", crop)):
-        _require(value is None or value >= 16, f"{name} must be at least 16, got {value}")
-    if resize is not None and crop is not None:
-        _require(crop <= resize, f"crop must be at most resize={resize}, got {crop}")
-
-
-def _require_scale(pixel_scale_arcsec: float | None) -> None:
-    _require(
-        pixel_scale_arcsec is None or pixel_scale_arcsec > 0,
-        f"pixel_scale_arcsec must be positive, got {pixel_scale_arcsec}",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +45,9 @@ class MockSurvey:
     """Seed of the population and of every galaxy's image."""
 
     def __post_init__(self) -> None:
-        _require(self.n_galaxies >= 10, f"n_galaxies must be at least 10, got {self.n_galaxies}")
-        _require(self.image_size >= 16, f"image_size must be at least 16, got {self.image_size}")
-        _require(self.field_arcsec > 0, f"field_arcsec must be positive, got {self.field_arcsec}")
+        require(self.n_galaxies >= 10, f"n_galaxies must be at least 10, got {self.n_galaxies}")
+        require(self.image_size >= 16, f"image_size must be at least 16, got {self.image_size}")
+        require(self.field_arcsec > 0, f"field_arcsec must be positive, got {self.field_arcsec}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +77,10 @@ class FolderSurvey:
     """FITS cutouts only: asinh softening of the Lupton scaling."""
 
     def __post_init__(self) -> None:
-        _require_sizes(self.resize, self.crop)
+        require_sizes(self.resize, self.crop)
         for name in ("fits_stretch", "fits_q"):
-            _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        _require_scale(self.pixel_scale_arcsec)
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        require_scale(self.pixel_scale_arcsec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +98,7 @@ class SDSSSurvey:
     """What a cutout that could not be had means: leave the galaxy out and record its id, or stop."""
 
     def __post_init__(self) -> None:
-        _require_sizes(self.resize, self.crop)
+        require_sizes(self.resize, self.crop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,20 +135,20 @@ class HubSurvey:
     """What a missing, truncated or unreadable cutout means: stop, or leave the galaxy out and record its id."""
 
     def __post_init__(self) -> None:
-        _require((self.dataset is None) != (self.directory is None), "dataset or directory must be given, and not both")
+        require((self.dataset is None) != (self.directory is None), "dataset or directory must be given, and not both")
         if self.dataset is None:
-            _require(self.revision == "main" and not self.streaming, "revision and streaming are for a dataset's id")
+            require(self.revision == "main" and not self.streaming, "revision and streaming are for a dataset's id")
         else:
             owner, _, name = self.dataset.rpartition("/")
-            _require(
+            require(
                 is_plain_name(name) and (not owner or is_plain_name(owner)),
                 f'dataset must be an id such as "mwalmsley/gz2" (a folder is survey.directory), got {self.dataset!r}',
             )
-        _require(len(set(self.splits)) == len(self.splits), f"splits repeat a name: {list(self.splits)}")
-        _require(self.id_column != self.image_column, f"id_column and image_column are both {self.id_column!r}")
-        _require(0 <= self.min_asked <= 1, f"min_asked must lie in [0, 1], got {self.min_asked}")
-        _require_sizes(self.resize, self.crop)
-        _require_scale(self.pixel_scale_arcsec)
+        require(len(set(self.splits)) == len(self.splits), f"splits repeat a name: {list(self.splits)}")
+        require(self.id_column != self.image_column, f"id_column and image_column are both {self.id_column!r}")
+        require(0 <= self.min_asked <= 1, f"min_asked must lie in [0, 1], got {self.min_asked}")
+        require_sizes(self.resize, self.crop)
+        require_scale(self.pixel_scale_arcsec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,11 +168,11 @@ class Galaxy10Survey:
     """Cut out the central square of this side in pixels."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.sha256 is None or (len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef")),
             f"sha256 must be 64 hexadecimal digits in lower case, got {self.sha256!r}",
         )
-        _require_sizes(self.resize, self.crop)
+        require_sizes(self.resize, self.crop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,8 +204,8 @@ class HashSplit:
     """Galaxies closer than this on the sky share cutout pixels and fall into one part (0: only equal ids)."""
 
     def __post_init__(self) -> None:
-        _require_fractions(self.fractions)
-        _require(self.neighbour_radius_arcsec >= 0, "neighbour_radius_arcsec must not be negative")
+        require_fractions(self.fractions)
+        require(self.neighbour_radius_arcsec >= 0, "neighbour_radius_arcsec must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,38 +219,10 @@ class RandomSplit:
     """Shares of train, valid and test."""
 
     def __post_init__(self) -> None:
-        _require_fractions(self.fractions)
+        require_fractions(self.fractions)
 
 
 Split = HashSplit | RandomSplit
-
-CutName = Literal["none", "metallicity", "lines"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """Catalogue columns to predict together, and the rows on which they mean something."""
-
-    columns: tuple[str, ...]
-    """Columns to predict, for example ["oh_p50"] or ["log_N2", "log_Ha", "log_O3", "log_Hb"]."""
-    cut: CutName = "none"
-    """Row selection: the SFNet paper's "metallicity" or "lines" (surveys/catalog.py), or "none"."""
-    quantiles: tuple[float, ...] = ()
-    """Networks of this target predict these quantiles of its one column, by the pinball loss, for example [0.025, 0.16,
-    0.5, 0.84, 0.975]; intervals are calibrated on valid rows. Empty: one value a column, by training.loss."""
-
-    def __post_init__(self) -> None:
-        _require(len(self.columns) > 0, "columns must name at least one catalogue column")
-        _require(len(set(self.columns)) == len(self.columns), f"columns repeat a name: {list(self.columns)}")
-        if self.quantiles:
-            levels = list(self.quantiles)
-            _require(len(self.columns) == 1, f"quantiles are of one column, got {list(self.columns)}")
-            _require(levels == sorted(set(levels)), f"quantiles must rise, got {levels}")
-            is_paired = all(any(abs(q + other - 1) < 1e-9 for other in levels) for q in levels)
-            _require(
-                len(levels) >= 3 and 0.5 in levels and is_paired and levels[0] > 0,
-                f"quantiles must be 0.5 and pairs q, 1 - q between 0 and 1, got {levels}",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,9 +237,9 @@ class Classes:
     """Codes of the others, for star-forming galaxies [1, 2]."""
 
     def __post_init__(self) -> None:
-        _require(len(self.positive) > 0 and len(self.negative) > 0, "positive and negative must name a code each")
+        require(len(self.positive) > 0 and len(self.negative) > 0, "positive and negative must name a code each")
         both = sorted(set(self.positive) & set(self.negative))
-        _require(not both, f"positive and negative share the codes {both}")
+        require(not both, f"positive and negative share the codes {both}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,8 +252,8 @@ class Labels:
     """Which classes, numbers as text, in the order of confusion matrices; empty: every value that occurs."""
 
     def __post_init__(self) -> None:
-        _require(len(self.values) != 1, f"values must name at least two classes, got {list(self.values)}")
-        _require(len(set(self.values)) == len(self.values), f"values repeat a class: {list(self.values)}")
+        require(len(self.values) != 1, f"values must name at least two classes, got {list(self.values)}")
+        require(len(set(self.values)) == len(self.values), f"values repeat a class: {list(self.values)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,68 +268,7 @@ class Rare:
     """Galaxies with a smaller value are the rare ones; this or `above`."""
 
     def __post_init__(self) -> None:
-        _require((self.above is None) != (self.below is None), "above or below must be given, and not both")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How every network is trained, sparse or dense, so that they can be compared."""
-
-    weights: str = "random"
-    """Where trunks start: "random", "imagenet" (through timm), or a .safetensors file of the timm backbone."""
-    epochs: int = 20
-    """Passes over the training rows."""
-    batch_size: int = 64
-    """Galaxies a step."""
-    optimizer: Literal["adamw", "ranger"] = "adamw"
-    """AdamW, or Lookahead around RAdam (what the SFNet paper calls ranger)."""
-    schedule: Literal["one_cycle", "flat_cosine"] = "one_cycle"
-    """Learning rate over the run: up and down, or flat for three quarters and then a cosine to zero."""
-    learning_rate: float = 1e-3
-    """Largest learning rate."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay of the weights (not of biases and norms)."""
-    loss: Literal["rmse", "mse"] = "rmse"
-    """Root of the batch's mean squared error, pooled over outputs (the SFNet paper), or without the root."""
-    augment: bool = True
-    """A random flip and 90-degree rotation for each galaxy and epoch."""
-
-    def __post_init__(self) -> None:
-        _require_weights(self.weights, ("random", "imagenet"))
-        _require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
-        _require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
-        _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
-        _require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-
-
-FULL_VIEW = "full"
-"""The view that shows cutouts as they are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """What networks are shown of every cutout, while they are trained and ever after; see models/views.py."""
-
-    degrade_to: int | None = None
-    """Pixels a side that are left, each the mean of the cutout over its square, areas weighed; None: all."""
-    keep_size: bool = True
-    """Draw these pixels as large as the squares they are the means of, so that the galaxy keeps its size for the
-    network's layers; false: the network gets an image of degrade_to pixels a side."""
-    colours: Literal["all", "grey", "red", "green", "blue", "shuffled"] = "all"
-    """"grey": the mean of the bands, three times; a band's name: this one, three times; "shuffled": the bands of each
-    galaxy in an order of its own."""
-    blur_sigma_px: float = 0.0
-    """Standard deviation of a Gaussian blur in pixels of the cutout, before it is degraded."""
-
-    def __post_init__(self) -> None:
-        _require(self.degrade_to is None or self.degrade_to >= 1, f"degrade_to must be positive, got {self.degrade_to}")
-        _require(self.blur_sigma_px >= 0, f"blur_sigma_px must not be negative, got {self.blur_sigma_px}")
-        _require(self.keep_size or self.degrade_to is not None, "keep_size = false is for views with degrade_to")
-
-
-def _require_views(views: tuple[str, ...]) -> None:
-    _require(len(views) > 0, f'views must name one of [views], or "{FULL_VIEW}"')
-    _require(len(set(views)) == len(views), f"views repeat a name: {list(views)}")
+        require((self.above is None) != (self.below is None), "above or below must be given, and not both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,8 +287,8 @@ class SFNet:
     first is interpreted and compared like any other, the others are held against it."""
 
     def __post_init__(self) -> None:
-        _require_sweep(self.k, N_SFNET_FEATURES, "the number of pooled features")
-        _require_views(self.views)
+        require_sweep(self.k, N_SFNET_FEATURES, "the number of pooled features")
+        require_views(self.views)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -468,18 +315,18 @@ class Encoder:
     stands on this encoder stands on the first."""
 
     def __post_init__(self) -> None:
-        _require_views(self.views)
-        _require(
+        require_views(self.views)
+        require(
             self.weights == "target" or self.views == (FULL_VIEW,),
             f'views are for weights = "target", got weights = {self.weights!r}',
         )
         if self.weights == "target":
-            _require(self.target is not None, 'target is missing: weights = "target" needs one of [targets]')
-            _require(self.image_size is None, 'image_size is for pretrained networks, not for weights = "target"')
+            require(self.target is not None, 'target is missing: weights = "target" needs one of [targets]')
+            require(self.image_size is None, 'image_size is for pretrained networks, not for weights = "target"')
         else:
-            _require(self.target is None, f'target is only for weights = "target", got weights = {self.weights!r}')
-        _require_weights(self.weights, ("target", "imagenet", "hub", "random"))
-        _require_convention(self.backbone, self.weights)
+            require(self.target is None, f'target is only for weights = "target", got weights = {self.weights!r}')
+        require_weights(self.weights, ("target", "imagenet", "hub", "random"))
+        require_convention(self.backbone, self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -518,14 +365,14 @@ class Zoobot:
     """A random flip and 90-degree rotation for each galaxy and epoch."""
 
     def __post_init__(self) -> None:
-        _require_weights(self.weights, ("imagenet", "hub", "random"))
-        _require_convention(self.backbone, self.weights)
-        _require(0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], got {self.layer_decay}")
-        _require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
-        _require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
-        _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
-        _require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-        _require(0 <= self.head_dropout < 1, f"head_dropout must lie in [0, 1), got {self.head_dropout}")
+        require_weights(self.weights, ("imagenet", "hub", "random"))
+        require_convention(self.backbone, self.weights)
+        require(0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], got {self.layer_decay}")
+        require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
+        require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        require(0 <= self.head_dropout < 1, f"head_dropout must lie in [0, 1), got {self.head_dropout}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -541,7 +388,7 @@ class PCA:
     """Components kept; the probes use the first k of them."""
 
     def __post_init__(self) -> None:
-        _require(self.n_components >= 1, f"n_components must be at least 1, got {self.n_components}")
+        require(self.n_components >= 1, f"n_components must be at least 1, got {self.n_components}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -559,7 +406,7 @@ class PLS:
     """Components kept; the probes use the first k of them."""
 
     def __post_init__(self) -> None:
-        _require(self.n_components >= 1, f"n_components must be at least 1, got {self.n_components}")
+        require(self.n_components >= 1, f"n_components must be at least 1, got {self.n_components}")
 
 
 Codes = Literal["topk", "refit", "omp"]
@@ -600,19 +447,19 @@ class SAE:
     """Peak learning rate; None: by the recipe, from variant, n_latents and rows a step."""
 
     def __post_init__(self) -> None:
-        _require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
-        _require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
+        require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
+        require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
         if self.variant != "matryoshka":
-            _require(not self.group_sizes, f'group_sizes are for variant = "matryoshka", got {self.variant!r}')
-            _require(self.selection == "topk", f'selection is for variant = "matryoshka", got {self.variant!r}')
+            require(not self.group_sizes, f'group_sizes are for variant = "matryoshka", got {self.variant!r}')
+            require(self.selection == "topk", f'selection is for variant = "matryoshka", got {self.variant!r}')
         elif self.group_sizes:
             total = sum(self.group_sizes)
-            _require(min(self.group_sizes) >= 1, "group_sizes must be positive")
-            _require(total == self.n_latents, f"group_sizes must sum to n_latents={self.n_latents}, got {total}")
+            require(min(self.group_sizes) >= 1, "group_sizes must be positive")
+            require(total == self.n_latents, f"group_sizes must sum to n_latents={self.n_latents}, got {total}")
         else:
-            _require(self.n_latents % 32 == 0, f"n_latents must divide by 32 without group_sizes, got {self.n_latents}")
-        _require(self.auxk >= 0, f"auxk must not be negative, got {self.auxk}")
-        _require(self.learning_rate is None or self.learning_rate > 0, "learning_rate must be positive")
+            require(self.n_latents % 32 == 0, f"n_latents must divide by 32 without group_sizes, got {self.n_latents}")
+        require(self.auxk >= 0, f"auxk must not be negative, got {self.auxk}")
+        require(self.learning_rate is None or self.learning_rate > 0, "learning_rate must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -639,8 +486,8 @@ class NullSAE:
     """Rows a step; None: as of kind "sae"."""
 
     def __post_init__(self) -> None:
-        _require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
-        _require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
+        require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
+        require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -667,14 +514,14 @@ class VAE:
     """Largest learning rate of the one-cycle schedule."""
 
     def __post_init__(self) -> None:
-        _require(self.n_latents >= 1, f"n_latents must be at least 1, got {self.n_latents}")
-        _require(
+        require(self.n_latents >= 1, f"n_latents must be at least 1, got {self.n_latents}")
+        require(
             self.pixel_variance is None or self.pixel_variance > 0,
             f"pixel_variance must be positive, got {self.pixel_variance}",
         )
-        _require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
-        _require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
-        _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
+        require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -690,7 +537,7 @@ class Photometry:
     """Size columns, in arcseconds."""
 
     def __post_init__(self) -> None:
-        _require(len(self.magnitudes) + len(self.sizes) > 0, "name at least one magnitude or size column")
+        require(len(self.magnitudes) + len(self.sizes) > 0, "name at least one magnitude or size column")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -734,20 +581,20 @@ class External:
     "minus_to_neg" the reverse."""
 
     def __post_init__(self) -> None:
-        _require((self.path is None) != (self.dataset is None), "path or dataset must be given, and not both")
+        require((self.path is None) != (self.dataset is None), "path or dataset must be given, and not both")
         if self.dataset is None:
-            _require(self.config is None and self.revision == "main", "config and revision are for a dataset's id")
+            require(self.config is None and self.revision == "main", "config and revision are for a dataset's id")
         else:
             owner, _, name = self.dataset.rpartition("/")
-            _require(
+            require(
                 is_plain_name(name) and (not owner or is_plain_name(owner)),
                 f'dataset must be an id such as "mwalmsley/gz2" (a file or folder is path), got {self.dataset!r}',
             )
         is_npy = self.path is not None and self.path.suffix == ".npy"
-        _require(is_npy or len(self.columns) > 0, "columns must name at least one column of embeddings")
-        _require(not (is_npy and self.columns), "columns are for tables, but a .npy file has no columns")
-        _require(is_npy == (self.ids is not None), "ids must name the file of ids of a .npy file, and of no other")
-        _require(len(set(self.columns)) == len(self.columns), f"columns repeat a name: {list(self.columns)}")
+        require(is_npy or len(self.columns) > 0, "columns must name at least one column of embeddings")
+        require(not (is_npy and self.columns), "columns are for tables, but a .npy file has no columns")
+        require(is_npy == (self.ids is not None), "ids must name the file of ids of a .npy file, and of no other")
+        require(len(set(self.columns)) == len(self.columns), f"columns repeat a name: {list(self.columns)}")
 
 
 Features = SFNet | Encoder | Zoobot | PCA | PLS | SAE | NullSAE | VAE | Photometry | Mean | External
@@ -774,9 +621,9 @@ class Probes:
     probes of every network that is trained here, and report what that gains."""
 
     def __post_init__(self) -> None:
-        _require(len(self.kinds) > 0, "kinds must name at least one probe")
-        _require(min(self.budgets, default=1) >= 1, f"budgets must be positive, got {list(self.budgets)}")
-        _require(self.n_bootstrap >= 100, f"n_bootstrap must be at least 100, got {self.n_bootstrap}")
+        require(len(self.kinds) > 0, "kinds must name at least one probe")
+        require(min(self.budgets, default=1) >= 1, f"budgets must be positive, got {list(self.budgets)}")
+        require(self.n_bootstrap >= 100, f"n_bootstrap must be at least 100, got {self.n_bootstrap}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -802,7 +649,7 @@ class Interpretation:
     """Permutations of the galaxies for null distributions."""
 
     def __post_init__(self) -> None:
-        _require(self.n_permutations >= 20, f"n_permutations must be at least 20, got {self.n_permutations}")
+        require(self.n_permutations >= 20, f"n_permutations must be at least 20, got {self.n_permutations}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -838,47 +685,47 @@ class Experiment:
     def __post_init__(self) -> None:
         tables = (self.targets, self.classes, self.labels, self.views, self.rare)
         for label in (self.name, *(name for table in tables for name in table), *(f.name for f in self.features)):
-            _require(is_plain_name(label), f"names use letters, digits, '_', '-' and '.', got {label!r}")
-        _require(len(self.targets) > 0, "an experiment needs at least one [targets.<name>]")
+            require(is_plain_name(label), f"names use letters, digits, '_', '-' and '.', got {label!r}")
+        require(len(self.targets) > 0, "an experiment needs at least one [targets.<name>]")
         for first, second in combinations(("targets", "classes", "labels"), 2):
             shared = sorted(set(getattr(self, first)) & set(getattr(self, second)))
-            _require(not shared, f"[{first}] and [{second}] share the names {shared}")
-        _require(len(self.features) > 0, "an experiment needs at least one [[features]]")
-        _require(len(self.seeds) > 0, "seeds must name at least one seed")
-        _require(len(set(self.seeds)) == len(self.seeds), f"seeds repeat: {list(self.seeds)}")
-        _require(min(self.seeds) >= 0, f"seeds must not be negative, got {list(self.seeds)}")
+            require(not shared, f"[{first}] and [{second}] share the names {shared}")
+        require(len(self.features) > 0, "an experiment needs at least one [[features]]")
+        require(len(self.seeds) > 0, "seeds must name at least one seed")
+        require(len(set(self.seeds)) == len(self.seeds), f"seeds repeat: {list(self.seeds)}")
+        require(min(self.seeds) >= 0, f"seeds must not be negative, got {list(self.seeds)}")
         names = [f.name for f in self.features]
         repeated = sorted({name for name in names if names.count(name) > 1})
-        _require(not repeated, f"features repeat a name: {repeated}")
+        require(not repeated, f"features repeat a name: {repeated}")
         if isinstance(self.survey, EmbeddingsSurvey):
             blind = PCA | PLS | SAE | NullSAE | External | Photometry | Mean
             seeing = [f"{f.name!r} ({f.kind})" for f in self.features if not isinstance(f, blind)]
-            _require(
+            require(
                 not seeing,
                 f'survey kind = "embeddings" has no images, which these [[features]] need: {", ".join(seeing)}; '
                 'use kind = "external" for embeddings that somebody else made, or a survey with images',
             )
         encoders = [f.name for f in self.features if isinstance(f, Encoder | Zoobot | External | VAE)]
-        _require(FULL_VIEW not in self.views, f'views: "{FULL_VIEW}" is taken: it shows cutouts as they are')
+        require(FULL_VIEW not in self.views, f'views: "{FULL_VIEW}" is taken: it shows cutouts as they are')
         for feature in self.features:
             if isinstance(feature, SFNet | Encoder):
                 unknown = sorted({*feature.views} - {*self.views, FULL_VIEW})
-                _require(
+                require(
                     not unknown,
                     f"features {feature.name!r}: views must be among {[FULL_VIEW, *self.views]}, got {unknown}",
                 )
             if isinstance(feature, SFNet | Encoder | Zoobot | PLS) and feature.target is not None:
-                _require(
+                require(
                     feature.target in self.targets,
                     f"features {feature.name!r}: target must be one of {sorted(self.targets)}, got {feature.target!r}",
                 )
             if isinstance(feature, Zoobot):
-                _require(
+                require(
                     not self.targets[feature.target].quantiles,
                     f"features {feature.name!r}: Zoobot predicts values, so its target must be one without quantiles",
                 )
             if isinstance(feature, PCA | PLS | SAE | NullSAE):
-                _require(
+                require(
                     feature.on in encoders,
                     f"features {feature.name!r}: on must name an encoder, one of {encoders}, got {feature.on!r}",
                 )

@@ -8,7 +8,7 @@ from sfnetlab.interpret.localisation import localise
 from sfnetlab.metrics.association import spearman
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
-from sfnetlab.schema import Training
+from sfnetlab.settings import Training
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.mock_render import SPIRAL, component_masks, render_images
 from sfnetlab.training.network import embed_batches, train_network

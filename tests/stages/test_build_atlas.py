@@ -29,7 +29,8 @@ from sfnetlab.plan import (
     sae_directory,
 )
 from sfnetlab.runner import Task
-from sfnetlab.schema import Interpretation, Target
+from sfnetlab.schema import Interpretation
+from sfnetlab.settings import Target
 from sfnetlab.stages import build_atlas
 
 N, SIDE, N_LATENTS, K = 60, 64, 24, 3

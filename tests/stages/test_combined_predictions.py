@@ -9,7 +9,8 @@ import pytest
 from sfnetlab.artifacts import Job
 from sfnetlab.plan import ComparisonSpec, ProbeSpec, TableSpec
 from sfnetlab.runner import Task
-from sfnetlab.schema import Probes, Target
+from sfnetlab.schema import Probes
+from sfnetlab.settings import Target
 from sfnetlab.stages.comparison import ENSEMBLE, _combined, _mass_metallicity
 from sfnetlab.stages.fit_probes import _predictions
 from sfnetlab.stages.predictions import AUGMENTED

@@ -10,7 +10,8 @@ from sfnetlab.errors import DataError
 from sfnetlab.plan import BaselineSpec
 from sfnetlab.probes.regression import LinearProbe
 from sfnetlab.runner import Task
-from sfnetlab.schema import PLS, Target
+from sfnetlab.schema import PLS
+from sfnetlab.settings import Target
 from sfnetlab.stages import fit_baselines
 from sfnetlab.stages.fit_baselines import pls_components
 

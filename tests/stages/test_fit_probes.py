@@ -7,7 +7,8 @@ import pytest
 from sfnetlab.artifacts import Job
 from sfnetlab.errors import DataError
 from sfnetlab.plan import ProbeSpec, TableSpec
-from sfnetlab.schema import Classes, Probes, Target
+from sfnetlab.schema import Classes, Probes
+from sfnetlab.settings import Target
 from sfnetlab.stages.class_probes import _class_predictions, class_rows
 from sfnetlab.stages.comparison import _test_runs
 from sfnetlab.stages.fit_probes import _in_sample_predictions

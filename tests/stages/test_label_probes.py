@@ -8,7 +8,8 @@ from sfnetlab.artifacts import Job, create_array, write_dense_features, write_ro
 from sfnetlab.errors import DataError
 from sfnetlab.plan import ComparisonSpec, ProbeSpec, TableSpec
 from sfnetlab.runner import Task
-from sfnetlab.schema import Labels, Probes, Target
+from sfnetlab.schema import Labels, Probes
+from sfnetlab.settings import Target
 from sfnetlab.stages import fit_probes
 from sfnetlab.stages.class_probes import label_rows, label_texts
 

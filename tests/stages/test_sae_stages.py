@@ -11,7 +11,7 @@ from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
 from sfnetlab.plan import EncodeSpec, StabilitySpec, sae_directory
 from sfnetlab.runner import Task
-from sfnetlab.schema import Target
+from sfnetlab.settings import Target
 from sfnetlab.stages import encode_embeddings, interpret_features
 from sfnetlab.stages.fit_probes import _loss_recovered
 

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfnetlab.errors import DataError
-from sfnetlab.schema import HashSplit, RandomSplit, Target
+from sfnetlab.schema import HashSplit, RandomSplit
+from sfnetlab.settings import Target
 from sfnetlab.surveys import catalog as catalog_module
 from sfnetlab.surveys.catalog import (
     LINE_FLUXES,

@@ -9,7 +9,7 @@ from sfnetlab.metrics.quantiles import pinball_losses
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 from sfnetlab.models.views import ImageView
-from sfnetlab.schema import Training
+from sfnetlab.settings import Training
 from sfnetlab.surveys.images import dihedral
 from sfnetlab.training import loop, network
 from sfnetlab.training.network import embed_batches, embed_turned, train_network

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfnetlab.schema import Training
+from sfnetlab.settings import Training
 from sfnetlab.training.optimizers import learning_rate_at, make_optimizer
 
 

@@ -30,7 +30,7 @@ from sfnetlab.plan import (
     sae_directory,
 )
 from sfnetlab.runner import Task, stage_main
-from sfnetlab.schema import Target
+from sfnetlab.settings import Target
 from sfnetlab.surveys.catalog import measured_labels, target_rows, unit_of
 
 if TYPE_CHECKING:

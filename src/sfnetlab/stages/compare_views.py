@@ -15,7 +15,7 @@ from sfnetlab.artifacts import Metrics, create_array, read_features, read_survey
 from sfnetlab.interpret.views import Seen, surviving_features, view_scores
 from sfnetlab.plan import Viewed, ViewsSpec
 from sfnetlab.runner import Task, stage_main
-from sfnetlab.schema import View
+from sfnetlab.settings import View
 
 N_PERMUTATIONS = 20
 """Of the galaxies, for the null of matched correlations."""

@@ -23,7 +23,7 @@ from sfnetlab.report import (
     significance_line,
 )
 from sfnetlab.runner import Task
-from sfnetlab.schema import Target
+from sfnetlab.settings import Target
 from sfnetlab.stages.predictions import AUGMENTED, COLUMNS, SEED, Prediction, score_predictions
 from sfnetlab.surveys.catalog import noise_floor, target_rows
 

@@ -20,7 +20,8 @@ from sfnetlab.errors import DataError
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.plan import BaselineSpec
 from sfnetlab.runner import Task, stage_main
-from sfnetlab.schema import PCA, PLS, Mean, Photometry, Target
+from sfnetlab.schema import PCA, PLS, Mean, Photometry
+from sfnetlab.settings import Target
 from sfnetlab.surveys.catalog import target_rows
 
 

@@ -21,7 +21,8 @@ from sfnetlab.probes.regression import fit_probe
 from sfnetlab.report import IN_SAMPLE
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.runtime import n_threads
-from sfnetlab.schema import ProbeName, Target
+from sfnetlab.schema import ProbeName
+from sfnetlab.settings import Target
 from sfnetlab.stages.class_probes import probe_classes, probe_labels
 from sfnetlab.stages.comparison import compare
 from sfnetlab.stages.predictions import (

@@ -15,7 +15,7 @@ from sfnetlab.figures.prediction_summary import plot_prediction_summary
 from sfnetlab.figures.resolution import plot_resolution, plot_surviving_features, plot_view_scores, plot_views
 from sfnetlab.interpret.mzr import TREMONTI_SCATTER_DEX, median_relation
 from sfnetlab.plan import ProbeSpec, ViewsSpec
-from sfnetlab.schema import FULL_VIEW, Target
+from sfnetlab.settings import FULL_VIEW, Target
 from sfnetlab.surveys.catalog import unit_of
 
 N_EXAMPLES = 8

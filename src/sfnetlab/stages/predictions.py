@@ -12,7 +12,7 @@ from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import FeatureTable, rows_of
 from sfnetlab.plan import ProbeSpec
-from sfnetlab.schema import Target
+from sfnetlab.settings import Target
 
 N_LEAST = 10
 """Galaxies in each part of the split, of classes of each class, so that no resample is of a single one."""

@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
-from sfnetlab.schema import CutName, HashSplit, RandomSplit, Target
+from sfnetlab.schema import HashSplit, RandomSplit
+from sfnetlab.settings import CutName, Target
 from sfnetlab.surveys.lines import LINES, NOT_MEASURED
 from sfnetlab.surveys.votes import vote_columns
 

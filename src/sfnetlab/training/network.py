@@ -13,7 +13,7 @@ from sfnetlab.errors import DataError
 from sfnetlab.metrics.quantiles import pinball_losses
 from sfnetlab.models.backbones import ImageEncoder, input_convention, make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
-from sfnetlab.schema import Training
+from sfnetlab.settings import Training
 from sfnetlab.surveys.images import N_DIHEDRAL, channel_statistics, random_dihedral
 from sfnetlab.training.loop import AUGMENTATION, Course, Record, Report, generator, train
 from sfnetlab.training.optimizers import learning_rate_at, make_optimizer

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from sfnetlab.schema import Training
+from sfnetlab.settings import Training
 
 
 def make_optimizer(module: nn.Module, settings: Training) -> torch.optim.Optimizer:
