@@ -388,7 +388,7 @@ SPLITS = st.one_of(
 TARGETS = st.builds(
     Target,
     columns=st.lists(st.text(), min_size=1, max_size=4, unique=True).map(tuple),
-    cut=st.sampled_from(get_args(schema.CutName)),
+    cut=st.sampled_from(get_args(CutName)),
 )
 
 
