@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfnetlab import config, schema
+from sfnetlab import config, methods, schema
 from sfnetlab.errors import ConfigError
-from sfnetlab.settings import Target, Training
+from sfnetlab.settings import CutName, Target, Training
 
 SURVEY_KINDS = "'mock', 'folder', 'sdss', 'hub', 'galaxy10', 'embeddings'"
 FEATURE_KINDS = "'sfnet', 'encoder', 'zoobot', 'pca', 'pls', 'sae', 'null_sae', 'vae', 'photometry', 'mean', 'external'"
@@ -69,9 +69,9 @@ def test_a_good_file_becomes_the_dataclasses(directory: Path) -> None:
         seeds=(0, 1),
         targets={"metallicity": Target(columns=("oh_p50",))},
         features=(
-            schema.Encoder(name="dense", target="metallicity"),
-            schema.SAE(name="sae", on="dense", n_latents=512, k=(2, 4)),
-            schema.Photometry(),
+            methods.Encoder(name="dense", target="metallicity"),
+            methods.SAE(name="sae", on="dense", n_latents=512, k=(2, 4)),
+            methods.Photometry(),
         ),
     )
 
@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_read_says_why(directory: Path, make: Any, problem
 def test_an_override_by_name_and_one_by_index_set_the_same(directory: Path) -> None:
     by_name = loaded(GOOD, "features.sae.k=[8]", "features.photometry.sizes = []")
     assert by_name == loaded(GOOD, "features.1.k=[8]", "features.2.sizes = []")
-    assert by_name.features[1] == schema.SAE(name="sae", on="dense", n_latents=512, k=(8,))
+    assert by_name.features[1] == methods.SAE(name="sae", on="dense", n_latents=512, k=(8,))
 
 
 def test_an_override_creates_the_table_that_is_absent(directory: Path) -> None:
@@ -250,7 +250,7 @@ def test_an_override_of_a_whole_table_is_a_toml_table(directory: Path) -> None:
 
 def test_a_name_with_a_dot_is_addressed_in_quotes(directory: Path) -> None:
     text = GOOD.replace('name = "sae"', 'name = "sae.v2"')
-    assert loaded(text, 'features."sae.v2".epochs=3').features[1] == schema.SAE(
+    assert loaded(text, 'features."sae.v2".epochs=3').features[1] == methods.SAE(
         name="sae.v2", on="dense", n_latents=512, k=(2, 4), epochs=3
     )
     assert problems(text, 'features."sae.v2".epochs=""') == ["""--set features."sae.v2".epochs: expected int, got ''"""]
@@ -396,14 +396,14 @@ TARGETS = st.builds(
 def experiments(draw: st.DrawFn) -> schema.Experiment:
     targets = draw(st.dictionaries(NAMES, TARGETS, min_size=1, max_size=3))
     names = iter(draw(st.lists(NAMES, min_size=6, max_size=6, unique=True)))
-    dense = schema.Encoder(name=next(names), target=draw(st.sampled_from(sorted(targets))))
-    features: list[schema.Features] = [
+    dense = methods.Encoder(name=next(names), target=draw(st.sampled_from(sorted(targets))))
+    features: list[methods.Features] = [
         dense,
-        schema.Encoder(name=next(names), weights=draw(st.text()) + ".safetensors", image_size=draw(st.integers())),
-        schema.SFNet(name=next(names), target=draw(st.sampled_from(sorted(targets))), k=draw(sweeps(512))),
-        schema.PCA(name=next(names), on=dense.name),
-        schema.SAE(name=next(names), on=dense.name, k=draw(sweeps(2048)), learning_rate=draw(st.none() | POSITIVE)),
-        schema.Photometry(name=next(names), sizes=tuple(draw(st.lists(st.text(), max_size=2)))),
+        methods.Encoder(name=next(names), weights=draw(st.text()) + ".safetensors", image_size=draw(st.integers())),
+        methods.SFNet(name=next(names), target=draw(st.sampled_from(sorted(targets))), k=draw(sweeps(512))),
+        methods.PCA(name=next(names), on=dense.name),
+        methods.SAE(name=next(names), on=dense.name, k=draw(sweeps(2048)), learning_rate=draw(st.none() | POSITIVE)),
+        methods.Photometry(name=next(names), sizes=tuple(draw(st.lists(st.text(), max_size=2)))),
     ]
     return schema.Experiment(
         name=draw(NAMES),
@@ -455,7 +455,7 @@ TABLES = [each for each in vars(schema).values() if dataclasses.is_dataclass(eac
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
 def test_every_setting_is_documented_below_its_field(table: type) -> None:
-    nested = (*get_args(schema.Survey), *get_args(schema.Split), *get_args(schema.Features), *TABLES)
+    nested = (*get_args(schema.Survey), *get_args(schema.Split), *get_args(methods.Features), *TABLES)
     docs = config._field_docs(table)
     for name, hint in get_type_hints(table).items():
         is_nested = (

@@ -26,9 +26,9 @@ from sfnetlab.estimators import (
     TopKSAE,
     fit_many,
 )
+from sfnetlab.methods.sae import SAE
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.models.sae import SparseAutoencoder, load_sae, save_sae
-from sfnetlab.schema import SAE
 from sfnetlab.training.sae import recipe
 from sfnetlab.training.sae.trainer import LargeMeanWarning
 

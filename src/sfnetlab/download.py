@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sfnetlab.artifacts import replacing, write_text
 from sfnetlab.errors import DataError
+from sfnetlab.files import replacing, write_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,9 +17,10 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data  # pyrefly: ignore[missing-module-attribute]
 
 from sfnetlab.errors import DataError, SfnetlabError
+from sfnetlab.methods.sae import SAE
 from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.runtime import resolve_device
-from sfnetlab.schema import SAE, Codes
+from sfnetlab.settings import Codes
 from sfnetlab.training.loop import Record
 from sfnetlab.training.sae.settings import Frozen, SAESettings, Selection, Start, Variant, euclid_groups
 from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes

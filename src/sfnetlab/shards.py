@@ -7,26 +7,11 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from sfnetlab.artifacts import Job, state_of
+from sfnetlab.artifacts import state_of
 from sfnetlab.errors import ArtifactError, ConfigError
-
-
-class Shard(NamedTuple):
-    """Part `index` (from 0) of `n`; 0 of 1 is everything."""
-
-    index: int
-    n: int
-
-    def rows(self, n_rows: int, batch_size: int) -> range:
-        """This shard's rows: whole batches, so that every row is computed in the batch it would be in without shards.
-
-        The sizes of shards differ by a batch at most; a shard may be empty.
-        """
-        n_batches = -(-n_rows // batch_size)
-        start, end = (part * n_batches // self.n * batch_size for part in (self.index, self.index + 1))
-        return range(min(start, n_rows), min(end, n_rows))
+from sfnetlab.jobs import Job, Shard
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import assert_never
 
 import pandas as pd
 
-from sfnetlab.artifacts import Metrics, create_array
 from sfnetlab.errors import DataError
+from sfnetlab.files import create_array
+from sfnetlab.jobs import Metrics, Task
 from sfnetlab.plan import CommonSurveySpec, SurveySpec
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.runner import stage_main
 from sfnetlab.schema import EmbeddingsSurvey, FolderSurvey, Galaxy10Survey, HubSurvey, MockSurvey
 from sfnetlab.surveys.catalog import add_line_logs, read_catalog, split_catalog
 from sfnetlab.surveys.folder import build_folder_survey

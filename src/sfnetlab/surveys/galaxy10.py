@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sfnetlab.artifacts import sha256_of
 from sfnetlab.errors import DataError
+from sfnetlab.files import sha256_of
 from sfnetlab.schema import Galaxy10Survey
 from sfnetlab.surveys.store import CHUNK, Chunk, Source, as_cutout, write_store
 

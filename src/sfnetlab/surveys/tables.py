@@ -18,9 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sfnetlab.artifacts import sha256_of
 from sfnetlab.errors import DataError
-from sfnetlab.schema import External, IdRepair
+from sfnetlab.files import sha256_of
+from sfnetlab.methods.external import External, IdRepair
 from sfnetlab.surveys.catalog import ids_as_text
 
 if TYPE_CHECKING:
