@@ -1,11 +1,11 @@
 """Configuration: every mistake is reported where it was made, and what was resolved reads back the same."""
 
 import dataclasses
-import tomllib
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -340,7 +340,7 @@ def test_line_of_agrees_with_where_a_key_was_put(data: st.DataObject, newline: s
             lines += f"{'.'.join(path)} = {value}".split("\n")
             for end in range(1, len(path) + 1):
                 expected[(*prefix, *path[:end])] = here
-            inside = tomllib.loads(f"value = {value}")["value"]
+            inside = tomli.loads(f"value = {value}")["value"]
             for step in inside if isinstance(inside, dict) else range(len(inside) if isinstance(inside, list) else 0):
                 expected[(*prefix, *path, step)] = here
     text = newline.join(lines)

@@ -11,7 +11,6 @@ import re
 import shlex
 import sys
 import textwrap
-import tomllib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -19,6 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tomli
 
 from sfnetlab import schema
 from sfnetlab.errors import ConfigError
@@ -41,7 +42,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> schema.Experiment:
     """
     text = _read_text(path)
     try:
-        loading = _Loading(str(path), text, tomllib.loads(text))
+        loading = _Loading(str(path), text, tomli.loads(text))
     except ValueError as error:
         raise ConfigError(_syntax_problem(path, text, str(error))) from None
     for override in overrides:
@@ -64,8 +65,8 @@ def line_of(text: str, path: Steps) -> int:
     def holds(n: int) -> bool:
         for end in range(n, len(lines) + 1):
             try:
-                return _contains(tomllib.loads("\n".join(lines[:end])), path)
-            except tomllib.TOMLDecodeError:
+                return _contains(tomli.loads("\n".join(lines[:end])), path)
+            except tomli.TOMLDecodeError:
                 continue
         raise ValueError("text is not valid TOML")
 
@@ -113,7 +114,7 @@ class _Loading:
         at = path if at is None else at
         while not _contains(self.tree, at):  # a missing key has the place of its table
             at = at[:-1]
-        in_file = _contains(tomllib.loads(self.text), at)
+        in_file = _contains(tomli.loads(self.text), at)
         owners = [
             number
             for number, (changed, _) in enumerate(self.overridden)
@@ -167,7 +168,7 @@ def _apply(override: str, loading: _Loading) -> None:
         loading.report_override(override, "expected KEY=TOMLVALUE with a dotted KEY, such as training.epochs=5")
         return
     try:
-        (value,) = tomllib.loads(f"value = {written}").values()
+        (value,) = tomli.loads(f"value = {written}").values()
     except ValueError:
         quoted = shlex.quote(f"{key}={_toml(written)}")
         loading.report_override(
@@ -201,8 +202,8 @@ def _keys_of(dotted: str) -> list[str]:
     """Parts of a dotted TOML key, as the TOML parser splits and unquotes them; none where it is not a key."""
     names: list[str] = []
     try:
-        node: Any = tomllib.loads(f"{dotted} = 0")
-    except tomllib.TOMLDecodeError:
+        node: Any = tomli.loads(f"{dotted} = 0")
+    except tomli.TOMLDecodeError:
         return names
     while isinstance(node, dict) and node:
         ((name, node),) = node.items()
