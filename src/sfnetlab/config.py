@@ -289,7 +289,7 @@ def _read_alternative(members: Sequence[Any], value: Any, path: Steps, loading: 
 
 def _read_table(cls: Any, table: dict[str, Any], path: Steps, loading: _Loading) -> Any:
     n_before = len(loading.problems)
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key in hints:
@@ -319,6 +319,12 @@ def _blamed(message: str, table: dict[str, Any], path: Steps) -> Steps:
             break
         path, node = (*path, step), node[step]
     return path
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a dataclass's settings by name; what belongs to its class is no setting."""
+    hints = get_type_hints(cls)
+    return {each.name: hints[each.name] for each in fields(cls)}
 
 
 def _contains(tree: Any, path: Steps) -> bool:
@@ -415,7 +421,7 @@ def _describe(cls: Any, heading: str) -> str:
     def wrapped(text: str, first: str, rest: str) -> list[str]:
         return textwrap.wrap(text, 98, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
-    docs, hints = _field_docs(cls), get_type_hints(cls)
+    docs, hints = _field_docs(cls), _hints(cls)
     lines = [heading, *wrapped(inspect.cleandoc(cls.__doc__ or ""), "# ", "# ")]
     for each in fields(cls):
         kind_of_value = _spelt(hints[each.name])
