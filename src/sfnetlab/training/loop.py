@@ -100,10 +100,12 @@ class Course:
 
     @property
     def batches_per_epoch(self) -> int:
+        """Number of batches, and so of steps, in an epoch."""
         return min(math.ceil(self.n_rows / self.batch_size), self.n_rows // self.smallest_batch)
 
     @property
     def n_steps(self) -> int:
+        """Number of steps in the run."""
         return self.epochs * self.batches_per_epoch
 
     def batches(self, epoch: int) -> list[NDArray[np.intp]]:

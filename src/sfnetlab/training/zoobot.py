@@ -228,7 +228,7 @@ def _fit(
 
 
 class _Batches(Dataset[dict[str, NDArray[Any]]]):
-    """Batches of rows, each read, flipped and turned when it is asked for."""
+    """Batches of rows, each read when it is asked for; with a first step they are flipped and turned at random."""
 
     def __init__(self, data: "_Cutouts", batches: Sequence[NDArray[np.integer]], first_step: int | None) -> None:
         self.data = data
