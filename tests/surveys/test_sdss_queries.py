@@ -19,9 +19,9 @@ import pandas as pd
 import pytest
 
 from sfnetlab.errors import DataError
-from sfnetlab.surveys import sdss
+from sfnetlab.surveys import sdss_queries
 from sfnetlab.surveys.lines import LINES
-from sfnetlab.surveys.sdss import QUERIES, clean, fetch_rows
+from sfnetlab.surveys.sdss_queries import QUERIES, clean, fetch_rows
 
 SFNET = QUERIES["sfnet"]
 FIRST_OBJ, FIRST_SPEC = 1237645879551066262, 299489676975171584
@@ -109,8 +109,8 @@ def test_galaxy_cnns_takes_what_its_paper_takes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_statements_fit_into_a_url_that_skyserver_accepts(name: str) -> None:
-    sql = QUERIES[name].page_sql(sdss.PAGE_ROWS, "9" * 19)
-    assert len(urlencode({"cmd": sql, "format": "csv", "searchtool": "SQL"})) < sdss.LONGEST_QUERY_STRING
+    sql = QUERIES[name].page_sql(sdss_queries.PAGE_ROWS, "9" * 19)
+    assert len(urlencode({"cmd": sql, "format": "csv", "searchtool": "SQL"})) < sdss_queries.LONGEST_QUERY_STRING
 
 
 @pytest.mark.parametrize("page_rows", [1, 5, 12, 13])
@@ -308,12 +308,12 @@ def serving(*answers: tuple[int, str]) -> Iterator[Script]:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdss, "_QUERIES_PER_S", 1000.0)
+    monkeypatch.setattr(sdss_queries, "_QUERIES_PER_S", 1000.0)
 
 
 def test_skyserver_is_asked_for_csv_of_the_release() -> None:
     with serving((200, TABLE)) as server:
-        assert sdss.skyserver(server.url, 17)("SELECT COUNT(*) AS n FROM SpecObj S WHERE S.z>0.02") == TABLE
+        assert sdss_queries.skyserver(server.url, 17)("SELECT COUNT(*) AS n FROM SpecObj S WHERE S.z>0.02") == TABLE
     path, fields, headers, _, _ = server.requests[0]
     assert path == "/dr17/en/tools/search/x_results.aspx"
     assert fields["format"] == ["csv"]
@@ -324,7 +324,7 @@ def test_skyserver_is_asked_for_csv_of_the_release() -> None:
 def test_trouble_that_passes_is_waited_out() -> None:
     troubles = [(503, "<html><h1>503 Service Unavailable</h1></html>"), (429, ""), (200, "<html>busy</html>")]
     with serving(*troubles, (200, TABLE)) as server:
-        assert sdss.skyserver(server.url, 17, backoff_s=0.01)("SELECT 1") == TABLE
+        assert sdss_queries.skyserver(server.url, 17, backoff_s=0.01)("SELECT 1") == TABLE
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_trouble_that_passes_is_waited_out() -> None:
 )
 def test_wrong_query_is_refused_at_once_with_the_servers_words(status: int, page: str) -> None:
     with serving((status, page)) as server, pytest.raises(DataError) as caught:
-        sdss.skyserver(server.url, 17)("SELECT FROM")
+        sdss_queries.skyserver(server.url, 17)("SELECT FROM")
     assert "refuses the query" in str(caught.value)
     assert "Incorrect syntax near the keyword 'FROM'." in str(caught.value)
     assert "<" not in str(caught.value)
@@ -347,19 +347,19 @@ def test_lasting_trouble_is_one_message_that_says_what_to_do() -> None:
         serving(*[(500, ERROR_PAGE.format("Timeout expired."))] * 4) as server,
         pytest.raises(DataError, match=r"status 500: An error occured Timeout expired\., 4 times; check the network"),
     ):
-        sdss.skyserver(server.url, 17, backoff_s=0.01)("SELECT 1")
+        sdss_queries.skyserver(server.url, 17, backoff_s=0.01)("SELECT 1")
 
 
-@pytest.mark.parametrize("connect", [sdss.skyserver, lambda *a, **k: sdss.casjobs("token", *a, **k)])
-def test_no_network_is_one_message_that_says_what_to_do(connect: Callable[..., sdss.Ask]) -> None:
+@pytest.mark.parametrize("connect", [sdss_queries.skyserver, lambda *a, **k: sdss_queries.casjobs("token", *a, **k)])
+def test_no_network_is_one_message_that_says_what_to_do(connect: Callable[..., sdss_queries.Ask]) -> None:
     with pytest.raises(DataError, match=r"no answer \(.*\), 4 times; check the network, or wait, and run the same"):
         connect("http://127.0.0.1:1", 17, backoff_s=0.01)("SELECT 1")
 
 
 def test_queries_keep_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdss, "_QUERIES_PER_S", 10.0)
+    monkeypatch.setattr(sdss_queries, "_QUERIES_PER_S", 10.0)
     with serving(*[(200, TABLE)] * 3) as server:
-        ask = sdss.skyserver(server.url, 17)
+        ask = sdss_queries.skyserver(server.url, 17)
         for _ in range(3):
             ask("SELECT 1")
     times = [request[-1] for request in server.requests]
@@ -368,7 +368,7 @@ def test_queries_keep_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_casjobs_gets_the_token_and_the_query_as_json() -> None:
     with serving((200, "n\n452334\n")) as server:
-        assert sdss.casjobs("secret", server.url, 17)("SELECT 1") == "n\n452334\n"
+        assert sdss_queries.casjobs("secret", server.url, 17)("SELECT 1") == "n\n452334\n"
     path, _, headers, body, _ = server.requests[0]
     assert path == "/CasJobs/RestApi/contexts/DR17/query"
     assert {name.lower(): value for name, value in headers.items()}["x-auth-token"] == "secret"
@@ -377,5 +377,5 @@ def test_casjobs_gets_the_token_and_the_query_as_json() -> None:
 
 def test_refused_token_is_said_to_be_one_and_not_shown() -> None:
     with serving((401, "denied")) as server, pytest.raises(DataError, match="token is not accepted") as caught:
-        sdss.casjobs("secret", server.url, 17)("SELECT 1")
+        sdss_queries.casjobs("secret", server.url, 17)("SELECT 1")
     assert "secret" not in str(caught.value)
