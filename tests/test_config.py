@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sfnetlab import config, schema
 from sfnetlab.errors import ConfigError
-from sfnetlab.settings import Target, Training
+from sfnetlab.settings import CutName, Target, Training
+from sfnetlab.surveys.split import HashSplit, RandomSplit
 
 SURVEY_KINDS = "'mock', 'folder', 'sdss', 'hub', 'galaxy10', 'embeddings'"
 FEATURE_KINDS = "'sfnet', 'encoder', 'zoobot', 'pca', 'pls', 'sae', 'null_sae', 'vae', 'photometry', 'mean', 'external'"
@@ -382,13 +383,13 @@ SURVEYS = st.one_of(
     ),
 )
 SPLITS = st.one_of(
-    st.builds(schema.HashSplit, salt=st.text(), fractions=FRACTIONS, neighbour_radius_arcsec=POSITIVE),
-    st.builds(schema.RandomSplit, seed=st.integers(), fractions=FRACTIONS),
+    st.builds(HashSplit, salt=st.text(), fractions=FRACTIONS, neighbour_radius_arcsec=POSITIVE),
+    st.builds(RandomSplit, seed=st.integers(), fractions=FRACTIONS),
 )
 TARGETS = st.builds(
     Target,
     columns=st.lists(st.text(), min_size=1, max_size=4, unique=True).map(tuple),
-    cut=st.sampled_from(get_args(schema.CutName)),
+    cut=st.sampled_from(get_args(CutName)),
 )
 
 
@@ -450,12 +451,13 @@ def test_the_schema_text_fits_a_terminal_of_100_columns() -> None:
     assert max(map(len, config.describe_schema().split("\n"))) <= 100
 
 
-TABLES = [each for each in vars(schema).values() if dataclasses.is_dataclass(each)]
+ALTERNATIVES = (*get_args(schema.Survey), *get_args(schema.Split), *get_args(schema.Features))
+TABLES = list(dict.fromkeys(each for each in (*vars(schema).values(), *ALTERNATIVES) if dataclasses.is_dataclass(each)))
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
 def test_every_setting_is_documented_below_its_field(table: type) -> None:
-    nested = (*get_args(schema.Survey), *get_args(schema.Split), *get_args(schema.Features), *TABLES)
+    nested = (*ALTERNATIVES, *TABLES)
     docs = config._field_docs(table)
     for name, hint in get_type_hints(table).items():
         is_nested = (

@@ -36,10 +36,10 @@ from sfnetlab.schema import (
     Rare,
     SDSSSurvey,
     SFNet,
-    Split,
     Zoobot,
 )
 from sfnetlab.settings import FULL_VIEW, WEIGHT_FILES, Target, Training, View
+from sfnetlab.surveys.split import Split
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from sfnetlab.settings import (
     require,
     require_convention,
     require_dictionary,
-    require_fractions,
     require_scale,
     require_sizes,
     require_sweep,
     require_views,
     require_weights,
 )
+from sfnetlab.surveys.split import HashSplit, Split
 
 N_SFNET_FEATURES = 512
 """Pooled features of a ResNet18, the dictionary from which an SFNet picks k for each galaxy."""
@@ -189,40 +189,6 @@ class EmbeddingsSurvey:
 
 
 Survey = MockSurvey | FolderSurvey | SDSSSurvey | HubSurvey | Galaxy10Survey | EmbeddingsSurvey
-
-
-@dataclass(frozen=True, kw_only=True)
-class HashSplit:
-    """Train, valid or test from a salted hash of the id: stable when galaxies are added or removed."""
-
-    kind: Literal["hash"] = "hash"
-    salt: str = "sfnetlab"
-    """Another salt is another split."""
-    fractions: tuple[float, ...] = (0.7, 0.1, 0.2)
-    """Shares of train, valid and test."""
-    neighbour_radius_arcsec: float = 38.0
-    """Galaxies closer than this on the sky share cutout pixels and fall into one part (0: only equal ids)."""
-
-    def __post_init__(self) -> None:
-        require_fractions(self.fractions)
-        require(self.neighbour_radius_arcsec >= 0, "neighbour_radius_arcsec must not be negative")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RandomSplit:
-    """A random permutation of the rows, as the SFNet paper drew it (seed 256, last 20 % held out)."""
-
-    kind: Literal["random"] = "random"
-    seed: int = 256
-    """Seed of the permutation."""
-    fractions: tuple[float, ...] = (0.7, 0.1, 0.2)
-    """Shares of train, valid and test."""
-
-    def __post_init__(self) -> None:
-        require_fractions(self.fractions)
-
-
-Split = HashSplit | RandomSplit
 
 
 @dataclass(frozen=True, kw_only=True)

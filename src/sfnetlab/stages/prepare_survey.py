@@ -12,12 +12,13 @@ from sfnetlab.errors import DataError
 from sfnetlab.plan import CommonSurveySpec, SurveySpec
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.schema import EmbeddingsSurvey, FolderSurvey, Galaxy10Survey, HubSurvey, MockSurvey
-from sfnetlab.surveys.catalog import add_line_logs, read_catalog, split_catalog
+from sfnetlab.surveys.catalog import add_line_logs, read_catalog
 from sfnetlab.surveys.folder import build_folder_survey
 from sfnetlab.surveys.galaxy10 import build_galaxy10_survey
 from sfnetlab.surveys.hub import build_hub_survey
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.mock_render import render_images
+from sfnetlab.surveys.split import split_catalog
 from sfnetlab.surveys.store import Stored
 from sfnetlab.surveys.tables import common_galaxies
 

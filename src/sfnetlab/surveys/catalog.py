@@ -4,7 +4,6 @@ Every table that comes out has `id_str`, text, as its first column. Images belon
 """
 
 import difflib
-import hashlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
-from sfnetlab.schema import HashSplit, RandomSplit
 from sfnetlab.settings import CutName, Target
 from sfnetlab.surveys.lines import LINES, NOT_MEASURED
 from sfnetlab.surveys.votes import vote_columns
@@ -89,7 +87,7 @@ def check_ids(ids: pd.Series, where: str) -> None:
     """
     n_empty = 0
     unsafe: list[str] = []
-    for texts in _in_parts(ids):
+    for texts in texts_in_parts(ids):
         n_empty += sum(not text for text in texts)
         unsafe += [repr(text) for text in texts if text and not _is_file_name(text)]
     if n_empty:
@@ -121,7 +119,7 @@ def add_line_logs(catalog: pd.DataFrame) -> pd.DataFrame:
     """
     if not set(LINE_FLUXES.values()) <= set(catalog.columns):
         return catalog
-    fluxes = _numbers(catalog, tuple(LINE_FLUXES.values()), "line fluxes")
+    fluxes = columns_as_floats(catalog, tuple(LINE_FLUXES.values()), "line fluxes")
     usable = np.isfinite(fluxes) & (fluxes > 0)
     logs = np.log10(fluxes, out=np.full_like(fluxes, np.nan), where=usable)
     return catalog.assign(**dict(zip(LINE_FLUXES, logs, strict=True)))
@@ -144,11 +142,11 @@ def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
         case "none":
             return np.ones(len(catalog), dtype=np.bool_)
         case "metallicity":
-            oh, mass, sfr = _numbers(catalog, ("oh_p50", "lgm_tot_p50", "sfr_tot_p50"), where)
+            oh, mass, sfr = columns_as_floats(catalog, ("oh_p50", "lgm_tot_p50", "sfr_tot_p50"), where)
             return (oh > 0) & (mass > 0) & (sfr > -10)
         case "lines":
             names = tuple(LINE_FLUXES.values())
-            both = _numbers(catalog, (*names, *(f"{name}_err" for name in names)), where)
+            both = columns_as_floats(catalog, (*names, *(f"{name}_err" for name in names)), where)
             fluxes, errors = both[: len(names)], both[len(names) :]
             snr = np.divide(fluxes, errors, out=np.zeros_like(fluxes), where=errors > 0)
             return np.logical_and.reduce((snr > 3) & (fluxes < 1e5), axis=0)
@@ -167,7 +165,7 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
         If a column is missing, not numeric, without any finite value or constant on the rows kept, or if no row is
         kept; the message begins with `where`, the target's place in the config.
     """
-    values = _numbers(catalog, target.columns, where)
+    values = columns_as_floats(catalog, target.columns, where)
     finite = np.isfinite(values) & (values != NOT_MEASURED)
     empty = [name for name, is_finite in zip(target.columns, finite, strict=True) if not is_finite.any()]
     if empty:
@@ -222,98 +220,6 @@ def unit_of(column: str) -> str:
     return "dex" if column in ("oh_p50", "lgm_tot_p50", "sfr_tot_p50", *LINE_FLUXES) else ""
 
 
-def split_catalog(catalog: pd.DataFrame, split: HashSplit | RandomSplit) -> NDArray[np.str_]:
-    """'train', 'valid' or 'test' for each row (n,).
-
-    Hash: galaxies within `neighbour_radius_arcsec` of each other, and chains of them, form a group; it goes where
-    sha256(salt + its smallest id) falls in [0, 1), so neither the order of rows nor galaxies elsewhere matter. Without
-    columns `ra` and `dec` (degrees), or with a NaN in them, a galaxy is a group of its own.
-
-    Random: fastai's RandomSplitter over the rows as they stand, the first int(share * n) of torch's permutation being
-    test (the SFNet paper's held-out rows: seed 256, a catalogue that its cut already went over), the next ones valid.
-
-    Raises
-    ------
-    DataError
-        If a part gets no row, or positions are not degrees.
-    """
-    match split:
-        case HashSplit():
-            parts = _hash_split(catalog, split)
-        case RandomSplit():
-            parts = _random_split(len(catalog), split)
-        case _ as never:
-            assert_never(never)
-    empty = [part for part in ("train", "valid", "test") if part not in parts]
-    if empty:
-        raise DataError(
-            f"split: {' and '.join(empty)} got none of {len(catalog):,} galaxies with fractions "
-            f"{list(split.fractions)}; use more galaxies, other fractions or a smaller neighbour_radius_arcsec"
-        )
-    return parts
-
-
-def _hash_split(catalog: pd.DataFrame, split: HashSplit) -> NDArray[np.str_]:
-    group = _sky_groups(catalog, split.neighbour_radius_arcsec)
-    by_id = catalog["id_str"].argsort(kind="stable").to_numpy()
-    _, first = np.unique(group[by_id], return_index=True)
-    names = catalog["id_str"].iloc[by_id[first]]  # of each group, in order of its number
-    positions = np.fromiter(
-        (_hash_position(split.salt + name) for part in _in_parts(names) for name in part), np.float64, len(names)
-    )
-    train, valid, _ = split.fractions
-    parts = np.array(["train", "valid", "test"])
-    return parts[np.searchsorted([train, train + valid], positions, side="right")][group]
-
-
-def _hash_position(text: str) -> float:
-    bits = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11
-    return bits / 2**53  # 53 bits: exact in a float, never rounded up to 1
-
-
-def _sky_groups(catalog: pd.DataFrame, radius_arcsec: float) -> NDArray[np.intp]:
-    """Numbers 0, 1, ... of the connected components of galaxies within the radius, (n,)."""
-    n = len(catalog)
-    if radius_arcsec == 0:
-        return np.arange(n)
-    if not {"ra", "dec"} <= set(catalog.columns):
-        _logger.warning("split: no columns 'ra' and 'dec', so neighbours on the sky may fall into different parts")
-        return np.arange(n)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import KDTree
-
-    ra, dec = _numbers(catalog, ("ra", "dec"), "split")
-    placed = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
-    wrong = placed[(np.abs(ra[placed]) > 360) | (np.abs(dec[placed]) > 90)]
-    if len(wrong):
-        row = wrong[0]
-        raise DataError(
-            f"split: {len(wrong):,} positions are not degrees, first {catalog['id_str'].iloc[row]}: ra {ra[row]}, "
-            f"dec {dec[row]}; leave unknown positions empty"
-        )
-    alpha, delta = np.radians(ra[placed]), np.radians(dec[placed])
-    on_sphere = np.stack([np.cos(delta) * np.cos(alpha), np.cos(delta) * np.sin(alpha), np.sin(delta)], axis=1)
-    chord = 2 * np.sin(np.radians(radius_arcsec / 3600) / 2)
-    pairs = placed[KDTree(on_sphere).query_pairs(chord, output_type="ndarray")]
-    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    n_groups, group = connected_components(links, directed=False)
-    _logger.info("split: %d galaxies in %d groups, the largest of %d", n, n_groups, np.bincount(group).max())
-    return group.astype(np.intp)
-
-
-def _random_split(n: int, split: RandomSplit) -> NDArray[np.str_]:
-    import torch
-
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(split.seed)).numpy()
-    _, valid, test = split.fractions
-    n_test = int(test * n)
-    parts = np.full(n, "train")
-    parts[order[:n_test]] = "test"
-    parts[order[n_test : n_test + int(valid * n)]] = "valid"
-    return parts
-
-
 def _read_csv(path: Path, id_column: str) -> pd.DataFrame:
     # Given rows longer than the header, pandas would take the first fields for an index and shift all columns.
     with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
@@ -358,7 +264,7 @@ def ids_as_text(ids: pd.Series, where: str) -> pd.Series:
     return text.astype("str")
 
 
-def _in_parts(texts: pd.Series) -> Iterator[list[str]]:
+def texts_in_parts(texts: pd.Series) -> Iterator[list[str]]:
     for start in range(0, len(texts), _IDS_AT_ONCE):
         yield texts.iloc[start : start + _IDS_AT_ONCE].tolist()
 
@@ -373,7 +279,7 @@ def _is_file_name(text: str) -> bool:
     )
 
 
-def _numbers(catalog: pd.DataFrame, columns: tuple[str, ...], where: str) -> NDArray[np.float64]:
+def columns_as_floats(catalog: pd.DataFrame, columns: tuple[str, ...], where: str) -> NDArray[np.float64]:
     """The columns as rows of floats, (n_columns, n); empty cells are NaN."""
     missing = [name for name in columns if name not in catalog.columns]
     if missing:
