@@ -288,7 +288,8 @@ def _read_alternative(members: Sequence[Any], value: Any, path: Steps, loading: 
 
 def _read_table(cls: Any, table: dict[str, Any], path: Steps, loading: _Loading) -> Any:
     n_before = len(loading.problems)
-    hints = get_type_hints(cls)
+    hinted = get_type_hints(cls)
+    hints = {each.name: hinted[each.name] for each in fields(cls)}  # not the class variables: they are no settings
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key in hints:

@@ -22,7 +22,6 @@ from sfnetlab import runner, runtime
 from sfnetlab.artifacts import FeatureTable, Job, read_features, read_survey, state_of
 from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.plan import EncodeSpec, SurveySpec, make_plan, sae_directory
-from sfnetlab.schema import FolderSurvey
 from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.crossmatch import joined_table, match_by_id, match_by_position
 from sfnetlab.surveys.files import (
@@ -35,7 +34,7 @@ from sfnetlab.surveys.files import (
     write_json,
     write_table,
 )
-from sfnetlab.surveys.folder import image_path
+from sfnetlab.surveys.folder import FolderSurvey, image_path
 
 log = logging.getLogger(__name__)
 

@@ -18,27 +18,24 @@ from sfnetlab.schema import (
     VAE,
     Classes,
     Codes,
-    EmbeddingsSurvey,
     Encoder,
     Experiment,
     External,
     Features,
-    FolderSurvey,
-    Galaxy10Survey,
-    HubSurvey,
     Interpretation,
     Labels,
     Mean,
-    MockSurvey,
     NullSAE,
     Photometry,
     Probes,
     Rare,
-    SDSSSurvey,
     SFNet,
     Zoobot,
 )
 from sfnetlab.settings import FULL_VIEW, WEIGHT_FILES, Target, Training, View
+from sfnetlab.surveys.embeddings import EmbeddingsSurvey
+from sfnetlab.surveys.mock import MockSurvey
+from sfnetlab.surveys.protocol import SurveyKind
 from sfnetlab.surveys.split import Split
 
 
@@ -88,11 +85,11 @@ STAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SurveySpec:
-    survey: MockSurvey | FolderSurvey | HubSurvey | Galaxy10Survey | EmbeddingsSurvey
-    """A download of SDSS is a folder survey here."""
+    survey: SurveyKind
+    """As its kind resolves it: a download of SDSS is a folder survey here."""
     split: Split
     fingerprint: dict[str, str]
-    """Hashes of the user's files; empty for the mock survey."""
+    """What identifies the user's files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +258,8 @@ class ClaimsSpec:
     """Hold what the papers claim against what was found."""
 
     experiment: str
-    survey: Literal["mock", "folder", "sdss", "hub", "galaxy10", "embeddings"]
+    survey: str
+    """Its kind."""
     targets: dict[str, Target]
     classes: dict[str, Classes]
 
@@ -704,7 +702,7 @@ def _atlas_job(
     spec = AtlasSpec(
         experiment=config.name,
         targets=config.targets,
-        is_real=not isinstance(config.survey, MockSurvey),
+        is_real=config.survey.is_real,
         names=names,
         names_sha256=None if names is None else sha256_of(names),
     )
@@ -750,39 +748,14 @@ def _stability_jobs(tables: list[Table]) -> Iterator[Job]:
 
 
 def _survey_spec(config: Experiment) -> SurveySpec:
-    if isinstance(config.survey, EmbeddingsSurvey):
-        return _catalog_spec(config, config.survey)
-    survey = config.survey
-    files: dict[str, str] = {}
-    match survey:
-        case MockSurvey():
-            pass
-        case FolderSurvey() | SDSSSurvey():
-            from sfnetlab.surveys import folder
-
-            survey = folder.as_folder(survey) if isinstance(survey, SDSSSurvey) else survey
-            files = folder.fingerprint(survey)
-        case HubSurvey():
-            from sfnetlab.surveys import hub
-
-            files = hub.fingerprint(survey)
-        case Galaxy10Survey():
-            from sfnetlab.surveys import galaxy10
-
-            files = galaxy10.fingerprint(survey)
-        case _ as never:
-            assert_never(never)
-    return SurveySpec(survey=survey, split=config.split, fingerprint=files)
-
-
-def _catalog_spec(config: Experiment, survey: EmbeddingsSurvey) -> SurveySpec:
-    from sfnetlab.surveys.tables import fingerprint, hash_of
-
-    files = {"catalog_sha256": hash_of(survey.catalog, "survey.catalog")}
-    if survey.without_embedding == "error":
+    survey = config.survey.resolved()
+    files = survey.fingerprint()
+    if not (isinstance(survey, EmbeddingsSurvey) and survey.without_embedding == "drop"):
         return SurveySpec(survey=survey, split=config.split, fingerprint=files)
+    from sfnetlab.surveys.tables import fingerprint
+
     required = tuple(feature for feature in config.features if isinstance(feature, External))
-    files |= {f"{own.name}_{name}": value for own in required for name, value in fingerprint(own).items()}
+    files |= {f"{table.name}_{name}": value for table in required for name, value in fingerprint(table).items()}
     return CommonSurveySpec(survey=survey, split=config.split, fingerprint=files, required=required)
 
 

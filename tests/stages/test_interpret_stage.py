@@ -26,10 +26,11 @@ from sfnetlab.plan import (
     sae_directory,
 )
 from sfnetlab.runner import Task
-from sfnetlab.schema import PCA, Interpretation, MockSurvey, Probes
+from sfnetlab.schema import PCA, Interpretation, Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages import embed_images, fit_baselines, interpret_features, test_claims
 from sfnetlab.surveys.catalog import add_line_logs, apply_cut
+from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.perturb import TRANSFORMS
 

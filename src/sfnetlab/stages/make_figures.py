@@ -52,10 +52,10 @@ from sfnetlab.metrics.matching import children_per_latent
 from sfnetlab.metrics.tables import columns_of
 from sfnetlab.plan import EMBEDDINGS, FiguresSpec, InterpretSpec, ProbeSpec, StabilitySpec, TableSpec, typical
 from sfnetlab.runner import Task, stage_main
-from sfnetlab.schema import MockSurvey
 from sfnetlab.stages.autoencoder_figures import autoencoder_figures
 from sfnetlab.stages.prediction_figures import prediction_figures, relation_figures, view_figures
 from sfnetlab.surveys.catalog import LINE_FLUXES, measured_labels, unit_of
+from sfnetlab.surveys.mock import MockSurvey
 
 N_SHEET = 64
 N_FEATURES = 6

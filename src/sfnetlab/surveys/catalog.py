@@ -75,6 +75,20 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
     return catalog
 
 
+def read_unsplit_catalog(path: Path, id_column: str) -> pd.DataFrame:
+    """The table of `read_catalog`, which must not have a column `split` yet.
+
+    Raises
+    ------
+    DataError
+        If it has one, or `read_catalog` refuses it.
+    """
+    catalog = read_catalog(path, id_column)
+    if "split" in catalog:
+        raise DataError(f"{path}: has a column 'split', a name that is taken; rename it")
+    return catalog
+
+
 def check_ids(ids: pd.Series, where: str) -> None:
     """Refuse ids that do not name one galaxy each or could lead out of the images folder.
 

@@ -5,20 +5,22 @@ The two Galaxy10 number their ten classes alike and mean different ones, so the 
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from sfnetlab.artifacts import sha256_of
 from sfnetlab.errors import DataError
-from sfnetlab.schema import Galaxy10Survey
-from sfnetlab.surveys.store import CHUNK, Chunk, Source, as_cutout, write_store
+from sfnetlab.settings import require, require_sizes
 
 if TYPE_CHECKING:
+    import pandas as pd
     from h5py import Dataset, File
+
+    from sfnetlab.artifacts import Metrics
+    from sfnetlab.surveys.protocol import SurveyKind
+    from sfnetlab.surveys.store import Chunk
 
 
 class Variant(NamedTuple):
@@ -76,7 +78,45 @@ VARIANTS: dict[Literal["sdss", "decals"], Variant] = {
 }
 
 
-def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> pd.DataFrame:
+@dataclass(frozen=True, kw_only=True)
+class Galaxy10Survey:
+    """Galaxy10, ten classes of galaxies from Galaxy Zoo votes, as an HDF5 file; columns `class` and `class_name`."""
+
+    has_images: ClassVar[bool] = True
+    is_real: ClassVar[bool] = True
+    kind: Literal["galaxy10"] = "galaxy10"
+    file: Path
+    """Galaxy10.h5 or Galaxy10_DECals.h5."""
+    variant: Literal["sdss", "decals"]
+    """Which Galaxy10: 21,785 galaxies of 69 pixels, or 17,736 of 256. Their classes differ under equal numbers."""
+    sha256: str | None = None
+    """Of a file of your own in the same form, for example a part of Galaxy10; None: the published file's."""
+    resize: int | None = None
+    """Resample every cutout to this side in pixels before cropping."""
+    crop: int | None = None
+    """Cut out the central square of this side in pixels."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.sha256 is None or (len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef")),
+            f"sha256 must be 64 hexadecimal digits in lower case, got {self.sha256!r}",
+        )
+        require_sizes(self.resize, self.crop)
+
+    def resolved(self) -> "SurveyKind":
+        """These settings."""
+        return self
+
+    def fingerprint(self) -> dict[str, str]:
+        """The hash that the file must have, so that the file itself need not be read to know what it is."""
+        return {"file_sha256": self.sha256 or VARIANTS[self.variant].sha256}
+
+    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+        """Check the file and store its cutouts."""
+        return build_galaxy10_survey(self, work / "images.npy"), {}
+
+
+def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> "pd.DataFrame":
     """Write the cutouts into `images_path`, (n, side, side, 3) uint8; returns the catalogue.
 
     Ids are `galaxy10-<variant>-<row of the file>`. Columns: `class` (0 to 9), `class_name`, and of DECaLS `ra` and
@@ -89,6 +129,8 @@ def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> pd.DataF
         If the file is missing, damaged, of another hash, or not of the named variant.
     """
     import h5py
+
+    from sfnetlab.surveys.store import Source, write_store
 
     path = survey.file
     if not path.is_file():
@@ -107,14 +149,11 @@ def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> pd.DataF
     return catalog
 
 
-def fingerprint(survey: Galaxy10Survey) -> dict[str, str]:
-    """The hash that the file must have, so that the file itself need not be read to know what it is."""
-    return {"file_sha256": survey.sha256 or VARIANTS[survey.variant].sha256}
-
-
 def _open(survey: Galaxy10Survey, file: "File") -> "tuple[Dataset, pd.DataFrame]":
     """The images, unread, and the catalogue, both found to be of the variant."""
     import h5py
+    import numpy as np
+    import pandas as pd
 
     variant = VARIANTS[survey.variant]
     found = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
@@ -168,7 +207,9 @@ def _check_hash(survey: Galaxy10Survey) -> None:
 
 def _read_chunks(
     survey: Galaxy10Survey, images: "Dataset", ids: list[str], pool: ThreadPoolExecutor
-) -> Iterator[Chunk]:
+) -> "Iterator[Chunk]":
+    from sfnetlab.surveys.store import CHUNK, as_cutout
+
     fit = partial(as_cutout, resize=survey.resize, crop=survey.crop)
     for start in range(0, len(ids), CHUNK):
         block = images[start : start + CHUNK]

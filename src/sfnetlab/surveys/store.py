@@ -3,6 +3,7 @@
 What a galaxy without a usable cutout means is the user's choice: an error, or a row left out on record. Never zeros.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -14,11 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sfnetlab.artifacts import Metrics
 from sfnetlab.errors import DataError
 from sfnetlab.surveys.images import fit_to_size
 
 CHUNK = 256
 """Cutouts decoded at a time; no more than these are in memory."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Cutout(NamedTuple):
@@ -123,6 +127,38 @@ def write_store(
         images_path.unlink(missing_ok=True)
         raise
     return Stored(seen, reasons, next(iter(originals)), len(originals))
+
+
+def rows_with_cutouts(
+    catalog: pd.DataFrame, stored: Stored, work: Path, pixel_scale_arcsec: float | None, resize: int | None
+) -> tuple[pd.DataFrame, Metrics]:
+    """The rows of a catalogue that have a cutout in the store, and facts; `work/bad_images.csv` lists the others.
+
+    Parameters
+    ----------
+    pixel_scale_arcsec : float or None
+        Arcseconds a pixel of the original cutouts; None where unknown.
+    resize : int or None
+        The side in pixels to which cutouts were resampled before cropping.
+
+    Returns
+    -------
+    catalog : DataFrame
+        Index 0..n-1, in the order of the store.
+    facts : mapping
+        `n_bad_images`, and `pixel_scale_arcsec` of the stored cutouts where it is known.
+    """
+    bad = stored.bad()
+    bad.to_csv(work / "bad_images.csv", index=False)
+    if len(bad):
+        _logger.warning("%d of %d galaxies dropped for their images, see bad_images.csv", len(bad), len(catalog))
+    facts: dict[str, float] = {"n_bad_images": len(bad)}
+    if pixel_scale_arcsec is not None:
+        if resize is not None and stored.n_original_sides > 1:
+            _logger.warning("cutouts of %d sizes were resized: scale bars hold for the first", stored.n_original_sides)
+        enlarged = stored.original_side / resize if resize else 1
+        facts["pixel_scale_arcsec"] = pixel_scale_arcsec * enlarged
+    return stored.kept(catalog), facts
 
 
 def _commonest_side(chunks: Iterator[Chunk]) -> tuple[int, Iterator[Chunk]]:
