@@ -26,7 +26,7 @@ from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.crossmatch import joined_table, match_by_id, match_by_position
 from sfnetlab.surveys.files import (
     Format,
-    Rows,
+    TableBlocks,
     column_list,
     form_of,
     rows_of_frame,
@@ -185,7 +185,7 @@ class _Writer:
                 if isinstance(job.spec, EncodeSpec):
                     self._write_sae(job, job.spec)
 
-    def _write_table(self, job: Job, kind: str, table: Rows, form: Format | None = None) -> None:
+    def _write_table(self, job: Job, kind: str, table: TableBlocks, form: Format | None = None) -> None:
         form = form or self.request.form
         name = (
             f"{kind}/{job.name}.{form}" if kind in ("features", "feature_catalogs", "predictions") else f"{kind}.{form}"
@@ -245,7 +245,7 @@ def _in_ascii(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{str(name): texts[name].str.translate(_SPELT) for name in texts})
 
 
-def _feature_rows(source: Path, name: str, is_wide: bool) -> Rows:
+def _feature_rows(source: Path, name: str, is_wide: bool) -> TableBlocks:
     table = read_features(source)
     values: Any = table.values
     d = values.shape[1]
@@ -267,7 +267,7 @@ def _column_names(source: Path, d: int) -> list[str]:
     return [f"feature_{i}" for i in range(d)]
 
 
-def _dense_rows(table: FeatureTable, values: Any, names: list[str], described: dict[str, str]) -> Rows:
+def _dense_rows(table: FeatureTable, values: Any, names: list[str], described: dict[str, str]) -> TableBlocks:
     """`id_str, split` and a column a feature."""
     rows = table.rows[["id_str", "split"]]
 
@@ -278,10 +278,10 @@ def _dense_rows(table: FeatureTable, values: Any, names: list[str], described: d
             own = rows.iloc[start : start + _BLOCK_ROWS].reset_index(drop=True)
             yield pd.concat([own, pd.DataFrame(block, columns=names)], axis=1)
 
-    return Rows(len(rows), blocks(), text_widths(rows), n_scalars=2, described=described)
+    return TableBlocks(len(rows), blocks(), text_widths(rows), n_scalars=2, described=described)
 
 
-def _long_rows(table: FeatureTable, values: Any) -> Rows:
+def _long_rows(table: FeatureTable, values: Any) -> TableBlocks:
     """`id_str, feature, activation`: a row for each feature that is active in a galaxy."""
     csr = sparse.csr_array(values)
     csr.eliminate_zeros()
@@ -300,7 +300,7 @@ def _long_rows(table: FeatureTable, values: Any) -> Rows:
                 }
             )
 
-    return Rows(csr.nnz, blocks(), text_widths(table.rows[["id_str"]]))
+    return TableBlocks(csr.nnz, blocks(), text_widths(table.rows[["id_str"]]))
 
 
 def _wide_predictions(predictions: pd.DataFrame) -> pd.DataFrame:

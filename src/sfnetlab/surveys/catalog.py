@@ -1,12 +1,11 @@
-"""The catalogue of a survey: reading it, its ids and line columns, cuts, target rows and the split.
+"""The catalogue of a survey: reading it, checking its ids, logarithms of lines, cuts, and the rows of a target.
 
-Every table that comes out has `id_str`, text, as its first column. Images belong to images.py and folder.py.
+Every catalogue that is read here has `id_str`, text, as its first column. images.py and store.py know about images.
 """
 
-import difflib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import assert_never
 
@@ -17,14 +16,16 @@ from numpy.typing import NDArray
 from sfnetlab.errors import DataError
 from sfnetlab.settings import CutName, Target
 from sfnetlab.surveys.lines import LINES, NOT_MEASURED
+from sfnetlab.surveys.messages import did_you_mean, first_few
 from sfnetlab.surveys.votes import vote_columns
 
 LINE_FLUXES = dict(zip(("log_N2", "log_Ha", "log_O3", "log_Hb"), (f"{line}_flux" for line in LINES), strict=True))
-"""Derived column: the MPA-JHU flux column (1e-17 erg/s/cm^2) whose log10 it is; `<flux>_err` is its error."""
+"""Each derived column, and the MPA-JHU flux column (1e-17 erg/s/cm^2) of which it is the log10. The error of a flux
+stands in `<flux>_err`."""
 
 LONGEST_ID_BYTES = 200
 _IDS_AT_ONCE = 2**18
-"""Python's strings take ten times the memory of the column."""
+"""Ids that are Python strings at a time: these take ten times the memory of the column."""
 
 _FLOAT_TEXT = r"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]\d+)"
 
@@ -32,10 +33,15 @@ _logger = logging.getLogger(__name__)
 
 
 def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
-    """The table of a .csv, .parquet or .fits file, with its ids as text in a first column `id_str`.
+    """Read the table of a .csv, .parquet or .fits file, with its ids as text in a first column `id_str`.
 
-    Ids are stripped of surrounding blanks and are otherwise taken to the letter. Empty CSV cells become NaN. A FITS
-    file gives its first table; its byte strings are decoded, and columns that hold arrays are left out (logged).
+    Blanks around an id are removed; otherwise ids are taken to the letter. Empty CSV cells become NaN. Of a FITS file
+    the first table is read: its byte strings are decoded, and columns that hold arrays are left out (logged).
+
+    Parameters
+    ----------
+    id_column : str
+        The column of ids in the file. It becomes `id_str`.
 
     Raises
     ------
@@ -76,12 +82,12 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
 
 
 def read_unsplit_catalog(path: Path, id_column: str) -> pd.DataFrame:
-    """The table of `read_catalog`, which must not have a column `split` yet.
+    """Read a catalogue by `read_catalog`, and refuse one that has a column `split` already.
 
     Raises
     ------
     DataError
-        If it has one, or `read_catalog` refuses it.
+        If it has that column, or `read_catalog` refuses it.
     """
     catalog = read_catalog(path, id_column)
     if "split" in catalog:
@@ -90,14 +96,20 @@ def read_unsplit_catalog(path: Path, id_column: str) -> pd.DataFrame:
 
 
 def check_ids(ids: pd.Series, where: str) -> None:
-    """Refuse ids that do not name one galaxy each or could lead out of the images folder.
+    """Refuse ids that do not name one galaxy each, or that could lead out of the folder of images.
 
     An id is printable text of at most 200 bytes in UTF-8, without '/' and '\\', that does not begin with '.'.
+
+    Parameters
+    ----------
+    ids : Series of str
+    where : str
+        The place of the ids, with which messages begin.
 
     Raises
     ------
     DataError
-        If an id is empty, repeated or unsafe as a file name, beginning with `where`.
+        If an id is empty, repeated or unsafe as a file name.
     """
     n_empty = 0
     unsafe: list[str] = []
@@ -108,23 +120,24 @@ def check_ids(ids: pd.Series, where: str) -> None:
         raise DataError(f"{where}: {n_empty:,} of {len(ids):,} ids are empty; drop these rows")
     if unsafe:
         raise DataError(
-            f"{where}: {len(unsafe):,} ids cannot be file names: {_first(unsafe)}; an id is printable text of at most "
-            f"{LONGEST_ID_BYTES} bytes without '/' and '\\' that does not begin with '.'"
+            f"{where}: {len(unsafe):,} ids cannot be file names: {first_few(unsafe)}; an id is printable text of at "
+            f"most {LONGEST_ID_BYTES} bytes without '/' and '\\' that does not begin with '.'"
         )
     is_repeated = ids.duplicated()
     if is_repeated.any():
         repeated = ids[is_repeated].unique().tolist()
         raise DataError(
             f"{where}: {len(repeated):,} ids occur more than once, {is_repeated.sum():,} rows too many: "
-            f"{_first(repeated)}; keep one row a galaxy"
+            f"{first_few(repeated)}; keep one row a galaxy"
         )
 
 
 def add_line_logs(catalog: pd.DataFrame) -> pd.DataFrame:
-    """The catalogue with `log_N2, log_Ha, log_O3, log_Hb`: log10 of the raw fluxes, not dereddened (Wu 2024 targets).
+    """The catalogue with the columns `log_N2, log_Ha, log_O3, log_Hb`, the log10 of the line fluxes.
 
-    NaN where a flux is not positive and finite. Without all four flux columns the catalogue returns as it is; columns
-    of these names that it already has are replaced.
+    Fluxes are taken as they are measured, not dereddened, as the targets of Wu 2024. A logarithm is NaN where its flux
+    is not positive and finite. Columns of these names that the catalogue has already are replaced. A catalogue that
+    lacks one of the four flux columns is returned as it is.
 
     Raises
     ------
@@ -140,11 +153,13 @@ def add_line_logs(catalog: pd.DataFrame) -> pd.DataFrame:
 
 
 def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
-    """Rows (n,) that a named cut of the SFNet paper keeps; a row with a NaN in a column of the cut is not kept.
+    """Which rows, bool (n,), a cut of the SFNet paper keeps. A row with NaN in a column of the cut is not kept.
 
+    - "none": every row.
     - "metallicity": oh_p50 > 0, lgm_tot_p50 > 0 and sfr_tot_p50 > -10.
     - "lines": in each of [NII] 6584, H-alpha, [OIII] 5007 and H-beta, flux / error > 3 and flux < 1e5 (1e-17 cgs). An
-      error of zero or less marks no measurement and is not kept, where the plain quotient might keep it.
+      error of zero or less marks a line that was not measured. Such a row is not kept, though the quotient might be
+      large.
 
     Raises
     ------
@@ -169,15 +184,20 @@ def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
 
 
 def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np.bool_]:
-    """Rows (n,) on which a target means something: inside its cut, with every target column measured.
+    """Which rows, bool (n,), a target can be learnt from: those inside its cut with every target column measured.
 
-    Not measured are NaN, infinity and -9999, which the MPA-JHU tables write for it.
+    NaN, infinity and -9999 count as not measured; the MPA-JHU tables write -9999.
+
+    Parameters
+    ----------
+    where : str
+        The target's place in the configuration, with which messages begin.
 
     Raises
     ------
     DataError
         If a column is missing, not numeric, without any finite value or constant on the rows kept, or if no row is
-        kept; the message begins with `where`, the target's place in the config.
+        kept.
     """
     values = columns_as_floats(catalog, target.columns, where)
     finite = np.isfinite(values) & (values != NOT_MEASURED)
@@ -204,10 +224,11 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
 
 
 def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
-    """What features may be associated with: the numeric columns, float64, NaN where a quantity was not measured.
+    """The columns with which features may be associated: the numeric ones, float64, NaN where not measured.
 
-    Left out are positions, errors, what a generator kept hidden, numbers of classes that `<column>_name` names, and
-    counts of votes that are there as fractions. The MPA-JHU tables write -9999 for "not measured".
+    These columns are no labels: positions, errors, what a mock survey hides from its images (`<column>_hidden`),
+    numbers of classes whose names stand in `<column>_name`, and counts of votes that are there as fractions too. The
+    MPA-JHU tables write -9999 for a quantity that was not measured.
     """
     names = [name for name in catalog.columns if f"{name}_name" in catalog.columns]
     no_labels = ["ra", "dec", *names, *vote_columns(catalog.columns)]
@@ -218,10 +239,10 @@ def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
 
 
 def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
-    """The least RMSE that any image model can expect for a label, where the survey's maker knows it, else None.
+    """The least RMSE that any model of the images can reach for a label, in the label's units; None where unknown.
 
-    A generated catalogue says in `<column>_hidden` which part of the label was drawn after everything that the image
-    shows and independently of it; its root mean square is the floor, in the label's units.
+    It is known of mock surveys. Their column `<column>_hidden` holds the part of the label that was drawn
+    independently of everything that the image shows, and the floor is its root mean square.
     """
     hidden = f"{column}_hidden"
     if hidden not in catalog:
@@ -230,7 +251,7 @@ def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
 
 
 def unit_of(column: str) -> str:
-    """The unit of a known label column: "dex" for logarithms of the MPA-JHU tables and of line fluxes, else ""."""
+    """The unit of a label column: "dex" for the logarithms of the MPA-JHU tables and of line fluxes, else ""."""
     return "dex" if column in ("oh_p50", "lgm_tot_p50", "sfr_tot_p50", *LINE_FLUXES) else ""
 
 
@@ -261,6 +282,20 @@ def _read_fits_table(path: Path) -> pd.DataFrame:
 
 
 def ids_as_text(ids: pd.Series, where: str) -> pd.Series:
+    """Ids as text without surrounding blanks; an empty cell becomes "".
+
+    Parameters
+    ----------
+    ids : Series
+        Text or integers.
+    where : str
+        The place of the ids, with which messages begin.
+
+    Raises
+    ------
+    DataError
+        If ids are floats, text that is written like floats, or of another type: 64-bit ids do not survive as floats.
+    """
     if pd.api.types.is_float_dtype(ids.dtype):
         raise DataError(
             f"{where}: ids are floats ({ids.dtype}), which do not hold 64-bit ids exactly (integers with empty cells "
@@ -272,13 +307,14 @@ def ids_as_text(ids: pd.Series, where: str) -> pd.Series:
     is_float = text.str.fullmatch(_FLOAT_TEXT)
     if is_float.any():
         raise DataError(
-            f"{where}: {is_float.sum():,} ids are written as floats: {_first(text[is_float].tolist())}; 64-bit "
+            f"{where}: {is_float.sum():,} ids are written as floats: {first_few(text[is_float].tolist())}; 64-bit "
             "ids do not survive as floats, so export them as text or integers (spreadsheets and NaN rows cause this)"
         )
     return text.astype("str")
 
 
 def texts_in_parts(texts: pd.Series) -> Iterator[list[str]]:
+    """The values of a column of text, as lists that follow each other; a whole column as one list takes much memory."""
     for start in range(0, len(texts), _IDS_AT_ONCE):
         yield texts.iloc[start : start + _IDS_AT_ONCE].tolist()
 
@@ -294,7 +330,13 @@ def _is_file_name(text: str) -> bool:
 
 
 def columns_as_floats(catalog: pd.DataFrame, columns: tuple[str, ...], where: str) -> NDArray[np.float64]:
-    """The columns as rows of floats, (n_columns, n); empty cells are NaN."""
+    """The values of columns as float64 of shape (n_columns, n); empty cells are NaN.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or not numeric; the message begins with `where`.
+    """
     missing = [name for name in columns if name not in catalog.columns]
     if missing:
         names = ", ".join(map(repr, missing))
@@ -308,9 +350,4 @@ def columns_as_floats(catalog: pd.DataFrame, columns: tuple[str, ...], where: st
 
 def _known_columns(name: str, catalog: pd.DataFrame) -> str:
     known = catalog.columns.tolist()
-    near = difflib.get_close_matches(name, known)
-    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"known columns: {_first(known, 30)}"
-
-
-def _first(items: Sequence[str], n: int = 5) -> str:
-    return ", ".join(items[:n]) + (", ..." if len(items) > n else "")
+    return did_you_mean(name, known) or f"known columns: {first_few(known, 30)}"

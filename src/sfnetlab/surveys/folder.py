@@ -1,6 +1,6 @@
 """A survey of the user's own: a catalogue, and a folder of cutouts named after its ids.
 
-The store that the cutouts are decoded into is written by store.py.
+The cutouts are decoded here; store.py writes them into one file.
 """
 
 import hashlib
@@ -98,11 +98,13 @@ def build_folder_survey(
     """Decode the cutout of every row, in order, into `images_path`: a .npy of (n, side, side, 3) uint8.
 
     Cutouts are `<images>/<id_str><extension>`. `side` is `crop`, or else `resize`, or else the commonest side among the
-    readable square cutouts of the first 256 rows (at a tie the one seen first). A cutout of another size, or not
-    square, is as bad as a broken one.
+    readable square cutouts of the first 256 rows (at a tie the one seen first). A cutout of another size, or one that
+    is not square, counts as broken.
 
     Parameters
     ----------
+    catalog : DataFrame
+        With `id_str`.
     n_workers : int or None
         Decoding threads; None leaves the number to Python.
 
@@ -129,7 +131,7 @@ def build_folder_survey(
 
 
 def image_path(survey: FolderSurvey, id_str: str) -> Path:
-    """Where the cutout of a galaxy lies; the id must have passed `check_ids`."""
+    """The file of a galaxy's cutout. The id must have passed `check_ids`."""
     return survey.images / f"{id_str}{survey.extension}"
 
 

@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
 
 class Variant(NamedTuple):
-    """What a published file holds; hashes and classes are those of the authors' pages (astroNN, henrysky/Galaxy10)."""
+    """What a published file holds. Hashes and classes are those of the authors' pages (astroNN, henrysky/Galaxy10)."""
 
     file: str
     sha256: str
     n_galaxies: int
     side: int
     classes: tuple[str, ...]
-    """Names by class number. astroNN's own table calls class 3 of DECaLS "Smooth, Cigar shaped", a slip: that is 4."""
+    """Names of the classes, in the order of their numbers. astroNN's own table calls class 3 of DECaLS "Smooth, Cigar
+    shaped", which is a slip: class 4 is that."""
     columns: tuple[str, ...]
-    """What it knows of a galaxy beside its class."""
+    """Datasets of the file that hold one value a galaxy, beside its class."""
 
 
 VARIANTS: dict[Literal["sdss", "decals"], Variant] = {
@@ -108,7 +109,7 @@ class Galaxy10Survey:
         return self
 
     def fingerprint(self) -> dict[str, str]:
-        """The hash that the file must have, so that the file itself need not be read to know what it is."""
+        """The sha256 that the file must have; the file itself is not read for it."""
         return {"file_sha256": self.sha256 or VARIANTS[self.variant].sha256}
 
     def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
@@ -117,11 +118,15 @@ class Galaxy10Survey:
 
 
 def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> "pd.DataFrame":
-    """Write the cutouts into `images_path`, (n, side, side, 3) uint8; returns the catalogue.
+    """Write the cutouts into `images_path`, a .npy of (n, side, side, 3) uint8, and return the catalogue.
 
-    Ids are `galaxy10-<variant>-<row of the file>`. Columns: `class` (0 to 9), `class_name`, and of DECaLS `ra` and
-    `dec` (degrees), `redshift` (NaN where unknown) and `pxscale` (arcsec a pixel of the published cutout). Galaxy Zoo
-    scaled cutouts with the galaxy, so that the survey has no one pixel scale.
+    Galaxy Zoo scaled each cutout to its galaxy, so that the survey has no single pixel scale.
+
+    Returns
+    -------
+    DataFrame of n rows
+        `id_str`, which is `galaxy10-<variant>-<row of the file>`; `class` (0 to 9); `class_name`; and for DECaLS `ra`
+        and `dec` (degrees), `redshift` (NaN where unknown) and `pxscale` (arcsec a pixel of the published cutout).
 
     Raises
     ------
@@ -150,7 +155,7 @@ def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> "pd.Data
 
 
 def _open(survey: Galaxy10Survey, file: "File") -> "tuple[Dataset, pd.DataFrame]":
-    """The images, unread, and the catalogue, both found to be of the variant."""
+    """The images, not read yet, and the catalogue, both checked to be those of the variant."""
     import h5py
     import numpy as np
     import pandas as pd

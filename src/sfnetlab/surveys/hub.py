@@ -1,6 +1,6 @@
-"""Datasets with an image and an id column, of the Hugging Face hub or a local folder, read in one pass.
+"""A survey that is a dataset with a column of images, on the Hugging Face hub or in a local folder.
 
-`datasets` chooses what is read: configuration, splits, commit. Of images, only those being decoded are in memory.
+It is read in one pass; only the images that are being decoded are in memory.
 """
 
 import json
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SPLIT_COLUMN = "dataset_split"
 _PIECEWISE: dict[str, Any] = {"buffer_size": 2**22, "pre_buffer": False}
-"""How to open parquet files: otherwise whole row groups, often whole files, would be in memory."""
+"""Options for opening parquet files piece by piece. Without them whole row groups, often whole files, are in memory."""
 
 _logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class HubSurvey:
         return self
 
     def fingerprint(self) -> dict[str, str]:
-        """The revision, or of a local folder the hash of name, size and time of change of every file.
+        """The revision of a dataset of the hub, or a hash of name, size and time of change of a local folder's files.
 
         Raises
         ------
@@ -120,20 +120,23 @@ class HubSurvey:
 
 
 class DatasetSplit(NamedTuple):
-    """One split of a dataset: a table in memory-mapped Arrow files, or parquet files to stream."""
+    """One split of a dataset."""
 
     name: str
     data: "Dataset | list[str]"
+    """A table in memory-mapped Arrow files, or the places of parquet files to be streamed."""
     n_rows: int | None
-    """None where only reading tells."""
+    """None where it is not known before reading."""
     fingerprint: str | None
+    """The fingerprint that `datasets` gives a table; None for parquet files."""
 
 
-class Opened(NamedTuple):
-    """The chosen splits, and which version of the dataset they are of (a commit; None: a local folder)."""
+class OpenedDataset(NamedTuple):
+    """The splits of a dataset that was opened but not read."""
 
     splits: list[DatasetSplit]
     commit: str | None
+    """The commit of a dataset of the hub; None for a local folder."""
 
 
 def build_hub_survey(survey: HubSurvey, images_path: Path) -> "tuple[pd.DataFrame, Stored, dict[str, Any]]":
@@ -144,9 +147,10 @@ def build_hub_survey(survey: HubSurvey, images_path: Path) -> "tuple[pd.DataFram
     Returns
     -------
     catalog : DataFrame
-        A row a galaxy, whatever its image: `id_str`, `dataset_split`, the dataset's columns of numbers, text, dates and
-        truth values, and vote fractions (votes.py). Columns of lists and the like are left out (logged).
+        A row a galaxy, even if its image is bad: `id_str`, `dataset_split`, the dataset's columns of numbers, text,
+        dates and truth values, and vote fractions (votes.py). Columns of lists and the like are left out (logged).
     stored : Stored
+        Which galaxies have no usable image, and the sizes of the others.
     source : dict
         What was read, for `source.json`: the dataset, its commit, the rows of each split.
 
@@ -195,7 +199,7 @@ def _where(survey: HubSurvey) -> str:
     return str(survey.directory) if survey.dataset is None else f"hub dataset {survey.dataset}"
 
 
-def _open(survey: HubSurvey, where: str) -> Opened:
+def _open(survey: HubSurvey, where: str) -> OpenedDataset:
     with _as_data_errors(where):
         if survey.dataset is not None:
             opened = _open_hub(survey, survey.dataset, where)
@@ -211,13 +215,13 @@ def _open(survey: HubSurvey, where: str) -> Opened:
     return opened._replace(splits=[by_name[name] for name in chosen])
 
 
-def _open_folder(survey: HubSurvey, directory: Path, where: str) -> Opened:
+def _open_folder(survey: HubSurvey, directory: Path, where: str) -> OpenedDataset:
     import datasets
 
     if (directory / "dataset_dict.json").is_file() or (directory / "state.json").is_file():
         if survey.config is not None:
             raise DataError(f"{where}: a folder of save_to_disk has no configurations, found config {survey.config!r}")
-        return Opened(_arrow_splits(datasets.load_from_disk(str(directory))), None)
+        return OpenedDataset(_arrow_splits(datasets.load_from_disk(str(directory))), None)
     if not any(directory.rglob("*.parquet")):
         raise DataError(
             f"{where}: expected a folder of save_to_disk or of parquet files; the folder holds "
@@ -225,10 +229,10 @@ def _open_folder(survey: HubSurvey, directory: Path, where: str) -> Opened:
         )
     with TemporaryDirectory() as cache:  # nothing is cached, but a lock file would be left in the user's cache
         builder = datasets.load_dataset_builder(str(directory.resolve()), survey.config, cache_dir=cache)
-        return Opened(_parquet_splits(builder, where), None)
+        return OpenedDataset(_parquet_splits(builder, where), None)
 
 
-def _open_hub(survey: HubSurvey, dataset: str, where: str) -> Opened:
+def _open_hub(survey: HubSurvey, dataset: str, where: str) -> OpenedDataset:
     import datasets
 
     try:
@@ -240,9 +244,9 @@ def _open_hub(survey: HubSurvey, dataset: str, where: str) -> Opened:
                 f"{where}: the hub cannot be reached, and the cache holds {commit}, not {survey.revision}; {_OFFLINE}"
             )
         if survey.streaming:
-            return Opened(_parquet_splits(builder, where), commit)
+            return OpenedDataset(_parquet_splits(builder, where), commit)
         builder.download_and_prepare()
-        return Opened(_arrow_splits(builder.as_dataset()), commit)
+        return OpenedDataset(_arrow_splits(builder.as_dataset()), commit)
     except ConnectionError as error:
         raise DataError(f"{where}: the hub cannot be reached ({error}); {_OFFLINE}") from error
 
@@ -270,7 +274,7 @@ def _parquet_splits(builder: "DatasetBuilder", where: str) -> list[DatasetSplit]
 
 @contextmanager
 def _as_data_errors(where: str) -> Iterator[None]:
-    """What `datasets`, Arrow and the network raise at a dataset that is missing, foreign or damaged."""
+    """Turn what `datasets`, Arrow and the network raise at a missing, foreign or damaged dataset into DataErrors."""
     import datasets
     import httpx
 
@@ -284,7 +288,7 @@ def _as_data_errors(where: str) -> Iterator[None]:
 
 
 class _Reading:
-    """A pass over the splits: hands out decoded images and keeps everything else."""
+    """One pass over the splits, which hands out decoded images and keeps all other columns."""
 
     def __init__(self, survey: HubSurvey, where: str) -> None:
         self._survey = survey
@@ -310,7 +314,7 @@ class _Reading:
                 yield list(zip(ids, pool.map(partial(_read_cutout, self._survey), images), strict=True))
 
     def catalog(self) -> "pd.DataFrame":
-        """What was read beside the images, all splits."""
+        """The columns beside the images, all splits together."""
         import pyarrow as pa
 
         with _as_data_errors(self._where):
@@ -324,7 +328,7 @@ class _Reading:
         return rest.drop_columns(left_out)
 
     def _ids(self, table: "pa.Table", split: DatasetSplit) -> list[str]:
-        """Ids of a part of a split as text, none of which came before."""
+        """The ids of a part of a split, as text; an id that came before is refused."""
         import pyarrow as pa
 
         from sfnetlab.surveys.catalog import check_ids, ids_as_text
@@ -349,7 +353,7 @@ class _Reading:
 
 
 def _tables(split: DatasetSplit, image_column: str, where: str) -> "Iterator[pa.Table]":
-    """The rows of a split, at most CHUNK at a time, images as they are stored."""
+    """The rows of a split, at most CHUNK at a time, with images as they are stored, not decoded."""
     import datasets
     import fsspec
     import pyarrow as pa
@@ -379,7 +383,10 @@ def _is_scalar(kind: "pa.DataType") -> bool:
 
 
 def _read_cutout(survey: HubSurvey, stored: Any) -> "Cutout | str":
-    """The square cutout of what a dataset stores as an image: its bytes, or where they are."""
+    """The square cutout of an image of a dataset, or the reason why there is none.
+
+    A dataset stores an image as its bytes, or as the path of a file.
+    """
     import fsspec
 
     from sfnetlab.surveys.images import decode_image

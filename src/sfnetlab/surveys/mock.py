@@ -1,4 +1,4 @@
-"""The mock survey: galaxies of mock_population.py, pictured by mock_render.py, every factor known."""
+"""The mock survey, of whose galaxies every factor is known: mock_population.py draws them, mock_render.py pictures."""
 
 from dataclasses import dataclass
 from pathlib import Path

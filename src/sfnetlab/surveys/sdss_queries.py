@@ -1,6 +1,6 @@
-"""SDSS galaxies by SQL: two published samples as named queries, fetched in pages, checked, cleaned step by step.
+"""SDSS galaxies by SQL: two published samples as named queries, fetched in pages, checked, and cleaned step by step.
 
-Cutouts belong to cutouts.py, the layout of a downloaded folder to download.py.
+cutouts.py fetches the cutouts; download.py knows the layout of a downloaded folder.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from sfnetlab.surveys.cutouts import USER_AGENT, Pacer
 from sfnetlab.surveys.lines import LINES
 
 PAGE_ROWS = 50_000
-"""Rows a page asks for: a tenth of what SkyServer gives at most, so that a page is far from its 10 minutes too."""
+"""Rows a page: a tenth of what SkyServer gives at most, so that a page needs much less than its 10 minutes too."""
 
 LONGEST_QUERY_STRING = 2048
 """Characters of a GET's query string that SkyServer's web server accepts (IIS' default; astroquery issue 2211)."""
@@ -37,19 +37,21 @@ _TIMEOUT_S = 660.0
 _TRIES = 4
 
 _SQL_FAULT = re.compile(r"(?i)invalid (column|object) name|incorrect syntax|could not be bound")
-"""SQL Server's words for a statement that no repetition mends; SkyServer sends them, too, as a page with status 200."""
+"""What SQL Server says of a statement that will never work. SkyServer may send these words with status 200."""
 
 _logger = logging.getLogger(__name__)
 
 Ask = Callable[[str], str]
-"""Sends one SQL statement and gives the answer's text, which ought to be CSV. Raises DataError if none comes."""
+"""Sends one SQL statement and returns the answer's text, which should be CSV. It raises a DataError if none comes."""
 
 
 class Step(NamedTuple):
-    """A cut of the cleaning: its name in the sample table, and the pandas expression true of rows that stay."""
+    """One cut of the cleaning."""
 
     name: str
+    """Its name in the table of the sample."""
     keeps: str
+    """The pandas expression that is true for rows that stay."""
 
 
 class Query(NamedTuple):
@@ -91,7 +93,7 @@ class Query(NamedTuple):
         return f"SELECT COUNT(*) AS n {self._from_where}"
 
     def page_sql(self, n_rows: int, after: str) -> str:
-        """The next rows by specObjID. One spectrum may have several rows: WITH TIES never parts them over two pages."""
+        """The statement for the next rows by specObjID. WITH TIES keeps the rows of one spectrum on one page."""
         return (
             f"SELECT TOP {n_rows} WITH TIES {self._selected} {self._from_where} "
             f"AND S.specObjID>{after} ORDER BY S.specObjID"
@@ -159,10 +161,21 @@ QUERIES = {
 def fetch_rows(
     query: Query, folder: Path, ask: Ask, *, limit: int | None = None, page_rows: int = PAGE_ROWS
 ) -> pd.DataFrame:
-    """Every row of a query, or its first `limit` ones (more where one spectrum has several rows), by specObjID.
+    """Fetch every row of a query, or its first `limit` rows, in the order of specObjID.
 
-    Pages are kept in `folder`, each written at once, beside `count.txt`, what COUNT(*) said: a killed fetch goes on
-    after its last page, and a finished one asks nothing any more.
+    Pages are kept in `folder`, each written at once, beside `count.txt`, the answer to COUNT(*). A fetch that was
+    killed goes on after its last page, and a finished one asks the server nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        Where pages are kept.
+    ask : Ask
+        How the server is asked.
+    limit : int, optional
+        Rows to fetch; there are a few more where the last spectrum has several rows.
+    page_rows : int
+        Rows a page.
 
     Raises
     ------
@@ -195,18 +208,18 @@ def fetch_rows(
 
 
 def clean(query: Query, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The cleaned catalogue and the table of how it came about.
+    """Clean the rows of a query step by step; returns the catalogue and a table that counts each step.
 
-    Every row of a repeated objID goes first, all of them: nothing tells which spectrum is the galaxy's. A row with NaN
-    in a column of a step goes too.
+    First all rows of a repeated objID are removed, since nothing tells which spectrum is the galaxy's. A row with NaN
+    in a column of a step is removed too.
 
     Returns
     -------
     catalog : DataFrame
         `id_str` (the objID) first, then the query's other columns.
     sample : DataFrame
-        A row a step: `step`, `kept` (rows left after it and all before it), `removed` (by it alone, at that point),
-        `kept_alone` (rows that it would leave of those with an objID of their own; 0 steps before it).
+        A row a step: `step`; `kept`, the rows left after it; `removed`, the rows that it removed; and `kept_alone`, the
+        rows that it would leave if it came first after the removal of repeated objIDs.
     """
     once = rows[~rows["objID"].duplicated(keep=False)]
     counts = [("rows of the query", len(rows), 0, len(rows)), _counted("one row an objID", rows, once, len(once))]
@@ -221,10 +234,10 @@ def clean(query: Query, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def skyserver(url: str, data_release: int, *, backoff_s: float = 5.0) -> Ask:
-    """SkyServer's SQL search through astroquery, at most 54 statements a minute; needs no account.
+    """A function that asks SkyServer's SQL search, at most 54 statements a minute. No account is needed.
 
-    Only the transport is astroquery's: its parser takes an error page for a table (astroquery issue 3369) and its type
-    guessing changes ids.
+    astroquery only transports the statements: its parser takes an error page for a table (astroquery issue 3369), and
+    its guesses of types change ids.
     """
 
     def send(sql: str) -> tuple[int, str]:
@@ -239,7 +252,7 @@ def skyserver(url: str, data_release: int, *, backoff_s: float = 5.0) -> Ask:
 
 
 def casjobs(token: str, url: str, data_release: int, *, backoff_s: float = 5.0) -> Ask:
-    """CasJobs' REST interface with a SciServer token (as SciScript-Python's CasJobs.executeQuery sends it)."""
+    """A function that asks CasJobs by its REST interface, with a SciServer token, as SciScript-Python does."""
     endpoint = f"{url}/CasJobs/RestApi/contexts/DR{data_release}/query"
     headers = {"User-Agent": USER_AGENT, "X-Auth-Token": token, "Accept": "text/plain"}
     task = {"TaskName": "sfnetlab.download"}
@@ -331,7 +344,7 @@ def _check_page(page: pd.DataFrame, last: str, where: str, n_left: int) -> None:
 
 
 def _read_csv(text: str) -> pd.DataFrame:
-    """The table of an answer, every column as text; SkyServer, not CasJobs, puts a line "#Table1" above it."""
+    """The table of an answer, every column as text. SkyServer puts a line "#Table1" above it, CasJobs does not."""
     body = text.lstrip("\ufeff \r\n")
     if body.startswith("#"):
         body = body.partition("\n")[2]
@@ -342,7 +355,7 @@ def _read_csv(text: str) -> pd.DataFrame:
 
 
 def _plain(text: str, longest: int = 500) -> str:
-    """What an error page says: the message of a JSON answer, or HTML without its tags."""
+    """The text of an error page: the message of a JSON answer, or HTML without its tags."""
     try:
         text = " ".join(_messages(json.loads(text)))
     except json.JSONDecodeError:

@@ -1,9 +1,8 @@
 """Embeddings that somebody else made: opening their files, joining them to a survey by id, reading them in blocks.
 
-Parquet, .npy with ids, HDF5, and the datasets of Hugging Face's `datasets`. Nothing here holds a whole table in memory.
+Known are parquet, .npy with ids, HDF5, and the datasets of Hugging Face's `datasets`. No whole table is in memory.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from sfnetlab.errors import DataError
 from sfnetlab.surveys.catalog import ids_as_text
 from sfnetlab.surveys.embeddings import EmbeddingSource, IdRepair
 from sfnetlab.surveys.fingerprints import hash_of
+from sfnetlab.surveys.messages import did_you_mean, first_few
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,30 +33,32 @@ _N_SHOWN = 5
 
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """A table that was opened but, for its ids, not read."""
+    """A table of embeddings of which only the ids were read."""
 
     where: str
-    """Names it in messages."""
+    """Its name in messages."""
     ids: "pd.Series[str]"
-    """Whose its rows are: text, repaired as the settings say, each once."""
+    """The ids of its rows as text, repaired as the settings say. No id occurs twice."""
     columns: tuple[str, ...]
-    """Names of its d features."""
+    """The names of its d features."""
     blocks: Callable[[], Iterator[NDArray[np.float32]]]
-    """Its rows in order, (any number, d); NaN where there is none, infinite where a value is too large for float32."""
+    """Reads its rows in order, in blocks of shape (any number, d). A missing value is NaN; a value that is too large
+    for float32 is infinite."""
     commit: str | None = None
-    """Of a hub dataset: the revision that was read."""
+    """The revision of a hub dataset that was read; None for files."""
 
 
 class Joined(NamedTuple):
-    """How a table and a survey fit together, galaxy by galaxy."""
+    """Which rows of a table and of a survey are the same galaxies."""
 
     place: NDArray[np.intp]
-    """Row of the survey for each row of the table, -1 for galaxies that only the table has."""
+    """The row of the survey for each row of the table; -1 for galaxies that only the table has."""
     is_missing: NDArray[np.bool_]
-    """Of each galaxy of the survey: whether the table lacks it."""
+    """Whether the table lacks a galaxy, for each galaxy of the survey."""
 
     @property
     def counts(self) -> dict[str, int]:
+        """How many galaxies are in both, only in the table, and only in the catalogue of the survey."""
         n_both = int((self.place >= 0).sum())
         return {
             "n_both": n_both,
@@ -66,7 +68,7 @@ class Joined(NamedTuple):
 
 
 def join_by_id(table: EmbeddingTable, ids: "pd.Series[str]") -> Joined:
-    """Which galaxies both have; ids of either side occur once, so that the join is one to one."""
+    """Join the rows of a table to a survey by their ids, which occur once on either side: one to one."""
     place = pd.Index(ids).get_indexer(pd.Index(table.ids))
     is_missing = np.ones(len(ids), dtype=np.bool_)
     is_missing[place[place >= 0]] = False
@@ -74,12 +76,13 @@ def join_by_id(table: EmbeddingTable, ids: "pd.Series[str]") -> Joined:
 
 
 def require_every(source: EmbeddingSource, table: EmbeddingTable, ids: "pd.Series[str]") -> Joined:
-    """The join, where the table has every galaxy of the survey; more is no fault.
+    """Join a table to a survey, and refuse a table that lacks a galaxy of the survey. It may have more galaxies.
 
     Raises
     ------
     DataError
-        If a galaxy is missing: how many, the first ones, and whether another `id_repair` would find more.
+        If a galaxy is missing. The message says how many, names the first ones, and says whether another `id_repair`
+        would find more.
     """
     joined = join_by_id(table, ids)
     if not joined.is_missing.any():
@@ -88,8 +91,8 @@ def require_every(source: EmbeddingSource, table: EmbeddingTable, ids: "pd.Serie
     better = _better_repair(source, table, ids, counts["n_both"])
     raise DataError(
         f"{table.where}: {counts['n_only_in_catalog']:,} of {len(ids):,} galaxies of the survey have no row in it: "
-        f"{_first(ids[joined.is_missing])}; {counts['n_both']:,} are in both, {counts['n_only_in_table']:,} only in it "
-        f"({_first(table.ids[joined.place < 0]) or 'none'}); "
+        f"{first_few(ids[joined.is_missing])}; {counts['n_both']:,} are in both, {counts['n_only_in_table']:,} only in "
+        f"it ({first_few(table.ids[joined.place < 0]) or 'none'}); "
         + (better or 'leave them out of the catalogue, or, with survey kind = "embeddings", by without_embedding')
     )
 
@@ -100,8 +103,8 @@ def read_into(table: EmbeddingTable, joined: Joined, out: NDArray[np.float32]) -
     Raises
     ------
     DataError
-        If a value of these galaxies is missing, NaN or infinite, or their number is not that of the ids; the message
-        says how many and whose.
+        If a value of these galaxies is missing, NaN or infinite, or the table has not as many rows as ids. The message
+        says how many values of which galaxies.
     """
     start, n_bad_values = 0, 0
     bad = [np.empty(0, dtype=np.intp)]
@@ -124,17 +127,24 @@ def read_into(table: EmbeddingTable, joined: Joined, out: NDArray[np.float32]) -
     if len(rows):
         raise DataError(
             f"{table.where}: {n_bad_values:,} values of {len(rows):,} galaxies are missing, NaN, infinite or too large "
-            f"for float32: {_first(table.ids.iloc[rows])}; embed these again or leave them out of the catalogue"
+            f"for float32: {first_few(table.ids.iloc[rows])}; embed these again or leave them out of the catalogue"
         )
 
 
 def common_galaxies(catalog: pd.DataFrame, sources: Iterable[EmbeddingSource]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of a catalogue that every table has, and `id_str`, `features` (the first that lacks it) of the others.
+    """Divide a catalogue into the galaxies that every table has, and the others.
+
+    Returns
+    -------
+    kept : DataFrame
+        The rows of the catalogue that every table has.
+    dropped : DataFrame
+        `id_str` of the other rows, and `features`, the name of the first table that lacks the galaxy.
 
     Raises
     ------
     DataError
-        If none is left.
+        If no galaxy is left.
     """
     lacks = np.full(len(catalog), "", dtype=object)
     for source in sources:
@@ -143,8 +153,8 @@ def common_galaxies(catalog: pd.DataFrame, sources: Iterable[EmbeddingSource]) -
         if joined.is_missing.all():
             advice = _better_repair(source, table, catalog["id_str"], 0) or "are these the same galaxies?"
             raise DataError(
-                f"{table.where}: no galaxy of the catalogue ({_first(catalog['id_str'])}) is in it "
-                f"({_first(table.ids)}); {advice}"
+                f"{table.where}: no galaxy of the catalogue ({first_few(catalog['id_str'])}) is in it "
+                f"({first_few(table.ids)}); {advice}"
             )
         lacks[joined.is_missing & (lacks == "")] = source.name
     is_common = lacks == ""
@@ -155,12 +165,13 @@ def common_galaxies(catalog: pd.DataFrame, sources: Iterable[EmbeddingSource]) -
 
 
 def open_embeddings(source: EmbeddingSource) -> EmbeddingTable:
-    """The table that the settings name, with its ids read.
+    """Open the table that the settings name, and read its ids.
 
     Raises
     ------
     DataError
-        If it is missing, damaged or of another kind, a column is not there or not numeric, or ids are floats or repeat.
+        If it is missing, damaged or of another kind, if a column is not there or not numeric, or if ids are floats or
+        repeat.
     """
     where = f"{source.path or source.dataset}"
     try:
@@ -174,13 +185,13 @@ def open_embeddings(source: EmbeddingSource) -> EmbeddingTable:
     if repeats.any():
         raise DataError(
             f"{where}: {text[repeats].nunique():,} ids occur more than once, {repeats.sum():,} rows too many: "
-            f"{_first(text[repeats].drop_duplicates())}; keep one row a galaxy"
+            f"{first_few(text[repeats].drop_duplicates())}; keep one row a galaxy"
         )
     return EmbeddingTable(where, text, columns, blocks, commit)
 
 
 def fingerprint(source: EmbeddingSource) -> dict[str, str]:
-    """Hashes of the contents of the table's files; nothing for a hub dataset, which its revision names.
+    """Hashes of the contents of a table's files; empty for a dataset of the hub, which its revision identifies.
 
     Raises
     ------
@@ -254,7 +265,7 @@ def _saved_batches(source: EmbeddingSource, path: Path) -> "tuple[pa.Schema, _Ba
 
 
 def _hub_batches(source: EmbeddingSource, where: str) -> "tuple[pa.Schema, _Batches, str | None]":
-    """And the commit that was read."""
+    """The schema and batches of a dataset of the hub, and the commit that is read."""
     import datasets
 
     assert source.dataset is not None
@@ -273,7 +284,7 @@ def _hub_batches(source: EmbeddingSource, where: str) -> "tuple[pa.Schema, _Batc
 
 
 def _dataset_batches(source: EmbeddingSource, where: str, loaded: Any) -> "tuple[pa.Schema, _Batches]":
-    """Of a Dataset, or of the chosen splits of a DatasetDict one after the other."""
+    """The schema and batches of a Dataset, or of the chosen splits of a DatasetDict one after the other."""
     import datasets
 
     if isinstance(loaded, datasets.DatasetDict):
@@ -333,7 +344,7 @@ def _is_list_of_numbers(kind: "pa.DataType") -> bool:
 
 
 def _list_length(batches: _Batches, name: str, where: str) -> int:
-    """That of the first row that has a list."""
+    """The length of the list in the first row that has one."""
     from pyarrow import compute
 
     pc: Any = compute  # its functions are made at run time
@@ -353,7 +364,7 @@ def _decode_numbers(columns: "Sequence[pa.Array | pa.ChunkedArray]", d: int) -> 
 
 
 def _decode_lists(columns: "Sequence[pa.Array | pa.ChunkedArray]", d: int) -> NDArray[np.float32]:
-    """A row without a list, or with one of another length than d, is NaN."""
+    """The lists of a column as rows (n, d). A row without a list, or with a list of another length, is NaN."""
     from pyarrow import compute
 
     pc: Any = compute
@@ -368,9 +379,10 @@ def _decode_lists(columns: "Sequence[pa.Array | pa.ChunkedArray]", d: int) -> ND
 
 
 def _as_array(column: "pa.Array | pa.ChunkedArray") -> NDArray[Any]:
-    """NaN for null; an array of arrow needs to be told that a copy is fine, a chunked one always makes one."""
+    """The values of an Arrow column, NaN for null."""
     import pyarrow as pa
 
+    # An Array must be told that a copy is fine; a ChunkedArray makes one always, and cannot be told.
     if isinstance(column, pa.ChunkedArray):
         return column.to_numpy()
     return column.to_numpy(zero_copy_only=False)
@@ -462,7 +474,7 @@ def _as_float32(values: NDArray[np.number]) -> NDArray[np.float32]:
 
 
 def _matching(source: EmbeddingSource, known: Sequence[str], where: str) -> list[str]:
-    """The names that a pattern of `columns` matches, in the order of the file; every pattern must match one."""
+    """The names that the patterns of `columns` match, in the order of the file. Each pattern must match one or more."""
     candidates = [name for name in known if name != source.id_column]
     for pattern in source.columns:
         if not any(fnmatchcase(name, pattern) for name in candidates):
@@ -483,7 +495,7 @@ def _repaired(ids: "pd.Series[str]", repair: IdRepair) -> "pd.Series[str]":
 
 
 def _better_repair(source: EmbeddingSource, table: EmbeddingTable, ids: "pd.Series[str]", n_both: int) -> str:
-    """Advice, where a repair of the ids as they are now would find more galaxies."""
+    """Advice to repair the ids, if that would find more galaxies; else empty."""
     repairs: tuple[IdRepair, ...] = ("neg_to_minus", "minus_to_neg")
     for repair in repairs:
         n = int(_repaired(table.ids, repair).isin(ids).sum())
@@ -493,13 +505,4 @@ def _better_repair(source: EmbeddingSource, table: EmbeddingTable, ids: "pd.Seri
 
 
 def _known(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known)
-    if near:
-        return f"did you mean {' or '.join(map(repr, near))}?"
-    more = ", ..." if len(known) > 20 else ""
-    return f"it has {', '.join(known[:20])}{more}"
-
-
-def _first(ids: "pd.Series[str]") -> str:
-    more = ", ..." if len(ids) > _N_SHOWN else ""
-    return ", ".join(ids.iloc[:_N_SHOWN]) + more
+    return did_you_mean(name, known) or f"it has {first_few(known, 20)}"
