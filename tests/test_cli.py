@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from sfnetlab import cli, config, runner
-from sfnetlab.artifacts import Job
 from sfnetlab.interpret.claims import CLAIMS
+from sfnetlab.jobs import Job
 from sfnetlab.plan import make_plan
 
 SMALL = """

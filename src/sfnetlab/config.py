@@ -11,7 +11,6 @@ import re
 import shlex
 import sys
 import textwrap
-import tomllib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -19,6 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tomli
 
 from sfnetlab import schema
 from sfnetlab.errors import ConfigError
@@ -41,7 +42,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> schema.Experiment:
     """
     text = _read_text(path)
     try:
-        loading = _Loading(str(path), text, tomllib.loads(text))
+        loading = _Loading(str(path), text, tomli.loads(text))
     except ValueError as error:
         raise ConfigError(_syntax_problem(path, text, str(error))) from None
     for override in overrides:
@@ -64,8 +65,8 @@ def line_of(text: str, path: Steps) -> int:
     def holds(n: int) -> bool:
         for end in range(n, len(lines) + 1):
             try:
-                return _contains(tomllib.loads("\n".join(lines[:end])), path)
-            except tomllib.TOMLDecodeError:
+                return _contains(tomli.loads("\n".join(lines[:end])), path)
+            except tomli.TOMLDecodeError:
                 continue
         raise ValueError("text is not valid TOML")
 
@@ -113,7 +114,7 @@ class _Loading:
         at = path if at is None else at
         while not _contains(self.tree, at):  # a missing key has the place of its table
             at = at[:-1]
-        in_file = _contains(tomllib.loads(self.text), at)
+        in_file = _contains(tomli.loads(self.text), at)
         owners = [
             number
             for number, (changed, _) in enumerate(self.overridden)
@@ -167,7 +168,7 @@ def _apply(override: str, loading: _Loading) -> None:
         loading.report_override(override, "expected KEY=TOMLVALUE with a dotted KEY, such as training.epochs=5")
         return
     try:
-        (value,) = tomllib.loads(f"value = {written}").values()
+        (value,) = tomli.loads(f"value = {written}").values()
     except ValueError:
         quoted = shlex.quote(f"{key}={_toml(written)}")
         loading.report_override(
@@ -201,8 +202,8 @@ def _keys_of(dotted: str) -> list[str]:
     """Parts of a dotted TOML key, as the TOML parser splits and unquotes them; none where it is not a key."""
     names: list[str] = []
     try:
-        node: Any = tomllib.loads(f"{dotted} = 0")
-    except tomllib.TOMLDecodeError:
+        node: Any = tomli.loads(f"{dotted} = 0")
+    except tomli.TOMLDecodeError:
         return names
     while isinstance(node, dict) and node:
         ((name, node),) = node.items()
@@ -288,8 +289,7 @@ def _read_alternative(members: Sequence[Any], value: Any, path: Steps, loading: 
 
 def _read_table(cls: Any, table: dict[str, Any], path: Steps, loading: _Loading) -> Any:
     n_before = len(loading.problems)
-    hinted = get_type_hints(cls)
-    hints = {each.name: hinted[each.name] for each in fields(cls)}  # not the class variables: they are no settings
+    hints = _hints(cls)
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key in hints:
@@ -319,6 +319,12 @@ def _blamed(message: str, table: dict[str, Any], path: Steps) -> Steps:
             break
         path, node = (*path, step), node[step]
     return path
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a dataclass's settings by name; what belongs to its class is no setting."""
+    hints = get_type_hints(cls)
+    return {each.name: hints[each.name] for each in fields(cls)}
 
 
 def _contains(tree: Any, path: Steps) -> bool:
@@ -415,7 +421,7 @@ def _describe(cls: Any, heading: str) -> str:
     def wrapped(text: str, first: str, rest: str) -> list[str]:
         return textwrap.wrap(text, 98, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
-    docs, hints = _field_docs(cls), get_type_hints(cls)
+    docs, hints = _field_docs(cls), _hints(cls)
     lines = [heading, *wrapped(inspect.cleandoc(cls.__doc__ or ""), "# ", "# ")]
     for each in fields(cls):
         kind_of_value = _spelt(hints[each.name])

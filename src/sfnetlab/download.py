@@ -1,6 +1,6 @@
-"""`sfnetlab download SURVEY`: real surveys into a folder of one's own, resumed where a killed download was.
+"""`sfnetlab download SURVEY`: download a real survey into a folder; a killed download goes on where it was.
 
-What can be downloaded is a row of DOWNLOADS: its flags and what it does. Network and tables stand in surveys/.
+`DOWNLOADS` holds the flags of each survey and what it does. The modules in `surveys/` do the network and the tables.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sfnetlab.artifacts import replacing, write_text
 from sfnetlab.errors import DataError
+from sfnetlab.files import replacing, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,28 +26,37 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CASJOBS_TOKEN = "SCISERVER_TOKEN"
-"""Environment variable of the token; secrets do not belong on a command line."""
+"""Environment variable that holds the token, because secrets do not belong on a command line."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Download(NamedTuple):
-    """What `sfnetlab download NAME` takes and does; `download` returns what is printed at the end."""
+    """What `sfnetlab download NAME` takes and does."""
 
     summary: str
+    """One line for the help."""
     add_flags: Callable[[argparse.ArgumentParser], None]
+    """Adds the survey's flags to its parser."""
     download: Callable[[argparse.Namespace], str]
+    """Downloads what the parsed flags ask for, and returns the report to print."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """A sub-command a survey."""
+    """Add a sub-command for each survey."""
     surveys = parser.add_subparsers(dest="survey", required=True, metavar="SURVEY")
     for name, survey in DOWNLOADS.items():
         survey.add_flags(surveys.add_parser(name, help=survey.summary, description=survey.summary))
 
 
 def download(arguments: argparse.Namespace) -> str:
-    """Do what `add_flags` parsed; returns the report to print."""
+    """Download what the arguments ask for, as parsed with the flags of `add_flags`, and return the report to print.
+
+    Raises
+    ------
+    DataError
+        If a flag cannot work, the folder belongs to another download, or the network or the disk fails for good.
+    """
     return DOWNLOADS[arguments.survey].download(arguments)
 
 
@@ -73,6 +82,7 @@ def _add_sdss_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manners(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how gently the server is asked."""
     parser.add_argument("--rate", type=_positive, default=10.0, help="cutouts a second at most (default 10)")
     parser.add_argument("--workers", type=_positive_int, default=8, help="cutouts at once (default 8)")
     parser.add_argument("--tries", type=_positive_int, default=5, help="tries a cutout (default 5)")
@@ -83,6 +93,7 @@ def _add_manners(parser: argparse.ArgumentParser) -> None:
 
 
 def _download_sdss(arguments: argparse.Namespace) -> str:
+    """Download the catalogue of a query and a cutout for each of its galaxies, and return the report to print."""
     from sfnetlab.surveys import cutouts, sdss_queries
 
     directory: Path = arguments.to
@@ -135,6 +146,7 @@ def _download_sdss(arguments: argparse.Namespace) -> str:
 
 
 def _ask(arguments: argparse.Namespace) -> "sdss_queries.Ask":
+    """Return the function that sends SQL to SkyServer, or to CasJobs with --casjobs."""
     from sfnetlab.surveys import sdss_queries
 
     if not arguments.casjobs:
@@ -149,7 +161,7 @@ def _ask(arguments: argparse.Namespace) -> "sdss_queries.Ask":
 
 
 def _url_maker(arguments: argparse.Namespace) -> Callable[[float, float], str]:
-    """What makes a cutout's URL of right ascension and declination."""
+    """Return the function that makes the URL of a cutout from right ascension and declination in degrees."""
     from sfnetlab.surveys.cutouts import legacy_survey_url, skyserver_url
 
     shape = {"pixel_scale_arcsec": arguments.pixel_scale, "size": arguments.size}
@@ -164,6 +176,7 @@ def _url_maker(arguments: argparse.Namespace) -> Callable[[float, float], str]:
 
 
 def _describe(outcome: "cutouts.Outcome", directory: Path) -> str:
+    """Return the report: how many cutouts are there, how many are new, and why the others failed."""
     n_failed = len(outcome.failed)
     n_all = outcome.n_before + outcome.n_new + n_failed
     lines = [
@@ -178,7 +191,14 @@ def _describe(outcome: "cutouts.Outcome", directory: Path) -> str:
 
 
 def _open_receipt(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Begin or go on with download.json; a folder never mixes two samples, layers, scales or sizes."""
+    """Write download.json, and return it; the time of the start stays that of the first try.
+
+    Raises
+    ------
+    DataError
+        If the file that is there is damaged or has other settings: a folder never mixes two samples, layers, scales or
+        sizes.
+    """
     path = directory / "download.json"
     started = _now()
     if path.exists():
@@ -210,7 +230,13 @@ def _write_csv(table: "pd.DataFrame", path: Path) -> None:
 
 @contextmanager
 def _own_folder(directory: Path) -> Iterator[None]:
-    """Make the folder and keep other downloads out of it; what the disk refuses becomes one message."""
+    """Make the folder and lock it against other downloads.
+
+    Raises
+    ------
+    DataError
+        If another process holds the lock, or the disk refuses something inside the block.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY)

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sfnetlab import runner, runtime
-from sfnetlab.artifacts import FeatureTable, Job, read_features, read_survey, state_of
+from sfnetlab.artifacts import FeatureTable, read_features, read_survey, state_of
 from sfnetlab.errors import ArtifactError, DataError
-from sfnetlab.plan import EncodeSpec, SurveySpec, make_plan, sae_directory
+from sfnetlab.jobs import Job
+from sfnetlab.methods.sae import EncodeSpec, sae_directory
+from sfnetlab.plan import SurveySpec, make_plan
 from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.crossmatch import joined_table, match_by_id, match_by_position
 from sfnetlab.surveys.files import (

@@ -9,6 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
+from sfnetlab.methods import Features
+from sfnetlab.methods.contract import Given
 from sfnetlab.settings import (
     FULL_VIEW,
     Target,
@@ -16,19 +18,10 @@ from sfnetlab.settings import (
     View,
     is_plain_name,
     require,
-    require_convention,
-    require_dictionary,
-    require_sweep,
-    require_views,
-    require_weights,
 )
 from sfnetlab.surveys import Survey
-from sfnetlab.surveys.embeddings import IdRepair
 from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.split import HashSplit, Split
-
-N_SFNET_FEATURES = 512
-"""Pooled features of a ResNet18, the dictionary from which an SFNet picks k for each galaxy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,331 +69,6 @@ class Rare:
     def __post_init__(self) -> None:
         require((self.above is None) != (self.below is None), "above or below must be given, and not both")
 
-
-@dataclass(frozen=True, kw_only=True)
-class SFNet:
-    """Sparse Feature Network: ResNet18, the k largest of 512 pooled features, a linear head. Supervised."""
-
-    name: str
-    """Names its results, and its rows in every table."""
-    kind: Literal["sfnet"] = "sfnet"
-    target: str
-    """Which of [targets] it learns to predict."""
-    k: tuple[int, ...] = (4,)
-    """Features active for each galaxy; one network a value and seed."""
-    views: tuple[str, ...] = (FULL_VIEW,)
-    """Through which of [views] it sees cutouts, "full" being as they are; one network each, called <name>-<view>. The
-    first is interpreted and compared like any other, the others are held against it."""
-
-    def __post_init__(self) -> None:
-        require_sweep(self.k, N_SFNET_FEATURES, "the number of pooled features")
-        require_views(self.views)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """Dense embeddings of a backbone: the pooled output before its head."""
-
-    name: str
-    """Names its results, and its rows in every table."""
-    kind: Literal["encoder"] = "encoder"
-    backbone: str = "resnet18"
-    """A timm model name; a timm model of the Hugging Face hub, "hf_hub:owner/name" (with "@revision" to hold it
-    fast), as "hf_hub:mwalmsley/zoobot-encoder-resnet18"; or for weights in a file "zoobot:" or "timm:" and a timm
-    name, which says what images they expect."""
-    weights: str = "target"
-    """"target" (trained here on `target`, without top-k), "imagenet" (timm's), "hub" (of a backbone "hf_hub:..."),
-    "random", or a file: .safetensors, .ckpt, .pt, .pth."""
-    target: str | None = None
-    """Which of [targets] to train on, with weights = "target"."""
-    image_size: int | None = None
-    """Resample cutouts to this side before the network; None keeps the survey's, but gives models of the hub and of
-    Zoobot the size that they were trained at."""
-    views: tuple[str, ...] = (FULL_VIEW,)
-    """Through which of [views] it sees cutouts, with weights = "target"; one network each, called <name>-<view>. What
-    stands on this encoder stands on the first."""
-
-    def __post_init__(self) -> None:
-        require_views(self.views)
-        require(
-            self.weights == "target" or self.views == (FULL_VIEW,),
-            f'views are for weights = "target", got weights = {self.weights!r}',
-        )
-        if self.weights == "target":
-            require(self.target is not None, 'target is missing: weights = "target" needs one of [targets]')
-            require(self.image_size is None, 'image_size is for pretrained networks, not for weights = "target"')
-        else:
-            require(self.target is None, f'target is only for weights = "target", got weights = {self.weights!r}')
-        require_weights(self.weights, ("target", "imagenet", "hub", "random"))
-        require_convention(self.backbone, self.weights)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Zoobot:
-    """Pretrained encoder fine-tuned on a target by Zoobot: the strong baseline. Supervised; needs the extra zoobot.
-
-    Defaults of the training are those of Zoobot 2.9, but for the epochs.
-    """
-
-    name: str
-    """Names its results, and its rows in every table."""
-    kind: Literal["zoobot"] = "zoobot"
-    target: str
-    """Which of [targets] it learns to predict."""
-    backbone: str = "hf_hub:mwalmsley/zoobot-encoder-convnext_nano"
-    """What to start from, named as for kind = "encoder"."""
-    weights: str = "hub"
-    """Its weights: "hub", "imagenet", "random" or a file, as for kind = "encoder"."""
-    image_size: int | None = None
-    """Resample cutouts to this side before the network; None: as for kind = "encoder"."""
-    training_mode: Literal["full", "head_only"] = "full"
-    """Train all weights, or the linear head alone."""
-    layer_decay: float = 0.75
-    """From each of timm's groups of layers to the one below, learning rates shrink by this factor."""
-    epochs: int = 20
-    """Passes over the training rows; the epoch with the least loss on valid rows is kept."""
-    batch_size: int = 64
-    """Galaxies a step."""
-    learning_rate: float = 1e-4
-    """Constant rate of AdamW for the head."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay."""
-    head_dropout: float = 0.5
-    """Share of the pooled features that are hidden from the head in a training step."""
-    augment: bool = True
-    """A random flip and 90-degree rotation for each galaxy and epoch."""
-
-    def __post_init__(self) -> None:
-        require_weights(self.weights, ("imagenet", "hub", "random"))
-        require_convention(self.backbone, self.weights)
-        require(0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], got {self.layer_decay}")
-        require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
-        require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
-        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
-        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-        require(0 <= self.head_dropout < 1, f"head_dropout must lie in [0, 1), got {self.head_dropout}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PCA:
-    """Principal components of an encoder's embeddings, fitted on train rows. Unsupervised."""
-
-    name: str
-    """Names its results, and its rows in every table."""
-    kind: Literal["pca"] = "pca"
-    on: str
-    """The encoder, or the external embeddings, to decompose."""
-    n_components: int = 32
-    """Components kept; the probes use the first k of them."""
-
-    def __post_init__(self) -> None:
-        require(self.n_components >= 1, f"n_components must be at least 1, got {self.n_components}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PLS:
-    """Partial least squares of an encoder's embeddings on a target, fitted on train rows: PCA's supervised control."""
-
-    name: str
-    """Names its results, and its rows in every table."""
-    kind: Literal["pls"] = "pls"
-    on: str
-    """The encoder, or the external embeddings, to decompose."""
-    target: str
-    """Which of [targets] the components are to covary with."""
-    n_components: int = 8
-    """Components kept; the probes use the first k of them."""
-
-    def __post_init__(self) -> None:
-        require(self.n_components >= 1, f"n_components must be at least 1, got {self.n_components}")
-
-
-Codes = Literal["topk", "refit", "omp"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SAE:
-    """Sparse autoencoder on an encoder's embeddings, trained on train rows. Unsupervised."""
-
-    name: str
-    """Names its results, and its rows in every table."""
-    kind: Literal["sae"] = "sae"
-    on: str
-    """The encoder, or the external embeddings, to decompose."""
-    variant: Literal["relu", "topk", "batch_topk", "jumprelu", "matryoshka", "archetypal"] = "topk"
-    """Which latents are active, and what the dictionary is; each variant's paper stands in estimators.py."""
-    n_latents: int = 2048
-    """Size of the dictionary."""
-    k: tuple[int, ...] = (32,)
-    """Latents active for each galaxy ("relu", "jumprelu", "batch_topk": on average); one SAE a value and seed."""
-    group_sizes: tuple[int, ...] = ()
-    """Matryoshka groups, summing to n_latents; empty: the Euclid groups, 1/32, 1/32, 1/16, 1/8, 1/4 and 1/2 of it."""
-    selection: Literal["topk", "batch_topk"] = "topk"
-    """Of Matryoshka: k latents of each row, or k a row on average over a batch, by a threshold after training."""
-    start: Literal["random", "centroids"] = "random"
-    """Where atoms start: centroids, the same for all seeds, are the control of "archetypal", which starts there too."""
-    auxk: float = 0.0
-    """Weight of the auxiliary loss that revives silent latents (Gao et al. 2024: 1/32); 0: they are resampled only,
-    those of "archetypal" not at all (see estimators.py)."""
-    codes: tuple[Codes, ...] = ("topk",)
-    """"topk": what the encoder selects; "refit": least squares on that support; "omp": orthogonal matching pursuit. A
-    feature table for each, those of refit and omp called <name>-refit and <name>-omp."""
-    epochs: int = 50
-    """Passes over the training rows."""
-    batch_size: int | None = None
-    """Rows a step; None: by the recipe, fewer where there are few rows."""
-    learning_rate: float | None = None
-    """Peak learning rate; None: by the recipe, from variant, n_latents and rows a step."""
-
-    def __post_init__(self) -> None:
-        require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
-        require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
-        if self.variant != "matryoshka":
-            require(not self.group_sizes, f'group_sizes are for variant = "matryoshka", got {self.variant!r}')
-            require(self.selection == "topk", f'selection is for variant = "matryoshka", got {self.variant!r}')
-        elif self.group_sizes:
-            total = sum(self.group_sizes)
-            require(min(self.group_sizes) >= 1, "group_sizes must be positive")
-            require(total == self.n_latents, f"group_sizes must sum to n_latents={self.n_latents}, got {total}")
-        else:
-            require(self.n_latents % 32 == 0, f"n_latents must divide by 32 without group_sizes, got {self.n_latents}")
-        require(self.auxk >= 0, f"auxk must not be negative, got {self.auxk}")
-        require(self.learning_rate is None or self.learning_rate > 0, "learning_rate must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NullSAE:
-    """Control: a top-k sparse autoencoder of which a part stays random (Sanity Checks for SAEs, arXiv:2602.14111)."""
-
-    name: str
-    """Names its results, and its rows in every table."""
-    kind: Literal["null_sae"] = "null_sae"
-    on: str
-    """The encoder, or the external embeddings, to decompose."""
-    arm: Literal["frozen_decoder", "frozen_encoder", "random_dictionary"]
-    """What is not trained: the atoms, the encoder, or both (encoder and decoder are then one random dictionary)."""
-    n_latents: int = 2048
-    """Size of the dictionary."""
-    k: tuple[int, ...] = (32,)
-    """Latents active for each galaxy; one a value and seed."""
-    codes: tuple[Codes, ...] = ("topk",)
-    """"topk": what the encoder selects; "refit": least squares on that support; "omp": orthogonal matching pursuit. A
-    feature table for each, those of refit and omp called <name>-refit and <name>-omp."""
-    epochs: int = 50
-    """Passes over the training rows."""
-    batch_size: int | None = None
-    """Rows a step; None: as of kind "sae"."""
-
-    def __post_init__(self) -> None:
-        require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
-        require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class VAE:
-    """Convolutional autoencoder of the cutouts themselves; its features are the posterior means. Unsupervised."""
-
-    name: str
-    """Names its results, and its rows in every table."""
-    kind: Literal["vae"] = "vae"
-    objective: Literal["elbo", "mmd", "none"] = "elbo"
-    """What holds latents to a standard normal: each posterior (Kingma & Welling 2014), all of them together (InfoVAE,
-    Zhao et al. 2019), or nothing (a plain autoencoder, the control)."""
-    n_latents: int = 20
-    """Latent dimensions."""
-    pixel_variance: float | None = None
-    """Variance of pixels about their reconstruction, black 0 and white 1; the smaller, the less the prior weighs.
-    None: the mean squared error itself, its maximum likelihood (Rybkin et al. 2021); 0.5: plain sums, as
-    galaxy-autoencoders."""
-    epochs: int = 100
-    """Passes over the training rows."""
-    batch_size: int = 64
-    """Galaxies a step."""
-    learning_rate: float = 2e-3
-    """Largest learning rate of the one-cycle schedule."""
-
-    def __post_init__(self) -> None:
-        require(self.n_latents >= 1, f"n_latents must be at least 1, got {self.n_latents}")
-        require(
-            self.pixel_variance is None or self.pixel_variance > 0,
-            f"pixel_variance must be positive, got {self.pixel_variance}",
-        )
-        require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
-        require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
-        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Photometry:
-    """Control: catalogue magnitudes, the colours between neighbouring bands, and sizes."""
-
-    name: str = "photometry"
-    """Names its results, and its rows in every table."""
-    kind: Literal["photometry"] = "photometry"
-    magnitudes: tuple[str, ...] = ("modelMag_u", "modelMag_g", "modelMag_r", "modelMag_i", "modelMag_z")
-    """Magnitude columns in order of wavelength; neighbours make the colours."""
-    sizes: tuple[str, ...] = ("petroR50_r", "petroR90_r")
-    """Size columns, in arcseconds."""
-
-    def __post_init__(self) -> None:
-        require(len(self.magnitudes) + len(self.sizes) > 0, "name at least one magnitude or size column")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mean:
-    """Control: no features at all, so that every probe predicts the mean of the training rows."""
-
-    name: str = "mean"
-    """Names its results, and its rows in every table."""
-    kind: Literal["mean"] = "mean"
-
-
-@dataclass(frozen=True, kw_only=True)
-class External:
-    """Embeddings or features that somebody else made, joined to the catalogue by id. No image is needed."""
-
-    name: str
-    """Names its results, and its rows in every table."""
-    kind: Literal["external"] = "external"
-    path: Path | None = None
-    """A .parquet, .npy or .h5/.hdf5 file, a folder of .parquet files or one of `datasets`' `save_to_disk`."""
-    dataset: str | None = None
-    """Its id on the hub, for example "mwalmsley/euclid_q1_embeddings"; this or `path`."""
-    config: str | None = None
-    """Which of the dataset's configurations, where it has several."""
-    revision: str = "main"
-    """Commit, tag or branch on the hub. Only a commit stays what it is; the one that was read is in model.json."""
-    splits: tuple[str, ...] = ()
-    """The splits of a dataset to take together, for example ["train", "test"]; empty: all."""
-    columns: tuple[str, ...] = ()
-    """One column of lists (["pooled_features_block_11"]) or numeric ones, patterns too (["feat_pca_*"]), in the order
-    of the file; of HDF5 datasets (n, d) or (n,). Not for .npy."""
-    id_column: str = "id_str"
-    """Column or HDF5 dataset of the ids; read as text."""
-    ids: Path | None = None
-    """For .npy: its ids in the order of its rows, as .npy, .csv (with `id_column`) or .txt (a line each)."""
-    id_repair: IdRepair = "none"
-    """Of these ids, to meet the catalogue's: "neg_to_minus" writes "-" for "NEG" (Euclid tiles south of the equator),
-    "minus_to_neg" the reverse."""
-
-    def __post_init__(self) -> None:
-        require((self.path is None) != (self.dataset is None), "path or dataset must be given, and not both")
-        if self.dataset is None:
-            require(self.config is None and self.revision == "main", "config and revision are for a dataset's id")
-        else:
-            owner, _, name = self.dataset.rpartition("/")
-            require(
-                is_plain_name(name) and (not owner or is_plain_name(owner)),
-                f'dataset must be an id such as "mwalmsley/gz2" (a file or folder is path), got {self.dataset!r}',
-            )
-        is_npy = self.path is not None and self.path.suffix == ".npy"
-        require(is_npy or len(self.columns) > 0, "columns must name at least one column of embeddings")
-        require(not (is_npy and self.columns), "columns are for tables, but a .npy file has no columns")
-        require(is_npy == (self.ids is not None), "ids must name the file of ids of a .npy file, and of no other")
-        require(len(set(self.columns)) == len(self.columns), f"columns repeat a name: {list(self.columns)}")
-
-
-Features = SFNet | Encoder | Zoobot | PCA | PLS | SAE | NullSAE | VAE | Photometry | Mean | External
 
 ProbeName = Literal["linear", "ridge", "xgboost"]
 ClassifierName = Literal["majority", "logistic", "linear_svm", "rbf_svm"]
@@ -501,35 +169,18 @@ class Experiment:
         repeated = sorted({name for name in names if names.count(name) > 1})
         require(not repeated, f"features repeat a name: {repeated}")
         if not self.survey.has_images:
-            blind = PCA | PLS | SAE | NullSAE | External | Photometry | Mean
-            seeing = [f"{f.name!r} ({f.kind})" for f in self.features if not isinstance(f, blind)]
+            seeing = [f"{f.name!r} ({f.kind})" for f in self.features if f.traits.needs_images]
             require(
                 not seeing,
                 f'survey kind = "{self.survey.kind}" has no images, which these [[features]] need: '
                 f'{", ".join(seeing)}; use kind = "external" for embeddings that somebody else made, or a survey with '
                 "images",
             )
-        encoders = [f.name for f in self.features if isinstance(f, Encoder | Zoobot | External | VAE)]
         require(FULL_VIEW not in self.views, f'views: "{FULL_VIEW}" is taken: it shows cutouts as they are')
+        given = Given(
+            targets=self.targets,
+            views=(FULL_VIEW, *self.views),
+            embeddings=tuple(f.name for f in self.features if f.traits.can_be_decomposed),
+        )
         for feature in self.features:
-            if isinstance(feature, SFNet | Encoder):
-                unknown = sorted({*feature.views} - {*self.views, FULL_VIEW})
-                require(
-                    not unknown,
-                    f"features {feature.name!r}: views must be among {[FULL_VIEW, *self.views]}, got {unknown}",
-                )
-            if isinstance(feature, SFNet | Encoder | Zoobot | PLS) and feature.target is not None:
-                require(
-                    feature.target in self.targets,
-                    f"features {feature.name!r}: target must be one of {sorted(self.targets)}, got {feature.target!r}",
-                )
-            if isinstance(feature, Zoobot):
-                require(
-                    not self.targets[feature.target].quantiles,
-                    f"features {feature.name!r}: Zoobot predicts values, so its target must be one without quantiles",
-                )
-            if isinstance(feature, PCA | PLS | SAE | NullSAE):
-                require(
-                    feature.on in encoders,
-                    f"features {feature.name!r}: on must name an encoder, one of {encoders}, got {feature.on!r}",
-                )
+            feature.check(given)

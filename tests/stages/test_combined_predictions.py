@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sfnetlab.artifacts import Job
-from sfnetlab.plan import ComparisonSpec, ProbeSpec, TableSpec
-from sfnetlab.runner import Task
+from sfnetlab.jobs import Job, TableSpec, Task
+from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages.comparison import ENSEMBLE, _combined, _mass_metallicity

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sfnetlab.artifacts import Job
 from sfnetlab.errors import DataError
-from sfnetlab.plan import ProbeSpec, TableSpec
+from sfnetlab.jobs import Job, TableSpec
+from sfnetlab.plan import ProbeSpec
 from sfnetlab.schema import Classes, Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages.class_probes import _class_predictions, class_rows

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from sfnetlab.artifacts import sha256_of
 from sfnetlab.errors import DataError
+from sfnetlab.files import sha256_of
 from sfnetlab.surveys import store
 from sfnetlab.surveys.galaxy10 import VARIANTS, Galaxy10Survey, build_galaxy10_survey
 

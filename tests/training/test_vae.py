@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from sfnetlab.errors import ArtifactError, DataError
+from sfnetlab.methods.vae import VAE
 from sfnetlab.models.vae import ConvVAE, Posterior
-from sfnetlab.schema import VAE
 from sfnetlab.training import loop
 from sfnetlab.training.vae import BANDWIDTHS, decode_batches, encode_batches, kl_divergence, squared_mmd, train_vae
 

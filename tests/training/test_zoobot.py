@@ -13,11 +13,11 @@ import torch
 from sfnetlab import config
 from sfnetlab.artifacts import read_survey
 from sfnetlab.errors import DataError, TrainingError
+from sfnetlab.methods.zoobot import Zoobot
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import load_network, save_network
 from sfnetlab.plan import make_plan
 from sfnetlab.runner import build_job
-from sfnetlab.schema import Zoobot
 from sfnetlab.training.network import embed_batches, frozen_encoder
 
 zoobot = pytest.importorskip("sfnetlab.training.zoobot", reason="the extra zoobot is not installed", exc_type=DataError)

@@ -14,6 +14,7 @@ from torch.nn.functional import embedding_bag
 
 from sfnetlab.metrics.tables import FeatureTable, checked_table
 from sfnetlab.models.files import load_state, read_arguments, write_model
+from sfnetlab.settings import Codes
 
 KIND = "sae"
 
@@ -28,7 +29,6 @@ class Encoded(NamedTuple):
 
 
 Rule = Literal["topk", "threshold"]
-Codes = Literal["topk", "refit", "omp"]
 
 
 class SparseAutoencoder(nn.Module):

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import Job, Metrics, read_survey
+from sfnetlab.artifacts import read_survey
 from sfnetlab.interpret.mzr import median_relation, relation_bins, residual_trends, tremonti_metallicity
+from sfnetlab.jobs import Job, Metrics, Task
 from sfnetlab.metrics.differences import RUN, compared_runs, difference_table
 from sfnetlab.metrics.gains import format_gains, gains
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
@@ -22,7 +23,6 @@ from sfnetlab.report import (
     latex_comparison,
     significance_line,
 )
-from sfnetlab.runner import Task
 from sfnetlab.settings import Target
 from sfnetlab.stages.predictions import AUGMENTED, COLUMNS, SEED, Prediction, score_predictions
 from sfnetlab.surveys.catalog import noise_floor, target_rows

@@ -5,9 +5,10 @@ from functools import partial
 
 import numpy as np
 
-from sfnetlab.artifacts import Metrics, read_survey
-from sfnetlab.plan import FinetuneSpec
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.artifacts import read_survey
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.zoobot import FinetuneSpec
+from sfnetlab.runner import stage_main
 from sfnetlab.surveys.catalog import target_rows
 
 LIGHTNING = "lightning"

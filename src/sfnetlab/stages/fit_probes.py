@@ -11,15 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.artifacts import FeatureTable as StoredFeatures
-from sfnetlab.artifacts import Metrics, SurveyTable, read_features, read_survey
+from sfnetlab.artifacts import SurveyTable, read_features, read_survey
 from sfnetlab.errors import DataError
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.sae import sae_directory
 from sfnetlab.metrics.bootstrap import sample_and_resamples
 from sfnetlab.metrics.quantiles import calibrated, conformal_offsets, quantile_scores
 from sfnetlab.metrics.tables import FeatureTable, checked_table, columns_of, rows_of
-from sfnetlab.plan import ComparisonSpec, ProbeSpec, sae_directory
+from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes.regression import fit_probe
 from sfnetlab.report import IN_SAMPLE
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.runner import stage_main
 from sfnetlab.runtime import n_threads
 from sfnetlab.schema import ProbeName
 from sfnetlab.settings import Target

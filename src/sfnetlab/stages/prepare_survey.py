@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from sfnetlab.artifacts import Metrics
+from sfnetlab.jobs import Metrics, Task
 from sfnetlab.plan import CommonSurveySpec, SurveySpec
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.runner import stage_main
 from sfnetlab.surveys.catalog import add_line_logs
 from sfnetlab.surveys.split import split_catalog
 from sfnetlab.surveys.tables import common_galaxies

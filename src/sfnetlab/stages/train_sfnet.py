@@ -5,9 +5,10 @@ from functools import partial
 
 import numpy as np
 
-from sfnetlab.artifacts import CHECKPOINT, Metrics, read_survey
-from sfnetlab.plan import NetworkSpec
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.artifacts import CHECKPOINT, read_survey
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.networks import NetworkSpec
+from sfnetlab.runner import stage_main
 from sfnetlab.surveys.catalog import target_rows
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import CHECKPOINT, Metrics, read_survey, write_dense_features, write_rows
+from sfnetlab.artifacts import CHECKPOINT, read_survey, write_dense_features, write_rows
 from sfnetlab.errors import DataError
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.vae import VAE, VAESpec
 from sfnetlab.metrics.images import ACTIVE_VARIANCE, latent_contributions, reconstruction_quality
-from sfnetlab.plan import VAESpec
-from sfnetlab.runner import Task, stage_main
-from sfnetlab.schema import VAE
+from sfnetlab.runner import stage_main
 
 if TYPE_CHECKING:
     from sfnetlab.models.vae import ConvVAE

@@ -28,8 +28,8 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from sfnetlab.artifacts import replacing
 from sfnetlab.errors import DataError
+from sfnetlab.files import replacing
 
 USER_AGENT = f"sfnetlab/{version('sfnetlab')} (galaxy cutouts for research) python-httpx/{httpx.__version__}"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sfnetlab.artifacts import Metrics
+    from sfnetlab.jobs import Metrics
     from sfnetlab.surveys.protocol import SurveyKind
 
 IdRepair = Literal["none", "neg_to_minus", "minus_to_neg"]

@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from sfnetlab.artifacts import sha256_of
 from sfnetlab.errors import DataError
+from sfnetlab.files import sha256_of
 
 
 def hash_of(path: Path, setting: str) -> str:

@@ -19,7 +19,7 @@ from sfnetlab.surveys.fingerprints import hash_of_listing
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sfnetlab.artifacts import Metrics
+    from sfnetlab.jobs import Metrics
     from sfnetlab.surveys.protocol import SurveyKind
     from sfnetlab.surveys.store import Chunk, Cutout, Stored
 

@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from sfnetlab.artifacts import sha256_of
 from sfnetlab.errors import DataError
+from sfnetlab.files import sha256_of
 from sfnetlab.settings import require, require_sizes
 
 if TYPE_CHECKING:
     import pandas as pd
     from h5py import Dataset, File
 
-    from sfnetlab.artifacts import Metrics
+    from sfnetlab.jobs import Metrics
     from sfnetlab.surveys.protocol import SurveyKind
     from sfnetlab.surveys.store import Chunk
 

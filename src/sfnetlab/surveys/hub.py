@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset, DatasetBuilder
 
-    from sfnetlab.artifacts import Metrics
+    from sfnetlab.jobs import Metrics
     from sfnetlab.surveys.protocol import SurveyKind
     from sfnetlab.surveys.store import Chunk, Cutout, Stored
 

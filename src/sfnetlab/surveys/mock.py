@@ -9,7 +9,7 @@ from sfnetlab.settings import require
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sfnetlab.artifacts import Metrics
+    from sfnetlab.jobs import Metrics
     from sfnetlab.surveys.protocol import SurveyKind
 
 
@@ -44,7 +44,7 @@ class MockSurvey:
 
     def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
         """Draw the population and render the cutout of every galaxy."""
-        from sfnetlab.artifacts import create_array
+        from sfnetlab.files import create_array
         from sfnetlab.surveys.mock_population import make_population
         from sfnetlab.surveys.mock_render import render_images
 

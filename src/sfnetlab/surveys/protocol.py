@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sfnetlab.artifacts import Metrics
+    from sfnetlab.jobs import Metrics
 
 
 class SurveyKind(Protocol):

@@ -15,7 +15,7 @@ from sfnetlab.surveys.folder import FolderSurvey
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sfnetlab.artifacts import Metrics
+    from sfnetlab.jobs import Metrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import httpx
 import pandas as pd
 
-from sfnetlab.artifacts import replacing, write_text
 from sfnetlab.errors import DataError
+from sfnetlab.files import replacing, write_text
 from sfnetlab.surveys.cutouts import USER_AGENT, Pacer
 from sfnetlab.surveys.lines import LINES
 

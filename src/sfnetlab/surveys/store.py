@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sfnetlab.artifacts import Metrics
 from sfnetlab.errors import DataError
+from sfnetlab.jobs import Metrics
 from sfnetlab.surveys.images import fit_to_size
 
 CHUNK = 256

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sfnetlab.artifacts import replacing
 from sfnetlab.errors import ArtifactError
+from sfnetlab.files import replacing
 
 FORMAT = "1"
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfnetlab.errors import DataError
+from sfnetlab.methods.vae import VAE
 from sfnetlab.models.vae import ConvVAE, Posterior, as_intensity
-from sfnetlab.schema import VAE
 from sfnetlab.settings import Training
 from sfnetlab.surveys.images import channel_statistics, random_dihedral
 from sfnetlab.training.loop import AUGMENTATION, START, Course, Record, Report, generator, train

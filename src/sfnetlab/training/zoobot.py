@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from sfnetlab.errors import ArtifactError, DataError, TrainingError
+from sfnetlab.methods.zoobot import Zoobot
 from sfnetlab.models.backbones import ImageEncoder
 from sfnetlab.models.sfnet import SparseFeatureNetwork
-from sfnetlab.schema import Zoobot
 from sfnetlab.surveys.images import random_dihedral
 from sfnetlab.training.loop import AUGMENTATION, START, Course, Record, Report, generator
 from sfnetlab.training.network import check_targets
