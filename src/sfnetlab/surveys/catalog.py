@@ -133,7 +133,7 @@ def check_ids(ids: pd.Series, where: str) -> None:
 
 
 def add_line_logs(catalog: pd.DataFrame) -> pd.DataFrame:
-    """The catalogue with the columns `log_N2, log_Ha, log_O3, log_Hb`, the log10 of the line fluxes.
+    """Return the catalogue with the columns `log_N2, log_Ha, log_O3, log_Hb`, the log10 of the line fluxes.
 
     Fluxes are taken as they are measured, not dereddened, as the targets of Wu 2024. A logarithm is NaN where its flux
     is not positive and finite. Columns of these names that the catalogue has already are replaced. A catalogue that
@@ -153,7 +153,7 @@ def add_line_logs(catalog: pd.DataFrame) -> pd.DataFrame:
 
 
 def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
-    """Which rows, bool (n,), a cut of the SFNet paper keeps. A row with NaN in a column of the cut is not kept.
+    """Return the rows, bool (n,), that a cut of the SFNet paper keeps: none with NaN in a column of the cut.
 
     - "none": every row.
     - "metallicity": oh_p50 > 0, lgm_tot_p50 > 0 and sfr_tot_p50 > -10.
@@ -184,7 +184,7 @@ def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
 
 
 def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np.bool_]:
-    """Which rows, bool (n,), a target can be learnt from: those inside its cut with every target column measured.
+    """Return the rows, bool (n,), that can teach a target: those inside its cut with every target column measured.
 
     NaN, infinity and -9999 count as not measured; the MPA-JHU tables write -9999.
 
@@ -224,7 +224,7 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
 
 
 def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
-    """The columns with which features may be associated: the numeric ones, float64, NaN where not measured.
+    """Return the columns with which features may be associated: the numeric ones, float64, NaN where not measured.
 
     These columns are no labels: positions, errors, what a mock survey hides from its images (`<column>_hidden`),
     numbers of classes whose names stand in `<column>_name`, and counts of votes that are there as fractions too. The
@@ -239,7 +239,7 @@ def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
 
 
 def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
-    """The least RMSE that any model of the images can reach for a label, in the label's units; None where unknown.
+    """Return the least RMSE that a model of the images can reach for a label, in its units; None where unknown.
 
     It is known of mock surveys. Their column `<column>_hidden` holds the part of the label that was drawn
     independently of everything that the image shows, and the floor is its root mean square.
@@ -251,7 +251,7 @@ def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
 
 
 def unit_of(column: str) -> str:
-    """The unit of a label column: "dex" for the logarithms of the MPA-JHU tables and of line fluxes, else ""."""
+    """Return the unit of a label column: "dex" for the logarithms of the MPA-JHU tables and of line fluxes, else ""."""
     return "dex" if column in ("oh_p50", "lgm_tot_p50", "sfr_tot_p50", *LINE_FLUXES) else ""
 
 
@@ -282,7 +282,7 @@ def _read_fits_table(path: Path) -> pd.DataFrame:
 
 
 def ids_as_text(ids: pd.Series, where: str) -> pd.Series:
-    """Ids as text without surrounding blanks; an empty cell becomes "".
+    """Return ids as text without surrounding blanks; an empty cell becomes "".
 
     Parameters
     ----------
@@ -314,7 +314,7 @@ def ids_as_text(ids: pd.Series, where: str) -> pd.Series:
 
 
 def texts_in_parts(texts: pd.Series) -> Iterator[list[str]]:
-    """The values of a column of text, as lists that follow each other; a whole column as one list takes much memory."""
+    """Yield the values of a column of text as lists, some at a time: all of them at once take much memory."""
     for start in range(0, len(texts), _IDS_AT_ONCE):
         yield texts.iloc[start : start + _IDS_AT_ONCE].tolist()
 
@@ -330,7 +330,7 @@ def _is_file_name(text: str) -> bool:
 
 
 def columns_as_floats(catalog: pd.DataFrame, columns: tuple[str, ...], where: str) -> NDArray[np.float64]:
-    """The values of columns as float64 of shape (n_columns, n); empty cells are NaN.
+    """Return the values of columns as float64 of shape (n_columns, n); empty cells are NaN.
 
     Raises
     ------

@@ -85,7 +85,7 @@ def match_by_position(left: pd.DataFrame, right: pd.DataFrame, radius_arcsec: fl
     n_threads = runtime.n_threads()
 
     def nearest(side: int) -> NDArray[np.intp]:
-        """The nearest row of the other side for each row; where it is too far, the number of rows of that side."""
+        """Return for each row the nearest one of the other side, or the number of its rows where that is too far."""
         _, found = trees[1 - side].query(vectors[side], distance_upper_bound=chord, workers=n_threads)
         return found
 
@@ -126,7 +126,7 @@ def match_by_position(left: pd.DataFrame, right: pd.DataFrame, radius_arcsec: fl
 
 
 def joined_table(left: pd.DataFrame, right: pd.DataFrame, match: CrossMatch) -> pd.DataFrame:
-    """A table with a row a pair: the left columns, the columns of the match, then the right columns.
+    """Return a table with a row a pair: the left columns, the columns of the match, then the right columns.
 
     A right column whose name is taken gets the ending `_right`. After a match by id there is one `id_str`.
 

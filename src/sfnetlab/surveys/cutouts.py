@@ -48,13 +48,13 @@ _logger = logging.getLogger(__name__)
 
 
 def legacy_survey_url(ra: float, dec: float, *, layer: str, pixel_scale_arcsec: float, size: int, base: str) -> str:
-    """The URL of a JPEG cutout of the Legacy Survey viewer: position in degrees, `size` pixels a side, north up."""
+    """Return the URL of a JPEG of the Legacy Survey viewer: `size` pixels a side, north up, at degrees `ra`, `dec`."""
     place = {"ra": f"{ra:.7f}", "dec": f"{dec:.7f}", "pixscale": pixel_scale_arcsec, "layer": layer, "size": size}
     return f"{base}/viewer/cutout.jpg?{urlencode(place)}"
 
 
 def skyserver_url(ra: float, dec: float, *, pixel_scale_arcsec: float, size: int, base: str, data_release: int) -> str:
-    """The URL of a JPEG cutout of SDSS SkyServer: position in degrees, `size` pixels a side, north up.
+    """Return the URL of a JPEG of SDSS SkyServer: `size` pixels a side, north up, at degrees `ra`, `dec`.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def download_cutouts(
 
 
 def retry_after_s(header: str | None, now: datetime) -> float | None:
-    """The seconds that a Retry-After header asks to wait, never negative; None without a header that can be read.
+    """Return the seconds that a Retry-After header asks to wait, never negative; None without a readable header.
 
     The header holds a number of seconds or an HTTP date.
     """

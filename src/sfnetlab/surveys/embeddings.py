@@ -61,11 +61,11 @@ class EmbeddingsSurvey:
     """What a galaxy that one of the external [[features]] lacks means: stop, or leave it out and record its id."""
 
     def resolved(self) -> "SurveyKind":
-        """These settings."""
+        """Return these settings."""
         return self
 
     def fingerprint(self) -> dict[str, str]:
-        """The hash of the catalogue.
+        """Return the hash of the catalogue.
 
         Raises
         ------

@@ -91,7 +91,7 @@ Galaxy Zoo and this lab."""
 
 
 def about(column: str) -> About:
-    """What is known of a column of this name; empty texts where nothing is known."""
+    """Return what is known of a column of this name; empty texts where nothing is known."""
     if column in KNOWN_COLUMNS:
         return KNOWN_COLUMNS[column]
     return next((each for name, each in KNOWN_COLUMNS.items() if fnmatchcase(column, name)), About("", "", ""))
@@ -115,12 +115,12 @@ class TableBlocks:
 
 
 def rows_of_frame(frame: pd.DataFrame, described: Mapping[str, str] | None = None) -> TableBlocks:
-    """A table that is in memory, as one block to be written."""
+    """Return a table that is in memory, as one block to be written."""
     return TableBlocks(len(frame), [frame], text_widths(frame), described=described or {})
 
 
 def text_widths(frame: pd.DataFrame) -> dict[str, int]:
-    """The bytes of the longest text of each column that is neither numeric nor boolean."""
+    """Return the bytes of the longest text of each column that is neither numeric nor boolean."""
     return {
         str(name): max((len(text.encode()) for text in _texts(frame[name])), default=0)
         for name in frame
@@ -149,7 +149,7 @@ def write_table(path: Path, table: TableBlocks, form: Format) -> None:
 
 
 def form_of(path: Path) -> Format:
-    """The format that the ending of a file's name stands for.
+    """Return the format that the ending of a file's name stands for.
 
     Raises
     ------
@@ -199,7 +199,7 @@ class _Field(NamedTuple):
     """Columns of the block that it holds side by side, where it is a vector."""
 
     def of(self, block: pd.DataFrame) -> "NDArray[Any]":
-        """Its values in a block."""
+        """Return the values of the column in a block."""
         if self.vector:
             return block[list(self.vector)].to_numpy(np.float32)
         column = block[self.name]
@@ -301,7 +301,7 @@ def _ascii(name: str, column: "pd.Series[Any]") -> NDArray[np.bytes_]:
 
 
 def column_list(frames: Iterable[Iterable[str]]) -> pd.DataFrame:
-    """A table `column, unit, ucd, description` with each known column of some tables once, to go with CSV files."""
+    """Return a table `column, unit, ucd, description` of the known columns of some tables, to go with CSV files."""
     names = dict.fromkeys(str(name) for frame in frames for name in frame)
     known = {name: about(name) for name in names}
     return pd.DataFrame([{"column": name, **each._asdict()} for name, each in known.items() if any(each)])

@@ -10,7 +10,7 @@ from sfnetlab.files import sha256_of
 
 
 def hash_of(path: Path, setting: str) -> str:
-    """The sha256 of a file's content, or of the names and contents of all files in a folder.
+    """Return the sha256 of a file's content, or of the names and contents of all files in a folder.
 
     Parameters
     ----------
@@ -35,6 +35,6 @@ def hash_of(path: Path, setting: str) -> str:
 
 
 def hash_of_listing(files: Iterable[tuple[str, os.stat_result]]) -> str:
-    """The sha256 of the name, size and time of change of every file, whatever their order."""
+    """Return the sha256 of the name, size and time of change of every file, whatever their order."""
     listing = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
     return hashlib.sha256(repr(listing).encode()).hexdigest()

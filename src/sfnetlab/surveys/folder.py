@@ -59,11 +59,11 @@ class FolderSurvey:
         require_scale(self.pixel_scale_arcsec)
 
     def resolved(self) -> "SurveyKind":
-        """These settings."""
+        """Return these settings."""
         return self
 
     def fingerprint(self) -> dict[str, str]:
-        """The sha256 of the catalogue, and of name, size and time of change of every file with the extension.
+        """Return the sha256 of the catalogue, and of name, size and time of change of every file with the extension.
 
         Raises
         ------
@@ -131,7 +131,7 @@ def build_folder_survey(
 
 
 def image_path(survey: FolderSurvey, id_str: str) -> Path:
-    """The file of a galaxy's cutout. The id must have passed `check_ids`."""
+    """Return the file of a galaxy's cutout. The id must have passed `check_ids`."""
     return survey.images / f"{id_str}{survey.extension}"
 
 

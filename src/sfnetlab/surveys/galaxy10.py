@@ -105,11 +105,11 @@ class Galaxy10Survey:
         require_sizes(self.resize, self.crop)
 
     def resolved(self) -> "SurveyKind":
-        """These settings."""
+        """Return these settings."""
         return self
 
     def fingerprint(self) -> dict[str, str]:
-        """The sha256 that the file must have; the file itself is not read for it."""
+        """Return the sha256 that the file must have; the file itself is not read for it."""
         return {"file_sha256": self.sha256 or VARIANTS[self.variant].sha256}
 
     def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":

@@ -87,11 +87,11 @@ class HubSurvey:
         require_scale(self.pixel_scale_arcsec)
 
     def resolved(self) -> "SurveyKind":
-        """These settings."""
+        """Return these settings."""
         return self
 
     def fingerprint(self) -> dict[str, str]:
-        """The revision of a dataset of the hub, or a hash of name, size and time of change of a local folder's files.
+        """Return the revision of a hub dataset, or a hash of name, size and time of change of a local folder's files.
 
         Raises
         ------
@@ -314,7 +314,7 @@ class _Reading:
                 yield list(zip(ids, pool.map(partial(_read_cutout, self._survey), images), strict=True))
 
     def catalog(self) -> "pd.DataFrame":
-        """The columns beside the images, all splits together."""
+        """Return the columns beside the images, all splits together."""
         import pyarrow as pa
 
         with _as_data_errors(self._where):

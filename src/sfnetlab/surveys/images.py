@@ -97,7 +97,7 @@ def fit_to_size(image: NDArray[np.uint8], resize: int | None, crop: int | None) 
 
 
 def dihedral(images: NDArray[np.uint8], ops: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Copies of square images (n, side, side, 3), each flipped and rotated in its own way.
+    """Return copies of square images (n, side, side, 3), each flipped and rotated in its own way.
 
     Parameters
     ----------
@@ -122,16 +122,16 @@ def dihedral(images: NDArray[np.uint8], ops: NDArray[np.integer]) -> NDArray[np.
 
 
 def random_dihedral(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Copies of square images (n, side, side, 3), each under one of the 8 flips and rotations, drawn by `rng`."""
+    """Return copies of square images (n, side, side, 3), each flipped and rotated as `rng` draws."""
     return dihedral(images, rng.integers(N_DIHEDRAL, size=len(images)))
 
 
 def channel_statistics(
     images: NDArray[np.uint8], rows: NDArray[np.integer], block: int = 128
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean and standard deviation (ddof 0) of each channel over all pixels of some images; black is 0, white 1.
+    """Return the mean and standard deviation (ddof 0) of each channel over all pixels of some images.
 
-    They are exact, from the counts of the 256 levels.
+    Black is 0 and white is 1. The numbers are exact, from the counts of the 256 levels.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ KAUFFMANN_POLE, KEWLEY_POLE = 0.05, 0.47
 
 
 def kauffmann_2003(log_nii_ha: ArrayLike) -> NDArray[np.float64]:
-    """The log([OIII]/Hb) above which a galaxy is not purely star-forming; NaN at and beyond the pole.
+    """Return the log([OIII]/Hb) above which a galaxy is not purely star-forming; NaN at and beyond the pole.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def kauffmann_2003(log_nii_ha: ArrayLike) -> NDArray[np.float64]:
 
 
 def kewley_2001(log_nii_ha: ArrayLike) -> NDArray[np.float64]:
-    """The log([OIII]/Hb) that no starburst model exceeds, so that a galaxy above it is an AGN; NaN beyond the pole.
+    """Return the log([OIII]/Hb) that no starburst model exceeds: galaxies above are AGN; NaN beyond the pole.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def _hyperbola(log_nii_ha: ArrayLike, pole: float, offset: float) -> NDArray[np.
 
 
 def bpt_class(log_nii_ha: ArrayLike, log_oiii_hb: ArrayLike) -> NDArray[np.int64]:
-    """The class by the line ratios alone: 1 star-forming, 3 composite, 4 AGN, -1 where a ratio is not finite."""
+    """Return the class by the line ratios alone: 1 star-forming, 3 composite, 4 AGN, -1 where a ratio is not finite."""
     x, y = np.broadcast_arrays(np.asarray(log_nii_ha, dtype=float), np.asarray(log_oiii_hb, dtype=float))
     # Comparisons with NaN are false, so a ratio beyond a pole lies above that demarcation.
     below_kauffmann = y < kauffmann_2003(x)
@@ -65,7 +65,7 @@ def bpt_class(log_nii_ha: ArrayLike, log_oiii_hb: ArrayLike) -> NDArray[np.int64
 
 
 def mpa_jhu_class(fluxes: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
-    """The MPA-JHU class code by the four lines, with the classes of low signal-to-noise.
+    """Return the MPA-JHU class code by the four lines, with the classes of low signal-to-noise.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def mpa_jhu_class(fluxes: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
 
 
 def tremonti_2004(log_mass: ArrayLike) -> NDArray[np.float64]:
-    """The 12 + log(O/H) of a star-forming galaxy of a log10 stellar mass (Msun); NaN outside 8.5 to 11.5.
+    """Return the 12 + log(O/H) of a star-forming galaxy of a log10 stellar mass (Msun); NaN outside 8.5 to 11.5.
 
     References
     ----------

@@ -6,12 +6,12 @@ from itertools import islice
 
 
 def first_few(items: Iterable[object], n: int = 5) -> str:
-    """The first n items, separated by commas; dots tell that there are more."""
+    """Return the first n items, separated by commas; dots tell that there are more."""
     shown = list(islice(items, n + 1))
     return ", ".join(map(str, shown[:n])) + (", ..." if len(shown) > n else "")
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A question that names the known names most like `name`; empty where none is like it."""
+    """Return a question that names the known names most like `name`; empty where none is like it."""
     near = difflib.get_close_matches(name, known)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""

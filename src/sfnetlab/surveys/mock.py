@@ -35,11 +35,11 @@ class MockSurvey:
         require(self.field_arcsec > 0, f"field_arcsec must be positive, got {self.field_arcsec}")
 
     def resolved(self) -> "SurveyKind":
-        """These settings."""
+        """Return these settings."""
         return self
 
     def fingerprint(self) -> dict[str, str]:
-        """Nothing: the settings say all."""
+        """Return an empty fingerprint: there are no files, and the settings say all."""
         return {}
 
     def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":

@@ -164,14 +164,14 @@ def _render_block(
 def render_galaxy(
     row: "Mapping[str, Any] | pd.Series", image_size: int, field_arcsec: float, seed: int
 ) -> NDArray[np.uint8]:
-    """The cutout of one galaxy, (image_size, image_size, 3), with the pixels that `render_images` gives it."""
+    """Return the cutout of one galaxy, (image_size, image_size, 3), with the pixels that `render_images` gives it."""
     return _render(_factors(row), int(row["id_str"]), image_size, field_arcsec, seed)
 
 
 def component_masks(
     row: "Mapping[str, Any] | pd.Series", image_size: int, field_arcsec: float, seed: int
 ) -> dict[str, NDArray[np.bool_]]:
-    """The pixels in which each component of a galaxy can be seen: masks, bool (image_size, image_size), by name.
+    """Return the pixels in which each component of a galaxy can be seen: masks, bool (image_size, image_size), by name.
 
     The names are "bulge", "arms", "clumps" and "companion". A pixel belongs to the bulge or the companion if more than
     half of its noiseless light in r is theirs, and to the arms or the clumps if more than a quarter is. In each case
@@ -189,7 +189,7 @@ def component_masks(
 
 
 def band_fluxes(factors: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float64]]:
-    """The flux in g, r, i (nanomaggies) of a galaxy's bulge, disc, arms, clumps and agn, by name; shape (..., 3).
+    """Return the flux in g, r, i (nanomaggies), shape (..., 3), of a galaxy's bulge, disc, arms, clumps and agn.
 
     In r the fluxes sum to the magnitude `factor_r_mag`. Rest-frame colours are reddened by redshift (a linear
     k-correction of 1.1 z mag in g - r), and those of the disc also by dust, the more the disc is inclined.
@@ -222,7 +222,7 @@ def _colour(gr: ArrayLike) -> NDArray[np.float64]:
 
 @lru_cache
 def sersic_gaussians(sersic_n: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The weights (summing to 1) and sigmas (in half-light radii) of round Gaussians that sum to a Sersic profile.
+    """Return weights (summing to 1) and sigmas (in half-light radii) of round Gaussians that sum to a Sersic profile.
 
     The profile ends at 8 half-light radii. The Gaussians are fitted to its light in rings by expectation maximisation,
     in the manner of Hogg & Lang 2013 (PASP 125, 719): the light of Gaussians within a radius has a closed form, even

@@ -23,7 +23,7 @@ class SurveyKind(Protocol):
         ...
 
     def resolved(self) -> "SurveyKind":
-        """The settings that stand in the recipe of the survey and by which it is read.
+        """Return the settings that stand in the recipe of the survey and by which it is read.
 
         These are the settings themselves, unless one kind is a short way to write another.
 
@@ -35,7 +35,7 @@ class SurveyKind(Protocol):
         ...
 
     def fingerprint(self) -> dict[str, str]:
-        """What identifies the user's files, by name: hashes, or a revision; empty where there are no files.
+        """Return what identifies the user's files, by name: hashes, or a revision; empty where there are no files.
 
         Raises
         ------

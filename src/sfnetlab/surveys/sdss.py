@@ -38,7 +38,7 @@ class SDSSSurvey:
         require_sizes(self.resize, self.crop)
 
     def resolved(self) -> FolderSurvey:
-        """The folder survey that the download is, with the pixel scale that the cutouts were asked for.
+        """Return the folder survey that the download is, with the pixel scale that the cutouts were asked for.
 
         Raises
         ------
@@ -68,7 +68,7 @@ class SDSSSurvey:
         )
 
     def fingerprint(self) -> dict[str, str]:
-        """The fingerprint of the folder survey."""
+        """Return the fingerprint of the folder survey."""
         return self.resolved().fingerprint()
 
     def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":

@@ -93,7 +93,7 @@ class Query(NamedTuple):
         return f"SELECT COUNT(*) AS n {self._from_where}"
 
     def page_sql(self, n_rows: int, after: str) -> str:
-        """The statement for the next rows by specObjID. WITH TIES keeps the rows of one spectrum on one page."""
+        """Return the statement for the next rows by specObjID. WITH TIES keeps the rows of one spectrum on one page."""
         return (
             f"SELECT TOP {n_rows} WITH TIES {self._selected} {self._from_where} "
             f"AND S.specObjID>{after} ORDER BY S.specObjID"
@@ -234,7 +234,7 @@ def clean(query: Query, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def skyserver(url: str, data_release: int, *, backoff_s: float = 5.0) -> Ask:
-    """A function that asks SkyServer's SQL search, at most 54 statements a minute. No account is needed.
+    """Return a function that asks SkyServer's SQL search, at most 54 statements a minute. No account is needed.
 
     astroquery only transports the statements: its parser takes an error page for a table (astroquery issue 3369), and
     its guesses of types change ids.
@@ -252,7 +252,7 @@ def skyserver(url: str, data_release: int, *, backoff_s: float = 5.0) -> Ask:
 
 
 def casjobs(token: str, url: str, data_release: int, *, backoff_s: float = 5.0) -> Ask:
-    """A function that asks CasJobs by its REST interface, with a SciServer token, as SciScript-Python does."""
+    """Return a function that asks CasJobs by its REST interface, with a SciServer token, as SciScript-Python does."""
     endpoint = f"{url}/CasJobs/RestApi/contexts/DR{data_release}/query"
     headers = {"User-Agent": USER_AGENT, "X-Auth-Token": token, "Accept": "text/plain"}
     task = {"TaskName": "sfnetlab.download"}

@@ -54,7 +54,7 @@ Split = HashSplit | RandomSplit
 
 
 def split_catalog(catalog: "pd.DataFrame", split: Split) -> "NDArray[np.str_]":
-    """The part of each galaxy, 'train', 'valid' or 'test', in the order of the catalogue's rows.
+    """Return the part of each galaxy, 'train', 'valid' or 'test', in the order of the catalogue's rows.
 
     Hash: galaxies within `neighbour_radius_arcsec` of each other, and chains of them, form a group. The group goes
     where sha256(salt + its smallest id) falls in [0, 1), so neither the order of rows nor galaxies elsewhere matter.

@@ -63,16 +63,16 @@ class Stored(NamedTuple):
     """How many such sides there are."""
 
     def kept(self, catalog: pd.DataFrame) -> pd.DataFrame:
-        """The rows of a catalogue whose cutouts are stored, index 0..n-1."""
+        """Return the rows of a catalogue whose cutouts are stored, index 0..n-1."""
         return catalog[~catalog["id_str"].isin(list(self.reasons))].reset_index(drop=True)
 
     def bad(self) -> pd.DataFrame:
-        """The rows that were left out: `id_str` and `reason`."""
+        """Return the rows that were left out: `id_str` and `reason`."""
         return pd.DataFrame({"id_str": list(self.reasons.keys()), "reason": list(self.reasons.values())}, dtype="str")
 
 
 def as_cutout(image: NDArray[np.uint8], resize: int | None, crop: int | None) -> Cutout | str:
-    """The cutout to be stored of an image (height, width, 3), resized and cropped, or the reason why there is none."""
+    """Return an image (height, width, 3) resized and cropped as it is to be stored, or the reason why it cannot be."""
     try:
         pixels = fit_to_size(image, resize, crop)
     except ValueError as error:
@@ -148,7 +148,7 @@ def write_store(
 def rows_with_cutouts(
     catalog: pd.DataFrame, stored: Stored, work: Path, pixel_scale_arcsec: float | None, resize: int | None
 ) -> tuple[pd.DataFrame, Metrics]:
-    """The rows of a catalogue that have a cutout in the store, and facts; `work/bad_images.csv` lists the others.
+    """Return the rows of a catalogue that have a stored cutout, and facts; list the others in `bad_images.csv`.
 
     Parameters
     ----------

@@ -191,7 +191,7 @@ def open_embeddings(source: EmbeddingSource) -> EmbeddingTable:
 
 
 def fingerprint(source: EmbeddingSource) -> dict[str, str]:
-    """Hashes of the contents of a table's files; empty for a dataset of the hub, which its revision identifies.
+    """Return hashes of the contents of a table's files; empty for a dataset of the hub, which its revision identifies.
 
     Raises
     ------

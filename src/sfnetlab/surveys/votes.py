@@ -17,13 +17,13 @@ _logger = logging.getLogger(__name__)
 
 
 def vote_columns(columns: "pd.Index[str]") -> list[str]:
-    """The columns that count votes and are no labels: totals, and counts that have a column of fractions."""
+    """Return the columns that count votes and are no labels: totals, and counts that have a column of fractions."""
     names = set(columns)
     return [name for name in columns if name.endswith(TOTAL) or f"{name}{FRACTION}" in names]
 
 
 def with_vote_fractions(catalog: pd.DataFrame, min_asked: float) -> pd.DataFrame:
-    """The catalogue with a column `<question>_<answer>_fraction` for every answer of a Galaxy Zoo tree.
+    """Return the catalogue with a column `<question>_<answer>_fraction` for every answer of a Galaxy Zoo tree.
 
     Names are those of galaxy-datasets: counts are `<question>_<answer>` and totals `<question>_total-votes`. A
     question ends in its campaign, as in `has-spiral-arms-gz2_yes`, and an answer holds no underscore. Fractions that
