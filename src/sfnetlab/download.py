@@ -1,6 +1,6 @@
 """`sfnetlab download SURVEY`: download a real survey into a folder; a killed download goes on where it was.
 
-`SURVEYS` holds the flags of each survey and what it does. The modules in `surveys/` do the network and the tables.
+`DOWNLOADS` holds the flags of each survey and what it does. The modules in `surveys/` do the network and the tables.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from sfnetlab.files import replacing, write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sfnetlab.surveys import cutouts, sdss
+    from sfnetlab.surveys import cutouts, sdss_queries
 
 FORMAT = 1
 CASJOBS_TOKEN = "SCISERVER_TOKEN"
@@ -31,7 +31,7 @@ CASJOBS_TOKEN = "SCISERVER_TOKEN"
 _logger = logging.getLogger(__name__)
 
 
-class Survey(NamedTuple):
+class Download(NamedTuple):
     """What `sfnetlab download NAME` takes and does."""
 
     summary: str
@@ -45,7 +45,7 @@ class Survey(NamedTuple):
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a sub-command for each survey."""
     surveys = parser.add_subparsers(dest="survey", required=True, metavar="SURVEY")
-    for name, survey in SURVEYS.items():
+    for name, survey in DOWNLOADS.items():
         survey.add_flags(surveys.add_parser(name, help=survey.summary, description=survey.summary))
 
 
@@ -57,7 +57,7 @@ def download(arguments: argparse.Namespace) -> str:
     DataError
         If a flag cannot work, the folder belongs to another download, or the network or the disk fails for good.
     """
-    return SURVEYS[arguments.survey].download(arguments)
+    return DOWNLOADS[arguments.survey].download(arguments)
 
 
 def _add_sdss_flags(parser: argparse.ArgumentParser) -> None:
@@ -94,10 +94,10 @@ def _add_manners(parser: argparse.ArgumentParser) -> None:
 
 def _download_sdss(arguments: argparse.Namespace) -> str:
     """Download the catalogue of a query and a cutout for each of its galaxies, and return the report to print."""
-    from sfnetlab.surveys import cutouts, sdss
+    from sfnetlab.surveys import cutouts, sdss_queries
 
     directory: Path = arguments.to
-    query = sdss.QUERIES[arguments.query]
+    query = sdss_queries.QUERIES[arguments.query]
     make_url = _url_maker(arguments)
     settings = {
         "survey": "sdss",
@@ -111,8 +111,8 @@ def _download_sdss(arguments: argparse.Namespace) -> str:
     }
     with _own_folder(directory):
         receipt = _open_receipt(directory, settings) | {"sql": query.sql}
-        rows = sdss.fetch_rows(query, directory / "pages", _ask(arguments), limit=arguments.limit)
-        catalog, sample = sdss.clean(query, rows)
+        rows = sdss_queries.fetch_rows(query, directory / "pages", _ask(arguments), limit=arguments.limit)
+        catalog, sample = sdss_queries.clean(query, rows)
         table = sample.to_string(index=False, formatters={"step": "{:<64}".format}, justify="right")
         _logger.info("sample:\n%s", table)
         with replacing(directory / "catalog.parquet") as partial_path:
@@ -145,19 +145,19 @@ def _download_sdss(arguments: argparse.Namespace) -> str:
     return "\n".join([table, _describe(outcome, directory)])
 
 
-def _ask(arguments: argparse.Namespace) -> "sdss.Ask":
+def _ask(arguments: argparse.Namespace) -> "sdss_queries.Ask":
     """Return the function that sends SQL to SkyServer, or to CasJobs with --casjobs."""
-    from sfnetlab.surveys import sdss
+    from sfnetlab.surveys import sdss_queries
 
     if not arguments.casjobs:
-        return sdss.skyserver(arguments.skyserver, arguments.data_release)
+        return sdss_queries.skyserver(arguments.skyserver, arguments.data_release)
     token = os.environ.get(CASJOBS_TOKEN, "")
     if not token:
         raise DataError(
             f"--casjobs: the environment variable {CASJOBS_TOKEN} is empty; put the token there that "
             "SciServer.Authentication.login returns, or leave --casjobs out"
         )
-    return sdss.casjobs(token, arguments.skyserver, arguments.data_release)
+    return sdss_queries.casjobs(token, arguments.skyserver, arguments.data_release)
 
 
 def _url_maker(arguments: argparse.Namespace) -> Callable[[float, float], str]:
@@ -272,4 +272,4 @@ def _positive_int(text: str) -> int:
     return value
 
 
-SURVEYS = {"sdss": Survey("SDSS galaxies: catalogue by SQL, cutouts by name", _add_sdss_flags, _download_sdss)}
+DOWNLOADS = {"sdss": Download("SDSS galaxies: catalogue by SQL, cutouts by name", _add_sdss_flags, _download_sdss)}

@@ -88,8 +88,7 @@ def embedding(device: str) -> Iterator[Row]:
     import pandas as pd
 
     from sfnetlab.models.backbones import ImageEncoder, for_inference, make_backbone
-    from sfnetlab.schema import FolderSurvey
-    from sfnetlab.surveys.folder import build_folder_survey
+    from sfnetlab.surveys.folder import FolderSurvey, build_folder_survey
     from sfnetlab.training.network import embed_batches
 
     n = 768

@@ -43,8 +43,8 @@ from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import FeatureTable, checked_table, column_mean_sd, columns_of, rows_of
 from sfnetlab.plan import InterpretSpec, StabilitySpec
 from sfnetlab.runner import stage_main
-from sfnetlab.schema import MockSurvey
 from sfnetlab.surveys.catalog import LINE_FLUXES, measured_labels, target_rows
+from sfnetlab.surveys.mock import MockSurvey
 
 if TYPE_CHECKING:
     from sfnetlab.models.sae import SparseAutoencoder

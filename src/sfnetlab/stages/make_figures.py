@@ -54,10 +54,10 @@ from sfnetlab.metrics.matching import children_per_latent
 from sfnetlab.metrics.tables import columns_of
 from sfnetlab.plan import FiguresSpec, InterpretSpec, ProbeSpec, StabilitySpec
 from sfnetlab.runner import stage_main
-from sfnetlab.schema import MockSurvey
 from sfnetlab.stages.autoencoder_figures import autoencoder_figures
 from sfnetlab.stages.prediction_figures import prediction_figures, relation_figures, view_figures
 from sfnetlab.surveys.catalog import LINE_FLUXES, measured_labels, unit_of
+from sfnetlab.surveys.mock import MockSurvey
 
 N_SHEET = 64
 N_FEATURES = 6
