@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sfnetlab import config, schema
 from sfnetlab.errors import ConfigError
-from sfnetlab.settings import Target, Training
+from sfnetlab.settings import CutName, Target, Training
 
 SURVEY_KINDS = "'mock', 'folder', 'sdss', 'hub', 'galaxy10', 'embeddings'"
 FEATURE_KINDS = "'sfnet', 'encoder', 'zoobot', 'pca', 'pls', 'sae', 'null_sae', 'vae', 'photometry', 'mean', 'external'"
