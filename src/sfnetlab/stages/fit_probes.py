@@ -240,7 +240,8 @@ def _head_predictions(network: Path, X: FeatureMatrix) -> NDArray[np.float64]:
 
 
 def _augments(spec: ProbeSpec, task: Task) -> bool:
-    return spec.probes.test_time_augmentation and "network" in task.inputs and spec.table.kind in ("sfnet", "encoder")
+    """Whether it is asked for and there is a network that was trained here, an SFNet, an encoder or a Zoobot."""
+    return spec.probes.test_time_augmentation and "network" in task.inputs
 
 
 def _turned_tables(task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> list[FeatureMatrix]:
