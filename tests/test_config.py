@@ -168,6 +168,19 @@ def test_a_mistake_is_reported_at_its_line(directory: Path, old: str, new: str, 
         ("[training]\nlearning_rate = true\n", "27: training.learning_rate: expected float, got true"),
         ("[[training]]\n", "26: training: expected table, got [{}]"),
         ("[trainig]\nepochs = 1\n", "26: trainig: unknown key, did you mean 'training'?"),
+        ("[labels.x]\ncolumn = 'c'\n", "26: labels: unknown key; write [classes.<name>]"),
+        (
+            "[classes.x]\ncolumn = 'c'\npositive = [1]\n",
+            "28: classes.x: positive and negative must name a code each",
+        ),
+        (
+            "[classes.x]\ncolumn = 'c'\npositive = [1]\nnegative = [0]\nvalues = ['a', 'b']\n",
+            "30: classes.x: values are for many classes, positive and negative for two",
+        ),
+        (
+            "[classes.x]\ncolumn = 'c'\nvalues = ['a']\n",
+            "28: classes.x: values must name at least two classes, got ['a']",
+        ),
     ],
 )
 def test_a_wrong_table_is_reported_at_its_line(directory: Path, tail: str, problem: str) -> None:

@@ -18,10 +18,11 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sfnetlab import schema
 from sfnetlab.errors import ConfigError
+from sfnetlab.settings import Choices
 
 KeyPath = tuple[str | int, ...]
 """Way from the root of a TOML document to a value: keys of tables, indices of arrays."""
@@ -83,7 +84,7 @@ def as_toml(experiment: schema.Experiment) -> str:
 def describe_schema() -> str:
     """Every setting with its type, default and meaning, table by table, at most 100 columns wide."""
     blocks = [_describe(schema.Experiment, "At the top of the file")]
-    hints = get_type_hints(schema.Experiment)
+    hints = _hints(schema.Experiment)
     for each in fields(schema.Experiment):
         heading, table = f"[{each.name}]", hints[each.name]
         if get_origin(table) is dict:
@@ -255,8 +256,8 @@ def _read(hint: Any, value: Any, path: KeyPath, loading: _Loading) -> Any:
             got += f"; write [[{_dotted(path, loading.tree)}]]" if isinstance(value, dict) else ""
         elif not isinstance(value, dict):
             got += " without brackets"
-    elif origin is Literal:
-        if value in arguments:
+    elif choices := _choices(hint):
+        if value in choices:
             return value
     elif hint is float and type(value) in (int, float):
         if abs(value) <= sys.float_info.max:
@@ -288,7 +289,7 @@ def _read_alternative(members: Sequence[Any], value: Any, path: KeyPath, loading
 
 def _read_table(cls: Any, table: dict[str, Any], path: KeyPath, loading: _Loading) -> Any:
     n_before = len(loading.problems)
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key in hints:
@@ -296,6 +297,8 @@ def _read_table(cls: Any, table: dict[str, Any], path: KeyPath, loading: _Loadin
             continue
         near = difflib.get_close_matches(key, hints, n=1)
         advice = f", did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(hints)}"
+        if cls is schema.Experiment and key in schema.FORMER_TABLES:
+            advice = f"; write [{schema.FORMER_TABLES[key]}.<name>]"
         loading.report((*path, key), f"unknown key{advice}")
     for each in fields(cls):
         if each.default is each.default_factory is MISSING and each.name not in table:
@@ -349,6 +352,20 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return tuple(member for member in members if member is not NoneType)
 
 
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The only values that a setting may have, by a Literal or by `Choices`; empty where there is no such list."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) is Annotated:
+        (choices,) = (about for about in get_args(hint) if isinstance(about, Choices))
+        return choices.values
+    return ()
+
+
 def _kind_of(cls: Any) -> str:
     return get_args(get_type_hints(cls)["kind"])[0]
 
@@ -358,8 +375,8 @@ def _spelt(hint: Any) -> str:
     member = _alternatives(hint)[0]
     if is_dataclass(member) or get_origin(member) is dict:
         return "table"
-    if get_origin(member) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(member)))
+    if choices := _choices(member):
+        return "one of " + ", ".join(map(repr, choices))
     if get_origin(member) is tuple:
         inner = _spelt(get_args(member)[0]).removeprefix("one of ")
         return f"array of {inner}{'s' if inner == 'table' else ''}"
@@ -414,7 +431,7 @@ def _describe(cls: Any, heading: str) -> str:
     def wrapped(text: str, first: str, rest: str) -> list[str]:
         return textwrap.wrap(text, 98, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
-    docs, hints = _field_docs(cls), get_type_hints(cls)
+    docs, hints = _field_docs(cls), _hints(cls)
     lines = [heading, *wrapped(inspect.cleandoc(cls.__doc__ or ""), "# ", "# ")]
     for each in fields(cls):
         kind_of_value = _spelt(hints[each.name])

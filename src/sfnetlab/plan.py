@@ -4,7 +4,7 @@ This is the data flow on one page: survey -> features -> evidence -> figures. It
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Literal, TypeVar, assert_never
@@ -27,7 +27,6 @@ from sfnetlab.schema import (
     Galaxy10Survey,
     HubSurvey,
     Interpretation,
-    Labels,
     Mean,
     MockSurvey,
     NullSAE,
@@ -212,7 +211,6 @@ class ProbeSpec:
     table: TableSpec
     targets: dict[str, Target]
     classes: dict[str, Classes]
-    labels: dict[str, Labels] = field(default_factory=dict)
     probes: Probes
     head_target: str | None
     """The target that the network's own head predicts."""
@@ -253,7 +251,6 @@ class ComparisonSpec:
     experiment: str
     targets: dict[str, Target]
     classes: dict[str, Classes]
-    labels: dict[str, Labels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +269,6 @@ class FiguresSpec:
     targets: dict[str, Target]
     classes: dict[str, Classes]
     budgets: tuple[int, ...]
-    labels: tuple[str, ...] = ()
     other_views: tuple[str, ...] = ()
     """Names of features that stand in the figures of views alone."""
 
@@ -361,7 +357,7 @@ def make_plan(config: Experiment) -> list[Job]:
     comparison = _job(
         "fit-probes",
         "comparison",
-        ComparisonSpec(experiment=config.name, targets=config.targets, classes=config.classes, labels=config.labels),
+        ComparisonSpec(experiment=config.name, targets=config.targets, classes=config.classes),
         {"survey": survey} | {str(job): job for job in probes},
     )
     views = list(_views_jobs(survey, comparison, tables))
@@ -380,7 +376,6 @@ def make_plan(config: Experiment) -> list[Job]:
             targets=config.targets,
             classes=config.classes,
             budgets=config.probes.budgets,
-            labels=tuple(config.labels),
             other_views=tuple(sorted({table.spec.features for table in tables if table.is_another_view})),
         ),
         evidence
@@ -579,7 +574,6 @@ def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
         table=table.spec,
         targets=config.targets,
         classes=config.classes,
-        labels=config.labels,
         probes=config.probes,
         head_target=table.head_target,
     )

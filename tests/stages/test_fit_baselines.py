@@ -8,7 +8,7 @@ from sklearn.cross_decomposition import PLSRegression
 from sfnetlab.artifacts import Job, read_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
 from sfnetlab.plan import BaselineSpec
-from sfnetlab.probes.regression import LinearProbe
+from sfnetlab.probes.linear import LinearProbe
 from sfnetlab.runner import Task
 from sfnetlab.schema import PLS
 from sfnetlab.settings import Target

@@ -29,6 +29,7 @@ from sfnetlab.plan import (
     TrainedEmbeddingSpec,
     sae_directory,
 )
+from sfnetlab.probes import shown_probe
 from sfnetlab.runner import Task, stage_main
 from sfnetlab.settings import Target
 from sfnetlab.surveys.catalog import measured_labels, target_rows, unit_of
@@ -323,7 +324,7 @@ def _predictions(spec: AtlasSpec, task: Task, galaxies: Galaxies) -> list[Predic
             of_column: dict[str, pd.DataFrame] = {}
             for job, rows in tables.items():
                 own = rows[(rows["target"] == name) & (rows["column"] == column)]
-                probe = next((p for p in ("head", "ridge", "linear", "xgboost") if (own["probe"] == p).any()), None)
+                probe = shown_probe(set(own["probe"]))
                 if probe is None or job.spec.table.kind == "mean":
                     continue
                 own = own[own["probe"] == probe]
