@@ -175,6 +175,19 @@ def test_a_mistake_is_reported_at_its_line(directory: Path, old: str, new: str, 
         ("[training]\nlearning_rate = true\n", "27: training.learning_rate: expected float, got true"),
         ("[[training]]\n", "26: training: expected table, got [{}]"),
         ("[trainig]\nepochs = 1\n", "26: trainig: unknown key, did you mean 'training'?"),
+        ("[labels.x]\ncolumn = 'c'\n", "26: labels: unknown key; write [classes.<name>]"),
+        (
+            "[classes.x]\ncolumn = 'c'\npositive = [1]\n",
+            "28: classes.x: positive and negative must name a code each",
+        ),
+        (
+            "[classes.x]\ncolumn = 'c'\npositive = [1]\nnegative = [0]\nvalues = ['a', 'b']\n",
+            "30: classes.x: values are for many classes, positive and negative for two",
+        ),
+        (
+            "[classes.x]\ncolumn = 'c'\nvalues = ['a']\n",
+            "28: classes.x: values must name at least two classes, got ['a']",
+        ),
     ],
 )
 def test_a_wrong_table_is_reported_at_its_line(directory: Path, tail: str, problem: str) -> None:
@@ -324,8 +337,8 @@ VALUES = st.sampled_from(
 @settings(max_examples=150, deadline=None)
 def test_line_of_agrees_with_where_a_key_was_put(data: st.DataObject, newline: str) -> None:
     lines: list[str] = []
-    expected: dict[config.Steps, int] = {}
-    prefix: config.Steps = ()
+    expected: dict[config.KeyPath, int] = {}
+    prefix: config.KeyPath = ()
     n_elements = 0
     for n in range(data.draw(st.integers(1, 8))):
         lines += data.draw(st.lists(FAKE, max_size=2))

@@ -16,7 +16,6 @@ from sfnetlab.schema import (
     Classes,
     Experiment,
     Interpretation,
-    Labels,
     Probes,
     Rare,
 )
@@ -79,7 +78,6 @@ class ProbeSpec:
     table: TableSpec
     targets: dict[str, Target]
     classes: dict[str, Classes]
-    labels: dict[str, Labels] = field(default_factory=dict)
     probes: Probes
     head_target: str | None
     """The target that the network's own head predicts."""
@@ -122,7 +120,6 @@ class ComparisonSpec:
     experiment: str
     targets: dict[str, Target]
     classes: dict[str, Classes]
-    labels: dict[str, Labels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +141,6 @@ class FiguresSpec:
     targets: dict[str, Target]
     classes: dict[str, Classes]
     budgets: tuple[int, ...]
-    labels: tuple[str, ...] = ()
     other_views: tuple[str, ...] = ()
     """Names of features that stand in the figures of views alone."""
 
@@ -203,7 +199,7 @@ def make_plan(config: Experiment) -> list[Job]:
     comparison = _job(
         "fit-probes",
         "comparison",
-        ComparisonSpec(experiment=config.name, targets=config.targets, classes=config.classes, labels=config.labels),
+        ComparisonSpec(experiment=config.name, targets=config.targets, classes=config.classes),
         {"survey": survey} | {str(job): job for job in probes},
     )
     views = list(_views_jobs(survey, comparison, tables))
@@ -222,7 +218,6 @@ def make_plan(config: Experiment) -> list[Job]:
             targets=config.targets,
             classes=config.classes,
             budgets=config.probes.budgets,
-            labels=tuple(config.labels),
             other_views=tuple(sorted({table.spec.features for table in tables if table.is_another_view})),
         ),
         evidence
@@ -287,7 +282,6 @@ def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
         table=table.spec,
         targets=config.targets,
         classes=config.classes,
-        labels=config.labels,
         probes=config.probes,
         head_target=table.head_target,
     )

@@ -5,14 +5,15 @@ Rules about one table stand in its `__post_init__`; rules between tables stand i
 """
 
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 from sfnetlab.methods import Features
 from sfnetlab.methods.contract import Given
+from sfnetlab.probes import names_of
 from sfnetlab.settings import (
     FULL_VIEW,
+    Choices,
     Target,
     Training,
     View,
@@ -26,33 +27,31 @@ from sfnetlab.surveys.split import HashSplit, Split
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """Two classes of galaxies to tell apart, by the codes in a catalogue column; other codes are left out."""
+    """Classes of galaxies to tell apart by a catalogue column: two, by `positive` and `negative`, or many at once."""
 
     column: str
-    """Column of whole numbers, for example "bptclass" (MPA-JHU) or 0 and 1."""
-    positive: tuple[int, ...]
+    """For two classes a column of whole numbers, for example "bptclass" (MPA-JHU) or 0 and 1; for many a column of text
+    or whole numbers, for example Galaxy10's. Galaxies without a value are left out, and those of other classes."""
+    positive: tuple[int, ...] = ()
     """Codes of the class to find, for AGN [4, 5] or with composites [3, 4, 5]."""
-    negative: tuple[int, ...]
+    negative: tuple[int, ...] = ()
     """Codes of the others, for star-forming galaxies [1, 2]."""
+    values: tuple[str, ...] = ()
+    """Which classes of many, numbers as text, in the order of confusion matrices; without these and without codes every
+    value that occurs is a class."""
 
     def __post_init__(self) -> None:
-        require(len(self.positive) > 0 and len(self.negative) > 0, "positive and negative must name a code each")
+        require(bool(self.positive) == bool(self.negative), "positive and negative must name a code each")
+        require(not (self.positive and self.values), "values are for many classes, positive and negative for two")
         both = sorted(set(self.positive) & set(self.negative))
         require(not both, f"positive and negative share the codes {both}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labels:
-    """Many classes of galaxies to tell apart at once, each a value of a catalogue column, for example Galaxy10's."""
-
-    column: str
-    """Column of text or whole numbers; galaxies without a value are left out."""
-    values: tuple[str, ...] = ()
-    """Which classes, numbers as text, in the order of confusion matrices; empty: every value that occurs."""
-
-    def __post_init__(self) -> None:
         require(len(self.values) != 1, f"values must name at least two classes, got {list(self.values)}")
         require(len(set(self.values)) == len(self.values), f"values repeat a class: {list(self.values)}")
+
+    @property
+    def are_two(self) -> bool:
+        """Whether one class is told from another, by a score, rather than one of many named."""
+        return bool(self.positive)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +69,8 @@ class Rare:
         require((self.above is None) != (self.below is None), "above or below must be given, and not both")
 
 
-ProbeName = Literal["linear", "ridge", "xgboost"]
-ClassifierName = Literal["majority", "logistic", "linear_svm", "rbf_svm"]
+ProbeName = Annotated[str, Choices(names_of("values"))]
+ClassifierName = Annotated[str, Choices(names_of("two_classes"))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +80,8 @@ class Probes:
     kinds: tuple[ProbeName, ...] = ("linear", "ridge", "xgboost")
     """Which probes to fit on train rows; ridge's penalty and XGBoost's rounds are chosen on valid rows."""
     classifiers: tuple[ClassifierName, ...] = ("majority", "logistic", "linear_svm", "rbf_svm")
-    """Which classifiers to fit for each of [classes]; the penalty is chosen on valid rows, "rbf_svm" fitted to budgets
-    only."""
+    """Which classifiers to fit for [classes] of two; the penalty is chosen on valid rows, "rbf_svm" fitted to budgets
+    only. Of many classes "majority", "logistic" and "knn" are fitted."""
     budgets: tuple[int, ...] = (2, 4, 8)
     """Numbers of features used in all: the first components of a PCA, else the best ones, chosen on train rows."""
     n_bootstrap: int = 1000
@@ -132,6 +131,10 @@ class AtlasSettings:
     from. None: features are called by what they go with."""
 
 
+FORMER_TABLES = {"labels": "classes"}
+"""Tables that a configuration may still have, and where their settings stand now."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One TOML file."""
@@ -144,7 +147,6 @@ class Experiment:
     split: Split = HashSplit()
     targets: dict[str, Target]
     classes: dict[str, Classes] = field(default_factory=dict)
-    labels: dict[str, Labels] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
     training: Training = Training()
     features: tuple[Features, ...]
@@ -154,13 +156,12 @@ class Experiment:
     atlas: AtlasSettings = AtlasSettings()
 
     def __post_init__(self) -> None:
-        tables = (self.targets, self.classes, self.labels, self.views, self.rare)
+        tables = (self.targets, self.classes, self.views, self.rare)
         for label in (self.name, *(name for table in tables for name in table), *(f.name for f in self.features)):
             require(is_plain_name(label), f"names use letters, digits, '_', '-' and '.', got {label!r}")
         require(len(self.targets) > 0, "an experiment needs at least one [targets.<name>]")
-        for first, second in combinations(("targets", "classes", "labels"), 2):
-            shared = sorted(set(getattr(self, first)) & set(getattr(self, second)))
-            require(not shared, f"[{first}] and [{second}] share the names {shared}")
+        shared = sorted(set(self.targets) & set(self.classes))
+        require(not shared, f"[targets] and [classes] share the names {shared}")
         require(len(self.features) > 0, "an experiment needs at least one [[features]]")
         require(len(self.seeds) > 0, "seeds must name at least one seed")
         require(len(set(self.seeds)) == len(self.seeds), f"seeds repeat: {list(self.seeds)}")

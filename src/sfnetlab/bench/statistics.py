@@ -26,7 +26,7 @@ def ridge_path(device: str) -> Iterator[Row]:
     """
     from sklearn.linear_model import Ridge
 
-    from sfnetlab.probes.regression import ridge_path
+    from sfnetlab.probes.ridge import ridge_path
 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N_ROWS + N_VALID, N_FEATURES), dtype=np.float32)

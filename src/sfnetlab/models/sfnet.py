@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from sfnetlab.metrics.tables import FeatureTable
+from sfnetlab.metrics.tables import FeatureMatrix
 from sfnetlab.models.backbones import ImageEncoder, make_backbone
 from sfnetlab.models.conventions import Resampling
 from sfnetlab.models.files import load_state, read_arguments, write_model
@@ -161,7 +161,7 @@ class SparseFeatureNetwork(nn.Module):
         """Return predictions in label units, (n, n_outputs) or (n, n_quantiles)."""
         return self.standardised_to_label(self(images))
 
-    def read_features(self, features: FeatureTable) -> NDArray[np.float64]:
+    def read_features(self, features: FeatureMatrix) -> NDArray[np.float64]:
         """Return the predictions that the head makes from stored features (n, n_features), in double precision.
 
         They have the shape and units of those of `predict`.
