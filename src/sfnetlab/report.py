@@ -8,25 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from sfnetlab.methods import TRAITS, kinds_of
 from sfnetlab.metrics.selection import has_nearest_k
 from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
 from sfnetlab.probes import PROBES, ProbeTask, probes_of
 
-KIND_ORDER = [
-    "noise_floor",
-    "mean",
-    "photometry",
-    "encoder",
-    "zoobot",
-    "external",
-    "pca",
-    "pls",
-    "vae",
-    "null_sae",
-    "sae",
-    "sfnet",
-]
-CONTROLS = KIND_ORDER[1 : KIND_ORDER.index("pca")]
+NOISE_FLOOR = "noise_floor"
+"""Kind of the rows that hold what the generator of a mock survey shows in no image: before all methods."""
 CLASS_SCORES = ["auc", "f1", "accuracy", "balanced_accuracy"]
 LABEL_SCORES = ["balanced_accuracy", "accuracy"]
 SIGNIFICANT = 0.05
@@ -109,7 +97,7 @@ def _over_seeds(metrics: pd.DataFrame, names: list[str], task: ProbeTask) -> pd.
     table["n_features_used"] = table["n_features_used"].astype(int)
     trained = metrics.loc[metrics["probe"] == HEAD, "features"].unique()
     table.insert(4, "supervised", table["features"].isin(trained))
-    rank = table["kind"].map(KIND_ORDER.index)
+    rank = table["kind"].map({NOISE_FLOOR: 0} | {kind: traits.rank for kind, traits in TRAITS.items()})
     probe_rank = table["probe"].map({probe: place for place, probe in enumerate(_columns_of(task))})
     ordered = table.assign(rank=rank, probe_rank=probe_rank).sort_values(
         ["target", "column", "rank", "features", "k", "n_features_used", "probe_rank"], kind="stable"
@@ -124,8 +112,8 @@ def format_comparison(table: pd.DataFrame) -> str:
     """`comparison_table` as plain text, a block for each label column."""
     blocks = []
     for (target, column), rows in table.groupby(["target", "column"], sort=False):
-        floor = rows[rows["kind"] == "noise_floor"]
-        text = _block(rows[rows["kind"] != "noise_floor"], "values", _rmse_cell)
+        floor = rows[rows["kind"] == NOISE_FLOOR]
+        text = _block(rows[rows["kind"] != NOISE_FLOOR], "values", _rmse_cell)
         if len(floor):
             text += f"\nnoise floor, the scatter that the generator shows in no image: {floor['rmse'].iloc[0]:.4f}"
         title = f"test RMSE of {column} (target {target}): mean over seeds [95 % interval over galaxies]"
@@ -259,30 +247,34 @@ def latex_comparison(table: pd.DataFrame) -> str:
 
 
 def _cells_per_galaxy(rows: pd.DataFrame) -> pd.DataFrame:
-    on_all = rows["n_features_used"] == rows["most"]
-    own = rows[on_all & (rows["probe"] == HEAD) & (rows["kind"] == "sfnet")]
-    latents = rows[on_all & (rows["probe"] == "ridge") & rows["kind"].isin(["sae", "null_sae"])]
-    return pd.concat([_components(rows), latents, own]).assign(at=lambda t: t["k"].astype(int))
+    on_all = (rows["n_features_used"] == rows["most"]) & rows["k"].notna()
+    has_head = rows["kind"].isin(kinds_of("network"))
+    networks = rows[on_all & (rows["probe"] == HEAD) & has_head]
+    latents = rows[on_all & (rows["probe"] == "ridge") & ~has_head]
+    return pd.concat([_components(rows), latents, networks]).assign(at=lambda t: t["k"].astype(int))
 
 
 def _cells_in_all(rows: pd.DataFrame) -> pd.DataFrame:
-    sparse = rows["kind"].isin(["sae", "null_sae", "sfnet"]) & (rows["probe"] == "linear")
-    chosen = rows[sparse & (rows["n_features_used"] < rows["most"])]
+    chosen = rows[rows["k"].notna() & (rows["probe"] == "linear") & (rows["n_features_used"] < rows["most"])]
     nearest = chosen[has_nearest_k(chosen, "n_features_used")]
     return pd.concat([_components(rows), nearest]).assign(at=lambda t: t["n_features_used"])
 
 
 def _components(rows: pd.DataFrame) -> pd.DataFrame:
-    linear = rows[rows["kind"].isin(["pca", "pls"]) & (rows["probe"] == "linear")]
+    linear = rows[_are_ordered(rows) & (rows["probe"] == "linear")]
     return linear.assign(k=linear["n_features_used"].astype("Int64"))
 
 
 def _control_lines(rows: pd.DataFrame) -> list[str]:
-    controls = rows[
-        ((rows["n_features_used"] == rows["most"]) & (rows["probe"] == "ridge") & rows["kind"].isin(CONTROLS))
-        | (rows["kind"] == "noise_floor")
-    ]
+    """A line for each method without a number k, neither of active features nor of components."""
+    has_no_k = rows["k"].isna() & ~_are_ordered(rows)
+    on_all = (rows["n_features_used"] == rows["most"]) & (rows["probe"] == "ridge")
+    controls = rows[(on_all & has_no_k) | (rows["kind"] == NOISE_FLOOR)]
     return [f"{_escaped(row['features'])}: {_latex_cell(row)}" for row in controls.to_dict("records")]
+
+
+def _are_ordered(rows: pd.DataFrame) -> "pd.Series[bool]":
+    return rows["kind"].isin([kind for kind, traits in TRAITS.items() if traits.is_ordered])
 
 
 def _latex_table(caption: str, cells: pd.DataFrame, controls: list[str]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sfnetlab.artifacts import FeatureTable, SurveyTable, read_features, read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Task
-from sfnetlab.methods.sae import sae_directory
+from sfnetlab.methods import TRAITS, reader_of
 from sfnetlab.metrics.predictions import (
     Prediction,
     prediction_rows,
@@ -151,7 +151,7 @@ def in_sample_predictions(spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64
     What the SFNet paper calls cheating: what such a fit gains over the honest one is memorised. Penalty and rounds are
     chosen on the valid rows, as ever, so that the two differ in nothing else.
     """
-    if spec.table.kind != "encoder":
+    if TRAITS[spec.table.kind].role != "embedding":
         return
     chosen, test = columns_of(sample.X, sample.alive), sample.rows("test")
     for name in spec.probes.kinds:
@@ -166,22 +166,8 @@ def _new_probe(name: str) -> Probe:
 
 def _reconstruction(spec: ProbeSpec, task: Task, table: FeatureTable) -> FeatureTable | None:
     """What the features make of the embedding that they decompose, if they do."""
-    match spec.table.kind:
-        case "sae" | "null_sae":
-            from sfnetlab.models.sae import load_sae
-
-            assert spec.table.k is not None
-            assert spec.table.seed is not None
-            sae = load_sae(sae_directory(task.inputs["saes"], spec.table.k, spec.table.seed))
-            return FeatureTable(table.rows, sae.decode_csr(table.values))
-        case "pca":
-            from safetensors.numpy import load_file
-
-            pca = load_file(task.inputs["features"] / "model.safetensors")
-            x_hat = np.asarray(table.values) @ pca["components"] + pca["mean"]
-            return FeatureTable(table.rows, x_hat.astype(np.float32))
-        case _:
-            return None
+    x_hat = reader_of(spec.table, task.inputs).decode(table.values)
+    return None if x_hat is None else FeatureTable(table.rows, np.asarray(x_hat, dtype=np.float32))
 
 
 def _loss_recovered(

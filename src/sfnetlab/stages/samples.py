@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.methods import TRAITS
 from sfnetlab.metrics.selection import alive_features, features_of_budgets
 from sfnetlab.metrics.tables import FeatureMatrix, rows_of
 from sfnetlab.plan import ProbeSpec
@@ -43,12 +44,13 @@ class Sample:
     def budgets(self, spec: ProbeSpec, Y: NDArray[np.floating]) -> Iterator[NDArray[np.integer]]:
         """The features of each budget: the first components, else the best for the train rows of labels Y, (n, m).
 
-        Photometry has none: its few columns are what is compared with.
+        Controls have none: their few columns are what is compared with.
         """
-        if spec.table.kind != "photometry":
-            train, are_components = self.rows("train"), spec.table.kind in ("pca", "pls")
+        traits = TRAITS[spec.table.kind]
+        if traits.role != "control":
+            train = self.rows("train")
             yield from features_of_budgets(
-                rows_of(self.X, train), Y[train], self.alive, spec.probes.budgets, is_ordered=are_components
+                rows_of(self.X, train), Y[train], self.alive, spec.probes.budgets, is_ordered=traits.is_ordered
             )
 
     def fit(self, probe: Probe, chosen: FeatureMatrix, Y: NDArray[np.float64], *, on: str = "train") -> Probe:
