@@ -3,21 +3,20 @@
 import json
 import re
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode, urlparse
+from urllib.parse import urlencode
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from servers import Answer, Request, serving
 from sfnetlab.errors import DataError
 from sfnetlab.surveys import sdss_queries
 from sfnetlab.surveys.lines import LINES
@@ -266,44 +265,27 @@ ERROR_PAGE = (
 TABLE = "#Table1\nn\n452334\n"
 
 
-class Script(ThreadingHTTPServer):
-    """Gives the answers (status, body) in turn and keeps the requests: path, fields, headers, body, time."""
+class Script:
+    """Gives the answers (status, body) in turn and keeps the requests and their times."""
 
     def __init__(self, *answers: tuple[int, str]) -> None:
-        super().__init__(("127.0.0.1", 0), Teller)
         self.answers = list(answers)
-        self.requests: list[tuple[str, dict[str, list[str]], dict[str, str], str, float]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.requests: list[Request] = []
+        self.times: list[float] = []
 
-
-class Teller(BaseHTTPRequestHandler):
-    server: Script
-
-    def do_GET(self) -> None:
-        url = urlparse(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        self.server.requests.append((url.path, parse_qs(url.query), dict(self.headers), body, time.monotonic()))
-        status, text = self.server.answers.pop(0)
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text.encode())))
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    do_POST = do_GET  # noqa: N815 - the name that http.server looks for
-
-    def log_message(self, format: str, *args: object) -> None: ...
+    def answer(self, request: Request) -> Answer:
+        self.requests.append(request)
+        self.times.append(time.monotonic())
+        status, text = self.answers.pop(0)
+        return Answer(status, text.encode())
 
 
 @contextmanager
-def serving(*answers: tuple[int, str]) -> Iterator[Script]:
-    with Script(*answers) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+def telling(*answers: tuple[int, str]) -> Iterator[Script]:
+    """A server of the script, at `url`."""
+    script = Script(*answers)
+    with serving(script.answer) as script.url:
+        yield script
 
 
 @pytest.fixture(autouse=True)
@@ -312,18 +294,18 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_skyserver_is_asked_for_csv_of_the_release() -> None:
-    with serving((200, TABLE)) as server:
+    with telling((200, TABLE)) as server:
         assert sdss_queries.skyserver(server.url, 17)("SELECT COUNT(*) AS n FROM SpecObj S WHERE S.z>0.02") == TABLE
-    path, fields, headers, _, _ = server.requests[0]
-    assert path == "/dr17/en/tools/search/x_results.aspx"
-    assert fields["format"] == ["csv"]
-    assert fields["cmd"] == [" SELECT COUNT(*) AS n FROM SpecObj S WHERE S.z>0.02"]
-    assert "astroquery" in headers["User-Agent"]
+    (asked,) = server.requests
+    assert asked.path == "/dr17/en/tools/search/x_results.aspx"
+    assert asked.fields["format"] == "csv"
+    assert asked.fields["cmd"] == " SELECT COUNT(*) AS n FROM SpecObj S WHERE S.z>0.02"
+    assert "astroquery" in asked.headers["User-Agent"]
 
 
 def test_trouble_that_passes_is_waited_out() -> None:
     troubles = [(503, "<html><h1>503 Service Unavailable</h1></html>"), (429, ""), (200, "<html>busy</html>")]
-    with serving(*troubles, (200, TABLE)) as server:
+    with telling(*troubles, (200, TABLE)) as server:
         assert sdss_queries.skyserver(server.url, 17, backoff_s=0.01)("SELECT 1") == TABLE
 
 
@@ -335,7 +317,7 @@ def test_trouble_that_passes_is_waited_out() -> None:
     ],
 )
 def test_wrong_query_is_refused_at_once_with_the_servers_words(status: int, page: str) -> None:
-    with serving((status, page)) as server, pytest.raises(DataError) as caught:
+    with telling((status, page)) as server, pytest.raises(DataError) as caught:
         sdss_queries.skyserver(server.url, 17)("SELECT FROM")
     assert "refuses the query" in str(caught.value)
     assert "Incorrect syntax near the keyword 'FROM'." in str(caught.value)
@@ -344,7 +326,7 @@ def test_wrong_query_is_refused_at_once_with_the_servers_words(status: int, page
 
 def test_lasting_trouble_is_one_message_that_says_what_to_do() -> None:
     with (
-        serving(*[(500, ERROR_PAGE.format("Timeout expired."))] * 4) as server,
+        telling(*[(500, ERROR_PAGE.format("Timeout expired."))] * 4) as server,
         pytest.raises(DataError, match=r"status 500: An error occured Timeout expired\., 4 times; check the network"),
     ):
         sdss_queries.skyserver(server.url, 17, backoff_s=0.01)("SELECT 1")
@@ -358,24 +340,23 @@ def test_no_network_is_one_message_that_says_what_to_do(connect: Callable[..., s
 
 def test_queries_keep_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdss_queries, "_QUERIES_PER_S", 10.0)
-    with serving(*[(200, TABLE)] * 3) as server:
+    with telling(*[(200, TABLE)] * 3) as server:
         ask = sdss_queries.skyserver(server.url, 17)
         for _ in range(3):
             ask("SELECT 1")
-    times = [request[-1] for request in server.requests]
-    assert times[2] - times[0] > 0.17
+    assert server.times[2] - server.times[0] > 0.17
 
 
 def test_casjobs_gets_the_token_and_the_query_as_json() -> None:
-    with serving((200, "n\n452334\n")) as server:
-        assert sdss_queries.casjobs("secret", server.url, 17)("SELECT 1") == "n\n452334\n"
-    path, _, headers, body, _ = server.requests[0]
-    assert path == "/CasJobs/RestApi/contexts/DR17/query"
-    assert {name.lower(): value for name, value in headers.items()}["x-auth-token"] == "secret"
-    assert json.loads(body)["Query"] == "SELECT 1"
+    with telling((200, "n\n452334\n")) as server:
+        assert sdss.casjobs("secret", server.url, 17)("SELECT 1") == "n\n452334\n"
+    (asked,) = server.requests
+    assert asked.path == "/CasJobs/RestApi/contexts/DR17/query"
+    assert asked.headers["X-Auth-Token"] == "secret"
+    assert json.loads(asked.body)["Query"] == "SELECT 1"
 
 
 def test_refused_token_is_said_to_be_one_and_not_shown() -> None:
-    with serving((401, "denied")) as server, pytest.raises(DataError, match="token is not accepted") as caught:
-        sdss_queries.casjobs("secret", server.url, 17)("SELECT 1")
+    with telling((401, "denied")) as server, pytest.raises(DataError, match="token is not accepted") as caught:
+        sdss.casjobs("secret", server.url, 17)("SELECT 1")
     assert "secret" not in str(caught.value)
