@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from sfnetlab import artifacts
-from sfnetlab.artifacts import Job, build, read_features, state_of, write_csr_features, write_dense_features, write_rows
+from sfnetlab.artifacts import build, read_features, state_of, write_csr_features, write_dense_features, write_rows
 from sfnetlab.errors import ArtifactError
+from sfnetlab.jobs import Job
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sfnetlab import config
+from sfnetlab.methods.sfnet import SFNet
 from sfnetlab.plan import make_plan
-from sfnetlab.schema import SFNet
 
 CONFIGS = sorted((Path(__file__).parents[1] / "config").glob("*.toml"))
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sfnetlab import config
-from sfnetlab.artifacts import Job
 from sfnetlab.errors import ConfigError, DataError
+from sfnetlab.jobs import Job
 from sfnetlab.plan import STAGES, make_plan
 
 LAST = ("test-claims/claims", "make-figures/figures", "build-atlas/atlas")

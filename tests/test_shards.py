@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfnetlab import cli
-from sfnetlab.artifacts import Job, build
+from sfnetlab.artifacts import build
 from sfnetlab.errors import ArtifactError, ConfigError
-from sfnetlab.shards import Shard, finished_shards, parse_shard, remove_shards, shard_job
+from sfnetlab.jobs import Job, Shard
+from sfnetlab.shards import finished_shards, parse_shard, remove_shards, shard_job
 
 JOB = Job(stage="embed-images", version=1, name="encoder", spec=None, inputs={})
 

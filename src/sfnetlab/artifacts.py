@@ -1,24 +1,23 @@
-"""Results on disk: what identifies one (recipe, key), how one is written whole or not at all, how tables are read.
+"""Results on disk: whether one is current, how one is written whole or not at all, how tables are read.
 
 Layout and rules are in the README under "Files". Nothing here knows what a stage computes.
 """
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sfnetlab import runtime
 from sfnetlab.errors import ArtifactError, SfnetlabError
+from sfnetlab.files import PARTIAL, fsync, sha256_of, write_text
+from sfnetlab.jobs import Job, Metrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,64 +28,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"
-_PARTIAL = ".partial-"
-
-Metrics = Mapping[str, float | int]
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One result to have: a stage's settings and the results that it reads.
-
-    Attributes
-    ----------
-    stage, version
-        Which code makes it; the version is raised when that code would give another result.
-    name
-        Names its directory, `<root>/<stage>/<name>`.
-    spec
-        Frozen dataclass with every setting that matters, and nothing else: it is all that the stage gets to see.
-    inputs
-        The jobs whose directories it reads, by the role they play.
-    """
-
-    stage: str
-    version: int
-    name: str
-    spec: Any
-    inputs: Mapping[str, "Job"]
-
-    @cached_property
-    def recipe(self) -> dict[str, Any]:
-        return {
-            "stage": self.stage,
-            "version": self.version,
-            "settings": as_recipe(self.spec),
-            "inputs": {role: job.key for role, job in self.inputs.items()},
-        }
-
-    @cached_property
-    def key(self) -> str:
-        canonical = json.dumps(self.recipe, sort_keys=True, allow_nan=False, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
-
-    def directory(self, root: Path) -> Path:
-        return root / self.stage / self.name
-
-    def __str__(self) -> str:
-        return f"{self.stage}/{self.name}"
-
-
-def as_recipe(value: Any) -> Any:
-    """Plain JSON data of a spec. Paths are left out: a place is not a setting, the hash of its content is."""
-    if is_dataclass(value) and not isinstance(value, type):
-        pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
-        return {name: as_recipe(item) for name, item in pairs if not isinstance(item, Path)}
-    if isinstance(value, Mapping):
-        return {str(key): as_recipe(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_recipe(item) for item in value]
-    return value
 
 
 class State(NamedTuple):
@@ -154,7 +95,7 @@ def build(root: Path, job: Job, make: Callable[[Path], Metrics], *, config_toml:
                 (work / "config.toml").write_text(config_toml)
                 metrics = make(work)
                 (work / "metrics.json").write_text(json.dumps(dict(metrics), indent=1, allow_nan=False) + "\n")
-                for leftover in (*work.glob(f"{_PARTIAL}*"), work / CHECKPOINT):
+                for leftover in (*work.glob(f"{PARTIAL}*"), work / CHECKPOINT):
                     leftover.unlink(missing_ok=True)
                 _write_manifest(work, job, started, device)
             _publish(work, final)
@@ -166,7 +107,7 @@ def _publish(work: Path, final: Path) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
         final.rename(replaced)
     work.rename(final)
-    _fsync(final.parent)
+    fsync(final.parent)
     # What an earlier recipe of the same name left: its replaced result and its half-done work.
     for leftover in final.parent.glob(f".{final.name}.*"):
         if leftover == replaced or len(leftover.name) == len(work.name):
@@ -196,29 +137,8 @@ def _write_manifest(work: Path, job: Job, started: datetime, device: str) -> Non
         "peak_memory_bytes": runtime.peak_memory_bytes(),
     }
     for name in files:
-        _fsync(work / name)
+        fsync(work / name)
     write_text(work / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Where to write, so that `path` is replaced at once: after a kill the old or the new one is there, whole."""
-    partial = path.with_name(f"{_PARTIAL}{path.name}")
-    yield partial
-    _fsync(partial)
-    partial.replace(path)
-    _fsync(path.parent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file at once with this text."""
-    with replacing(path) as partial:
-        partial.write_text(text)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -247,6 +167,12 @@ class FeatureTable(NamedTuple):
     rows: "pd.DataFrame"
     values: "NDArray[np.float32] | csr_array"
 
+    @property
+    def n_features(self) -> int:
+        """Number of columns, d."""
+        n_features: int = self.values.shape[1]  # pyrefly: ignore[unsupported-operation]
+        return n_features
+
     def of(self, ids: "pd.Series[str]") -> "NDArray[np.float32] | csr_array":
         """The features of the named galaxies, in their order; every id must be there."""
         import pandas as pd
@@ -257,17 +183,6 @@ class FeatureTable(NamedTuple):
             raise ArtifactError(f"{len(absent)} of {len(ids)} galaxies have no features (first: {absent.iloc[0]})")
         chosen: NDArray[np.float32] | csr_array = self.values[places]  # pyrefly: ignore[bad-assignment]
         return chosen
-
-
-def create_array(path: Path, shape: tuple[int, ...], dtype: str) -> "NDArray[Any]":
-    """A writable memory-mapped `.npy`. Its disk space is reserved: a full disk is an error then, not a SIGBUS later."""
-    import numpy as np
-
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
 
 
 def read_survey(directory: Path) -> SurveyTable:
@@ -348,14 +263,6 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

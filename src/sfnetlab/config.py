@@ -11,7 +11,6 @@ import re
 import shlex
 import sys
 import textwrap
-import tomllib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -19,6 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tomli
 
 from sfnetlab import schema
 from sfnetlab.errors import ConfigError
@@ -42,7 +43,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> schema.Experiment:
     """
     text = _read_text(path)
     try:
-        loading = _Loading(str(path), text, tomllib.loads(text))
+        loading = _Loading(str(path), text, tomli.loads(text))
     except ValueError as error:
         raise ConfigError(_syntax_problem(path, text, str(error))) from None
     for override in overrides:
@@ -65,8 +66,8 @@ def line_of(text: str, path: KeyPath) -> int:
     def holds(n: int) -> bool:
         for end in range(n, len(lines) + 1):
             try:
-                return _contains(tomllib.loads("\n".join(lines[:end])), path)
-            except tomllib.TOMLDecodeError:
+                return _contains(tomli.loads("\n".join(lines[:end])), path)
+            except tomli.TOMLDecodeError:
                 continue
         raise ValueError("text is not valid TOML")
 
@@ -84,7 +85,7 @@ def as_toml(experiment: schema.Experiment) -> str:
 def describe_schema() -> str:
     """Every setting with its type, default and meaning, table by table, at most 100 columns wide."""
     blocks = [_describe(schema.Experiment, "At the top of the file")]
-    hints = _hints(schema.Experiment)
+    hints = get_type_hints(schema.Experiment)
     for each in fields(schema.Experiment):
         heading, table = f"[{each.name}]", hints[each.name]
         if get_origin(table) is dict:
@@ -114,7 +115,7 @@ class _Loading:
         at = path if at is None else at
         while not _contains(self.tree, at):  # a missing key has the place of its table
             at = at[:-1]
-        in_file = _contains(tomllib.loads(self.text), at)
+        in_file = _contains(tomli.loads(self.text), at)
         owners = [
             number
             for number, (changed, _) in enumerate(self.overridden)
@@ -168,7 +169,7 @@ def _apply(override: str, loading: _Loading) -> None:
         loading.report_override(override, "expected KEY=TOMLVALUE with a dotted KEY, such as training.epochs=5")
         return
     try:
-        (value,) = tomllib.loads(f"value = {written}").values()
+        (value,) = tomli.loads(f"value = {written}").values()
     except ValueError:
         quoted = shlex.quote(f"{key}={_toml(written)}")
         loading.report_override(
@@ -202,8 +203,8 @@ def _keys_of(dotted: str) -> list[str]:
     """Parts of a dotted TOML key, as the TOML parser splits and unquotes them; none where it is not a key."""
     names: list[str] = []
     try:
-        node: Any = tomllib.loads(f"{dotted} = 0")
-    except tomllib.TOMLDecodeError:
+        node: Any = tomli.loads(f"{dotted} = 0")
+    except tomli.TOMLDecodeError:
         return names
     while isinstance(node, dict) and node:
         ((name, node),) = node.items()
@@ -323,6 +324,12 @@ def _blamed(message: str, table: dict[str, Any], path: KeyPath) -> KeyPath:
     return path
 
 
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a dataclass's settings by name; what belongs to its class is no setting."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {each.name: hints[each.name] for each in fields(cls)}
+
+
 def _contains(tree: Any, path: KeyPath) -> bool:
     try:
         for step in path:
@@ -350,10 +357,6 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     """Members of a union without None, for TOML has no null: an optional setting is left out."""
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return tuple(member for member in members if member is not NoneType)
-
-
-def _hints(cls: Any) -> dict[str, Any]:
-    return get_type_hints(cls, include_extras=True)
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

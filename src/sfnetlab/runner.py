@@ -15,38 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from sfnetlab import config, runtime
-from sfnetlab.artifacts import Job, Metrics, build, state_of, write_text
+from sfnetlab.artifacts import build, state_of
 from sfnetlab.errors import ArtifactError, SfnetlabError
+from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
-from sfnetlab.shards import Shard, finished_shards, parse_shard, remove_shards, shard_job
+from sfnetlab.shards import finished_shards, parse_shard, remove_shards, shard_job
 
 log = logging.getLogger(__name__)
-
-WHOLE = Shard(0, 1)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a stage needs beside its settings: where its inputs are, where to write, and on which device to work."""
-
-    inputs: dict[str, Path]
-    work: Path
-    device: str
-    job: Job
-    shard: Shard = WHOLE
-    """Which rows to make, in a stage that can be split."""
-    shards: Sequence[Path] = ()
-    """Directories of finished shards that need only be joined."""
-
-    def inputs_of(self, stage: str) -> dict[Job, Path]:
-        """The inputs that a stage made, in the order of the plan."""
-        return {job: self.inputs[role] for role, job in self.job.inputs.items() if job.stage == stage}
-
-    def report(self, history: Sequence[dict[str, Any]]) -> None:
-        """Write `progress.jsonl` anew: a line for each step of the history."""
-        write_text(self.work / "progress.jsonl", "".join(json.dumps(row) + "\n" for row in history))
-
 
 Build = Callable[[Any, Task], Metrics]
 

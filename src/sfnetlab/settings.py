@@ -182,3 +182,7 @@ class View:
 def require_views(views: tuple[str, ...]) -> None:
     require(len(views) > 0, f'views must name one of [views], or "{FULL_VIEW}"')
     require(len(set(views)) == len(views), f"views repeat a name: {list(views)}")
+
+
+Codes = Literal["topk", "refit", "omp"]
+"""How embeddings are encoded in a dictionary: see models/codes.py."""

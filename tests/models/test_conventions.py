@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from sfnetlab.errors import DataError
+from sfnetlab.methods.encoder import Encoder
+from sfnetlab.methods.zoobot import Zoobot
 from sfnetlab.models.backbones import ALIASES, ImageEncoder, input_convention, make_backbone
 from sfnetlab.models.conventions import TABLE, convention_of
-from sfnetlab.schema import Encoder, Zoobot
 
 SIDE = 80
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sfnetlab.artifacts import Job, create_array, write_dense_features, write_rows
+from sfnetlab.artifacts import write_dense_features, write_rows
+from sfnetlab.files import create_array
+from sfnetlab.jobs import Job, TableSpec, Task
 from sfnetlab.metrics.tidy import AUGMENTED
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
-from sfnetlab.plan import ProbeSpec, TableSpec
-from sfnetlab.runner import Task
+from sfnetlab.plan import ProbeSpec
 from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages import fit_probes

@@ -12,23 +12,17 @@ from safetensors.numpy import save
 from scipy import sparse
 from sklearn import decomposition
 
-from sfnetlab.artifacts import Job, read_features, write_csr_features, write_dense_features, write_rows
+from sfnetlab.artifacts import read_features, write_csr_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
 from sfnetlab.interpret.catalog import associate_features, describe_features
+from sfnetlab.jobs import Job, TableSpec, Task
+from sfnetlab.methods.networks import TrainedEmbeddingSpec
+from sfnetlab.methods.sae import sae_directory
 from sfnetlab.metrics.tables import checked_table
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
-from sfnetlab.plan import (
-    AtlasSpec,
-    InterpretSpec,
-    RelationsSpec,
-    StabilitySpec,
-    TableSpec,
-    TrainedEmbeddingSpec,
-    sae_directory,
-)
-from sfnetlab.runner import Task
+from sfnetlab.plan import AtlasSpec, InterpretSpec, RelationsSpec, StabilitySpec
 from sfnetlab.schema import Interpretation
 from sfnetlab.settings import Target
 from sfnetlab.stages import build_atlas

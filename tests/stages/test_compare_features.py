@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from sfnetlab.artifacts import Job, write_csr_features, write_dense_features, write_rows
+from sfnetlab.artifacts import write_csr_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
+from sfnetlab.jobs import Job, TableSpec, Task
+from sfnetlab.methods.sae import EncodeSpec, sae_directory
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
-from sfnetlab.plan import EncodeSpec, RelationsSpec, TableSpec, sae_directory
-from sfnetlab.runner import Task
+from sfnetlab.plan import RelationsSpec
 from sfnetlab.schema import Rare
 from sfnetlab.stages import compare_features
 

@@ -10,12 +10,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from sfnetlab.artifacts import Job, build, read_features, read_manifest, read_survey
+from sfnetlab.artifacts import build, read_features, read_manifest, read_survey
 from sfnetlab.errors import DataError
+from sfnetlab.jobs import Job, Task
+from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec, Weights
 from sfnetlab.models.backbones import make_backbone, weights_sha256
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
-from sfnetlab.plan import FrozenEmbeddingSpec, TrainedEmbeddingSpec, Weights
-from sfnetlab.runner import Task
 from sfnetlab.stages import embed_images
 
 N, SIDE = 12, 32

@@ -5,15 +5,14 @@ import pandas as pd
 import pytest
 from sklearn.cross_decomposition import PLSRegression
 
-from sfnetlab.artifacts import Job, read_features, write_dense_features, write_rows
+from sfnetlab.artifacts import read_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
-from sfnetlab.plan import BaselineSpec
+from sfnetlab.jobs import Job, Task
+from sfnetlab.methods.decompositions import BaselineSpec
+from sfnetlab.methods.pls import PLS
 from sfnetlab.probes.linear import LinearProbe
-from sfnetlab.runner import Task
-from sfnetlab.schema import PLS
 from sfnetlab.settings import Target
 from sfnetlab.stages import fit_baselines
-from sfnetlab.stages.fit_baselines import pls_components
 
 
 def embedding_and_labels(n=200, d=10, m=1, seed=0):
@@ -27,11 +26,16 @@ def settings(n_components):
     return PLS(name="pls", on="dense", target="lines", n_components=n_components)
 
 
+def components(n_components, x, y):
+    model = settings(n_components).fit(x, y).model
+    return model["rotations"], model["mean"]
+
+
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_a_linear_fit_of_the_first_k_scores_is_scikit_learns_pls_of_k_components(m, k):
     x, y = embedding_and_labels(m=m)
-    rotations, mean = pls_components(settings(5), x, y)
+    rotations, mean = components(5, x, y)
     scores = ((x - mean) @ rotations)[:, :k]
     standardised = (y - y.mean(axis=0)) / y.std(axis=0)
     oracle = PLSRegression(k, scale=False, max_iter=5000).fit(x, standardised).predict(x)
@@ -41,7 +45,7 @@ def test_a_linear_fit_of_the_first_k_scores_is_scikit_learns_pls_of_k_components
 
 def test_all_components_are_least_squares():
     x, y = embedding_and_labels(d=4)
-    rotations, mean = pls_components(settings(4), x, y)
+    rotations, mean = components(4, x, y)
     scores = (x - mean) @ rotations
     np.testing.assert_allclose(
         LinearProbe().fit(scores, y, scores, y).predict(scores), LinearProbe().fit(x, y, x, y).predict(x), atol=1e-6
@@ -50,26 +54,26 @@ def test_all_components_are_least_squares():
 
 def test_the_unit_of_a_label_does_not_matter():
     x, y = embedding_and_labels(m=3)
-    first, again = (pls_components(settings(3), x, labels)[0] for labels in (y, y * [1, 1e6, 1e-6]))
+    first, again = (components(3, x, labels)[0] for labels in (y, y * [1, 1e6, 1e-6]))
     np.testing.assert_allclose(first, again, rtol=1e-6, atol=1e-9)
 
 
 def test_more_components_than_dimensions_are_refused():
     with pytest.raises(DataError, match=r"'pls': n_components must be at most 10 \(200 train rows .* got 11"):
-        pls_components(settings(11), *embedding_and_labels())
+        components(11, *embedding_and_labels())
 
 
 def test_components_of_what_is_already_explained_are_refused():
     x, _ = embedding_and_labels()
     x -= x.mean(axis=0)
     with pytest.raises(DataError, match=r"after \d+ components nothing is left"):
-        pls_components(settings(9), np.repeat(x[:, :1], 10, axis=1), x[:, :1])
+        components(9, np.repeat(x[:, :1], 10, axis=1), x[:, :1])
 
 
 def test_a_constant_label_is_refused():
     x, y = embedding_and_labels()
     with pytest.raises(DataError, match="constant on the 200 train rows"):
-        pls_components(settings(2), x, np.ones_like(y))
+        components(2, x, np.ones_like(y))
 
 
 def test_the_stage_fits_train_rows_that_have_the_target_and_scores_all(tmp_path):
@@ -91,6 +95,6 @@ def test_the_stage_fits_train_rows_that_have_the_target_and_scores_all(tmp_path)
     fit_baselines.build(spec, Task(inputs=inputs, work=tmp_path / "work", device="cpu", job=job))
 
     fitted = np.flatnonzero((split == "train") & np.isfinite(y[:, 0]))
-    rotations, mean = pls_components(settings(3), x[fitted], y[fitted])
+    rotations, mean = components(3, x[fitted], y[fitted])
     table = read_features(tmp_path / "work")
     np.testing.assert_allclose(table.of(catalog["id_str"]), (x - mean) @ rotations, rtol=1e-4, atol=1e-4)

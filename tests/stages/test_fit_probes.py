@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from sfnetlab.errors import DataError
-from sfnetlab.plan import ProbeSpec, TableSpec
+from sfnetlab.jobs import TableSpec
+from sfnetlab.plan import ProbeSpec
 from sfnetlab.schema import Classes, Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages.class_probes import class_numbers, class_predictions

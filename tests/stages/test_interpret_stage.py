@@ -8,28 +8,22 @@ import pandas as pd
 import pytest
 import torch
 
-from sfnetlab.artifacts import Job, read_features, write_csr_features, write_dense_features, write_rows
+from sfnetlab.artifacts import read_features, write_csr_features, write_dense_features, write_rows
 from sfnetlab.interpret.claims import CLAIMS
+from sfnetlab.jobs import Job, TableSpec, Task
+from sfnetlab.methods.decompositions import BaselineSpec
+from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec, Weights
+from sfnetlab.methods.pca import PCA
+from sfnetlab.methods.sae import sae_directory
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
-from sfnetlab.plan import (
-    BaselineSpec,
-    ClaimsSpec,
-    FrozenEmbeddingSpec,
-    InterpretSpec,
-    ProbeSpec,
-    RelationsSpec,
-    TableSpec,
-    TrainedEmbeddingSpec,
-    Weights,
-    sae_directory,
-)
-from sfnetlab.runner import Task
-from sfnetlab.schema import PCA, Interpretation, MockSurvey, Probes
+from sfnetlab.plan import ClaimsSpec, InterpretSpec, ProbeSpec, RelationsSpec
+from sfnetlab.schema import Interpretation, Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages import embed_images, fit_baselines, interpret_features, test_claims
 from sfnetlab.surveys.catalog import add_line_logs, apply_cut
+from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.perturb import TRANSFORMS
 

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sfnetlab.artifacts import Job, create_array, write_dense_features, write_rows
+from sfnetlab.artifacts import write_dense_features, write_rows
 from sfnetlab.errors import DataError
-from sfnetlab.plan import ComparisonSpec, ProbeSpec, TableSpec
-from sfnetlab.runner import Task
+from sfnetlab.files import create_array
+from sfnetlab.jobs import Job, TableSpec, Task
+from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.schema import Classes, Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages import fit_probes

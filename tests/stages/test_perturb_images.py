@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from sfnetlab.artifacts import Job, read_features
+from sfnetlab.artifacts import read_features
 from sfnetlab.errors import DataError
+from sfnetlab.jobs import Job, Task
+from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec, Weights
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
-from sfnetlab.plan import FrozenEmbeddingSpec, PerturbSpec, TrainedEmbeddingSpec, Weights
-from sfnetlab.runner import Task
+from sfnetlab.plan import PerturbSpec
 from sfnetlab.stages import embed_images, perturb_images
 from sfnetlab.surveys.perturb import TRANSFORMS
 

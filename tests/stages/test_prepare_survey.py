@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sfnetlab.artifacts import SurveyTable, read_survey, sha256_of
+from sfnetlab.artifacts import SurveyTable, read_survey
 from sfnetlab.errors import DataError
+from sfnetlab.files import sha256_of
 from sfnetlab.runner import Options, run
 
 N = 60

@@ -6,11 +6,12 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from sfnetlab.artifacts import Job, read_features, write_csr_features, write_dense_features, write_rows
+from sfnetlab.artifacts import read_features, write_csr_features, write_dense_features, write_rows
+from sfnetlab.jobs import Job, Task
+from sfnetlab.methods.sae import EncodeSpec, sae_directory
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
-from sfnetlab.plan import EncodeSpec, StabilitySpec, sae_directory
-from sfnetlab.runner import Task
+from sfnetlab.plan import StabilitySpec
 from sfnetlab.settings import Target
 from sfnetlab.stages import encode_embeddings, interpret_features
 from sfnetlab.stages.fit_probes import _loss_recovered

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 
 from sfnetlab import config
-from sfnetlab.artifacts import Job, create_array, read_features
+from sfnetlab.artifacts import read_features
 from sfnetlab.errors import ConfigError, DataError
+from sfnetlab.files import create_array
+from sfnetlab.jobs import Job, Task
+from sfnetlab.methods.vae import VAE, VAESpec
 from sfnetlab.models.vae import load_vae
-from sfnetlab.plan import VAESpec, make_plan
-from sfnetlab.runner import Task
-from sfnetlab.schema import VAE
+from sfnetlab.plan import make_plan
 from sfnetlab.stages import train_vae
 from sfnetlab.training.pixel_pca import load_pixel_pca
 

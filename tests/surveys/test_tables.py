@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfnetlab.errors import DataError
-from sfnetlab.schema import External
+from sfnetlab.methods.external import External
 from sfnetlab.surveys import tables
 from sfnetlab.surveys.tables import common_galaxies, fingerprint, open_embeddings, read_into, require_every
 

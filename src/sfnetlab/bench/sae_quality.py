@@ -18,8 +18,9 @@ from sfnetlab.bench.compare import Row
 from sfnetlab.metrics.matching import Dictionary, absorption, recovery, seed_stability, splitting
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.metrics.sparsity import activation_frequency, dead_fraction, l0
-from sfnetlab.models.sae import Codes, SparseAutoencoder
+from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.planted import PlantedDictionary, make_planted_dictionary
+from sfnetlab.settings import Codes
 from sfnetlab.training.sae.settings import SAESettings, Variant, euclid_groups
 from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes
 

@@ -17,8 +17,8 @@ from sfnetlab.figures.latent_walk import plot_latent_walk, walk_gif
 from sfnetlab.figures.reconstruction_quality import plot_latent_variances, plot_reconstruction_quality
 from sfnetlab.figures.reconstructions import plot_image_rows
 from sfnetlab.interpret.latents import TRAVERSED_SIGMAS, traversal, walk
+from sfnetlab.methods.vae import VAESpec
 from sfnetlab.metrics.images import ACTIVE_VARIANCE
-from sfnetlab.plan import VAESpec
 
 if TYPE_CHECKING:
     from sfnetlab.models.vae import ConvVAE

@@ -15,22 +15,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import FeatureTable, Job, Metrics, SurveyTable, read_embedding, read_features, read_survey
+from sfnetlab.artifacts import FeatureTable, SurveyTable, read_embedding, read_features, read_survey
 from sfnetlab.atlas.content import Atlas, Evidence, Galaxies, Predictions, Stability, Table
 from sfnetlab.atlas.galaxies import choose_galaxies
 from sfnetlab.atlas.mapping import HeadOf, Reading, with_maps
 from sfnetlab.atlas.names import Given, read_names
 from sfnetlab.atlas.site import write_site
-from sfnetlab.plan import (
-    AtlasSpec,
-    FrozenEmbeddingSpec,
-    InterpretSpec,
-    StabilitySpec,
-    TrainedEmbeddingSpec,
-    sae_directory,
-)
+from sfnetlab.jobs import Job, Metrics, Task
+from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec
+from sfnetlab.methods.sae import sae_directory
+from sfnetlab.plan import AtlasSpec, InterpretSpec, StabilitySpec
 from sfnetlab.probes import shown_probe
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.runner import stage_main
 from sfnetlab.settings import Target
 from sfnetlab.surveys.catalog import measured_labels, target_rows, unit_of
 

@@ -15,15 +15,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import FeatureTable, Metrics, read_features, read_survey
+from sfnetlab.artifacts import FeatureTable, read_features, read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.interpret.matching import match_tables
 from sfnetlab.interpret.reading import Parts, read_across, summarise_reading
 from sfnetlab.interpret.yields import MIN_RARE, find_rare
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods import kinds_of
+from sfnetlab.methods.sae import sae_directory
 from sfnetlab.metrics.matching import pair_cosines, split_latents
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.plan import EMBEDDINGS, RelationsSpec, sae_directory
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.plan import RelationsSpec
+from sfnetlab.runner import stage_main
 from sfnetlab.schema import Rare
 from sfnetlab.surveys.catalog import measured_labels
 
@@ -78,7 +81,7 @@ def _directions(spec: RelationsSpec, task: Task, name: str, table: FeatureTable)
         case "pca":
             model = load_file(task.inputs[name] / "model.safetensors")
             return _Directions(job.inputs["embedding"].key, model["components"])
-        case kind if kind in EMBEDDINGS:
+        case kind if kind in kinds_of("embedding"):
             return _Directions(job.key, np.eye(np.asarray(table.values).shape[1], dtype=np.float32))
         case _:
             return None
@@ -138,14 +141,16 @@ def _splits(
 
 def _yields(spec: RelationsSpec, task: Task, catalog: pd.DataFrame, tables: dict[str, FeatureTable]) -> pd.DataFrame:
     """For each kind of rare galaxies the first table of each method, and the first embedding."""
-    encoders = [name for name, table in spec.tables.items() if table.kind in EMBEDDINGS]
+    encoders = [name for name, table in spec.tables.items() if table.kind in kinds_of("embedding")]
     if not encoders:
         raise DataError(
             "[rare] needs an encoder or external embeddings among the [[features]]: in them outliers are sought"
         )
     is_test = (catalog["split"] == "test").to_numpy()
     known, test = catalog.loc[~is_test, "id_str"], catalog.loc[is_test, "id_str"]
-    first = {table.features: name for name, table in reversed(spec.tables.items()) if table.kind not in EMBEDDINGS}
+    first = {
+        table.features: name for name, table in reversed(spec.tables.items()) if table.kind not in kinds_of("embedding")
+    }
     rows = {name: (tables[place].of(known), tables[place].of(test)) for name, place in first.items()}
     embedding = tables[encoders[0]]
     found = []

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import Metrics, create_array, read_features, read_survey
+from sfnetlab.artifacts import read_features, read_survey
+from sfnetlab.files import create_array
 from sfnetlab.interpret.views import Seen, surviving_features, view_scores
-from sfnetlab.plan import Viewed, ViewsSpec
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.jobs import Metrics, Task, Viewed
+from sfnetlab.plan import ViewsSpec
+from sfnetlab.runner import stage_main
 from sfnetlab.settings import View
 
 N_PERMUTATIONS = 20

@@ -15,19 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from sfnetlab.artifacts import (
-    Metrics,
-    SurveyTable,
-    create_array,
-    read_features,
-    read_survey,
-    write_csr_features,
-    write_rows,
-    write_text,
-)
+from sfnetlab.artifacts import SurveyTable, read_features, read_survey, write_csr_features, write_rows
 from sfnetlab.errors import ArtifactError
-from sfnetlab.plan import FrozenEmbeddingSpec, TrainedEmbeddingSpec
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.files import create_array, write_text
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec
+from sfnetlab.runner import stage_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable

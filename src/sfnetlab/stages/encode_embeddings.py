@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import Metrics, read_embedding, write_csr_features, write_rows
+from sfnetlab.artifacts import read_embedding, write_csr_features, write_rows
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.sae import EncodeSpec, sae_directory
 from sfnetlab.metrics.dictionary import decoder_spectrum, describe_latents, fvu_of_blocks, l0_distribution
 from sfnetlab.metrics.sparsity import l0
 from sfnetlab.metrics.tables import FeatureMatrix, columns_of, rows_of
-from sfnetlab.plan import EncodeSpec, sae_directory
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.runner import stage_main
 
 if TYPE_CHECKING:
     from sfnetlab.models.sae import SparseAutoencoder

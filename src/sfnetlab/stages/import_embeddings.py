@@ -7,9 +7,11 @@ import json
 import logging
 from functools import partial
 
-from sfnetlab.artifacts import FORMAT, Metrics, create_array, read_survey, write_rows
-from sfnetlab.plan import ImportSpec
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.artifacts import FORMAT, read_survey, write_rows
+from sfnetlab.files import create_array
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.external import ImportSpec
+from sfnetlab.runner import stage_main
 from sfnetlab.surveys.tables import open_embeddings, read_into, require_every
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sfnetlab.artifacts import FeatureTable, Metrics, SurveyTable, read_embedding, read_features, read_survey
+from sfnetlab.artifacts import FeatureTable, SurveyTable, read_embedding, read_features, read_survey
 from sfnetlab.interpret.ablation import ablate_features, explained_variance
 from sfnetlab.interpret.alignment import align_features
 from sfnetlab.interpret.catalog import associate_features, describe_features, strongest_galaxies, summarise_usage
@@ -33,15 +33,17 @@ from sfnetlab.interpret.equations import (
 from sfnetlab.interpret.equivariance import feature_changes, summarise_changes
 from sfnetlab.interpret.localisation import FACTOR_OF_COMPONENT, localise, summarise_localisation
 from sfnetlab.interpret.recovery import factor_table, family_absorption, family_labels, recover_factors
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.sae import sae_directory
 from sfnetlab.metrics.association import MIN_ROWS, spearman
 from sfnetlab.metrics.matching import Dictionary, consensus_dictionary, seed_stability
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import FeatureMatrix, checked_table, column_mean_sd, columns_of, rows_of
-from sfnetlab.plan import InterpretSpec, StabilitySpec, sae_directory
-from sfnetlab.runner import Task, stage_main
-from sfnetlab.schema import MockSurvey
+from sfnetlab.plan import InterpretSpec, StabilitySpec
+from sfnetlab.runner import stage_main
 from sfnetlab.surveys.catalog import LINE_FLUXES, measured_labels, target_rows
+from sfnetlab.surveys.mock import MockSurvey
 
 if TYPE_CHECKING:
     from sfnetlab.models.sae import SparseAutoencoder

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import Job, Metrics, SurveyTable, read_features, read_survey
+from sfnetlab.artifacts import SurveyTable, read_features, read_survey
 from sfnetlab.figures.ablation import plot_ablation
 from sfnetlab.figures.alignment import plot_alignment
 from sfnetlab.figures.bpt import plot_bpt
@@ -47,17 +47,19 @@ from sfnetlab.figures.yields import SEARCH, plot_yields
 from sfnetlab.interpret.equations import UNIT, activation_scales, line_ratios, normalised_activations, printed_terms
 from sfnetlab.interpret.equivariance import MAX_CHANGE
 from sfnetlab.interpret.localisation import upsampled
+from sfnetlab.jobs import Job, Metrics, TableSpec, Task
+from sfnetlab.methods import kinds_of, typical
 from sfnetlab.metrics.association import correlation_matrix
 from sfnetlab.metrics.matching import children_per_latent
 from sfnetlab.metrics.tables import columns_of
 from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
-from sfnetlab.plan import EMBEDDINGS, FiguresSpec, InterpretSpec, ProbeSpec, StabilitySpec, TableSpec, typical
+from sfnetlab.plan import FiguresSpec, InterpretSpec, ProbeSpec, StabilitySpec
 from sfnetlab.probes import shown_probe, standing_for
-from sfnetlab.runner import Task, stage_main
-from sfnetlab.schema import MockSurvey
+from sfnetlab.runner import stage_main
 from sfnetlab.stages.autoencoder_figures import autoencoder_figures
 from sfnetlab.stages.prediction_figures import prediction_figures, relation_figures, view_figures
 from sfnetlab.surveys.catalog import LINE_FLUXES, measured_labels, unit_of
+from sfnetlab.surveys.mock import MockSurvey
 
 N_SHEET = 64
 N_FEATURES = 6
@@ -233,7 +235,9 @@ def _probe_figures(spec: FiguresSpec, task: Task, metrics: pd.DataFrame) -> Iter
 
 def _two_class_figures(spec: FiguresSpec, metrics: pd.DataFrame, name: str) -> Iterator[tuple[str, Figure]]:
     own = metrics[metrics["target"] == name]
-    ranks = {kind: rank for rank, kind in enumerate(("sfnet", "photometry", *EMBEDDINGS, "pca", "vae", "sae"))}
+    ranks = {
+        kind: rank for rank, kind in enumerate(("sfnet", "photometry", *kinds_of("embedding"), "pca", "vae", "sae"))
+    }
     tables = own[own["kind"].isin(ranks)].drop_duplicates("features")
     ordered = tables.iloc[np.argsort(tables["kind"].map(ranks), kind="stable")]["features"].tolist()[:N_CONFUSED]
     budgets = sorted(set(own["n_features_used"]) & set(spec.budgets))
@@ -314,7 +318,7 @@ def _table_figures(task: Task) -> Iterator[tuple[str, Figure]]:
     explained = _gathered(told, "explained_variance")
     if explained is not None:
         yield "explained_variance", plot_explained_variance(explained)
-    changes = _gathered([each for each in told if each.spec.table.kind not in EMBEDDINGS], "changes")
+    changes = _gathered([each for each in told if each.spec.table.kind not in kinds_of("embedding")], "changes")
     if changes is not None and changes["change"].notna().any():
         yield "equivariance", plot_equivariance(changes, MAX_CHANGE)
     recovery = _gathered(told, "recovery")
@@ -329,7 +333,7 @@ def _table_figures(task: Task) -> Iterator[tuple[str, Figure]]:
 
 def _alignment_figures(alignment: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Densities, each where in any of its groups features differ: on few galaxies all may be wholly novel."""
-    learned = alignment[~alignment["kind"].isin(EMBEDDINGS)]
+    learned = alignment[~alignment["kind"].isin(kinds_of("embedding"))]
     learned = learned if len(learned) else alignment
     latents = alignment[alignment["kind"] == "sae"]
     if _differ(learned, "features", "max_rho"):

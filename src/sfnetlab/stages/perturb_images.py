@@ -11,10 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import Metrics, SurveyTable, create_array, read_survey, write_rows
+from sfnetlab.artifacts import SurveyTable, read_survey, write_rows
 from sfnetlab.errors import DataError
-from sfnetlab.plan import FrozenEmbeddingSpec, PerturbSpec, TrainedEmbeddingSpec, VAESpec
-from sfnetlab.runner import Task, stage_main
+from sfnetlab.files import create_array
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec
+from sfnetlab.methods.vae import VAESpec
+from sfnetlab.plan import PerturbSpec
+from sfnetlab.runner import stage_main
 from sfnetlab.surveys.perturb import TRANSFORMS
 
 if TYPE_CHECKING:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from sfnetlab.artifacts import Job, Metrics, write_text
+from sfnetlab.files import write_text
 from sfnetlab.interpret.claims import Evidence, claims_markdown, hold_claims
-from sfnetlab.plan import ClaimsSpec, FrozenEmbeddingSpec, InterpretSpec
-from sfnetlab.runner import Task, stage_main
-from sfnetlab.schema import N_SFNET_FEATURES
+from sfnetlab.jobs import Job, Metrics, Task
+from sfnetlab.methods.networks import FrozenEmbeddingSpec
+from sfnetlab.methods.sfnet import N_SFNET_FEATURES
+from sfnetlab.plan import ClaimsSpec, InterpretSpec
+from sfnetlab.runner import stage_main
 
 
 def build(spec: ClaimsSpec, task: Task) -> Metrics:

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import CHECKPOINT, Metrics, read_survey, write_dense_features, write_rows
+from sfnetlab.artifacts import CHECKPOINT, read_survey, write_dense_features, write_rows
 from sfnetlab.errors import DataError
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.vae import VAE, VAESpec
 from sfnetlab.metrics.images import ACTIVE_VARIANCE, latent_contributions, reconstruction_quality
-from sfnetlab.plan import VAESpec
-from sfnetlab.runner import Task, stage_main
-from sfnetlab.schema import VAE
+from sfnetlab.runner import stage_main
 
 if TYPE_CHECKING:
     from sfnetlab.models.vae import ConvVAE
@@ -32,7 +32,7 @@ SEED = 0
 def build(spec: VAESpec, task: Task) -> Metrics:
     from sfnetlab.models.vae import ConvVAE, save_vae
     from sfnetlab.training.pixel_pca import fit_pixel_pca, save_pixel_pca
-    from sfnetlab.training.vae import encode_batches, train_vae
+    from sfnetlab.training.vae import VAELoss, encode_batches, train_vae
 
     survey = read_survey(task.inputs["survey"])
     images = survey.cutouts
@@ -50,7 +50,11 @@ def build(spec: VAESpec, task: Task) -> Metrics:
         images,
         rows["train"],
         rows["valid"],
-        spec.vae,
+        epochs=spec.vae.epochs,
+        batch_size=spec.vae.batch_size,
+        learning_rate=spec.vae.learning_rate,
+        loss=VAELoss(objective=spec.vae.objective, pixel_variance=spec.vae.pixel_variance),
+        label=task.job.name,
         seed=spec.seed,
         device=task.device,
         checkpoint=task.work / CHECKPOINT,

@@ -1,0 +1,80 @@
+"""Variational autoencoders of the cutouts themselves."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from sfnetlab.jobs import Table, TableSpec
+from sfnetlab.methods.contract import BLACK, GREEN, ORANGE, PURPLE, SKY, Given, Look, Planner, Reader, Traits
+from sfnetlab.methods.readers import identity_of
+from sfnetlab.settings import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAE:
+    """Convolutional autoencoder of the cutouts themselves; its features are the posterior means. Unsupervised."""
+
+    traits: ClassVar[Traits] = Traits(
+        label="VAE",
+        noun="latents",
+        role="network",
+        supervised=False,
+        can_be_decomposed=True,
+        is_ordered=False,
+        needs_images=True,
+        rank=8,
+        look=Look(colors=(ORANGE, PURPLE, SKY, GREEN, BLACK), markers=("v", "<", ">", "^"), linestyles=("--", ":")),
+    )
+
+    name: str
+    """Names its results, and its rows in every table."""
+    kind: Literal["vae"] = "vae"
+    objective: Literal["elbo", "mmd", "none"] = "elbo"
+    """What holds latents to a standard normal: each posterior (Kingma & Welling 2014), all of them together (InfoVAE,
+    Zhao et al. 2019), or nothing (a plain autoencoder, the control)."""
+    n_latents: int = 20
+    """Latent dimensions."""
+    pixel_variance: float | None = None
+    """Variance of pixels about their reconstruction, black 0 and white 1; the smaller, the less the prior weighs.
+    None: the mean squared error itself, its maximum likelihood (Rybkin et al. 2021); 0.5: plain sums, as
+    galaxy-autoencoders."""
+    epochs: int = 100
+    """Passes over the training rows."""
+    batch_size: int = 64
+    """Galaxies a step."""
+    learning_rate: float = 2e-3
+    """Largest learning rate of the one-cycle schedule."""
+
+    def __post_init__(self) -> None:
+        require(self.n_latents >= 1, f"n_latents must be at least 1, got {self.n_latents}")
+        require(
+            self.pixel_variance is None or self.pixel_variance > 0,
+            f"pixel_variance must be positive, got {self.pixel_variance}",
+        )
+        require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
+        require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+
+    def check(self, given: Given) -> None:
+        """Refer to nothing else of the experiment."""
+
+    def tables(self, planner: Planner) -> Iterator[Table]:
+        """Yield a table for each seed."""
+        for seed in planner.seeds:
+            spec = TableSpec(features=self.name, kind=self.kind, k=None, seed=seed)
+            vae = VAESpec(vae=self, seed=seed)
+            yield Table(spec=spec, job=planner.job("train-vae", spec.name, vae, {"survey": planner.survey}))
+
+    @staticmethod
+    def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004
+        """Return the identity: features are the means of the posterior."""
+        return identity_of(inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAESpec:
+    """Train an autoencoder on all train cutouts, and encode every galaxy with it."""
+
+    vae: VAE
+    seed: int
