@@ -85,7 +85,7 @@ def as_toml(experiment: schema.Experiment) -> str:
 def describe_schema() -> str:
     """Every setting with its type, default and meaning, table by table, at most 100 columns wide."""
     blocks = [_describe(schema.Experiment, "At the top of the file")]
-    hints = _hints(schema.Experiment)
+    hints = get_type_hints(schema.Experiment)
     for each in fields(schema.Experiment):
         heading, table = f"[{each.name}]", hints[each.name]
         if get_origin(table) is dict:
@@ -326,7 +326,7 @@ def _blamed(message: str, table: dict[str, Any], path: KeyPath) -> KeyPath:
 
 def _hints(cls: Any) -> dict[str, Any]:
     """The types of a dataclass's settings by name; what belongs to its class is no setting."""
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     return {each.name: hints[each.name] for each in fields(cls)}
 
 
@@ -357,10 +357,6 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     """Members of a union without None, for TOML has no null: an optional setting is left out."""
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return tuple(member for member in members if member is not NoneType)
-
-
-def _hints(cls: Any) -> dict[str, Any]:
-    return get_type_hints(cls, include_extras=True)
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

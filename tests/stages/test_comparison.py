@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from sfnetlab.jobs import Job, TableSpec, Task
-from sfnetlab.metrics.predictions import Prediction, prediction_rows, value_scores, with_identity
+from sfnetlab.metrics.predictions import Prediction, prediction_rows, value_scores
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
+from sfnetlab.results import with_identity
 from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages import fit_probes
@@ -41,7 +42,7 @@ def compared(root, catalog):
         head = Prediction("head", 9, Y + error)
         told = prediction_rows(columns, catalog["id_str"], Y, head, split).assign(target="both")
         told.to_parquet(path / "predictions.parquet")
-        scores = with_identity(value_scores(columns, Y, head, split, n_resamples=100, seed=0), "net", "sfnet", 4, seed)
+        scores = with_identity(value_scores(columns, Y, head, split, n_resamples=100, seed=0), table)
         scores.assign(experiment="e", target="both").to_parquet(path / "metrics.parquet")
         jobs[str(seed)] = Job(stage="fit-probes", version=1, name=str(seed), spec=spec, inputs={})
         paths[str(seed)] = path

@@ -349,7 +349,7 @@ def test_queries_keep_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_casjobs_gets_the_token_and_the_query_as_json() -> None:
     with telling((200, "n\n452334\n")) as server:
-        assert sdss.casjobs("secret", server.url, 17)("SELECT 1") == "n\n452334\n"
+        assert sdss_queries.casjobs("secret", server.url, 17)("SELECT 1") == "n\n452334\n"
     (asked,) = server.requests
     assert asked.path == "/CasJobs/RestApi/contexts/DR17/query"
     assert asked.headers["X-Auth-Token"] == "secret"
@@ -358,5 +358,5 @@ def test_casjobs_gets_the_token_and_the_query_as_json() -> None:
 
 def test_refused_token_is_said_to_be_one_and_not_shown() -> None:
     with telling((401, "denied")) as server, pytest.raises(DataError, match="token is not accepted") as caught:
-        sdss.casjobs("secret", server.url, 17)("SELECT 1")
+        sdss_queries.casjobs("secret", server.url, 17)("SELECT 1")
     assert "secret" not in str(caught.value)

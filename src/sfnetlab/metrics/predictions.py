@@ -23,13 +23,8 @@ class Prediction:
     """(n, n_columns): label units; of two classes a score, > 0 for class 1; of many the number of the class."""
 
 
-def with_identity(rows: pd.DataFrame, features: str, kind: str, k: int | None, seed: int | None) -> pd.DataFrame:
-    """The rows with the columns that tell which feature table they are about, `IDENTITY`, in their types."""
-    return typed_identity(rows.assign(features=features, kind=kind, k=k, seed=seed))
-
-
 def typed_identity(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with k and seed, as far as they are there, as integers that may be missing."""
+    """The rows with k and seed, where they have these, as nullable integers."""
     return rows.astype({name: "Int64" for name in ("k", "seed") if name in rows})
 
 

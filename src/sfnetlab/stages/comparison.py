@@ -9,10 +9,9 @@ import pandas as pd
 
 from sfnetlab.artifacts import read_survey
 from sfnetlab.interpret.mzr import MASS, METALLICITY, SFR, metallicity_from_mass, predicted_relations
-from sfnetlab.jobs import Job, Metrics, Task
+from sfnetlab.jobs import Job, Metrics, TableSpec, Task
 from sfnetlab.metrics.differences import differences_of_target
 from sfnetlab.metrics.gains import combine_predictions, format_gains
-from sfnetlab.metrics.predictions import with_identity
 from sfnetlab.metrics.tidy import COLUMNS
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import ProbeTask, probes_of, standing_for
@@ -27,10 +26,14 @@ from sfnetlab.report import (
     latex_comparison,
     significance_line,
 )
+from sfnetlab.results import with_identity
 from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages.samples import SEED
 from sfnetlab.surveys.catalog import noise_floor, target_rows
+
+FLOOR = TableSpec(features="noise floor", kind="noise_floor", k=None, seed=None)
+"""Stands in tidy tables for what no method can beat."""
 
 
 def compare(spec: ComparisonSpec, task: Task) -> Metrics:
@@ -84,9 +87,7 @@ def _test_predictions(probed: dict[Job, Path]) -> pd.DataFrame:
     """The test predictions of every feature table, with its columns of identity."""
     parts = []
     for job, path in probed.items():
-        about = job.spec.table
-        rows = pd.read_parquet(path / "predictions.parquet")
-        parts.append(with_identity(rows, about.features, about.kind, about.k, about.seed))
+        parts.append(with_identity(pd.read_parquet(path / "predictions.parquet"), job.spec.table))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -138,4 +139,4 @@ def _floors(spec: ComparisonSpec, catalog: pd.DataFrame, survey: Path) -> Iterat
                 "experiment": spec.experiment, "probe": "none", "n_features_used": 0, "target": name, "column": column,
                 "split": "test", "metric": "rmse", "value": floor, "low": np.nan, "high": np.nan, "n": len(rows),
             }  # fmt: skip
-            yield with_identity(pd.DataFrame([row]), "noise floor", "noise_floor", None, None)
+            yield with_identity(pd.DataFrame([row]), FLOOR)

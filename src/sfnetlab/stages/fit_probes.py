@@ -19,7 +19,6 @@ from sfnetlab.metrics.predictions import (
     prediction_rows,
     quantile_tables,
     value_scores,
-    with_identity,
 )
 from sfnetlab.metrics.quantiles import calibrated, conformal_offsets
 from sfnetlab.metrics.reconstruction import loss_recovered
@@ -28,6 +27,7 @@ from sfnetlab.metrics.tidy import AUGMENTED, COLUMNS, HEAD, IN_SAMPLE, PARTS
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import make_probe, probes_of
 from sfnetlab.probes.common import Probe
+from sfnetlab.results import with_identity
 from sfnetlab.runner import stage_main
 from sfnetlab.runtime import n_threads
 from sfnetlab.settings import Target
@@ -54,9 +54,7 @@ def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
     for stem, rows in chain(_probe_targets(spec, task, survey, table), probe_classes(spec, survey, table)):
         found[stem].append(rows)
     tables = {stem: pd.concat(parts, ignore_index=True) for stem, parts in found.items()}
-    about = spec.table
-    identified = with_identity(tables["metrics"], about.features, about.kind, about.k, about.seed)
-    tables["metrics"] = identified.assign(experiment=spec.experiment)[list(COLUMNS)]
+    tables["metrics"] = with_identity(tables["metrics"], spec.table).assign(experiment=spec.experiment)[list(COLUMNS)]
     for stem, rows in tables.items():
         rows.to_parquet(task.work / f"{stem}.parquet", index=False)
     return {"n_rows": len(tables["metrics"])}
