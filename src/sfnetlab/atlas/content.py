@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.atlas.names import GivenName
-from sfnetlab.metrics.tables import FeatureTable, checked_table
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 
 How = Literal["exact", "gradient"]
 """How activation maps are made: see maps.py."""
@@ -129,7 +129,7 @@ class Table:
     kind: str
     k: int | None
     seed: int | None
-    values: FeatureTable
+    values: FeatureMatrix
     of_interest: NDArray[np.bool_]
     evidence: Evidence
     maps: FeatureMaps | None = None

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureTable, Table, checked_table, column_mean_sd
+from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_table, column_mean_sd
 from sfnetlab.probes.regression import PENALTIES, RidgeProbe
 
 BLOCK_VALUES = 2**25
@@ -17,9 +17,9 @@ BLOCK_VALUES = 2**25
 class Parts(NamedTuple):
     """Rows of a feature table, dense or CSR; the same galaxies in the same order in both tables that are compared."""
 
-    train: FeatureTable
-    valid: FeatureTable
-    test: FeatureTable
+    train: FeatureMatrix
+    valid: FeatureMatrix
+    test: FeatureMatrix
 
 
 def read_features(reader: Parts, target: Parts) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sfnetlab.metrics.matching import match_features
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.metrics.tables import FeatureTable
+from sfnetlab.metrics.tables import FeatureMatrix
 
 SCORES = ("rmse", "nmad")
 AUGMENTED_HEAD = "head_augmented"
@@ -49,7 +49,7 @@ def view_scores(metrics: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
 
 
 def surviving_features(
-    tables: Mapping[Seen, tuple[FeatureTable, FeatureTable]], n_permutations: int, seed: int
+    tables: Mapping[Seen, tuple[FeatureMatrix, FeatureMatrix]], n_permutations: int, seed: int
 ) -> pd.DataFrame:
     """What becomes of each feature of a network in the networks of the same method with other views or seeds.
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfnetlab.metrics.tables import (
-    FeatureTable,
+    FeatureMatrix,
     checked_labels,
     checked_table,
     column_mean_sd,
@@ -15,7 +15,7 @@ COLLINEAR = 1e-8
 """A column of whose variance the chosen ones leave less than this share is collinear with them."""
 
 
-def select_forward(X: FeatureTable, Y: NDArray[np.floating], n_select: int) -> NDArray[np.int64]:
+def select_forward(X: FeatureMatrix, Y: NDArray[np.floating], n_select: int) -> NDArray[np.int64]:
     """Greedy forward selection of columns: orthogonal least squares.
 
     At each step the column is taken with which the linear model (with intercept) of the columns so far leaves the

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from sfnetlab.metrics.tables import FeatureTable, checked_table
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 from sfnetlab.models.files import load_state, read_arguments, write_model
 from sfnetlab.settings import Codes
 
@@ -176,7 +176,7 @@ class SparseAutoencoder(nn.Module):
             raise ValueError("matching pursuit needs to know how many latents to take: this SAE has no k")
         return orthogonal_matching_pursuit(z, atoms, self.k)
 
-    def decode_csr(self, latents: FeatureTable) -> NDArray[np.float32]:
+    def decode_csr(self, latents: FeatureMatrix) -> NDArray[np.float32]:
         """x_hat (n_samples, d_in) from latents as `encode_csr` gives them, with whatever codes.
 
         Those of a prefix, (n_samples, m) with m up to n_latents, are decoded with the first m atoms.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from sfnetlab.metrics.tables import FeatureTable
+from sfnetlab.metrics.tables import FeatureMatrix
 from sfnetlab.models.backbones import ImageEncoder, make_backbone
 from sfnetlab.models.conventions import Resampling
 from sfnetlab.models.files import load_state, read_arguments, write_model
@@ -151,7 +151,7 @@ class SparseFeatureNetwork(nn.Module):
         """Predictions in label units, (n, n_outputs) or (n, n_quantiles)."""
         return self.standardised_to_label(self(images))
 
-    def read_features(self, features: FeatureTable) -> NDArray[np.float64]:
+    def read_features(self, features: FeatureMatrix) -> NDArray[np.float64]:
         """What the head makes of stored features, (n, n_features): as `predict`, in double precision."""
         weight, bias, mean, std = self._head()
         outputs = np.asarray(features @ weight.T + bias, dtype=np.float64)

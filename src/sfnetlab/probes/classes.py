@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureTable, Table, checked_table, row_slices
+from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_table, row_slices
 from sfnetlab.probes.common import (
     Scaling,
     balanced_mean,
@@ -27,11 +27,11 @@ class Classifier(Protocol):
     Without a column that varies on the train rows every classifier scores as the majority does.
     """
 
-    def fit(self, X: FeatureTable, y: NDArray[np.number], X_valid: FeatureTable, y_valid: NDArray[np.number]) -> Self:
+    def fit(self, X: FeatureMatrix, y: NDArray[np.number], X_valid: FeatureMatrix, y_valid: NDArray[np.number]) -> Self:
         """Fit to the train rows X and y, (n,) of 0 and 1; choose on the valid rows."""
         ...
 
-    def score(self, X: FeatureTable) -> NDArray[np.float64]:
+    def score(self, X: FeatureMatrix) -> NDArray[np.float64]:
         """Decision scores of shape (n,)."""
         ...
 
@@ -54,13 +54,13 @@ class MajorityClassifier:
 
     log_odds_: float
 
-    def fit(self, X: FeatureTable, y: NDArray[np.number], X_valid: FeatureTable, y_valid: NDArray[np.number]) -> Self:
+    def fit(self, X: FeatureMatrix, y: NDArray[np.number], X_valid: FeatureMatrix, y_valid: NDArray[np.number]) -> Self:
         """See `Classifier.fit`."""
         _, classes, _, _ = _checked_classes(X, y, X_valid, y_valid)
         self.log_odds_ = _log_odds(classes)
         return self
 
-    def score(self, X: FeatureTable) -> NDArray[np.float64]:
+    def score(self, X: FeatureMatrix) -> NDArray[np.float64]:
         """See `Classifier.score`."""
         return np.full(checked_table(X).shape[0], self.log_odds_)
 
@@ -86,7 +86,7 @@ class LinearClassifier:
         self.name: Literal["logistic", "linear_svm"] = name
         self.seed = seed
 
-    def fit(self, X: FeatureTable, y: NDArray[np.number], X_valid: FeatureTable, y_valid: NDArray[np.number]) -> Self:
+    def fit(self, X: FeatureMatrix, y: NDArray[np.number], X_valid: FeatureMatrix, y_valid: NDArray[np.number]) -> Self:
         """See `Classifier.fit`."""
         table, classes, valid, valid_classes = _checked_classes(X, y, X_valid, y_valid)
         table, classes = capped(self.name, table, classes, self.seed)
@@ -109,7 +109,7 @@ class LinearClassifier:
             self.coef_, self.intercept_ = scaling.undone(model.coef_[0].copy(), float(model.intercept_[0]))
         return self
 
-    def score(self, X: FeatureTable) -> NDArray[np.float64]:
+    def score(self, X: FeatureMatrix) -> NDArray[np.float64]:
         """See `Classifier.score`."""
         return linear_prediction(checked_table(X), self.coef_, self.intercept_)[:, 0]
 
@@ -142,7 +142,7 @@ class RBFClassifier:
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
 
-    def fit(self, X: FeatureTable, y: NDArray[np.number], X_valid: FeatureTable, y_valid: NDArray[np.number]) -> Self:
+    def fit(self, X: FeatureMatrix, y: NDArray[np.number], X_valid: FeatureMatrix, y_valid: NDArray[np.number]) -> Self:
         """See `Classifier.fit`."""
         from sklearn.svm import SVC
 
@@ -167,7 +167,7 @@ class RBFClassifier:
                 least, self.cost_, self._model = loss, cost, model
         return self
 
-    def score(self, X: FeatureTable) -> NDArray[np.float64]:
+    def score(self, X: FeatureMatrix) -> NDArray[np.float64]:
         """See `Classifier.score`."""
         table = checked_table(X)
         require_columns(table, self._n_columns)
@@ -182,7 +182,7 @@ def _log_odds(classes: NDArray[np.bool_]) -> float:
 
 
 def _checked_classes(
-    X: FeatureTable, y: NDArray[np.number], X_valid: FeatureTable, y_valid: NDArray[np.number]
+    X: FeatureMatrix, y: NDArray[np.number], X_valid: FeatureMatrix, y_valid: NDArray[np.number]
 ) -> tuple[Table, NDArray[np.bool_], Table, NDArray[np.bool_]]:
     """The four tables, finite and fitting each other, with both classes on the train rows."""
     for name, labels in (("y", y), ("y_valid", y_valid)):

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureTable, Table, checked_labels, checked_table, column_mean_sd, row_blocks
+from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_labels, checked_table, column_mean_sd, row_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def capped(name: str, table: Table, classes: NDArray[Any], seed: int) -> tuple[T
 
 
 def checked_rows(
-    X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
+    X: FeatureMatrix, Y: NDArray[np.floating], X_valid: FeatureMatrix, Y_valid: NDArray[np.floating]
 ) -> tuple[Table, NDArray[np.float64], Table, NDArray[np.float64]]:
     """The four tables, finite and fitting each other; labels in float64."""
     train, valid = checked_table(X), checked_table(X_valid, "X_valid")

@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureTable, Table, checked_table, row_slices
+from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_table, row_slices
 from sfnetlab.probes.common import (
     Scaling,
     balanced_mean,
@@ -28,11 +28,13 @@ class LabelClassifier(Protocol):
     Without a column that varies on the train rows every classifier names the class of most train rows.
     """
 
-    def fit(self, X: FeatureTable, y: NDArray[np.integer], X_valid: FeatureTable, y_valid: NDArray[np.integer]) -> Self:
+    def fit(
+        self, X: FeatureMatrix, y: NDArray[np.integer], X_valid: FeatureMatrix, y_valid: NDArray[np.integer]
+    ) -> Self:
         """Fit to the train rows X and y (n,), where all classes occur; choose on the valid rows."""
         ...
 
-    def predict(self, X: FeatureTable) -> NDArray[np.intp]:
+    def predict(self, X: FeatureMatrix) -> NDArray[np.intp]:
         """Class numbers of shape (n,)."""
         ...
 
@@ -55,13 +57,15 @@ class MajorityLabelClassifier:
 
     label_: int
 
-    def fit(self, X: FeatureTable, y: NDArray[np.integer], X_valid: FeatureTable, y_valid: NDArray[np.integer]) -> Self:
+    def fit(
+        self, X: FeatureMatrix, y: NDArray[np.integer], X_valid: FeatureMatrix, y_valid: NDArray[np.integer]
+    ) -> Self:
         """See `LabelClassifier.fit`."""
         _, labels, _, _ = _checked_labels(X, y, X_valid, y_valid)
         self.label_ = _most_frequent(labels)
         return self
 
-    def predict(self, X: FeatureTable) -> NDArray[np.intp]:
+    def predict(self, X: FeatureMatrix) -> NDArray[np.intp]:
         """See `LabelClassifier.predict`."""
         return np.full(checked_table(X).shape[0], self.label_)
 
@@ -79,7 +83,9 @@ class LogisticLabelClassifier:
     penalty_: float
     """The chosen one of `CLASS_PENALTIES`; NaN where there was nothing to fit."""
 
-    def fit(self, X: FeatureTable, y: NDArray[np.integer], X_valid: FeatureTable, y_valid: NDArray[np.integer]) -> Self:
+    def fit(
+        self, X: FeatureMatrix, y: NDArray[np.integer], X_valid: FeatureMatrix, y_valid: NDArray[np.integer]
+    ) -> Self:
         """See `LabelClassifier.fit`."""
         from sklearn.linear_model import LogisticRegression
 
@@ -102,7 +108,7 @@ class LogisticLabelClassifier:
             self.coef_, self.intercept_ = self._unscaled(model, scaling)
         return self
 
-    def predict(self, X: FeatureTable) -> NDArray[np.intp]:
+    def predict(self, X: FeatureMatrix) -> NDArray[np.intp]:
         """See `LabelClassifier.predict`."""
         return np.argmax(linear_prediction(checked_table(X), self.coef_, self.intercept_), axis=1)
 
@@ -129,7 +135,9 @@ class NeighbourClassifier:
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
 
-    def fit(self, X: FeatureTable, y: NDArray[np.integer], X_valid: FeatureTable, y_valid: NDArray[np.integer]) -> Self:
+    def fit(
+        self, X: FeatureMatrix, y: NDArray[np.integer], X_valid: FeatureMatrix, y_valid: NDArray[np.integer]
+    ) -> Self:
         """See `LabelClassifier.fit`."""
         from sklearn.neighbors import NearestNeighbors
 
@@ -151,7 +159,7 @@ class NeighbourClassifier:
         self.n_neighbours_ = offered[int(np.argmax(scores))]
         return self
 
-    def predict(self, X: FeatureTable) -> NDArray[np.intp]:
+    def predict(self, X: FeatureMatrix) -> NDArray[np.intp]:
         """See `LabelClassifier.predict`."""
         table = checked_table(X)
         require_columns(table, self._n_columns)
@@ -178,7 +186,7 @@ def _most_frequent(labels: NDArray[np.integer]) -> int:
 
 
 def _checked_labels(
-    X: FeatureTable, y: NDArray[np.integer], X_valid: FeatureTable, y_valid: NDArray[np.integer]
+    X: FeatureMatrix, y: NDArray[np.integer], X_valid: FeatureMatrix, y_valid: NDArray[np.integer]
 ) -> tuple[Table, NDArray[np.intp], Table, NDArray[np.intp]]:
     """The four tables, finite and fitting each other; the train rows hold the classes 0, 1, ... without a gap."""
     for name, labels in (("y", y), ("y_valid", y_valid)):

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sfnetlab.metrics.tables import (
-    FeatureTable,
+    FeatureMatrix,
     Table,
     checked_table,
     column_mean_sd,
@@ -45,12 +45,12 @@ class Probe(Protocol):
     """
 
     def fit(
-        self, X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
+        self, X: FeatureMatrix, Y: NDArray[np.floating], X_valid: FeatureMatrix, Y_valid: NDArray[np.floating]
     ) -> Self:
         """Fit to the train rows X, Y; choose on the valid rows. ValueError for values that are not finite."""
         ...
 
-    def predict(self, X: FeatureTable) -> NDArray[np.float64]:
+    def predict(self, X: FeatureMatrix) -> NDArray[np.float64]:
         """Labels of shape (n, m), in label units."""
         ...
 
@@ -70,9 +70,9 @@ def make_probe(name: ProbeName, *, seed: int, n_threads: int) -> Probe:
 
 def fit_probe(
     name: ProbeName,
-    X: FeatureTable,
+    X: FeatureMatrix,
     Y: NDArray[np.floating],
-    X_valid: FeatureTable,
+    X_valid: FeatureMatrix,
     Y_valid: NDArray[np.floating],
     *,
     seed: int,
@@ -95,7 +95,7 @@ class LinearProbe:
     """(m,), label unit."""
 
     def fit(
-        self, X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
+        self, X: FeatureMatrix, Y: NDArray[np.floating], X_valid: FeatureMatrix, Y_valid: NDArray[np.floating]
     ) -> Self:
         """See `Probe.fit`."""
         table, labels, _, _ = checked_rows(X, Y, X_valid, Y_valid)
@@ -111,7 +111,7 @@ class LinearProbe:
         self.intercept_ = path.intercept(self.coef_)
         return self
 
-    def predict(self, X: FeatureTable) -> NDArray[np.float64]:
+    def predict(self, X: FeatureMatrix) -> NDArray[np.float64]:
         """See `Probe.predict`."""
         return linear_prediction(checked_table(X), self.coef_, self.intercept_)
 
@@ -133,7 +133,7 @@ class RidgeProbe:
     """(m,), whether the choice is the first or last on offer."""
 
     def fit(
-        self, X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
+        self, X: FeatureMatrix, Y: NDArray[np.floating], X_valid: FeatureMatrix, Y_valid: NDArray[np.floating]
     ) -> Self:
         """See `Probe.fit`."""
         table, labels, valid, valid_labels = checked_rows(X, Y, X_valid, Y_valid)
@@ -156,7 +156,7 @@ class RidgeProbe:
             )
         return self
 
-    def predict(self, X: FeatureTable) -> NDArray[np.float64]:
+    def predict(self, X: FeatureMatrix) -> NDArray[np.float64]:
         """See `Probe.predict`."""
         return linear_prediction(checked_table(X), self.coef_, self.intercept_)
 
@@ -176,7 +176,7 @@ class XGBoostProbe:
         self.n_threads = n_threads
 
     def fit(
-        self, X: FeatureTable, Y: NDArray[np.floating], X_valid: FeatureTable, Y_valid: NDArray[np.floating]
+        self, X: FeatureMatrix, Y: NDArray[np.floating], X_valid: FeatureMatrix, Y_valid: NDArray[np.floating]
     ) -> Self:
         """See `Probe.fit`."""
         import xgboost
@@ -208,7 +208,7 @@ class XGBoostProbe:
             self._boosters.append(booster)
         return self
 
-    def predict(self, X: FeatureTable) -> NDArray[np.float64]:
+    def predict(self, X: FeatureMatrix) -> NDArray[np.float64]:
         """See `Probe.predict`."""
         import xgboost
 
@@ -225,9 +225,9 @@ class XGBoostProbe:
 
 
 def ridge_path(
-    X: FeatureTable,
+    X: FeatureMatrix,
     Y: NDArray[np.floating],
-    X_valid: FeatureTable,
+    X_valid: FeatureMatrix,
     Y_valid: NDArray[np.floating],
     alphas: NDArray[np.floating],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import FeatureTable as StoredFeatures
-from sfnetlab.artifacts import SurveyTable
+from sfnetlab.artifacts import FeatureTable, SurveyTable
 from sfnetlab.errors import DataError
 from sfnetlab.metrics.bootstrap import class_intervals, sample_and_resamples
 from sfnetlab.metrics.classification import confusion_matrix, label_scores
-from sfnetlab.metrics.tables import FeatureTable, columns_of, rows_of
+from sfnetlab.metrics.tables import FeatureMatrix, columns_of, rows_of
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.probes.classes import make_classifier
 from sfnetlab.probes.labels import LABEL_CLASSIFIERS, LabelClassifierName, make_label_classifier
@@ -29,7 +28,7 @@ from sfnetlab.stages.predictions import (
 )
 
 
-def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: StoredFeatures) -> Iterator[NamedRows]:
+def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> Iterator[NamedRows]:
     """Scores and test predictions of classifiers that tell one kind of galaxies from another."""
     for name, classes in spec.classes.items():
         usable, is_positive = class_rows(survey.catalog, name, classes)
@@ -44,7 +43,7 @@ def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: StoredFeatures) -
             yield "predictions", columns.assign(target=name)
 
 
-def probe_labels(spec: ProbeSpec, survey: SurveyTable, table: StoredFeatures) -> Iterator[NamedRows]:
+def probe_labels(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> Iterator[NamedRows]:
     """Scores and confusions of classifiers that tell many kinds apart."""
     for name, labels in spec.labels.items():
         usable, names = label_rows(survey.catalog, name, labels)
@@ -82,13 +81,13 @@ def class_rows(catalog: pd.DataFrame, name: str, classes: Classes) -> tuple[NDAr
 
 
 def _class_predictions(
-    spec: ProbeSpec, X: FeatureTable, y: NDArray[np.float64], split: NDArray[np.str_]
+    spec: ProbeSpec, X: FeatureMatrix, y: NDArray[np.float64], split: NDArray[np.str_]
 ) -> Iterator[Prediction]:
     """The majority, the classifiers on all features (not the RBF machine), then all on each budget of features."""
     train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")
     alive = alive_features(X, train)
 
-    def fitted(name: ClassifierName, chosen: FeatureTable, n_features_used: int) -> Prediction:
+    def fitted(name: ClassifierName, chosen: FeatureMatrix, n_features_used: int) -> Prediction:
         classifier = make_classifier(name, seed=SEED)
         classifier.fit(rows_of(chosen, train), y[train], rows_of(chosen, valid), y[valid])
         return Prediction(name, n_features_used, classifier.score(chosen)[:, None])
@@ -181,7 +180,7 @@ def _in_order(names: NDArray[Any]) -> list[str]:
 
 
 def _label_predictions(
-    spec: ProbeSpec, X: FeatureTable, y: NDArray[np.intp], split: NDArray[np.str_]
+    spec: ProbeSpec, X: FeatureMatrix, y: NDArray[np.intp], split: NDArray[np.str_]
 ) -> Iterator[Prediction]:
     """The majority, then both classifiers on all features and on each budget of them."""
     train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")

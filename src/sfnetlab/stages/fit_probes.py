@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import FeatureTable as StoredFeatures
-from sfnetlab.artifacts import SurveyTable, read_features, read_survey
+from sfnetlab.artifacts import FeatureTable, SurveyTable, read_features, read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.sae import sae_directory
 from sfnetlab.metrics.bootstrap import sample_and_resamples
 from sfnetlab.metrics.quantiles import calibrated, conformal_offsets, quantile_scores
-from sfnetlab.metrics.tables import FeatureTable, checked_table, columns_of, rows_of
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, rows_of
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes.regression import fit_probe
 from sfnetlab.report import IN_SAMPLE
@@ -44,7 +43,7 @@ from sfnetlab.surveys.catalog import target_rows
 
 CALIBRATED = "_calibrated"
 """Ends the names of quantiles that were calibrated on valid rows."""
-Predict = Callable[[FeatureTable], NDArray[np.float64]]
+Predict = Callable[[FeatureMatrix], NDArray[np.float64]]
 
 
 def build(spec: ProbeSpec | ComparisonSpec, task: Task) -> Metrics:
@@ -79,7 +78,7 @@ def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
     return {"n_rows": len(tables["metrics"])}
 
 
-def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: StoredFeatures) -> Iterator[NamedRows]:
+def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: FeatureTable) -> Iterator[NamedRows]:
     x_hat = _reconstruction(spec, task, table)
     n_resamples = spec.probes.n_bootstrap
     for name, target in spec.targets.items():
@@ -110,7 +109,7 @@ def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: Stor
             yield "metrics", scores.assign(target=name)
 
 
-def _reconstruction(spec: ProbeSpec, task: Task, table: StoredFeatures) -> StoredFeatures | None:
+def _reconstruction(spec: ProbeSpec, task: Task, table: FeatureTable) -> FeatureTable | None:
     """What the features make of the embedding that they decompose, if they do."""
     match spec.table.kind:
         case "sae" | "null_sae":
@@ -119,21 +118,21 @@ def _reconstruction(spec: ProbeSpec, task: Task, table: StoredFeatures) -> Store
             assert spec.table.k is not None
             assert spec.table.seed is not None
             sae = load_sae(sae_directory(task.inputs["saes"], spec.table.k, spec.table.seed))
-            return StoredFeatures(table.rows, sae.decode_csr(table.values))
+            return FeatureTable(table.rows, sae.decode_csr(table.values))
         case "pca":
             from safetensors.numpy import load_file
 
             pca = load_file(task.inputs["features"] / "model.safetensors")
             x_hat = np.asarray(table.values) @ pca["components"] + pca["mean"]
-            return StoredFeatures(table.rows, x_hat.astype(np.float32))
+            return FeatureTable(table.rows, x_hat.astype(np.float32))
         case _:
             return None
 
 
 def _loss_recovered(
     target: Target,
-    embedding: FeatureTable,
-    x_hat: FeatureTable,
+    embedding: FeatureMatrix,
+    x_hat: FeatureMatrix,
     Y: NDArray[np.float64],
     split: NDArray[np.str_],
     n_resamples: int,
@@ -179,11 +178,11 @@ def _require_enough(target: str, split: NDArray[np.str_]) -> None:
 
 def _predictions(
     spec: ProbeSpec,
-    X: FeatureTable,
+    X: FeatureMatrix,
     Y: NDArray[np.float64],
     split: NDArray[np.str_],
     network: Path | None,
-    turned: Sequence[FeatureTable] = (),
+    turned: Sequence[FeatureMatrix] = (),
 ) -> Iterator[Prediction]:
     """The network's own head, then the probes on all features, then a linear probe on each budget of features.
 
@@ -215,7 +214,7 @@ def _predictions(
 
 
 def _in_sample_predictions(
-    spec: ProbeSpec, X: FeatureTable, Y: NDArray[np.float64], split: NDArray[np.str_]
+    spec: ProbeSpec, X: FeatureMatrix, Y: NDArray[np.float64], split: NDArray[np.str_]
 ) -> Iterator[Prediction]:
     """Of embeddings: each probe fitted to the test rows that it then predicts, NaN elsewhere.
 
@@ -234,7 +233,7 @@ def _in_sample_predictions(
         yield Prediction(f"{name}{IN_SAMPLE}", checked_table(chosen).shape[1], values)
 
 
-def _head_predictions(network: Path, X: FeatureTable) -> NDArray[np.float64]:
+def _head_predictions(network: Path, X: FeatureMatrix) -> NDArray[np.float64]:
     """Label units, (n, n_columns); of quantiles the median."""
     from sfnetlab.models.sfnet import load_network
 
@@ -246,7 +245,7 @@ def _augments(spec: ProbeSpec, task: Task) -> bool:
     return spec.probes.test_time_augmentation and "network" in task.inputs and spec.table.kind in ("sfnet", "encoder")
 
 
-def _turned_tables(task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> list[FeatureTable]:
+def _turned_tables(task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> list[FeatureMatrix]:
     """What the network makes of these galaxies under each of the 8 symmetries of their cutouts."""
     from scipy import sparse
 
@@ -255,7 +254,7 @@ def _turned_tables(task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> li
 
     network = load_network(task.inputs["network"]).to(task.device)
     place = pd.Series(np.arange(len(survey.catalog)), index=survey.catalog["id_str"])
-    tables: list[FeatureTable] = []
+    tables: list[FeatureMatrix] = []
     for batches in embed_turned(network.features, survey.cutouts, place[ids].to_numpy(), device=task.device):
         if network.k is None:
             tables.append(np.concatenate(list(batches)))
@@ -265,7 +264,7 @@ def _turned_tables(task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> li
 
 
 def _quantiles(
-    name: str, target: Target, rows: pd.DataFrame, X: FeatureTable, network: Path, n_resamples: int
+    name: str, target: Target, rows: pd.DataFrame, X: FeatureMatrix, network: Path, n_resamples: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Metrics of predicted quantiles, raw and calibrated on valid rows, and the quantiles of the test galaxies."""
     from sfnetlab.models.sfnet import load_network

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sfnetlab.metrics.bootstrap import bootstrap_intervals
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.metrics.tables import FeatureTable, rows_of
+from sfnetlab.metrics.tables import FeatureMatrix, rows_of
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.settings import Target
 
@@ -39,13 +39,13 @@ class Prediction:
     values: NDArray[np.float64]
 
 
-def alive_features(X: FeatureTable, train: NDArray[np.integer]) -> NDArray[np.integer]:
+def alive_features(X: FeatureMatrix, train: NDArray[np.integer]) -> NDArray[np.integer]:
     """Columns with a value other than zero on some train row: what a probe may use."""
     return np.flatnonzero(activation_frequency(rows_of(X, train)) > 0)
 
 
 def budgeted_features(
-    spec: ProbeSpec, X: FeatureTable, Y: NDArray[np.float64], alive: NDArray[np.integer]
+    spec: ProbeSpec, X: FeatureMatrix, Y: NDArray[np.float64], alive: NDArray[np.integer]
 ) -> Iterator[NDArray[np.integer]]:
     """The features of each budget, by the train rows X and Y: the first components, else the best features."""
     budgets = [budget for budget in spec.probes.budgets if budget < len(alive)]
