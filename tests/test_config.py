@@ -317,8 +317,8 @@ VALUES = st.sampled_from(
 @settings(max_examples=150, deadline=None)
 def test_line_of_agrees_with_where_a_key_was_put(data: st.DataObject, newline: str) -> None:
     lines: list[str] = []
-    expected: dict[config.Steps, int] = {}
-    prefix: config.Steps = ()
+    expected: dict[config.KeyPath, int] = {}
+    prefix: config.KeyPath = ()
     n_elements = 0
     for n in range(data.draw(st.integers(1, 8))):
         lines += data.draw(st.lists(FAKE, max_size=2))

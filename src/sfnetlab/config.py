@@ -23,7 +23,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from sfnetlab import schema
 from sfnetlab.errors import ConfigError
 
-Steps = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Way from the root of a TOML document to a value: keys of tables, indices of arrays."""
 
 
@@ -52,7 +52,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> schema.Experiment:
     return experiment
 
 
-def line_of(text: str, path: Steps) -> int:
+def line_of(text: str, path: KeyPath) -> int:
     """Line (from 1) on which the statement begins that first gives a valid TOML text the value at `path`.
 
     A path that is not in the text counts as its nearest parent that is; the root is line 1. The TOML
@@ -105,10 +105,10 @@ class _Loading:
     file: str
     text: str
     tree: dict[str, Any]
-    overridden: list[tuple[Steps, str]] = field(default_factory=list)
+    overridden: list[tuple[KeyPath, str]] = field(default_factory=list)
     problems: list[tuple[tuple[int, int], str]] = field(default_factory=list)
 
-    def report(self, path: Steps, message: str, at: Steps | None = None) -> None:
+    def report(self, path: KeyPath, message: str, at: KeyPath | None = None) -> None:
         """Add a problem of the value at `path`, placed where `at` (usually the same) was written."""
         at = path if at is None else at
         while not _contains(self.tree, at):  # a missing key has the place of its table
@@ -177,7 +177,7 @@ def _apply(override: str, loading: _Loading) -> None:
         )
         return
     node: Any = loading.tree
-    path: Steps = ()
+    path: KeyPath = ()
     for name in names:
         step = _step(node, name)
         if step is None and isinstance(node, dict):
@@ -234,7 +234,7 @@ def _name_of(element: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _read(hint: Any, value: Any, path: Steps, loading: _Loading) -> Any:
+def _read(hint: Any, value: Any, path: KeyPath, loading: _Loading) -> Any:
     """The TOML value as `hint` wants it; after a reported problem the result has no meaning."""
     members = _alternatives(hint)
     if len(members) > 1:
@@ -271,7 +271,7 @@ def _read(hint: Any, value: Any, path: Steps, loading: _Loading) -> Any:
     return None
 
 
-def _read_alternative(members: Sequence[Any], value: Any, path: Steps, loading: _Loading) -> Any:
+def _read_alternative(members: Sequence[Any], value: Any, path: KeyPath, loading: _Loading) -> Any:
     """A table as the dataclass of its `kind`."""
     kinds = {_kind_of(member): member for member in members}
     expected = f"expected one of {', '.join(map(repr, kinds))}"
@@ -286,7 +286,7 @@ def _read_alternative(members: Sequence[Any], value: Any, path: Steps, loading: 
     return None
 
 
-def _read_table(cls: Any, table: dict[str, Any], path: Steps, loading: _Loading) -> Any:
+def _read_table(cls: Any, table: dict[str, Any], path: KeyPath, loading: _Loading) -> Any:
     n_before = len(loading.problems)
     hints = get_type_hints(cls)
     settings: dict[str, Any] = {}
@@ -309,7 +309,7 @@ def _read_table(cls: Any, table: dict[str, Any], path: Steps, loading: _Loading)
     return None
 
 
-def _blamed(message: str, table: dict[str, Any], path: Steps) -> Steps:
+def _blamed(message: str, table: dict[str, Any], path: KeyPath) -> KeyPath:
     """The key that a rule's message begins with (`k must`, `features 'sae': on must`), else its table."""
     node: Any = table
     for word in re.findall(r"[\w.-]+", message)[:3]:
@@ -320,7 +320,7 @@ def _blamed(message: str, table: dict[str, Any], path: Steps) -> Steps:
     return path
 
 
-def _contains(tree: Any, path: Steps) -> bool:
+def _contains(tree: Any, path: KeyPath) -> bool:
     try:
         for step in path:
             tree = tree[step]
@@ -329,7 +329,7 @@ def _contains(tree: Any, path: Steps) -> bool:
     return True
 
 
-def _dotted(path: Steps, tree: Any) -> str:
+def _dotted(path: KeyPath, tree: Any) -> str:
     """A path as people write it: `features.sae.k`, and `features[1].k` where the element has no name."""
     dotted = ""
     for step in path:

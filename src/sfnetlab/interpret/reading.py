@@ -22,7 +22,7 @@ class Parts(NamedTuple):
     test: FeatureMatrix
 
 
-def read_features(reader: Parts, target: Parts) -> pd.DataFrame:
+def read_across(reader: Parts, target: Parts) -> pd.DataFrame:
     """R² on test rows of each target feature, predicted by ridge from all features of the reader.
 
     Ridge is fitted to train rows, its penalty chosen for each target feature on valid rows. Target features are taken

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from sfnetlab.artifacts import FeatureTable, read_features, read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.interpret.matching import match_tables
-from sfnetlab.interpret.reading import Parts, summarise_reading
-from sfnetlab.interpret.reading import read_features as read_across
+from sfnetlab.interpret.reading import Parts, read_across, summarise_reading
 from sfnetlab.interpret.yields import MIN_RARE, find_rare
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods import kinds_of
