@@ -45,7 +45,7 @@ STAGES = {
         Stage("fit-probes", 4, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
         Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts"),
-        Stage("interpret-features", 5, "what each feature responds to: labels, nuisances, equations, its galaxies"),
+        Stage("interpret-features", 6, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 2, "which features of different methods and seeds are the same, and what is rare"),
         Stage("test-claims", 1, "which claims of the papers hold on this survey"),
         Stage("make-figures", 5, "the figures, as PDF and PNG", link="figures"),

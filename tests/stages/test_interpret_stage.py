@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,21 +11,24 @@ import torch
 
 from sfnetlab.artifacts import read_features, write_csr_features, write_dense_features, write_rows
 from sfnetlab.interpret.claims import CLAIMS
+from sfnetlab.interpret.table import Answer
 from sfnetlab.jobs import Job, TableSpec, Task
 from sfnetlab.methods.decompositions import BaselineSpec
 from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec, Weights
 from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.sae import sae_directory
+from sfnetlab.methods.vae import VAE, VAESpec
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
 from sfnetlab.plan import ClaimsSpec, InterpretSpec, ProbeSpec, RelationsSpec
 from sfnetlab.schema import Interpretation, MockSurvey, Probes
 from sfnetlab.settings import Target
-from sfnetlab.stages import embed_images, fit_baselines, interpret_features, test_claims
+from sfnetlab.stages import embed_images, fit_baselines, interpret_features, test_claims, train_vae
 from sfnetlab.surveys.catalog import add_line_logs, apply_cut
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.perturb import TRANSFORMS
+from sfnetlab.training.pixel_pca import load_pixel_pca
 
 N, D_IN, N_LATENTS, K = 240, 8, 16, 3
 MOCK = MockSurvey(n_galaxies=N, image_size=32)
@@ -283,6 +287,49 @@ def test_a_label_that_too_few_galaxies_have_is_no_morphology(made, tmp_path):
     known = set(pd.read_parquet(work / "alignment.parquet")["best_label"])
     assert known <= {"smooth_fraction", "factor_agn_fraction"}
     assert "smooth_fraction" in known
+
+
+def test_a_new_question_is_a_function_and_a_line(made, tmp_path, monkeypatch):
+    def ask(table):
+        total = np.asarray(table.test.values).sum(axis=0)
+        features = pd.DataFrame({"feature": np.arange(len(total)), "total": total})
+        return Answer(
+            tables={"totals": features}, of_features=features, arrays={"squares": total**2}, texts={"totals.txt": "few"}
+        )
+
+    monkeypatch.setattr(interpret_features, "QUESTIONS", (*interpret_features.QUESTIONS, ask))
+    work = interpret(made, "encoder", tmp_path / "told")
+    totals = pd.read_parquet(work / "totals.parquet")
+    assert set(IDENTITY) <= set(totals)
+    features = pd.read_parquet(work / "features.parquet").set_index("feature")
+    np.testing.assert_array_equal(features["total"].sort_index(), totals["total"])
+    np.testing.assert_array_equal(np.load(work / "squares.npy"), totals["total"] ** 2)
+    assert (work / "totals.txt").read_text() == "few"
+
+
+# --- autoencoders and their cutouts -----------------------------------------------------------------------------------
+
+
+def test_an_autoencoder_draws_cutouts_of_the_test_galaxies(made, tmp_path):
+    spec = VAESpec(vae=VAE(name="vae", objective="mmd", n_latents=4, epochs=1), seed=0)
+    trained = task(tmp_path / "vae", {"survey": made / "survey"}, job("train-vae", spec))
+    train_vae.build(spec, trained)
+    table = TableSpec(features="vae", kind="vae", k=None, seed=0)
+    of = job("interpret-features", None, {"features": trained.job})
+    described = task(tmp_path / "told", {"survey": made / "survey", "features": trained.work}, of)
+    interpret_features.build(replace(spec_of("encoder"), table=table), described)
+    ids = pd.read_parquet(described.work / "reconstructed.parquet")["id_str"]
+    catalog = catalog_of_mock().set_index("id_str")
+    assert (catalog.loc[ids, "split"] == "test").all()
+    images = np.load(made / "survey/images.npy")[catalog.index.get_indexer(ids)]
+    decoded = np.load(described.work / "reconstructions.npy")
+    assert decoded.shape == images.shape
+    pca = load_pixel_pca(trained.work).reconstruct(images.astype(np.float32) / 255)
+    np.testing.assert_array_equal(np.load(described.work / "pca_reconstructions.npy"), np.rint(pca * 255))
+    latents = pd.read_parquet(trained.work / "latents.parquet").set_index("latent")
+    traversed = pd.read_parquet(described.work / "traversed.parquet").set_index("latent")
+    pd.testing.assert_frame_equal(traversed[latents.columns], latents.loc[traversed.index])
+    assert {path.stem for path in described.work.glob("*.npy")} >= {"traversal", "walk", "prior_samples"}
 
 
 # --- claims -----------------------------------------------------------------------------------------------------------
