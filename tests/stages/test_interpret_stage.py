@@ -24,7 +24,7 @@ from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
 from sfnetlab.plan import ClaimsSpec, InterpretSpec, ProbeSpec, RelationsSpec
 from sfnetlab.schema import Interpretation, MockSurvey, Probes
 from sfnetlab.settings import Target
-from sfnetlab.stages import embed_images, fit_baselines, interpret_features, test_claims, train_vae
+from sfnetlab.stages import embed_images, fit_baselines, hold_claims, interpret_features, train_vae
 from sfnetlab.surveys.catalog import add_line_logs, apply_cut
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.perturb import TRANSFORMS
@@ -37,8 +37,8 @@ SETTINGS = Interpretation(n_permutations=20)
 IDENTITY = ["features", "kind", "k", "seed"]
 
 
-def job(stage, spec, inputs=None):
-    return Job(stage=stage, version=1, name=stage, spec=spec, inputs=inputs or {})
+def job(stage, spec, inputs=None, name="x"):
+    return Job(stage=stage, version=1, name=name, spec=spec, inputs=inputs or {})
 
 
 def task(work, inputs, of=None):
@@ -335,7 +335,7 @@ def test_an_autoencoder_draws_cutouts_of_the_test_galaxies(made, tmp_path):
 # --- claims -----------------------------------------------------------------------------------------------------------
 
 
-def probe_of(folder, table, probe, error):
+def probe_of(folder, table, probe, error, features):
     """A job of fit-probes and what it wrote: predictions of the metallicity of test galaxies."""
     catalog = catalog_of_mock()
     rows = catalog[(catalog["split"] == "test") & apply_cut(catalog, "metallicity")]
@@ -346,12 +346,12 @@ def probe_of(folder, table, probe, error):
     directory.mkdir()
     predictions.to_parquet(directory / "predictions.parquet")
     about = {"experiment": "e", "table": table, "targets": TARGETS, "classes": {}, "head_target": None}
-    return job("fit-probes", ProbeSpec(probes=Probes(), **about)), directory
+    return job("fit-probes", ProbeSpec(probes=Probes(), **about), {"features": features}, table.name), directory
 
 
 @pytest.fixture
 def held(made, told, tmp_path):
-    """Where test-claims wrote: an SFNet as good as the encoder, which has been trained elsewhere."""
+    """Where hold-claims wrote: an SFNet as good as the encoder, which has been trained elsewhere."""
     weights = FrozenEmbeddingSpec(
         backbone="resnet10t", weights=Weights(source="imagenet", path=None), image_size=None, seed=None
     )
@@ -359,13 +359,16 @@ def held(made, told, tmp_path):
         "encoder": job("embed-images", weights),
         "sfnet": job("embed-images", TrainedEmbeddingSpec()),
     }
+    embedded |= {kind: job("encode-embeddings", None) for kind in told if kind not in embedded}
     jobs, places = {}, {}
     for kind, work in told.items():
-        features = embedded.get(kind, job("encode-embeddings", None))
-        jobs[f"told of {kind}"] = job("interpret-features", spec_of(kind), {"features": features})
+        spec = spec_of(kind)
+        inputs = {"features": embedded[kind]}
+        jobs[f"told of {kind}"] = job("interpret-features", spec, inputs, spec.table.name)
         places[f"told of {kind}"] = work
     for kind, probe, error in (("sfnet", "head", 0.1), ("encoder", "ridge", 0.1), ("pca", "linear", 0.2)):
-        jobs[f"probe of {kind}"], places[f"probe of {kind}"] = probe_of(tmp_path, spec_of(kind).table, probe, error)
+        made_probe = probe_of(tmp_path, spec_of(kind).table, probe, error, embedded[kind])
+        jobs[f"probe of {kind}"], places[f"probe of {kind}"] = made_probe
     seeds = {f"sfnet-{seed}": TableSpec(features="sfnet", kind="sfnet", k=K, seed=seed) for seed in (0, 1, 2)}
     jobs["relations"] = job("compare-features", RelationsSpec(tables=seeds, rare={}))
     places["relations"] = tmp_path / "relations"
@@ -373,8 +376,8 @@ def held(made, told, tmp_path):
     pairs = {"table_a": ["sfnet-0", "sfnet-0", "sfnet-1"], "table_b": ["sfnet-1", "sfnet-2", "sfnet-2"]}
     pd.DataFrame(pairs | {"share_above_null": [0.8, 0.9, 0.7]}).to_parquet(places["relations"] / "matching.parquet")
     spec = ClaimsSpec(experiment="e", survey="mock", targets=TARGETS, classes={})
-    made_claims = task(tmp_path / "claims", places, job("test-claims", spec, jobs))
-    return test_claims.build(spec, made_claims), made_claims.work
+    made_claims = task(tmp_path / "claims", places, job("hold-claims", spec, jobs))
+    return hold_claims.build(spec, made_claims), made_claims.work
 
 
 def test_every_claim_gets_its_verdict_from_what_the_stages_wrote(held):
