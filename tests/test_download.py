@@ -27,7 +27,7 @@ from PIL import Image
 from sfnetlab import cli, download
 from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.lines import LINES
-from sfnetlab.surveys.sdss import QUERIES
+from sfnetlab.surveys.sdss_queries import QUERIES
 
 SIDE = 64
 FIRST_OBJ, FIRST_SPEC = 1237645879551066262, 299489676975171584

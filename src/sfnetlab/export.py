@@ -24,12 +24,11 @@ from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.jobs import Job
 from sfnetlab.methods.sae import EncodeSpec, sae_directory
 from sfnetlab.plan import SurveySpec, make_plan
-from sfnetlab.schema import FolderSurvey
 from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.crossmatch import joined_table, match_by_id, match_by_position
 from sfnetlab.surveys.files import (
     Format,
-    Rows,
+    TableBlocks,
     column_list,
     form_of,
     rows_of_frame,
@@ -37,7 +36,7 @@ from sfnetlab.surveys.files import (
     write_json,
     write_table,
 )
-from sfnetlab.surveys.folder import image_path
+from sfnetlab.surveys.folder import FolderSurvey, image_path
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +187,7 @@ class _Writer:
                 if isinstance(job.spec, EncodeSpec):
                     self._write_sae(job, job.spec)
 
-    def _write_table(self, job: Job, kind: str, table: Rows, form: Format | None = None) -> None:
+    def _write_table(self, job: Job, kind: str, table: TableBlocks, form: Format | None = None) -> None:
         form = form or self.request.form
         name = (
             f"{kind}/{job.name}.{form}" if kind in ("features", "feature_catalogs", "predictions") else f"{kind}.{form}"
@@ -248,7 +247,7 @@ def _in_ascii(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{str(name): texts[name].str.translate(_SPELT) for name in texts})
 
 
-def _feature_rows(source: Path, name: str, is_wide: bool) -> Rows:
+def _feature_rows(source: Path, name: str, is_wide: bool) -> TableBlocks:
     table = read_features(source)
     values: Any = table.values
     d = values.shape[1]
@@ -270,7 +269,7 @@ def _column_names(source: Path, d: int) -> list[str]:
     return [f"feature_{i}" for i in range(d)]
 
 
-def _dense_rows(table: FeatureTable, values: Any, names: list[str], described: dict[str, str]) -> Rows:
+def _dense_rows(table: FeatureTable, values: Any, names: list[str], described: dict[str, str]) -> TableBlocks:
     """`id_str, split` and a column a feature."""
     rows = table.rows[["id_str", "split"]]
 
@@ -281,10 +280,10 @@ def _dense_rows(table: FeatureTable, values: Any, names: list[str], described: d
             own = rows.iloc[start : start + _BLOCK_ROWS].reset_index(drop=True)
             yield pd.concat([own, pd.DataFrame(block, columns=names)], axis=1)
 
-    return Rows(len(rows), blocks(), text_widths(rows), n_scalars=2, described=described)
+    return TableBlocks(len(rows), blocks(), text_widths(rows), n_scalars=2, described=described)
 
 
-def _long_rows(table: FeatureTable, values: Any) -> Rows:
+def _long_rows(table: FeatureTable, values: Any) -> TableBlocks:
     """`id_str, feature, activation`: a row for each feature that is active in a galaxy."""
     csr = sparse.csr_array(values)
     csr.eliminate_zeros()
@@ -303,7 +302,7 @@ def _long_rows(table: FeatureTable, values: Any) -> Rows:
                 }
             )
 
-    return Rows(csr.nnz, blocks(), text_widths(table.rows[["id_str"]]))
+    return TableBlocks(csr.nnz, blocks(), text_widths(table.rows[["id_str"]]))
 
 
 def _wide_predictions(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -27,8 +27,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from sfnetlab.errors import DataError
-from sfnetlab.schema import HubSurvey
-from sfnetlab.surveys.hub import build_hub_survey
+from sfnetlab.surveys.hub import HubSurvey, build_hub_survey
 try:
     catalog, stored, source = build_hub_survey(HubSurvey(**json.loads(sys.argv[1])), Path(sys.argv[2]))
 except DataError as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.interpret.related import RelatedTables
 from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_table, column_mean_sd
-from sfnetlab.probes.regression import PENALTIES, RidgeProbe
+from sfnetlab.probes.ridge import PENALTIES, RidgeProbe
 
 BLOCK_VALUES = 2**25
 """Values of ridge weights, or of target columns, held at a time: 256 MiB in float64."""

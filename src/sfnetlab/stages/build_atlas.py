@@ -25,6 +25,7 @@ from sfnetlab.jobs import Job, Metrics, Task
 from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec
 from sfnetlab.methods.sae import sae_directory
 from sfnetlab.plan import AtlasSpec, InterpretSpec, StabilitySpec
+from sfnetlab.probes import shown_probe
 from sfnetlab.runner import stage_main
 from sfnetlab.settings import Target
 from sfnetlab.surveys.catalog import measured_labels, target_rows, unit_of
@@ -319,7 +320,7 @@ def _predictions(spec: AtlasSpec, task: Task, galaxies: Galaxies) -> list[Predic
             of_column: dict[str, pd.DataFrame] = {}
             for job, rows in tables.items():
                 own = rows[(rows["target"] == name) & (rows["column"] == column)]
-                probe = next((p for p in ("head", "ridge", "linear", "xgboost") if (own["probe"] == p).any()), None)
+                probe = shown_probe(set(own["probe"]))
                 if probe is None or job.spec.table.kind == "mean":
                     continue
                 own = own[own["probe"] == probe]

@@ -27,7 +27,7 @@ def build(spec: ClaimsSpec, task: Task) -> Metrics:
         frequencies=_gathered(results, "features"),
         regression=regression,
         column=spec.targets[regression].columns[0],
-        classes=next(iter(spec.classes), None),
+        classes=next((name for name, classes in spec.classes.items() if classes.are_two), None),
         n_sfnet_features=N_SFNET_FEATURES,
         pretrained=frozenset(table.spec.features for table in results.tables if _is_pretrained(table)),
     )
