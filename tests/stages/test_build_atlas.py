@@ -80,7 +80,7 @@ class Lab:
 
     def build(self, **spec):
         roles = {"survey": "prepare-survey/survey", "comparison": "fit-probes/comparison"}
-        roles |= {"relations": "compare-features/relations", "claims": "test-claims/claims"}
+        roles |= {"relations": "compare-features/relations", "claims": "hold-claims/claims"}
         by_role = {role: self.inputs[name] for role, name in roles.items()}
         by_role |= {name: job for name, job in self.inputs.items() if name not in roles.values()}
         settings = {
@@ -168,7 +168,7 @@ def lab(tmp_path, networks):
     tables = {"sfnet": SFNET, "sfnet-seed1": replace(SFNET, seed=1), "sae": SAE}
     _, directory = lab.job("compare-features", "relations", RelationsSpec(tables=tables, rare={}))
     (directory / "pairs.parquet").unlink(missing_ok=True)
-    _, directory = lab.job("test-claims", "claims")
+    _, directory = lab.job("hold-claims", "claims")
     (directory / "claims.json").write_text('{"claims": []}')
     return lab
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable, usable_labels
 from sfnetlab.metrics.association import (
     MIN_ROWS,
     association_test,
@@ -24,6 +25,30 @@ from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 
 N_FREQUENCY_GROUPS = 6
 """Ranks by frequency fall into nested powers of two: of 2,048 features 0-64, 64-128, 128-256, ..., 1024-2048."""
+
+
+def ask(table: DescribedTable) -> Answer:
+    """Return the table `alignment`, and of each feature its label, how strong that is, and its novelty.
+
+    Nothing where the catalogue has no usable label of [interpretation] morphology.
+    """
+    labels = usable_labels(table, table.morphology, "labels of [interpretation] morphology")
+    if labels is None:
+        return NOTHING
+    prefixes = table.reader.prefixes
+    aligned = align_features(
+        table.valid.values,
+        labels[0],
+        table.test.values,
+        labels[1],
+        n_permutations=table.n_permutations,
+        seed=SEED,
+        group_sizes=np.diff(prefixes, prepend=0).tolist() if len(prefixes) > 1 else None,
+    )
+    columns = {"best_label": "morphology", "rho": "morphology_rho", "p_corrected": "p_corrected", "q": "q"}
+    columns |= {"novelty": "novelty", "auc": "auc", "group": "group"}
+    of_features = aligned[["feature", *columns]].rename(columns=columns)
+    return Answer(tables={"alignment": aligned}, of_features=of_features)
 
 
 def align_features(

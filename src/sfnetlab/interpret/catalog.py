@@ -9,12 +9,27 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import stdtr
 
+from sfnetlab.interpret.table import POSITION, Answer, DescribedTable
 from sfnetlab.metrics.association import benjamini_hochberg, closest_feature, correlation_interval, pearson, spearman
 from sfnetlab.metrics.sparsity import activation_frequency, n_alive, usage_entropy
 from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, transpose_product
 
 COMMON_FREQUENCY = 0.01
 """A feature active in more than this share of the galaxies is common."""
+N_EXAMPLES = 10
+LETTERS = {"metallicity": "Z", "lines": "SL"}
+"""What features of networks for these targets are called, as in the SFNet paper; others are called F."""
+
+
+def ask(table: DescribedTable) -> Answer:
+    """Return a row for each feature that is active in a test galaxy, and the tables `examples` and `associations`."""
+    weights = {} if table.head is None else dict(zip(table.head_columns, table.head[0], strict=True))
+    values, labels = table.test.values, table.test.labels.drop(columns=list(POSITION), errors="ignore")
+    features = describe_features(values, labels, weights, LETTERS.get(table.head_target or "", "F"))
+    examples = strongest_galaxies(values, features["feature"].to_numpy(), N_EXAMPLES)
+    examples["id_str"] = table.test.rows["id_str"].to_numpy()[examples.pop("row")]
+    tables = {"examples": examples, "associations": associate_features(values, labels)}
+    return Answer(tables=tables, of_features=features)
 
 
 def describe_features(

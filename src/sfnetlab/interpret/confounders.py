@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
+from sfnetlab.interpret.table import NOTHING, Answer, DescribedTable, usable_labels
 from sfnetlab.metrics.association import (
     MIN_ROWS,
     correlation_interval,
@@ -34,6 +35,24 @@ class Confounders(NamedTuple):
     targets: pd.DataFrame
     """A row a feature and target: `feature, target, n, rho, low, high`, and of the same galaxies with the given
     columns held fixed `partial_rho, partial_low, partial_high`."""
+
+
+def ask(table: DescribedTable) -> Answer:
+    """Return the tables `nuisances` and `partial`, and of each feature whether it follows a nuisance.
+
+    Nothing where the catalogue has no usable column of [interpretation] nuisances.
+    """
+    nuisances = usable_labels(table, table.nuisances, "columns of [interpretation] nuisances")
+    if nuisances is None:
+        return NOTHING
+    labels = table.test.labels
+    known = [text for text in table.held_fixed if set(text.split(" - ")) <= set(labels)]
+    held_fixed = pd.DataFrame({text: column_or_difference(labels, text) for text in known}).reindex(labels.index)
+    targets = sorted({name for target in table.targets.values() for name in target.columns})
+    found = find_confounders(
+        table.valid.values, nuisances[0], table.test.values, nuisances[1], labels[targets], held_fixed
+    )
+    return Answer(tables={"nuisances": found.nuisances, "partial": found.targets}, of_features=found.features)
 
 
 def find_confounders(

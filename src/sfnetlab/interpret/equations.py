@@ -3,14 +3,19 @@
 A law is a tidy table, a row a term; `equation_text` and `equation_latex` print it.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sfnetlab.interpret.table import N_BOOTSTRAP, SEED, Answer, DescribedTable, Part
 from sfnetlab.metrics import regression
+from sfnetlab.metrics.association import MIN_ROWS
+from sfnetlab.metrics.selection import select_forward
+from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import (
     BLOCK_VALUES,
     CONSTANT_SPREAD,
@@ -18,8 +23,12 @@ from sfnetlab.metrics.tables import (
     Table,
     checked_table,
     columns_of,
+    rows_of,
     transpose_product,
 )
+from sfnetlab.surveys.catalog import LINE_FLUXES
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
@@ -33,11 +42,81 @@ N_LEAST_ACTIVE = 10
 """Train galaxies in which a feature must be active, so that no resample is without it."""
 MAX_CONDITION = 1e10
 """Of the correlation matrix; beyond it features are collinear and their coefficients mean nothing."""
+N_TERMS = 4
+"""Features of a fitted equation, as many as the SFNet paper's."""
 
 _RATIOS = {"log([NII]/Hα)": ("log_N2", "log_Ha"), "log([OIII]/Hβ)": ("log_O3", "log_Hb")}
 _LATEX = {character: "\\" + character for character in "_%&#${}"} | {
     "\\": r"\backslash ", "~": r"\sim ", "^": r"\wedge ", "α": r"\alpha ", "β": r"\beta ", " ": r"\ ",
 }  # fmt: skip
+
+
+def ask(table: DescribedTable) -> Answer:
+    """Return the laws of the network's own head, and those of least squares for every label that targets name.
+
+    Where a target is the four line fluxes, their two ratios have laws too. `equations.txt` and `equations.tex` hold the
+    laws as people read them.
+    """
+    laws = [*_head_laws(table), *_fitted_laws(table)]
+    return Answer(
+        tables={"equations": pd.concat(laws, ignore_index=True)} if laws else {},
+        texts={
+            "equations.txt": "".join(f"{equation_text(law, n_terms=N_TERMS)}\n" for law in laws),
+            "equations.tex": "".join(f"\\[ {equation_latex(law, n_terms=N_TERMS)} \\]\n" for law in laws),
+        },
+    )
+
+
+def _properties(part: Part, columns: Sequence[str]) -> pd.DataFrame:
+    """The label columns, with the line ratios if all fluxes are among them."""
+    labels = part.labels[list(columns)]
+    return pd.concat([labels, line_ratios(labels)], axis=1) if set(LINE_FLUXES) <= set(columns) else labels
+
+
+def _head_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
+    if table.head is None:
+        return
+    labels = _properties(table.test, table.head_columns)
+    weights, bias = (pd.DataFrame(np.atleast_2d(each.T), columns=list(table.head_columns)) for each in table.head)
+    if set(LINE_FLUXES) <= set(table.head_columns):
+        weights = pd.concat([weights, line_ratios(weights)], axis=1)
+        bias = pd.concat([bias, line_ratios(bias)], axis=1)
+    for name in labels:
+        law = head_equation(
+            str(name),
+            weights[name].to_numpy(),
+            float(bias[name].iloc[0]),
+            table.train.values,
+            table.test.values,
+            labels[name].to_numpy(),
+        )
+        yield law.assign(origin="head")
+
+
+def _fitted_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
+    for target in table.targets.values():
+        train, test = (_properties(part, target.columns) for part in (table.train, table.test))
+        for name in train:
+            y_train, y_test = train[name].to_numpy(), test[name].to_numpy()
+            known = np.flatnonzero(np.isfinite(y_train))
+            values = rows_of(table.train.values, known)
+            usable = np.flatnonzero(activation_frequency(values) * len(known) >= N_LEAST_ACTIVE)
+            if len(usable) == 0 or np.isfinite(y_test).sum() < MIN_ROWS:
+                log.info("no equation for %s: no feature is active in %d galaxies that have it", name, N_LEAST_ACTIVE)
+                continue
+            n_terms = min(N_TERMS, len(usable))
+            chosen = usable[select_forward(columns_of(values, usable), y_train[known][:, None], n_terms)]
+            law = regression_equation(
+                str(name),
+                chosen,
+                table.train.values,
+                y_train,
+                table.test.values,
+                y_test,
+                n_resamples=N_BOOTSTRAP,
+                seed=SEED,
+            )
+            yield law.assign(origin="regression")
 
 
 def line_ratios(labels: pd.DataFrame) -> pd.DataFrame:

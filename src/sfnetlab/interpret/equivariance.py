@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable
 from sfnetlab.metrics.bootstrap import sample_and_resamples
 from sfnetlab.metrics.tables import CONSTANT_SPREAD, FeatureMatrix, Table, checked_table, column_mean_sd
 
@@ -22,6 +23,20 @@ one galaxy: at 1 it is half of all variance, and beyond, the feature says more a
 Two unrelated galaxies differ by 1.41."""
 N_LEAST_ACTIVE = 10
 """Galaxies in which a feature must be active as they are, lest its change be that of a handful."""
+
+
+def ask(table: DescribedTable) -> Answer:
+    """Return the table `changes`, and of each feature whether it is about the galaxy.
+
+    Nothing where the network behind the table was not run over changed cutouts.
+    """
+    if table.load_perturbed is None:
+        return NOTHING
+    embeddings, transforms = table.load_perturbed()
+    changes = feature_changes([table.reader.encode(np.asarray(each)) for each in embeddings], transforms, seed=SEED)
+    summary = summarise_changes(changes).rename(columns={"warning": "equivariance_warning"})
+    wanted = ["feature", "worst_symmetry", "symmetry_change", "is_equivariant", "equivariance_warning"]
+    return Answer(tables={"changes": changes}, of_features=summary[wanted])
 
 
 def feature_changes(

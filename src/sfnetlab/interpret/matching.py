@@ -7,11 +7,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sfnetlab.metrics.matching import match_features, summarise_match
+from sfnetlab.interpret.related import RelatedTable, RelatedTables
+from sfnetlab.interpret.table import SEED
+from sfnetlab.metrics.matching import match_features, pair_cosines, summarise_match
 from sfnetlab.metrics.tables import FeatureMatrix
 
 NULL_LEVELS = np.linspace(0, 1, 101)
 """Quantiles by which a null distribution is kept."""
+N_PERMUTATIONS = 20
+"""Permutations of the galaxies for the null of matched correlations, each of which is a matching of its own."""
 
 
 class MatchedTables(NamedTuple):
@@ -23,6 +27,31 @@ class MatchedTables(NamedTuple):
     """A row every two tables: `table_a`, `table_b` and what `metrics.matching.summarise_match` returns."""
     null: pd.DataFrame
     """`table_a`, `table_b`, `level` (0 to 1), `correlation`: quantiles of |test correlation| of permuted tables."""
+
+
+def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
+    """Return `pairs`, `matching` and `null` of every two tables, see `MatchedTables`; nothing for fewer than two.
+
+    `pairs` has a column `cosine` too: that of the two features' directions in the embedding, NaN where the tables
+    share none.
+    """
+    if len(related.tables) < 2:
+        return {}
+    fit, test = related.ids("train"), related.ids("test")
+    values = {name: (table.values_of(fit), table.values_of(test)) for name, table in related.tables.items()}
+    matched = match_tables(values, N_PERMUTATIONS, SEED)
+    pairs = _with_cosines(matched.pairs, related.tables)
+    return {"pairs": pairs, "matching": matched.summary, "null": matched.null}
+
+
+def _with_cosines(pairs: pd.DataFrame, tables: Mapping[str, RelatedTable]) -> pd.DataFrame:
+    cosine = pd.Series(np.nan, index=pairs.index)
+    for (name_a, name_b), of_two in pairs.groupby(["table_a", "table_b"], sort=False):
+        a, b = tables[str(name_a)], tables[str(name_b)]
+        if a.embedding != b.embedding or a.reader.directions is None or b.reader.directions is None:
+            continue
+        cosine[of_two.index] = pair_cosines(of_two, a.reader.directions, b.reader.directions)
+    return pairs.assign(cosine=cosine)
 
 
 def match_tables(

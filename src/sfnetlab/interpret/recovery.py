@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
+from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable
 from sfnetlab.metrics.bootstrap import resample_counts
 from sfnetlab.metrics.disentanglement import dci, factor_absorption, lasso_importance, match_factors
 from sfnetlab.metrics.selection import select_forward
@@ -26,6 +28,32 @@ FAMILY = {"disc": None, "armed": "disc", "two_armed": "armed", "barred": "disc",
 EDGE_ON = 0.25
 """Axis ratio below which a disc is seen from the side: arms are not drawn there."""
 COLUMNS = ("factor", "metric", "k", "feature", "value", "low", "high")
+N_RESAMPLES = 200
+"""Resamples of the galaxies for intervals of recovery, of which each is a fit of many scores."""
+
+
+def ask(table: DescribedTable) -> Answer:
+    """Return the table `recovery`, of sparse features also `absorption`; nothing where no factors are known."""
+    if not table.has_factors:
+        return NOTHING
+    catalog = table.catalog[table.of_interest]
+    factors, split = factor_table(catalog), catalog["split"].to_numpy()
+    recovered = recover_factors(
+        table.train.values,
+        factors[split == "train"],
+        table.test.values,
+        factors[split == "test"],
+        n_bootstrap=N_RESAMPLES,
+        seed=SEED,
+    )
+    # The column k says which feature table this is.
+    tables = {"recovery": recovered.rename(columns={"k": "n_features_used"})}
+    if sparse.issparse(table.train.values):  # features of a dense table are never silent
+        labels = family_labels(catalog)
+        train, test = (labels[split == part] for part in ("train", "test"))
+        absorption = family_absorption(table.train.values, train, table.test.values, test)
+        tables |= {"absorption": absorption} if len(absorption) else {}
+    return Answer(tables=tables)
 
 
 class _Series(NamedTuple):
