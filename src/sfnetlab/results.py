@@ -409,8 +409,9 @@ class Results:
     @cached_property
     def _order(self) -> dict[str, int]:
         """Keys of the features in the order of the configuration, which is that of what the comparison compares."""
-        compared = {} if self._comparison is None else self._comparison.inputs
-        probed = [self._records[key] for key in compared.values() if key in self._records]
+        if self._comparison is None:
+            return {}
+        probed = [self._records[key] for key in self._comparison.inputs.values() if key in self._records]
         return {record.inputs["features"]: n for n, record in enumerate(probed) if "features" in record.inputs}
 
     def table(self, name: str) -> TableResult:
