@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sfnetlab.bench import statistics
-from sfnetlab.probes import regression
+from sfnetlab.probes import ridge
 
 
 @pytest.fixture
@@ -22,6 +22,6 @@ def test_the_ridge_path_has_one_row_with_rates_of_penalties(small, monkeypatch):
 
 
 def test_a_path_that_is_not_scikit_learns_is_no_result(small, monkeypatch):
-    monkeypatch.setattr(regression, "ridge_path", lambda *parts: (None, np.ones((6, 2))))
+    monkeypatch.setattr(ridge, "ridge_path", lambda *parts: (None, np.ones((6, 2))))
     with pytest.raises(AssertionError, match="does not agree"):
         list(statistics.ridge_path("cpu"))

@@ -1,17 +1,20 @@
 """Configuration: every mistake is reported where it was made, and what was resolved reads back the same."""
 
 import dataclasses
-import tomllib
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfnetlab import config, methods, schema
 from sfnetlab.errors import ConfigError
 from sfnetlab.settings import CutName, Target, Training
+from sfnetlab.surveys.folder import FolderSurvey
+from sfnetlab.surveys.mock import MockSurvey
+from sfnetlab.surveys.split import HashSplit, RandomSplit
 
 SURVEY_KINDS = "'mock', 'folder', 'sdss', 'hub', 'galaxy10', 'embeddings'"
 FEATURE_KINDS = "'sfnet', 'encoder', 'zoobot', 'pca', 'pls', 'sae', 'null_sae', 'vae', 'photometry', 'mean', 'external'"
@@ -78,7 +81,7 @@ def test_a_good_file_becomes_the_dataclasses(directory: Path) -> None:
 
 def test_an_int_is_a_float_and_a_string_is_a_path(directory: Path) -> None:
     survey = loaded(GOOD + '[survey]\nkind = "folder"\ncatalog = "a/b.csv"\nimages = "i"\nfits_q = 8\n').survey
-    assert isinstance(survey, schema.FolderSurvey)
+    assert isinstance(survey, FolderSurvey)
     assert survey.catalog == Path("a/b.csv")
     assert isinstance(survey.fits_q, float)
 
@@ -164,10 +167,27 @@ def test_a_mistake_is_reported_at_its_line(directory: Path, old: str, new: str, 
         ("[survey]\nkind = 3\n", f"27: survey.kind: expected one of {SURVEY_KINDS}, got 3"),
         ('[survey]\nkind = "mock"\nn_galaxies = 9\n', "28: survey: n_galaxies must be at least 10, got 9"),
         ('[survey]\nkind = "folder"\ncatalog = ""\nimages = "i"\n', "28: survey.catalog: expected path, got ''"),
+        (
+            '[survey]\nkind = "mock"\nis_real = true\n',
+            "28: survey.is_real: unknown key; known keys: kind, n_galaxies, image_size, field_arcsec, seed",
+        ),
         ("[training]\naugment = 1\n", "27: training.augment: expected bool, got 1"),
         ("[training]\nlearning_rate = true\n", "27: training.learning_rate: expected float, got true"),
         ("[[training]]\n", "26: training: expected table, got [{}]"),
         ("[trainig]\nepochs = 1\n", "26: trainig: unknown key, did you mean 'training'?"),
+        ("[labels.x]\ncolumn = 'c'\n", "26: labels: unknown key; write [classes.<name>]"),
+        (
+            "[classes.x]\ncolumn = 'c'\npositive = [1]\n",
+            "28: classes.x: positive and negative must name a code each",
+        ),
+        (
+            "[classes.x]\ncolumn = 'c'\npositive = [1]\nnegative = [0]\nvalues = ['a', 'b']\n",
+            "30: classes.x: values are for many classes, positive and negative for two",
+        ),
+        (
+            "[classes.x]\ncolumn = 'c'\nvalues = ['a']\n",
+            "28: classes.x: values must name at least two classes, got ['a']",
+        ),
     ],
 )
 def test_a_wrong_table_is_reported_at_its_line(directory: Path, tail: str, problem: str) -> None:
@@ -317,8 +337,8 @@ VALUES = st.sampled_from(
 @settings(max_examples=150, deadline=None)
 def test_line_of_agrees_with_where_a_key_was_put(data: st.DataObject, newline: str) -> None:
     lines: list[str] = []
-    expected: dict[config.Steps, int] = {}
-    prefix: config.Steps = ()
+    expected: dict[config.KeyPath, int] = {}
+    prefix: config.KeyPath = ()
     n_elements = 0
     for n in range(data.draw(st.integers(1, 8))):
         lines += data.draw(st.lists(FAKE, max_size=2))
@@ -340,7 +360,7 @@ def test_line_of_agrees_with_where_a_key_was_put(data: st.DataObject, newline: s
             lines += f"{'.'.join(path)} = {value}".split("\n")
             for end in range(1, len(path) + 1):
                 expected[(*prefix, *path[:end])] = here
-            inside = tomllib.loads(f"value = {value}")["value"]
+            inside = tomli.loads(f"value = {value}")["value"]
             for step in inside if isinstance(inside, dict) else range(len(inside) if isinstance(inside, list) else 0):
                 expected[(*prefix, *path, step)] = here
     text = newline.join(lines)
@@ -369,9 +389,9 @@ def sweeps(largest: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 SURVEYS = st.one_of(
-    st.builds(schema.MockSurvey, n_galaxies=st.integers(10), image_size=st.integers(16), field_arcsec=POSITIVE),
+    st.builds(MockSurvey, n_galaxies=st.integers(10), image_size=st.integers(16), field_arcsec=POSITIVE),
     st.builds(
-        schema.FolderSurvey,
+        FolderSurvey,
         catalog=PATHS,
         images=PATHS,
         id_column=st.text(),
@@ -382,8 +402,8 @@ SURVEYS = st.one_of(
     ),
 )
 SPLITS = st.one_of(
-    st.builds(schema.HashSplit, salt=st.text(), fractions=FRACTIONS, neighbour_radius_arcsec=POSITIVE),
-    st.builds(schema.RandomSplit, seed=st.integers(), fractions=FRACTIONS),
+    st.builds(HashSplit, salt=st.text(), fractions=FRACTIONS, neighbour_radius_arcsec=POSITIVE),
+    st.builds(RandomSplit, seed=st.integers(), fractions=FRACTIONS),
 )
 TARGETS = st.builds(
     Target,
@@ -450,14 +470,16 @@ def test_the_schema_text_fits_a_terminal_of_100_columns() -> None:
     assert max(map(len, config.describe_schema().split("\n"))) <= 100
 
 
-TABLES = [each for each in vars(schema).values() if dataclasses.is_dataclass(each)]
+ALTERNATIVES = (*get_args(schema.Survey), *get_args(schema.Split), *get_args(methods.Features))
+TABLES = list(dict.fromkeys(each for each in (*vars(schema).values(), *ALTERNATIVES) if dataclasses.is_dataclass(each)))
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
 def test_every_setting_is_documented_below_its_field(table: type) -> None:
-    nested = (*get_args(schema.Survey), *get_args(schema.Split), *get_args(methods.Features), *TABLES)
-    docs = config._field_docs(table)
-    for name, hint in get_type_hints(table).items():
+    nested = (*ALTERNATIVES, *TABLES)
+    docs, hints = config._field_docs(table), get_type_hints(table)
+    for name in (each.name for each in dataclasses.fields(table)):
+        hint = hints[name]
         is_nested = (
             hint in nested or any(member in nested for member in get_args(hint)) or name in ("targets", "features")
         )

@@ -8,26 +8,23 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO, StringIO
 from pathlib import Path
-from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from servers import Answer, Request, serving
 from sfnetlab import cli, download
 from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.lines import LINES
-from sfnetlab.surveys.sdss import QUERIES
+from sfnetlab.surveys.sdss_queries import QUERIES
 
 SIDE = 64
 FIRST_OBJ, FIRST_SPEC = 1237645879551066262, 299489676975171584
@@ -66,24 +63,66 @@ def jpeg(i: int, side: int = SIDE) -> bytes:
 FAULTS = ("500", "429", "timeout", "cut", "html", "empty", "size", "404")
 
 
-class Sky(ThreadingHTTPServer):
+class Sky:
     """SkyServer and the Legacy Survey viewer in one; `fault_of(galaxy, n_asked_before)` names a fault or is None."""
 
-    daemon_threads = True
-    request_queue_size = 64
-
     def __init__(self, n: int) -> None:
-        super().__init__(("127.0.0.1", 0), Observatory)
-        self.url = f"http://127.0.0.1:{self.server_port}"
         self.rows = sdss_rows(n)
         self.queries: list[str] = []
         self.asked: Counter[int] = Counter()
         self.had: Counter[int] = Counter()
         self.layers: set[str] = set()
-        self.closing = threading.Event()
 
     def fault_of(self, i: int, n_before: int) -> str | None:
         return None
+
+    def answer(self, request: Request) -> Answer | None:
+        match request.path:
+            case "/dr17/en/tools/search/x_results.aspx":
+                return Answer(200, self.table(request.fields["cmd"]).encode())
+            case "/viewer/cutout.jpg":
+                layer = request.fields["layer"]
+            case "/dr17/SkyServerWS/ImgCutout/getjpeg":
+                layer = "skyserver"
+            case _:
+                return Answer(404)
+        self.layers.add(layer)
+        return self.cutout(round(float(request.fields["ra"]) * 100))
+
+    def table(self, sql: str) -> str:
+        self.queries.append(sql)
+        if "COUNT" in sql:
+            return f"#Table1\nn\n{len(self.rows)}\n"
+        (top,), (after,) = re.findall(r"TOP (\d+)", sql), re.findall(r"specObjID>(\d+)", sql)
+        text = StringIO()
+        writer = csv.DictWriter(text, QUERY.columns)
+        writer.writeheader()
+        writer.writerows([row for row in self.rows if int(str(row["specObjID"])) > int(after)][: int(top)])
+        return "#Table1\n" + text.getvalue()
+
+    def cutout(self, i: int) -> Answer | None:
+        n_before = self.asked[i]
+        self.asked[i] += 1
+        match self.fault_of(i, n_before):
+            case "500":
+                return Answer(500, b"Internal Server Error")
+            case "429":
+                return Answer(429, headers={"Retry-After": "0"})
+            case "timeout":
+                return None
+            case "cut":
+                return Answer(200, jpeg(i)[:-200], {"Content-Length": str(len(jpeg(i)))})
+            case "html":
+                return Answer(200, b"<!DOCTYPE html><html><body>Please try again later</body></html>")
+            case "empty":
+                return Answer(200)
+            case "size":
+                return Answer(200, jpeg(i, side=SIDE // 2))
+            case "404":
+                return Answer(404)
+            case _:
+                self.had[i] += 1
+                return Answer(200, jpeg(i))
 
 
 class Rough(Sky):
@@ -96,87 +135,12 @@ class Rough(Sky):
         return FAULTS[draw // 10 % 7] if draw % 10 == 0 and n_before < 3 else None
 
 
-class Observatory(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Sky
-
-    def do_GET(self) -> None:
-        url = urlparse(self.path)
-        fields = {name: value for name, (value,) in parse_qs(url.query).items()}
-        if url.path == "/dr17/en/tools/search/x_results.aspx":
-            self.send(200, self.table(fields["cmd"]).encode())
-        elif url.path == "/viewer/cutout.jpg":
-            self.server.layers.add(fields["layer"])
-            self.cutout(round(float(fields["ra"]) * 100))
-        elif url.path == "/dr17/SkyServerWS/ImgCutout/getjpeg":
-            self.server.layers.add("skyserver")
-            self.cutout(round(float(fields["ra"]) * 100))
-        else:
-            self.send(404, b"")
-
-    def table(self, sql: str) -> str:
-        self.server.queries.append(sql)
-        if "COUNT" in sql:
-            return f"#Table1\nn\n{len(self.server.rows)}\n"
-        (top,), (after,) = re.findall(r"TOP (\d+)", sql), re.findall(r"specObjID>(\d+)", sql)
-        text = StringIO()
-        writer = csv.DictWriter(text, QUERY.columns)
-        writer.writeheader()
-        writer.writerows([row for row in self.server.rows if int(str(row["specObjID"])) > int(after)][: int(top)])
-        return "#Table1\n" + text.getvalue()
-
-    def cutout(self, i: int) -> None:
-        n_before = self.server.asked[i]
-        self.server.asked[i] += 1
-        match self.server.fault_of(i, n_before):
-            case "500":
-                self.send(500, b"Internal Server Error")
-            case "429":
-                self.send(429, b"", {"Retry-After": "0"})
-            case "timeout":
-                self.server.closing.wait(4)
-                self.close_connection = True
-            case "cut":
-                self.send(200, jpeg(i)[:-200], {"Content-Length": str(len(jpeg(i)))})
-                self.close_connection = True
-            case "html":
-                self.send(200, b"<!DOCTYPE html><html><body>Please try again later</body></html>")
-            case "empty":
-                self.send(200, b"")
-            case "size":
-                self.send(200, jpeg(i, side=SIDE // 2))
-            case "404":
-                self.send(404, b"")
-            case _:
-                self.server.had[i] += 1
-                self.send(200, jpeg(i))
-
-    def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # the client was killed, or gave up waiting
-            super().handle()
-
-    def log_message(self, format: str, *args: object) -> None: ...
-
-
 @pytest.fixture
 def sky(request: pytest.FixtureRequest) -> Iterator[Sky]:
     kind, n = getattr(request, "param", (Sky, 40))
-    with kind(n) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.closing.set()
-            server.shutdown()
-            thread.join()
+    sky = kind(n)
+    with serving(sky.answer) as sky.url:
+        yield sky
 
 
 def command(sky: Sky, to: Path, *more: str) -> list[str]:

@@ -1,6 +1,9 @@
+import inspect
 import pickle
 import tracemalloc
 import warnings
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -84,6 +87,39 @@ CHECKED = [
 @parametrize_with_checks(CHECKED)
 def test_keeps_scikit_learns_contract(estimator, check):
     check(estimator)
+
+
+SIZE = "n_latents: int = 2048, k: int = 32, *, "
+TRAINING = "epochs: int = 50, batch_size: int | None = None, learning_rate: float | None = None, "
+AUXK = "auxk: float = 0.0, "
+START = "start: Literal['random', 'centroids'] = 'random', "
+HELD_OUT = "validation_fraction: float = 0.1, "
+GROUP_SIZES = inspect.formatannotation(Literal["euclid"] | Sequence[int])  # versions of Python write it differently
+GROUPS = f"group_sizes: {GROUP_SIZES} = 'euclid', selection: Literal['topk', 'batch_topk'] = 'topk', "
+CODES = "codes: Literal['topk', 'refit', 'omp'] = 'topk'"
+LAST = (
+    f"center: bool = True, {CODES}, random_state: int | numpy.random.mtrand.RandomState | None = None, "
+    "device: str = 'auto'"
+)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "parameters"),
+    [
+        (ReLUSAE, SIZE + TRAINING + AUXK + HELD_OUT + LAST),
+        (TopKSAE, SIZE + TRAINING + AUXK + START + LAST),
+        (BatchTopKSAE, SIZE + TRAINING + AUXK + HELD_OUT + LAST),
+        (MatryoshkaSAE, SIZE + GROUPS + TRAINING + AUXK + HELD_OUT + LAST),
+        (JumpReLUSAE, SIZE + TRAINING + AUXK + HELD_OUT + LAST),
+        (ArchetypalSAE, SIZE + TRAINING + AUXK + LAST),
+        (FrozenDecoderSAE, SIZE + TRAINING + LAST),
+        (FrozenEncoderSAE, SIZE + TRAINING + LAST),
+        (RandomDictionarySAE, SIZE + TRAINING + LAST),
+        (PretrainedSAE, f"model: sfnetlab.models.sae.SparseAutoencoder, *, {CODES}"),
+    ],
+)
+def test_signatures_stay(estimator, parameters):
+    assert str(inspect.signature(estimator)) == f"({parameters}) -> None"
 
 
 def test_defaults_are_those_of_the_schema():

@@ -1,14 +1,10 @@
 """Keys of results change when somebody means it, and then `uv run tests/pins.py` writes the new ones."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-_spec = importlib.util.spec_from_file_location("pins", Path(__file__).with_name("pins.py"))
-pins = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(pins)
+import pins
 
 CONFIGS = sorted((pins.ROOT / "config").glob("*.toml"))
 

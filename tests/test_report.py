@@ -143,3 +143,10 @@ def test_latex_of_one_seed_has_the_interval_and_escapes_names(metrics):
     assert "my\\_sf\\&net" in text
     assert "oh\\_p50" in text
     assert "4 & 0.1000 [0.0900, 0.1100] \\\\" in text
+
+
+@pytest.mark.parametrize("kind", ["photometry", "encoder", "zoobot", "external", "vae"])
+def test_latex_has_a_line_for_every_method_without_a_number_k(metrics, kind):
+    extra = pd.DataFrame([row("other", kind, 0.17, probe="ridge", n_features_used=20)])
+    table = comparison_table(pd.concat([metrics, extra.astype(metrics.dtypes)]))
+    assert "{other: 0.1700" in latex_comparison(table)

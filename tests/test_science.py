@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sfnetlab.settings import Training
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -66,6 +64,7 @@ def test_shuffled_labels_teach_an_sfnet_nothing(tmp_path):
     from sfnetlab.surveys.mock_population import make_population
     from sfnetlab.surveys.mock_render import render_images
     from sfnetlab.training.network import embed_batches, train_network
+    from sfnetlab.training.optimizers import Optimization
 
     catalog = make_population(3000, 0, 38.0)
     images = np.empty((3000, 32, 32, 3), dtype=np.uint8)
@@ -75,9 +74,10 @@ def test_shuffled_labels_teach_an_sfnet_nothing(tmp_path):
 
     def test_rmse(labels: np.ndarray, name: str) -> float:
         network = SparseFeatureNetwork(make_backbone("resnet18", "random", 0), "resnet18", 1, 4)
-        settings = Training(epochs=8, batch_size=32)
         train_network(
-            network, images, labels, train, valid, settings,
+            network, images, labels, train, valid, epochs=8, batch_size=32,
+            optimization=Optimization(optimizer="adamw", schedule="one_cycle", learning_rate=1e-3, weight_decay=0.01),
+            loss="rmse", augment=True,
             seed=0, device="cpu", checkpoint=tmp_path / name, report=lambda history: None,
         )  # fmt: skip
         predicted = np.concatenate(list(embed_batches(network.predict, images, test, device="cpu")))

@@ -11,19 +11,21 @@ import re
 import shlex
 import sys
 import textwrap
-import tomllib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tomli
 
 from sfnetlab import schema
 from sfnetlab.errors import ConfigError
+from sfnetlab.settings import Choices
 
-Steps = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Way from the root of a TOML document to a value: keys of tables, indices of arrays."""
 
 
@@ -41,7 +43,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> schema.Experiment:
     """
     text = _read_text(path)
     try:
-        loading = _Loading(str(path), text, tomllib.loads(text))
+        loading = _Loading(str(path), text, tomli.loads(text))
     except ValueError as error:
         raise ConfigError(_syntax_problem(path, text, str(error))) from None
     for override in overrides:
@@ -52,7 +54,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> schema.Experiment:
     return experiment
 
 
-def line_of(text: str, path: Steps) -> int:
+def line_of(text: str, path: KeyPath) -> int:
     """Line (from 1) on which the statement begins that first gives a valid TOML text the value at `path`.
 
     A path that is not in the text counts as its nearest parent that is; the root is line 1. The TOML
@@ -64,8 +66,8 @@ def line_of(text: str, path: Steps) -> int:
     def holds(n: int) -> bool:
         for end in range(n, len(lines) + 1):
             try:
-                return _contains(tomllib.loads("\n".join(lines[:end])), path)
-            except tomllib.TOMLDecodeError:
+                return _contains(tomli.loads("\n".join(lines[:end])), path)
+            except tomli.TOMLDecodeError:
                 continue
         raise ValueError("text is not valid TOML")
 
@@ -105,15 +107,15 @@ class _Loading:
     file: str
     text: str
     tree: dict[str, Any]
-    overridden: list[tuple[Steps, str]] = field(default_factory=list)
+    overridden: list[tuple[KeyPath, str]] = field(default_factory=list)
     problems: list[tuple[tuple[int, int], str]] = field(default_factory=list)
 
-    def report(self, path: Steps, message: str, at: Steps | None = None) -> None:
+    def report(self, path: KeyPath, message: str, at: KeyPath | None = None) -> None:
         """Add a problem of the value at `path`, placed where `at` (usually the same) was written."""
         at = path if at is None else at
         while not _contains(self.tree, at):  # a missing key has the place of its table
             at = at[:-1]
-        in_file = _contains(tomllib.loads(self.text), at)
+        in_file = _contains(tomli.loads(self.text), at)
         owners = [
             number
             for number, (changed, _) in enumerate(self.overridden)
@@ -167,7 +169,7 @@ def _apply(override: str, loading: _Loading) -> None:
         loading.report_override(override, "expected KEY=TOMLVALUE with a dotted KEY, such as training.epochs=5")
         return
     try:
-        (value,) = tomllib.loads(f"value = {written}").values()
+        (value,) = tomli.loads(f"value = {written}").values()
     except ValueError:
         quoted = shlex.quote(f"{key}={_toml(written)}")
         loading.report_override(
@@ -177,7 +179,7 @@ def _apply(override: str, loading: _Loading) -> None:
         )
         return
     node: Any = loading.tree
-    path: Steps = ()
+    path: KeyPath = ()
     for name in names:
         step = _step(node, name)
         if step is None and isinstance(node, dict):
@@ -201,8 +203,8 @@ def _keys_of(dotted: str) -> list[str]:
     """Parts of a dotted TOML key, as the TOML parser splits and unquotes them; none where it is not a key."""
     names: list[str] = []
     try:
-        node: Any = tomllib.loads(f"{dotted} = 0")
-    except tomllib.TOMLDecodeError:
+        node: Any = tomli.loads(f"{dotted} = 0")
+    except tomli.TOMLDecodeError:
         return names
     while isinstance(node, dict) and node:
         ((name, node),) = node.items()
@@ -234,7 +236,7 @@ def _name_of(element: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _read(hint: Any, value: Any, path: Steps, loading: _Loading) -> Any:
+def _read(hint: Any, value: Any, path: KeyPath, loading: _Loading) -> Any:
     """The TOML value as `hint` wants it; after a reported problem the result has no meaning."""
     members = _alternatives(hint)
     if len(members) > 1:
@@ -255,8 +257,8 @@ def _read(hint: Any, value: Any, path: Steps, loading: _Loading) -> Any:
             got += f"; write [[{_dotted(path, loading.tree)}]]" if isinstance(value, dict) else ""
         elif not isinstance(value, dict):
             got += " without brackets"
-    elif origin is Literal:
-        if value in arguments:
+    elif choices := _choices(hint):
+        if value in choices:
             return value
     elif hint is float and type(value) in (int, float):
         if abs(value) <= sys.float_info.max:
@@ -271,7 +273,7 @@ def _read(hint: Any, value: Any, path: Steps, loading: _Loading) -> Any:
     return None
 
 
-def _read_alternative(members: Sequence[Any], value: Any, path: Steps, loading: _Loading) -> Any:
+def _read_alternative(members: Sequence[Any], value: Any, path: KeyPath, loading: _Loading) -> Any:
     """A table as the dataclass of its `kind`."""
     kinds = {_kind_of(member): member for member in members}
     expected = f"expected one of {', '.join(map(repr, kinds))}"
@@ -286,9 +288,9 @@ def _read_alternative(members: Sequence[Any], value: Any, path: Steps, loading: 
     return None
 
 
-def _read_table(cls: Any, table: dict[str, Any], path: Steps, loading: _Loading) -> Any:
+def _read_table(cls: Any, table: dict[str, Any], path: KeyPath, loading: _Loading) -> Any:
     n_before = len(loading.problems)
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key in hints:
@@ -296,6 +298,8 @@ def _read_table(cls: Any, table: dict[str, Any], path: Steps, loading: _Loading)
             continue
         near = difflib.get_close_matches(key, hints, n=1)
         advice = f", did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(hints)}"
+        if cls is schema.Experiment and key in schema.FORMER_TABLES:
+            advice = f"; write [{schema.FORMER_TABLES[key]}.<name>]"
         loading.report((*path, key), f"unknown key{advice}")
     for each in fields(cls):
         if each.default is each.default_factory is MISSING and each.name not in table:
@@ -309,7 +313,7 @@ def _read_table(cls: Any, table: dict[str, Any], path: Steps, loading: _Loading)
     return None
 
 
-def _blamed(message: str, table: dict[str, Any], path: Steps) -> Steps:
+def _blamed(message: str, table: dict[str, Any], path: KeyPath) -> KeyPath:
     """The key that a rule's message begins with (`k must`, `features 'sae': on must`), else its table."""
     node: Any = table
     for word in re.findall(r"[\w.-]+", message)[:3]:
@@ -320,7 +324,13 @@ def _blamed(message: str, table: dict[str, Any], path: Steps) -> Steps:
     return path
 
 
-def _contains(tree: Any, path: Steps) -> bool:
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a dataclass's settings by name; what belongs to its class is no setting."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {each.name: hints[each.name] for each in fields(cls)}
+
+
+def _contains(tree: Any, path: KeyPath) -> bool:
     try:
         for step in path:
             tree = tree[step]
@@ -329,7 +339,7 @@ def _contains(tree: Any, path: Steps) -> bool:
     return True
 
 
-def _dotted(path: Steps, tree: Any) -> str:
+def _dotted(path: KeyPath, tree: Any) -> str:
     """A path as people write it: `features.sae.k`, and `features[1].k` where the element has no name."""
     dotted = ""
     for step in path:
@@ -349,6 +359,16 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return tuple(member for member in members if member is not NoneType)
 
 
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The only values that a setting may have, by a Literal or by `Choices`; empty where there is no such list."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) is Annotated:
+        (choices,) = (about for about in get_args(hint) if isinstance(about, Choices))
+        return choices.values
+    return ()
+
+
 def _kind_of(cls: Any) -> str:
     return get_args(get_type_hints(cls)["kind"])[0]
 
@@ -358,8 +378,8 @@ def _spelt(hint: Any) -> str:
     member = _alternatives(hint)[0]
     if is_dataclass(member) or get_origin(member) is dict:
         return "table"
-    if get_origin(member) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(member)))
+    if choices := _choices(member):
+        return "one of " + ", ".join(map(repr, choices))
     if get_origin(member) is tuple:
         inner = _spelt(get_args(member)[0]).removeprefix("one of ")
         return f"array of {inner}{'s' if inner == 'table' else ''}"
@@ -414,7 +434,7 @@ def _describe(cls: Any, heading: str) -> str:
     def wrapped(text: str, first: str, rest: str) -> list[str]:
         return textwrap.wrap(text, 98, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
-    docs, hints = _field_docs(cls), get_type_hints(cls)
+    docs, hints = _field_docs(cls), _hints(cls)
     lines = [heading, *wrapped(inspect.cleandoc(cls.__doc__ or ""), "# ", "# ")]
     for each in fields(cls):
         kind_of_value = _spelt(hints[each.name])

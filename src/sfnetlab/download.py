@@ -1,6 +1,6 @@
-"""`sfnetlab download SURVEY`: real surveys into a folder of one's own, resumed where a killed download was.
+"""`sfnetlab download SURVEY`: download a real survey into a folder; a killed download goes on where it was.
 
-A survey is a row of SURVEYS: its flags and what it does. Network and tables are the surveys' own modules.
+`DOWNLOADS` holds the flags of each survey and what it does. The modules in `surveys/` do the network and the tables.
 """
 
 import argparse
@@ -22,33 +22,42 @@ from sfnetlab.files import replacing, write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sfnetlab.surveys import cutouts, sdss
+    from sfnetlab.surveys import cutouts, sdss_queries
 
 FORMAT = 1
 CASJOBS_TOKEN = "SCISERVER_TOKEN"
-"""Environment variable of the token; secrets do not belong on a command line."""
+"""Environment variable that holds the token, because secrets do not belong on a command line."""
 
 _logger = logging.getLogger(__name__)
 
 
-class Survey(NamedTuple):
-    """What `sfnetlab download NAME` takes and does; `download` returns what is printed at the end."""
+class Download(NamedTuple):
+    """What `sfnetlab download NAME` takes and does."""
 
     summary: str
+    """One line for the help."""
     add_flags: Callable[[argparse.ArgumentParser], None]
+    """Adds the survey's flags to its parser."""
     download: Callable[[argparse.Namespace], str]
+    """Downloads what the parsed flags ask for, and returns the report to print."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """A sub-command a survey."""
+    """Add a sub-command for each survey."""
     surveys = parser.add_subparsers(dest="survey", required=True, metavar="SURVEY")
-    for name, survey in SURVEYS.items():
+    for name, survey in DOWNLOADS.items():
         survey.add_flags(surveys.add_parser(name, help=survey.summary, description=survey.summary))
 
 
 def download(arguments: argparse.Namespace) -> str:
-    """Do what `add_flags` parsed; returns the report to print."""
-    return SURVEYS[arguments.survey].download(arguments)
+    """Download what the arguments ask for, as parsed with the flags of `add_flags`, and return the report to print.
+
+    Raises
+    ------
+    DataError
+        If a flag cannot work, the folder belongs to another download, or the network or the disk fails for good.
+    """
+    return DOWNLOADS[arguments.survey].download(arguments)
 
 
 def _add_sdss_flags(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +82,7 @@ def _add_sdss_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manners(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how gently the server is asked."""
     parser.add_argument("--rate", type=_positive, default=10.0, help="cutouts a second at most (default 10)")
     parser.add_argument("--workers", type=_positive_int, default=8, help="cutouts at once (default 8)")
     parser.add_argument("--tries", type=_positive_int, default=5, help="tries a cutout (default 5)")
@@ -83,10 +93,11 @@ def _add_manners(parser: argparse.ArgumentParser) -> None:
 
 
 def _download_sdss(arguments: argparse.Namespace) -> str:
-    from sfnetlab.surveys import cutouts, sdss
+    """Download the catalogue of a query and a cutout for each of its galaxies, and return the report to print."""
+    from sfnetlab.surveys import cutouts, sdss_queries
 
     directory: Path = arguments.to
-    query = sdss.QUERIES[arguments.query]
+    query = sdss_queries.QUERIES[arguments.query]
     make_url = _url_maker(arguments)
     settings = {
         "survey": "sdss",
@@ -100,8 +111,8 @@ def _download_sdss(arguments: argparse.Namespace) -> str:
     }
     with _own_folder(directory):
         receipt = _open_receipt(directory, settings) | {"sql": query.sql}
-        rows = sdss.fetch_rows(query, directory / "pages", _ask(arguments), limit=arguments.limit)
-        catalog, sample = sdss.clean(query, rows)
+        rows = sdss_queries.fetch_rows(query, directory / "pages", _ask(arguments), limit=arguments.limit)
+        catalog, sample = sdss_queries.clean(query, rows)
         table = sample.to_string(index=False, formatters={"step": "{:<64}".format}, justify="right")
         _logger.info("sample:\n%s", table)
         with replacing(directory / "catalog.parquet") as partial_path:
@@ -134,22 +145,23 @@ def _download_sdss(arguments: argparse.Namespace) -> str:
     return "\n".join([table, _describe(outcome, directory)])
 
 
-def _ask(arguments: argparse.Namespace) -> "sdss.Ask":
-    from sfnetlab.surveys import sdss
+def _ask(arguments: argparse.Namespace) -> "sdss_queries.Ask":
+    """Return the function that sends SQL to SkyServer, or to CasJobs with --casjobs."""
+    from sfnetlab.surveys import sdss_queries
 
     if not arguments.casjobs:
-        return sdss.skyserver(arguments.skyserver, arguments.data_release)
+        return sdss_queries.skyserver(arguments.skyserver, arguments.data_release)
     token = os.environ.get(CASJOBS_TOKEN, "")
     if not token:
         raise DataError(
             f"--casjobs: the environment variable {CASJOBS_TOKEN} is empty; put the token there that "
             "SciServer.Authentication.login returns, or leave --casjobs out"
         )
-    return sdss.casjobs(token, arguments.skyserver, arguments.data_release)
+    return sdss_queries.casjobs(token, arguments.skyserver, arguments.data_release)
 
 
 def _url_maker(arguments: argparse.Namespace) -> Callable[[float, float], str]:
-    """What makes a cutout's URL of right ascension and declination."""
+    """Return the function that makes the URL of a cutout from right ascension and declination in degrees."""
     from sfnetlab.surveys.cutouts import legacy_survey_url, skyserver_url
 
     shape = {"pixel_scale_arcsec": arguments.pixel_scale, "size": arguments.size}
@@ -164,6 +176,7 @@ def _url_maker(arguments: argparse.Namespace) -> Callable[[float, float], str]:
 
 
 def _describe(outcome: "cutouts.Outcome", directory: Path) -> str:
+    """Return the report: how many cutouts are there, how many are new, and why the others failed."""
     n_failed = len(outcome.failed)
     n_all = outcome.n_before + outcome.n_new + n_failed
     lines = [
@@ -178,7 +191,14 @@ def _describe(outcome: "cutouts.Outcome", directory: Path) -> str:
 
 
 def _open_receipt(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Begin or go on with download.json; a folder never mixes two samples, layers, scales or sizes."""
+    """Write download.json, and return it; the time of the start stays that of the first try.
+
+    Raises
+    ------
+    DataError
+        If the file that is there is damaged or has other settings: a folder never mixes two samples, layers, scales or
+        sizes.
+    """
     path = directory / "download.json"
     started = _now()
     if path.exists():
@@ -210,7 +230,13 @@ def _write_csv(table: "pd.DataFrame", path: Path) -> None:
 
 @contextmanager
 def _own_folder(directory: Path) -> Iterator[None]:
-    """Make the folder and keep other downloads out of it; what the disk refuses becomes one message."""
+    """Make the folder and lock it against other downloads.
+
+    Raises
+    ------
+    DataError
+        If another process holds the lock, or the disk refuses something inside the block.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY)
@@ -246,4 +272,4 @@ def _positive_int(text: str) -> int:
     return value
 
 
-SURVEYS = {"sdss": Survey("SDSS galaxies: catalogue by SQL, cutouts by name", _add_sdss_flags, _download_sdss)}
+DOWNLOADS = {"sdss": Download("SDSS galaxies: catalogue by SQL, cutouts by name", _add_sdss_flags, _download_sdss)}

@@ -7,7 +7,6 @@ asks each method for its tables.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, assert_never
 
 from sfnetlab.errors import ConfigError, DataError
 from sfnetlab.files import sha256_of
@@ -15,20 +14,16 @@ from sfnetlab.jobs import Job, Stage, Table, TableSpec, Viewed
 from sfnetlab.methods import TRAITS, External, typical
 from sfnetlab.schema import (
     Classes,
-    EmbeddingsSurvey,
     Experiment,
-    FolderSurvey,
-    Galaxy10Survey,
-    HubSurvey,
     Interpretation,
-    Labels,
-    MockSurvey,
     Probes,
     Rare,
-    SDSSSurvey,
-    Split,
 )
 from sfnetlab.settings import Target, Training, View
+from sfnetlab.surveys.embeddings import EmbeddingsSurvey
+from sfnetlab.surveys.mock import MockSurvey
+from sfnetlab.surveys.protocol import SurveyKind
+from sfnetlab.surveys.split import Split
 
 STAGES = {
     stage.name: stage
@@ -61,11 +56,11 @@ STAGES = {
 class SurveySpec:
     """Prepare a survey."""
 
-    survey: MockSurvey | FolderSurvey | HubSurvey | Galaxy10Survey | EmbeddingsSurvey
-    """A download of SDSS is a folder survey here."""
+    survey: SurveyKind
+    """As its kind resolves it: a download of SDSS is a folder survey here."""
     split: Split
     fingerprint: dict[str, str]
-    """Hashes of the user's files; empty for the mock survey."""
+    """What identifies the user's files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +78,6 @@ class ProbeSpec:
     table: TableSpec
     targets: dict[str, Target]
     classes: dict[str, Classes]
-    labels: dict[str, Labels] = field(default_factory=dict)
     probes: Probes
     head_target: str | None
     """The target that the network's own head predicts."""
@@ -126,7 +120,6 @@ class ComparisonSpec:
     experiment: str
     targets: dict[str, Target]
     classes: dict[str, Classes]
-    labels: dict[str, Labels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +127,8 @@ class ClaimsSpec:
     """Hold what the papers claim against what was found."""
 
     experiment: str
-    survey: Literal["mock", "folder", "sdss", "hub", "galaxy10", "embeddings"]
+    survey: str
+    """Its kind."""
     targets: dict[str, Target]
     classes: dict[str, Classes]
 
@@ -147,7 +141,6 @@ class FiguresSpec:
     targets: dict[str, Target]
     classes: dict[str, Classes]
     budgets: tuple[int, ...]
-    labels: tuple[str, ...] = ()
     other_views: tuple[str, ...] = ()
     """Names of features that stand in the figures of views alone."""
 
@@ -206,7 +199,7 @@ def make_plan(config: Experiment) -> list[Job]:
     comparison = _job(
         "fit-probes",
         "comparison",
-        ComparisonSpec(experiment=config.name, targets=config.targets, classes=config.classes, labels=config.labels),
+        ComparisonSpec(experiment=config.name, targets=config.targets, classes=config.classes),
         {"survey": survey} | {str(job): job for job in probes},
     )
     views = list(_views_jobs(survey, comparison, tables))
@@ -225,7 +218,6 @@ def make_plan(config: Experiment) -> list[Job]:
             targets=config.targets,
             classes=config.classes,
             budgets=config.probes.budgets,
-            labels=tuple(config.labels),
             other_views=tuple(sorted({table.spec.features for table in tables if table.is_another_view})),
         ),
         evidence
@@ -290,7 +282,6 @@ def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
         table=table.spec,
         targets=config.targets,
         classes=config.classes,
-        labels=config.labels,
         probes=config.probes,
         head_target=table.head_target,
     )
@@ -391,7 +382,7 @@ def _atlas_job(
     spec = AtlasSpec(
         experiment=config.name,
         targets=config.targets,
-        is_real=not isinstance(config.survey, MockSurvey),
+        is_real=config.survey.is_real,
         names=names,
         names_sha256=None if names is None else sha256_of(names),
     )
@@ -437,39 +428,14 @@ def _stability_jobs(tables: list[Table]) -> Iterator[Job]:
 
 
 def _survey_spec(config: Experiment) -> SurveySpec:
-    if isinstance(config.survey, EmbeddingsSurvey):
-        return _catalog_spec(config, config.survey)
-    survey = config.survey
-    files: dict[str, str] = {}
-    match survey:
-        case MockSurvey():
-            pass
-        case FolderSurvey() | SDSSSurvey():
-            from sfnetlab.surveys import folder
-
-            survey = folder.as_folder(survey) if isinstance(survey, SDSSSurvey) else survey
-            files = folder.fingerprint(survey)
-        case HubSurvey():
-            from sfnetlab.surveys import hub
-
-            files = hub.fingerprint(survey)
-        case Galaxy10Survey():
-            from sfnetlab.surveys import galaxy10
-
-            files = galaxy10.fingerprint(survey)
-        case _ as never:
-            assert_never(never)
-    return SurveySpec(survey=survey, split=config.split, fingerprint=files)
-
-
-def _catalog_spec(config: Experiment, survey: EmbeddingsSurvey) -> SurveySpec:
-    from sfnetlab.surveys.tables import fingerprint, hash_of
-
-    files = {"catalog_sha256": hash_of(survey.catalog, "survey.catalog")}
-    if survey.without_embedding == "error":
+    survey = config.survey.resolved()
+    files = survey.fingerprint()
+    if not (isinstance(survey, EmbeddingsSurvey) and survey.without_embedding == "drop"):
         return SurveySpec(survey=survey, split=config.split, fingerprint=files)
+    from sfnetlab.surveys.tables import fingerprint
+
     required = tuple(feature for feature in config.features if isinstance(feature, External))
-    files |= {f"{own.name}_{name}": value for own in required for name, value in fingerprint(own).items()}
+    files |= {f"{table.name}_{name}": value for table in required for name, value in fingerprint(table).items()}
     return CommonSurveySpec(survey=survey, split=config.split, fingerprint=files, required=required)
 
 

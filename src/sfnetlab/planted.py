@@ -1,9 +1,10 @@
-"""Planted dictionaries: rows that are sparse sums of known atoms, against which a learnt dictionary can be judged.
+"""Planted dictionaries: rows that are sparse sums of known atoms, to compare a learnt dictionary with.
 
-Rows and truth only; what a dictionary found of the truth is measured in `metrics.matching` and `metrics.dictionary`.
+This module makes the rows and the truth; `metrics.matching` and `metrics.dictionary` measure what was found of it.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,39 +12,43 @@ from scipy.sparse import csr_array
 
 ZIPF_EXPONENT, ZIPF_SHIFT = 1.0, 8.0
 """Atom i (from 0) is drawn with weight (i + shift)^-exponent. With 16 active of 2,048 atoms the most frequent is in
-31 % of the rows, the median one in .285 %; among 65,536 rows the rarest is in about .11 % of them."""
+31 % of the rows, the median one in 0.285 %; among 65,536 rows the rarest is in about 0.11 % of them."""
 COEFFICIENT_SHAPE, COEFFICIENT_SCALE = 4.0, 0.25
+"""Of the gamma distribution of the coefficients, whose mean is 1."""
 NOISE = 0.02
-"""Standard deviation of the noise of each column, where `column_ratio` is 1."""
+"""Standard deviation of the noise in each column if `column_ratio` is 1."""
 MEAN_NORM = 5.0
+"""Length of the vector that is added to every row if `column_ratio` is 1."""
 CO_ACTIVATION = 0.5
-"""Chance that the next draw stays in the block of the last, where `block_size` is more than 1."""
+"""Probability that a draw comes from the same block as the draw before it, if `block_size` is more than 1."""
 _BLOCK_ROWS = 8192
 _TRUTH, _TRAIN, _TEST = range(3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedDictionary:
-    """Rows and what they were made of: `X = mean + latents @ atoms + noise`. Train rows stand first."""
+    """Rows and what they were made of: `X = mean + latents @ atoms + noise`. Train rows come first."""
 
     X: NDArray[np.float32]
     """(n_train + n_test, d_in)."""
     atoms: NDArray[np.float32]
-    """(n_atoms, d_in), of length 1, most frequent first (of each level, where there are parents)."""
+    """(n_atoms, d_in), each of length 1, the most frequent first (within each level, if atoms have parents)."""
     latents: csr_array
-    """(n_train + n_test, n_atoms) float32, `n_active` positive coefficients a row."""
+    """(n_train + n_test, n_atoms) float32, with `n_active` positive coefficients in each row."""
     mean: NDArray[np.float32]
-    """(d_in,): what is added to every row; the rows' own mean holds that of the atoms' sums too."""
+    """(d_in,), added to every row. The mean of the rows is another, because the sums of atoms have a mean too."""
     parent: NDArray[np.int64] | None
-    """(n_atoms,): the atom without which this one is never active, -1 for none; None where no atom has a parent."""
+    """(n_atoms,): the atom without which each atom is never active, -1 for none. None if no atom has a parent."""
     n_train: int
 
     @property
     def X_train(self) -> NDArray[np.float32]:  # noqa: N802
+        """The train rows (n_train, d_in)."""
         return self.X[: self.n_train]
 
     @property
     def X_test(self) -> NDArray[np.float32]:  # noqa: N802
+        """The test rows (n_test, d_in)."""
         return self.X[self.n_train :]
 
 
@@ -59,26 +64,30 @@ def make_planted_dictionary(
     block_size: int = 1,
     n_children: int = 0,
 ) -> PlantedDictionary:
-    """Rows of exactly `n_active` atoms with Gamma(4, 1/4) coefficients, Gaussian noise and a mean of length 5.
+    """Return rows that are sums of exactly `n_active` atoms, with Gaussian noise and a mean of length 5.
 
-    Atoms are Gaussian directions. Those of a row are drawn without replacement, one after the other, each with
-    Zipf-Mandelbrot weights among those that are left (successive sampling): the first `n_active` different ones in a
-    stream of independent draws. Atom i is then in a share 1 - exp(-w_i t) of the rows, with t such that the shares add
-    up to `n_active` (Rosén 1972; tested). The first rows, train and test each, do not depend on how many there are.
+    Atoms are random directions; coefficients are drawn from Gamma(4, 1/4). The atoms of a row are drawn without
+    replacement, one after the other, each with Zipf-Mandelbrot weights among those that are left (successive
+    sampling): they are the first `n_active` different ones in a stream of independent draws. Atom i is then in a share
+    1 - exp(-w_i t) of the rows, with t such that the shares add up to `n_active` (Rosén 1972; a test checks it). A row
+    depends neither on `n_train` nor on `n_test`, but on its position among the train or the test rows.
 
     Parameters
     ----------
+    n_train, n_test, d_in, n_atoms, n_active
+        Numbers of rows, of columns, of atoms and of atoms in each row.
     seed
-        Decides the dictionary and the rows. Same seed, same bytes on one machine.
+        Decides the dictionary and the rows. The same seed gives the same bytes on one machine.
     column_ratio
-        Largest over smallest scale of a column: columns are scaled by factors even in their logarithm, in random
-        order, and atoms come back to length 1, so that their coefficients change with them.
+        Largest over smallest scale of a column. Columns are scaled by factors that are evenly spaced in their
+        logarithm and in random order. Atoms are then brought back to length 1, which changes their coefficients.
     block_size
-        More than 1: atoms of neighbouring frequency form blocks of so many, and after a draw the next one comes from
-        the same block with a chance of 1/2. Between blocks, frequencies stay nearly as they were.
+        If more than 1, atoms of neighbouring frequency form blocks of this size, and a draw comes from the same block
+        as the one before it with probability 1/2. The frequencies of the blocks stay nearly the same.
     n_children
-        More than 0: a forest of three levels, in which roots and their children have so many children each. An atom
-        is active only where its parent is: a draw brings its ancestors along. Atoms that are left over stand alone.
+        If more than 0, atoms form a forest of three levels, in which roots and their children have this number of
+        children each. An atom is active only where its parent is: drawing it draws its ancestors too. Atoms that are
+        left over have no parent and no children.
 
     Raises
     ------
@@ -95,15 +104,7 @@ def make_planted_dictionary(
             "expected column_ratio >= 1, n_children >= 0 and a block_size that divides n_atoms, "
             f"got {column_ratio=}, {n_children=}, {block_size=}, {n_atoms=}"
         )
-    rng = np.random.default_rng([seed, _TRUTH])
-    atoms = rng.standard_normal((n_atoms, d_in), dtype=np.float32)
-    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
-    mean = rng.standard_normal(d_in, dtype=np.float32)
-    mean *= MEAN_NORM / np.linalg.norm(mean)
-    scales = rng.permutation(np.geomspace(column_ratio**-0.5, column_ratio**0.5, d_in)).astype(np.float32)
-    atoms *= scales
-    lengths = np.linalg.norm(atoms, axis=1)
-    atoms /= lengths[:, None]
+    truth = _make_truth(np.random.default_rng([seed, _TRUTH]), n_atoms, d_in, column_ratio)
     parent = forest_parents(n_atoms, n_children) if n_children else None
 
     n = n_train + n_test
@@ -119,18 +120,44 @@ def make_planted_dictionary(
             size = rows.stop - rows.start
             indices[rows] = chosen[:size]
             values[rows] = (COEFFICIENT_SCALE * rng.standard_gamma(COEFFICIENT_SHAPE, chosen.shape, np.float32))[:size]
-            values[rows] *= lengths[indices[rows]]
+            values[rows] *= truth.lengths[indices[rows]]
             noise = rng.standard_normal((size, d_in), dtype=np.float32)
-            noise *= NOISE * scales
-            np.add(_as_csr(values[rows], indices[rows], n_atoms) @ atoms, noise, out=X[rows])
-    X += mean * scales
-    return PlantedDictionary(
-        X=X, atoms=atoms, latents=_as_csr(values, indices, n_atoms), mean=mean * scales, parent=parent, n_train=n_train
-    )
+            noise *= NOISE * truth.scales
+            np.add(_as_csr(values[rows], indices[rows], n_atoms) @ truth.atoms, noise, out=X[rows])
+    X += truth.mean
+    latents = _as_csr(values, indices, n_atoms)
+    return PlantedDictionary(X=X, atoms=truth.atoms, latents=latents, mean=truth.mean, parent=parent, n_train=n_train)
+
+
+class _Truth(NamedTuple):
+    atoms: NDArray[np.float32]
+    """(n_atoms, d_in), each of length 1."""
+    lengths: NDArray[np.float32]
+    """(n_atoms,), of the atoms after their columns were scaled."""
+    mean: NDArray[np.float32]
+    """(d_in,)."""
+    scales: NDArray[np.float32]
+    """(d_in,), of the columns."""
+
+
+def _make_truth(rng: np.random.Generator, n_atoms: int, d_in: int, column_ratio: float) -> _Truth:
+    """Return atoms in random directions and a mean in another, both with their columns scaled."""
+    atoms = rng.standard_normal((n_atoms, d_in), dtype=np.float32)
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    mean = rng.standard_normal(d_in, dtype=np.float32)
+    mean *= MEAN_NORM / np.linalg.norm(mean)
+    scales = rng.permutation(np.geomspace(column_ratio**-0.5, column_ratio**0.5, d_in)).astype(np.float32)
+    atoms *= scales
+    lengths = np.linalg.norm(atoms, axis=1)
+    atoms /= lengths[:, None]
+    return _Truth(atoms, lengths, mean * scales, scales)
 
 
 def forest_parents(n_atoms: int, n_children: int) -> NDArray[np.int64]:
-    """Parent of each atom in a forest of three levels, -1 for none: all roots stand first, then all their children."""
+    """Return the parent (n_atoms,) of each atom in a forest of three levels, -1 for none.
+
+    All roots come first, then all their children, then all children of these, then the atoms that are left over.
+    """
     n_roots = n_atoms // (1 + n_children + n_children**2)
     n_inner = n_roots * (1 + n_children)
     parent = np.full(n_atoms, -1)
@@ -142,7 +169,7 @@ def forest_parents(n_atoms: int, n_children: int) -> NDArray[np.int64]:
 def _draw_supports(
     rng: np.random.Generator, n_atoms: int, n_active: int, block_size: int, parent: NDArray[np.int64] | None
 ) -> NDArray[np.int32]:
-    """(_BLOCK_ROWS, n_active), the active atoms of each row in ascending order."""
+    """Return the active atoms (_BLOCK_ROWS, n_active) of each row, in ascending order."""
     weights = (np.arange(n_atoms) + ZIPF_SHIFT) ** -ZIPF_EXPONENT
     cumulative = np.cumsum(weights) / weights.sum()
     lineage = None if parent is None else _lineage(parent)
@@ -167,12 +194,13 @@ def _draw_supports(
 
 
 def _lineage(parent: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n_atoms, 3): grandparent, parent and the atom itself; who has no ancestor stands in for them."""
+    """Return the grandparent, the parent and the atom itself (n_atoms, 3); an atom stands in for a missing ancestor."""
     above = np.where(parent < 0, np.arange(len(parent)), parent)
     return np.stack((above[above], above, np.arange(len(parent))), axis=1)
 
 
 def _is_first_of_its_kind(stream: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return for each draw (n_rows, n_draws) whether the same atom was not drawn before in its row."""
     n_draws = stream.shape[1]
     keys = np.sort(stream * n_draws + np.arange(n_draws), axis=1)
     is_first = np.ones(stream.shape, dtype=np.bool_)

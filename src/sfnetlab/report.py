@@ -3,33 +3,20 @@
 One row a method, test scores with their intervals.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import pandas as pd
 
-KIND_ORDER = [
-    "noise_floor",
-    "mean",
-    "photometry",
-    "encoder",
-    "zoobot",
-    "external",
-    "pca",
-    "pls",
-    "vae",
-    "null_sae",
-    "sae",
-    "sfnet",
-]
-CONTROLS = KIND_ORDER[1 : KIND_ORDER.index("pca")]
-PROBES = ["head", "linear", "ridge", "xgboost"]
-CLASSIFIERS = ["logistic", "linear_svm", "rbf_svm"]
+from sfnetlab.methods import TRAITS, kinds_of
+from sfnetlab.metrics.selection import has_nearest_k
+from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
+from sfnetlab.probes import PROBES, ProbeTask, probes_of
+
+NOISE_FLOOR = "noise_floor"
+"""Kind of the rows that hold what the generator of a mock survey shows in no image: before all methods."""
 CLASS_SCORES = ["auc", "f1", "accuracy", "balanced_accuracy"]
 LABEL_SCORES = ["balanced_accuracy", "accuracy"]
-LABEL_CLASSIFIERS = ["logistic", "knn"]
-IN_SAMPLE = "_in_sample"
-"""Ends the names of probes that were fitted to the very test rows that they are scored on."""
 SIGNIFICANT = 0.05
 
 
@@ -49,7 +36,7 @@ def comparison_table(metrics: pd.DataFrame) -> pd.DataFrame:
         bounds over galaxies, averaged over seeds; `seed_sd` is the standard deviation over seeds (NaN for one seed);
         `n_features_used` is the median over seeds.
     """
-    return _over_seeds(metrics, ["rmse"], PROBES)
+    return _over_seeds(metrics, ["rmse"], "values")
 
 
 def class_table(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -62,22 +49,29 @@ def class_table(metrics: pd.DataFrame) -> pd.DataFrame:
         the same of f1, accuracy and balanced_accuracy. The classifier "majority" uses no features and stands in it
         once, as if it were a feature table.
     """
-    return _over_seeds(_with_one_majority(metrics), CLASS_SCORES, CLASSIFIERS)
+    return _over_seeds(_with_one_control(metrics), CLASS_SCORES, "two_classes")
 
 
 def label_table(metrics: pd.DataFrame) -> pd.DataFrame:
     """Test scores of every classifier among many classes of every method: `class_table` for `LABEL_SCORES`."""
-    return _over_seeds(_with_one_majority(metrics), LABEL_SCORES, LABEL_CLASSIFIERS)
+    return _over_seeds(_with_one_control(metrics), LABEL_SCORES, "many_classes")
 
 
-def _with_one_majority(metrics: pd.DataFrame) -> pd.DataFrame:
-    is_majority = metrics["probe"] == "majority"
-    first = metrics[is_majority & ~metrics.duplicated(["target", "column", "split", "metric", "probe"])]
-    control = {"features": "majority", "kind": "mean", "k": None, "seed": None}
-    return pd.concat([first.assign(**control).astype(metrics.dtypes), metrics[~is_majority]])
+def _columns_of(task: ProbeTask) -> list[str]:
+    """Columns of a table of scores: the network's own head, then the probes that use features."""
+    probes = [kind.name for kind in probes_of(task) if not kind.is_control]
+    return [HEAD, *probes] if task == "values" else probes
 
 
-def _over_seeds(metrics: pd.DataFrame, names: list[str], probes: list[str]) -> pd.DataFrame:
+def _with_one_control(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The metrics with those of probes without features once, as if each were a feature table."""
+    is_control = metrics["probe"].isin([kind.name for kind in PROBES if kind.is_control])
+    first = metrics[is_control & ~metrics.duplicated(["target", "column", "split", "metric", "probe"])]
+    control = {"features": first["probe"], "kind": "mean", "k": None, "seed": None}
+    return pd.concat([first.assign(**control).astype(metrics.dtypes), metrics[~is_control]])
+
+
+def _over_seeds(metrics: pd.DataFrame, names: list[str], task: ProbeTask) -> pd.DataFrame:
     """Means of the test metrics of these names; with several, their names precede `low`, `high` and `seed_sd`."""
     wanted = (metrics["split"] == "test") & metrics["metric"].isin(names)
     chosen = metrics[wanted & ~metrics["probe"].str.endswith(IN_SAMPLE)].copy()
@@ -101,10 +95,10 @@ def _over_seeds(metrics: pd.DataFrame, names: list[str], probes: list[str]) -> p
         parts.append(grouped.agg(**(scores if parts else counts | scores)))
     table = pd.concat(parts, axis=1).reset_index()
     table["n_features_used"] = table["n_features_used"].astype(int)
-    trained = metrics.loc[metrics["probe"] == "head", "features"].unique()
+    trained = metrics.loc[metrics["probe"] == HEAD, "features"].unique()
     table.insert(4, "supervised", table["features"].isin(trained))
-    rank = table["kind"].map(KIND_ORDER.index)
-    probe_rank = table["probe"].map({probe: place for place, probe in enumerate(probes)})
+    rank = table["kind"].map({NOISE_FLOOR: 0} | {kind: traits.rank for kind, traits in TRAITS.items()})
+    probe_rank = table["probe"].map({probe: place for place, probe in enumerate(_columns_of(task))})
     ordered = table.assign(rank=rank, probe_rank=probe_rank).sort_values(
         ["target", "column", "rank", "features", "k", "n_features_used", "probe_rank"], kind="stable"
     )
@@ -118,8 +112,8 @@ def format_comparison(table: pd.DataFrame) -> str:
     """`comparison_table` as plain text, a block for each label column."""
     blocks = []
     for (target, column), rows in table.groupby(["target", "column"], sort=False):
-        floor = rows[rows["kind"] == "noise_floor"]
-        text = _block(rows[rows["kind"] != "noise_floor"], PROBES, _rmse_cell)
+        floor = rows[rows["kind"] == NOISE_FLOOR]
+        text = _block(rows[rows["kind"] != NOISE_FLOOR], "values", _rmse_cell)
         if len(floor):
             text += f"\nnoise floor, the scatter that the generator shows in no image: {floor['rmse'].iloc[0]:.4f}"
         title = f"test RMSE of {column} (target {target}): mean over seeds [95 % interval over galaxies]"
@@ -131,7 +125,7 @@ def format_classes(table: pd.DataFrame) -> str:
     """`class_table` as plain text, a block for each pair of classes."""
     return "\n\n".join(
         f"classes {target} ({column}): test AUC [95 % interval over galaxies], F1, accuracy; means over seeds\n"
-        f"{_block(rows.replace({'probe': {'majority': CLASSIFIERS[0]}}), CLASSIFIERS, _class_cell)}"
+        f"{_block(rows, 'two_classes', _class_cell)}"
         for (target, column), rows in table.groupby(["target", "column"], sort=False)
     )
 
@@ -141,15 +135,18 @@ def format_labels(table: pd.DataFrame) -> str:
     return "\n\n".join(
         f"classes {target} ({column}): test balanced accuracy [95 % interval over galaxies], accuracy; "
         f"means over seeds\n"
-        f"{_block(rows.replace({'probe': {'majority': LABEL_CLASSIFIERS[0]}}), LABEL_CLASSIFIERS, _label_cell)}"
+        f"{_block(rows, 'many_classes', _label_cell)}"
         for (target, column), rows in table.groupby(["target", "column"], sort=False)
     )
 
 
-def _block(rows: pd.DataFrame, probes: list[str], cell: Any) -> str:
+def _block(rows: pd.DataFrame, task: ProbeTask, cell: Callable[[Mapping[Hashable, Any]], str]) -> str:
+    """A line a method, a column a probe; what a control scores stands in the first column."""
+    probes = _columns_of(task)
+    column_of = {kind.name: probes[0] for kind in probes_of(task) if kind.is_control}
     lines = [("features", "L0", "in all", "seeds", *probes)]
     for (features, k, used), methods in rows.groupby(["features", "k", "n_features_used"], sort=False, dropna=False):
-        cells = {method["probe"]: cell(method) for method in methods.to_dict("records")}
+        cells = {column_of.get(method["probe"], method["probe"]): cell(method) for method in methods.to_dict("records")}
         active = "" if pd.isna(k) else str(k)
         name = f"{features} *" if methods["supervised"].any() else features
         lines.append((name, active, str(used), str(methods["n_seeds"].max()), *(cells.get(p, "") for p in probes)))
@@ -250,32 +247,34 @@ def latex_comparison(table: pd.DataFrame) -> str:
 
 
 def _cells_per_galaxy(rows: pd.DataFrame) -> pd.DataFrame:
-    on_all = rows["n_features_used"] == rows["most"]
-    own = rows[on_all & (rows["probe"] == "head") & (rows["kind"] == "sfnet")]
-    latents = rows[on_all & (rows["probe"] == "ridge") & rows["kind"].isin(["sae", "null_sae"])]
-    return pd.concat([_components(rows), latents, own]).assign(at=lambda t: t["k"].astype(int))
+    on_all = (rows["n_features_used"] == rows["most"]) & rows["k"].notna()
+    has_head = rows["kind"].isin(kinds_of("network"))
+    networks = rows[on_all & (rows["probe"] == HEAD) & has_head]
+    latents = rows[on_all & (rows["probe"] == "ridge") & ~has_head]
+    return pd.concat([_components(rows), latents, networks]).assign(at=lambda t: t["k"].astype(int))
 
 
 def _cells_in_all(rows: pd.DataFrame) -> pd.DataFrame:
-    sparse = rows["kind"].isin(["sae", "null_sae", "sfnet"]) & (rows["probe"] == "linear")
-    chosen = rows[sparse & (rows["n_features_used"] < rows["most"])]
-    distance = (chosen["k"] - chosen["n_features_used"]).abs().astype(float)
-    order = chosen.assign(distance=distance).sort_values(["distance", "k"], ascending=[True, False], kind="stable")
-    nearest = order.drop_duplicates(["features", "n_features_used"]).sort_index()
+    chosen = rows[rows["k"].notna() & (rows["probe"] == "linear") & (rows["n_features_used"] < rows["most"])]
+    nearest = chosen[has_nearest_k(chosen, "n_features_used")]
     return pd.concat([_components(rows), nearest]).assign(at=lambda t: t["n_features_used"])
 
 
 def _components(rows: pd.DataFrame) -> pd.DataFrame:
-    linear = rows[rows["kind"].isin(["pca", "pls"]) & (rows["probe"] == "linear")]
+    linear = rows[_are_ordered(rows) & (rows["probe"] == "linear")]
     return linear.assign(k=linear["n_features_used"].astype("Int64"))
 
 
 def _control_lines(rows: pd.DataFrame) -> list[str]:
-    controls = rows[
-        ((rows["n_features_used"] == rows["most"]) & (rows["probe"] == "ridge") & rows["kind"].isin(CONTROLS))
-        | (rows["kind"] == "noise_floor")
-    ]
+    """A line for each method without a number k, neither of active features nor of components."""
+    has_no_k = rows["k"].isna() & ~_are_ordered(rows)
+    on_all = (rows["n_features_used"] == rows["most"]) & (rows["probe"] == "ridge")
+    controls = rows[(on_all & has_no_k) | (rows["kind"] == NOISE_FLOOR)]
     return [f"{_escaped(row['features'])}: {_latex_cell(row)}" for row in controls.to_dict("records")]
+
+
+def _are_ordered(rows: pd.DataFrame) -> "pd.Series[bool]":
+    return rows["kind"].isin([kind for kind, traits in TRAITS.items() if traits.is_ordered])
 
 
 def _latex_table(caption: str, cells: pd.DataFrame, controls: list[str]) -> str:

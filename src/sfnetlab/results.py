@@ -26,6 +26,7 @@ from sfnetlab.artifacts import MANIFEST, FeatureTable, SurveyTable, read_feature
 from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.jobs import Job, TableSpec, Task, as_recipe
 from sfnetlab.methods import TRAITS, Reader, Traits, reader_of, typical
+from sfnetlab.metrics.tidy import IDENTITY
 from sfnetlab.settings import Target
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
-IDENTITY = ("features", "kind", "k", "seed")
-"""Columns by which tidy tables tell feature tables from each other."""
 DESCRIBED, PROBED = "interpret-features", "fit-probes"
 TRAINED = ("train-sfnet", "finetune-zoobot", "train-vae", "train-sae")
 """Stages that keep a history of their training."""

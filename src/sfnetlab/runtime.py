@@ -1,4 +1,7 @@
-"""The machine under the lab: device, threads, versions, memory and logging. Torch is imported only when asked for."""
+"""The machine that the lab runs on: device, threads, versions, memory and logging.
+
+Only `resolve_device` imports torch.
+"""
 
 import ctypes
 import functools
@@ -16,12 +19,12 @@ from sfnetlab.errors import SfnetlabError
 
 
 def resolve_device(name: str) -> str:
-    """The device that `--device` names: "auto" takes CUDA, then MPS, then the CPU.
+    """Return torch's name of the device that `--device` asks for. "auto" is CUDA, else MPS, else the CPU.
 
     Raises
     ------
     SfnetlabError
-        If the named device is not there.
+        If the name is unknown, or this machine has no such device.
     """
     import torch
 
@@ -44,10 +47,11 @@ def resolve_device(name: str) -> str:
 
 
 def let_threads_sleep() -> None:
-    """Make idle OpenMP threads sleep soon instead of spinning; must come before torch is imported.
+    """Make idle OpenMP threads sleep soon instead of spinning. Call this before torch is imported.
 
-    Beside any other process on the same cores, spinning threads take the time of those that work: on 2 cores shared
-    with one busy process ResNet18 trained about half as fast with GNU OpenMP's default, and no faster without one.
+    If another process uses the same cores, spinning threads take time from threads that work: on 2 cores shared with
+    one busy process, ResNet18 trained about half as fast with the default of GNU OpenMP. Without such a process,
+    spinning made it no faster.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
@@ -57,11 +61,11 @@ _KEPT_BYTES = 2**30
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks of up to 1 GiB for the next batch; elsewhere nothing changes.
+    """Let glibc keep freed blocks of up to 1 GiB for the next batch. With another C library, nothing changes.
 
-    By default it maps each block above 32 MiB anew, and the kernel clears every page of every layer's output again:
-    on 2 cores ResNet18 embedded a quarter more 144-pixel cutouts a second without that, and trained up to a tenth
-    faster.
+    By default, glibc maps each block above 32 MiB anew, and the kernel then clears every page of every layer's output
+    again. When it keeps them, ResNet18 on 2 cores embeds a quarter more 144-pixel cutouts per second, and trains up to
+    a tenth faster.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -70,13 +74,13 @@ def keep_freed_memory() -> None:
 
 
 def n_threads() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache
 def versions() -> dict[str, Any]:
-    """Versions that a result depends on, for the manifest."""
+    """Return the versions that a result depends on, for its manifest: Python, packages, the lab's git commit."""
     packages = ("sfnetlab", "numba", "numpy", "pandas", "scikit-learn", "scipy", "timm", "torch", "xgboost")
     return {
         "python": platform.python_version(),
@@ -86,6 +90,7 @@ def versions() -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any]:
+    """Return the commit of the lab's source and whether files differ from it; a commit of None if git knows none."""
     here = Path(__file__).parent
     try:
         commit, changes = (
@@ -98,10 +103,10 @@ def _git_state() -> dict[str, Any]:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far.
+    """Return the largest resident size of this process so far.
 
-    On Linux from the kernel's own account of it: what `getrusage` says there includes the parent of a process that
-    was just started.
+    On Linux it is read from /proc, because `getrusage` counts the parent's memory too in a process that was just
+    started.
     """
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
@@ -112,7 +117,13 @@ def peak_memory_bytes() -> int:
 
 
 def configure_logging(verbosity: int) -> None:
-    """Log to stderr: verbosity -1 warnings only, 0 progress, 1 details."""
+    """Send the lab's log to stderr.
+
+    Parameters
+    ----------
+    verbosity
+        -1 for warnings only, 0 for progress too, 1 for details too.
+    """
     level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))

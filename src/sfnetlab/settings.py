@@ -4,7 +4,13 @@ Each kind of survey and of features has its own settings in surveys/ and methods
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+
+class Choices(NamedTuple):
+    """The values that a text setting may have, where a registry lists them: `Annotated[str, Choices(...)]`."""
+
+    values: tuple[str, ...]
 
 
 def is_plain_name(name: str) -> bool:

@@ -1,6 +1,6 @@
-"""One job split over several machines: each shard makes the features of its own rows, and the job itself joins them.
+"""How a job is split over several machines: each shard makes the features of some rows, and the job joins them.
 
-A shard is a result like any other, beside the job's own: `<stage>/<name>.shard-<index>-of-<n>/`.
+A shard is a result like any other, in a directory beside that of the job: `<stage>/<name>.shard-<index>-of-<n>/`.
 """
 
 import re
@@ -16,7 +16,7 @@ from sfnetlab.jobs import Job, Shard
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """What identifies a shard: the whole job's settings, and which part of how many."""
+    """The settings of a shard, which make its key: those of the whole job, and which part of how many it is."""
 
     spec: Any
     index: int
@@ -24,12 +24,12 @@ class ShardSpec:
 
 
 def parse_shard(text: str) -> Shard:
-    """`i/n` as on the command line, 0 <= i < n.
+    """Return the shard that `--shard i/n` names, with 0 <= i < n.
 
     Raises
     ------
     ConfigError
-        If the text is something else.
+        If the text has another form.
     """
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     if match is None or not int(match[1]) < int(match[2]):
@@ -38,7 +38,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def shard_job(job: Job, shard: Shard) -> Job:
-    """The job that makes one shard of a job."""
+    """Return the job that makes one shard of a job."""
     return replace(
         job,
         name=f"{job.name}.shard-{shard.index}-of-{shard.n}",
@@ -47,12 +47,12 @@ def shard_job(job: Job, shard: Shard) -> Job:
 
 
 def finished_shards(root: Path, job: Job) -> list[Path]:
-    """Directories of a job's shards, in order, if they are all there; none if nobody began to split this job.
+    """Return the directories of a job's shards in order if all are current, or none if no shard is current.
 
     Raises
     ------
     ArtifactError
-        If some of n shards are finished and others are not.
+        If some of n shards are current, but others are missing or stale.
     """
     absent: list[str] = []
     for n in sorted({_n_of(path) for path in _directories(root, job)}):
@@ -71,15 +71,17 @@ def finished_shards(root: Path, job: Job) -> list[Path]:
 
 
 def remove_shards(root: Path, job: Job) -> None:
-    """Remove the directories of a job's shards, once they are joined."""
+    """Remove the directories of all shards of a job. Call this after they are joined."""
     for directory in _directories(root, job):
         shutil.rmtree(directory)
 
 
 def _directories(root: Path, job: Job) -> list[Path]:
+    """Return the directories of all shards of a job, finished or not, whatever the number of parts."""
     pattern = re.compile(re.escape(job.name) + r"\.shard-\d+-of-\d+")
     return sorted(path for path in job.directory(root).parent.glob("*.shard-*") if pattern.fullmatch(path.name))
 
 
 def _n_of(directory: Path) -> int:
+    """Return the number of parts, which stands in the name of a shard's directory."""
     return int(directory.name.rpartition("-")[2])

@@ -1,9 +1,8 @@
 """Names of features: suggestions, and the user's own file, which is read and never written."""
 
-import tomllib
-
 import pandas as pd
 import pytest
+import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,10 +86,10 @@ def test_a_missing_file_says_where_to_get_one(tmp_path):
 def test_the_template_gives_back_what_was_given(name, note):
     given_names = {"sae-k4-seed0": {5: GivenName(name, note, False)}}
     text = names_template({"sae-k4-seed0": {5: "high z", 6: 'with "quotes"'}}, KEYS, given_names)
-    tree = tomllib.loads(text)
+    tree = tomli.loads(text)
     assert tree == {"sae-k4-seed0": {"key": "abcdef012345", "5": {"name": name, "note": note}}}
     uncommented = "\n".join(
         line.removeprefix("# ") if line.startswith(('# ["', "# name =", "# note")) else line
         for line in text.split("\n")
     )
-    assert tomllib.loads(uncommented)["sae-k4-seed0"]["6"] == {"name": 'with "quotes"', "note": ""}
+    assert tomli.loads(uncommented)["sae-k4-seed0"]["6"] == {"name": 'with "quotes"', "note": ""}

@@ -8,10 +8,10 @@ from sfnetlab.interpret.localisation import localise
 from sfnetlab.metrics.association import spearman
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
-from sfnetlab.settings import Training
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.mock_render import SPIRAL, component_masks, render_images
 from sfnetlab.training.network import embed_batches, train_network
+from sfnetlab.training.optimizers import Optimization
 
 N, N_TRAIN, N_VALID, N_SHOWN = 1000, 390, 60, 40
 SIDE, FIELD_ARCSEC = 128, 16.0
@@ -39,7 +39,11 @@ def test_the_map_of_the_feature_that_follows_clumps_lies_on_the_clumps(tmp_path)
         catalog[[FACTOR]].to_numpy(),
         np.sort(train),
         np.sort(valid),
-        Training(epochs=6, batch_size=32),
+        epochs=6,
+        batch_size=32,
+        optimization=Optimization(optimizer="adamw", schedule="one_cycle", learning_rate=1e-3, weight_decay=0.01),
+        loss="rmse",
+        augment=True,
         seed=0,
         device="cpu",
         checkpoint=tmp_path / "checkpoint",

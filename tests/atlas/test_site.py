@@ -3,13 +3,13 @@
 import base64
 import json
 import re
-import tomllib
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+import tomli
 
 from sfnetlab.atlas.site import MODULES, bundle, write_site
 from sfnetlab.methods import TRAITS
@@ -109,7 +109,7 @@ def test_associations_are_those_of_the_table(site, made_up):
 
 
 def test_the_folder_holds_a_names_file_with_what_was_given(site):
-    tree = tomllib.loads((site / "names.toml").read_text(encoding="utf-8"))
+    tree = tomli.loads((site / "names.toml").read_text(encoding="utf-8"))
     (feature,) = set(tree["sae-k6-seed0"]) - {"key"}
     assert tree["sae-k6-seed0"][feature] == {"name": "my dust lane", "note": "seen in edge-on discs"}
     assert tree["sae-k6-seed0"]["key"] == "2" * 12

@@ -1,10 +1,18 @@
 """The mass-metallicity relation of predictions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from sfnetlab.interpret.mzr import median_relation, relation_bins, residual_trends, tremonti_metallicity
+from sfnetlab.interpret.mzr import (
+    median_relation,
+    metallicity_from_mass,
+    predicted_relations,
+    relation_bins,
+    residual_trends,
+    tremonti_metallicity,
+)
 from sfnetlab.metrics.regression import nmad
 from sfnetlab.surveys.lines import tremonti_2004
 
@@ -68,3 +76,45 @@ def test_masses_that_are_not_finite_are_refused():
 def test_without_a_full_bin_of_mass_there_are_no_bins():
     mass = np.linspace(8.5, 11.4, 50)  # four galaxies in 0.2 dex
     assert relation_bins(mass, np.full(50, 8.9), n_resamples=100, seed=0).empty
+
+
+@pytest.fixture
+def known():
+    rng = np.random.default_rng(0)
+    mass = rng.uniform(9, 11, 240)
+    metallicity = 8.9 + 0.2 * (mass - 10) + 0.02 * rng.normal(size=240)
+    columns = {"id_str": [f"g{i:03d}" for i in range(240)], "split": np.repeat(["train", "valid", "test"], 80)}
+    measured = {"lgm_tot_p50": mass, "oh_p50": metallicity, "sfr_tot_p50": mass - 10 + rng.normal(size=240)}
+    return pd.DataFrame(columns | measured)
+
+
+@pytest.fixture
+def predictions(known):
+    """Test predictions of two seeds whose heads err by +0.1 and -0.1 dex."""
+    test = known[known["split"] == "test"]
+    about = {"features": "net", "kind": "sfnet", "k": 4, "probe": "head", "n_features_used": 9}
+    rows = [
+        test[["id_str"]].assign(column=column, y_pred=test[column] + error, seed=seed, **about)
+        for seed, error in ((0, 0.1), (1, -0.1))
+        for column in ("lgm_tot_p50", "oh_p50")
+    ]
+    return pd.concat(rows).astype({"k": "Int64", "seed": "Int64"})
+
+
+def test_metallicity_from_predicted_mass_errs_by_the_slope_times_the_error_of_the_mass(known, predictions):
+    rows = pd.concat(metallicity_from_mass(known, predictions, n_resamples=100, seed=0))
+    assert set(rows["probe"]) == {"head_mass_fitted_relation", "head_mass_tremonti_2004"}
+    bias = rows[(rows["metric"] == "bias") & (rows["probe"] == "head_mass_fitted_relation")].set_index("seed")["value"]
+    assert bias[0] - bias[1] == pytest.approx(2 * 0.2 * 0.1, rel=0.3)
+
+
+def test_the_relation_of_each_head_stands_beside_the_true_one(known, predictions):
+    tables = predicted_relations(known, predictions, n_resamples=100, seed=0)
+    assert set(tables["mass_metallicity_bins"]["features"]) == {"true", "net"}
+    assert set(tables["mass_metallicity_residuals"]["quantity"]) == {"log SFR", "log sSFR"}
+
+
+def test_too_few_galaxies_have_no_relation(known, predictions):
+    few = known[known["id_str"] < "g190"]
+    shown = predictions[predictions["id_str"] < "g190"]
+    assert predicted_relations(few, shown, n_resamples=100, seed=0) == {}

@@ -8,7 +8,7 @@ from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
 from sfnetlab.interpret import reading
-from sfnetlab.interpret.reading import Parts, read_features, summarise_reading
+from sfnetlab.interpret.reading import Parts, read_across, summarise_reading
 
 
 def parts(values) -> Parts:
@@ -25,7 +25,7 @@ def planted(seed: int = 0):
 
 def test_r2_is_that_of_sklearns_ridge_at_the_chosen_penalty():
     a, b = planted()
-    table = read_features(parts(a), parts(sp.csr_array(b)))
+    table = read_across(parts(a), parts(sp.csr_array(b)))
     assert table["feature"].tolist() == [0, 1, 2]
     scaler = StandardScaler().fit(a[:120])
     for row in table.itertuples():
@@ -36,7 +36,7 @@ def test_r2_is_that_of_sklearns_ridge_at_the_chosen_penalty():
 
 def test_linear_image_is_read_and_noise_is_not():
     a, b = planted()
-    table = read_features(parts(a), parts(b)).set_index("feature")
+    table = read_across(parts(a), parts(b)).set_index("feature")
     assert table.loc[0, "r2"] > 0.999
     assert 0.5 < table.loc[1, "r2"] < 0.95
     assert table.loc[2, "r2"] < 0.1
@@ -46,16 +46,16 @@ def test_linear_image_is_read_and_noise_is_not():
 @pytest.mark.parametrize("as_table", [np.asarray, sp.csr_array])
 def test_blocks_change_nothing(as_table, monkeypatch):
     a, b = planted()
-    whole = read_features(parts(as_table(a)), parts(as_table(b)))
+    whole = read_across(parts(as_table(a)), parts(as_table(b)))
     monkeypatch.setattr(reading, "BLOCK_VALUES", 1)
-    in_blocks = read_features(parts(as_table(a)), parts(as_table(b)))
+    in_blocks = read_across(parts(as_table(a)), parts(as_table(b)))
     np.testing.assert_allclose(in_blocks, whole, rtol=1e-9)
 
 
 def test_r2_of_variance_is_that_of_all_features_together():
     a, b = planted()
     b = b[:, :3] * [10, 1, 0.1]
-    table = read_features(parts(a), parts(b))
+    table = read_across(parts(a), parts(b))
     residual = (1 - table["r2"]) * table["variance"]
     assert summarise_reading(table)["r2_of_variance"] == pytest.approx(1 - residual.sum() / b[180:].var(axis=0).sum())
     assert summarise_reading(table)["share_read"] == pytest.approx(2 / 3)
@@ -64,4 +64,4 @@ def test_r2_of_variance_is_that_of_all_features_together():
 def test_tables_of_other_galaxies_are_refused():
     a, b = planted()
     with pytest.raises(ValueError, match="test: reader and target have 80 and 79 rows"):
-        read_features(parts(a), parts(b[:-1]))
+        read_across(parts(a), parts(b[:-1]))

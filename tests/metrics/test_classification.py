@@ -58,3 +58,45 @@ def test_auc_of_hard_labels_is_not_that_of_scores():
 def test_what_cannot_be_scored_is_refused(truth, score, message):
     with pytest.raises(ValueError, match=message):
         classification.auc(np.array(truth), np.array(score))
+
+
+@pytest.fixture(scope="module")
+def many():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 200)
+    return y, np.stack([np.where(rng.uniform(size=200) < p, y, rng.integers(0, 4, 200)) for p in (0.3, 0.8)], axis=1)
+
+
+def test_scores_among_many_classes_are_scikit_learns(many):
+    y, found = many
+    scores = classification.label_scores(y, found, np.ones((1, 200)))
+    for i in range(2):
+        assert scores["accuracy"][0, i] == pytest.approx(oracle.accuracy_score(y, found[:, i]))
+        assert scores["balanced_accuracy"][0, i] == pytest.approx(oracle.balanced_accuracy_score(y, found[:, i]))
+
+
+def test_a_weight_counts_a_galaxy_as_often(many):
+    y, found = many
+    counts = np.random.default_rng(1).integers(0, 4, 200)
+    drawn = np.repeat(np.arange(200), counts)
+    scores = classification.label_scores(y, found, counts[None].astype(float))
+    assert scores["balanced_accuracy"][0, 1] == pytest.approx(oracle.balanced_accuracy_score(y[drawn], found[drawn, 1]))
+
+
+def test_a_weighting_without_a_class_has_no_balanced_accuracy(many):
+    y, found = many
+    assert np.isnan(classification.label_scores(y, found, (y != 2)[None].astype(float))["balanced_accuracy"]).all()
+
+
+def test_the_confusion_matrix_is_scikit_learns(many):
+    y, found = many
+    np.testing.assert_array_equal(
+        classification.confusion_matrix(y, found[:, 0], 4), oracle.confusion_matrix(y, found[:, 0])
+    )
+
+
+def test_a_class_that_nobody_has_keeps_its_place(many):
+    y, found = many
+    assert classification.confusion_matrix(y, found[:, 0], 6).shape == (6, 6)
+    with pytest.raises(ValueError, match=r"in \[0, 3\)"):
+        classification.confusion_matrix(y, found[:, 0], 3)

@@ -5,8 +5,11 @@ import pandas as pd
 import pytest
 
 from sfnetlab.metrics.bootstrap import holm
-from sfnetlab.metrics.differences import COLUMNS, compared_runs, difference_table
+from sfnetlab.metrics.differences import COLUMNS, compared_runs, difference_table, paired_runs
 from sfnetlab.metrics.regression import rmse
+
+VALUES = ("ridge", "linear", "xgboost"), ("linear",)
+"""Probes that stand for tables on all features, and on budgets."""
 
 
 def run(features, kind, probe, n_features_used, k=None, seed=0):
@@ -30,14 +33,14 @@ def runs():
 
 def table_of(runs, n=80, n_resamples=100, seed=0, truth=None):
     rng = np.random.default_rng(seed)
-    chosen = compared_runs(runs)
+    chosen = compared_runs(runs, *VALUES)
     truth = rng.normal(size=n) if truth is None else truth
     predictions = truth[:, None] + rng.normal(size=(n, len(chosen))) * np.linspace(0.1, 2, len(chosen))
     return chosen, truth, predictions, difference_table(chosen, truth, predictions, "rmse", n_resamples=100, seed=0)
 
 
 def test_a_table_stands_with_its_head_ridge_on_all_and_linear_on_budgets(runs):
-    chosen = compared_runs(runs)
+    chosen = compared_runs(runs, *VALUES)
     own = chosen[(chosen["features"] == "sfnet") & (chosen["seed"] == 0)]
     found = {(row["k"], row["probe"], row["budget"]) for row in own.astype(object).fillna(0).to_dict("records")}
     # the budget of 5 is as near to no k as to 8, of which 2 is equally far: the larger
@@ -103,6 +106,22 @@ def test_one_method_alone_has_no_differences(runs):
 def test_classes_are_compared_by_logistic_regression():
     rows = [run(name, "sfnet", probe, n, 4) for name in "ab" for probe in ("logistic", "rbf_svm") for n in (2, 9)]
     rows += [run("a", "sfnet", "majority", 0, 4)]
-    chosen = compared_runs(pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"}))
+    chosen = compared_runs(
+        pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"}),
+        ("logistic", "linear_svm"),
+        ("logistic", "linear_svm"),
+    )
     assert set(chosen["probe"]) == {"logistic"}
     assert len(chosen) == 4
+
+
+def test_runs_are_joined_by_id():
+    parts = []
+    for seed, order in enumerate(([0, 1, 2], [2, 0, 1])):
+        ids, truth = np.array(["a", "b", "c"])[order], np.array([1.0, 2.0, 3.0])[order]
+        rows = pd.DataFrame({"id_str": ids, "column": "y", "y_true": truth, "y_pred": truth + seed})
+        parts.append(rows.assign(**run("x", "encoder", "ridge", 3, seed=seed)))
+    predictions = pd.concat(parts).astype({"k": "Int64", "seed": "Int64"})
+    runs, y_true, y_pred = paired_runs(predictions, ("y",), *VALUES)
+    assert runs["seed"].tolist() == [0, 1]
+    np.testing.assert_array_equal(y_pred[:, 0] - y_true, [[0, 1]] * 3)

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import r2_score
 
 from sfnetlab.metrics import tables
-from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
+from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained, loss_recovered
 
 
 @pytest.fixture
@@ -57,3 +57,21 @@ def test_bad_embeddings_are_refused(x, change, message):
 def test_means_of_another_width_are_refused(x):
     with pytest.raises(ValueError, match="mean: expected"):
         fraction_of_variance_unexplained(x, x, mean=np.zeros(5))
+
+
+def recovered(of_embedding, of_reconstruction, y):
+    table = loss_recovered(("y",), y, np.zeros(1), of_embedding, of_reconstruction, n_resamples=100, seed=0)
+    return table.set_index("metric")
+
+
+def test_the_loss_recovered_is_one_for_what_loses_nothing_and_zero_for_the_mean():
+    y = np.random.default_rng(0).normal(size=(200, 1))
+    for share, expected in ((0.9, 1.0), (0.0, 0.0)):
+        table = recovered(0.9 * y, share * y, y)
+        assert table.loc["loss_recovered", ["value", "low", "high"]].tolist() == pytest.approx([expected] * 3)
+        assert table.loc["rmse_reconstruction", "value"] == pytest.approx((1 - share) * np.sqrt(np.mean(y**2)))
+
+
+def test_where_the_embedding_tells_no_more_than_the_mean_nothing_is_recovered():
+    y = np.random.default_rng(0).normal(size=(200, 1))
+    assert list(recovered(-y, y, y).index) == ["rmse_reconstruction"]

@@ -1,10 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfnetlab.metrics.selection import select_forward
+from sfnetlab.metrics.selection import alive_features, features_of_budgets, has_nearest_k, select_forward
 
 
 def residual_sum(X, Y):
@@ -83,3 +84,23 @@ def test_constant_and_collinear_columns_are_passed_over():
 def test_bad_arguments_are_refused(X, Y, n_select, message):
     with pytest.raises(ValueError, match=message):
         select_forward(X, Y, n_select)
+
+
+def test_features_that_are_zero_throughout_are_not_alive():
+    X = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0]])
+    assert alive_features(X).tolist() == [1, 2]
+    assert alive_features(sp.csr_array(X)).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("is_ordered", "first"), [(True, 1), (False, 3)])
+def test_a_budget_takes_the_first_of_ordered_features_and_else_the_best(is_ordered, first):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    X[:, 0] = 0
+    chosen = list(features_of_budgets(X, X[:, 3:], np.array([1, 2, 3]), (1, 2, 3, 9), is_ordered=is_ordered))
+    assert [len(features) for features in chosen] == [1, 2]
+    assert chosen[0].tolist() == [first]
+
+
+def test_at_a_budget_stands_the_nearest_k_of_two_the_larger_and_what_has_none():
+    runs = pd.DataFrame({"features": ["a"] * 3 + ["b"], "k": [2, 8, 16, None], "n": 5}).astype({"k": "Int64"})
+    assert has_nearest_k(runs, "n").tolist() == [False, True, False, True]

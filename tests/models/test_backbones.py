@@ -4,9 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
 
 import huggingface_hub
 import numpy as np
@@ -15,6 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from servers import Answer, serving
 from sfnetlab.errors import DataError
 from sfnetlab.models.backbones import (
     ImageEncoder,
@@ -251,42 +251,23 @@ def test_a_truncated_checkpoint_is_an_error(tmp_path):
 # --- the hub ----------------------------------------------------------------------------------------------------------
 
 
-class Hub(ThreadingHTTPServer):
-    """What huggingface_hub asks of the Hugging Face hub, for one repository: its files, by name."""
+def hub_of(files, *, cut=()):
+    """What the Hugging Face hub answers huggingface_hub about one repository: its files, by name; some are cut off."""
 
-    def __init__(self, files, *, cut=()):
-        super().__init__(("127.0.0.1", 0), _Answers)
-        self.files, self.cut = files, cut
-        Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Answers(BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        owner, repository, _, revision, file = (*self.path.strip("/").split("/"), *[""] * 5)[:5]
+    def answer(request):
+        owner, repository, _, revision, file = (*request.path.strip("/").split("/"), *[""] * 5)[:5]
         problem = "RepoNotFound" if (owner, repository) != ("me", "tiny") else ""
         problem = problem or ("" if revision in ("main", "v1") else "RevisionNotFound")
-        body = self.server.files.get(file)
-        problem = problem or ("EntryNotFound" if body is None else "")
-        self.send_response(404 if problem else 200)
-        body = b"" if problem else body
-        self.send_header("X-Repo-Commit", "a" * 40)
-        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-        self.send_header("Content-Length", str(len(body)))
+        problem = problem or ("" if file in files else "EntryNotFound")
+        body = b"" if problem else files[file]
+        headers = {"X-Repo-Commit": "a" * 40, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
         if problem:
-            self.send_header("X-Error-Code", problem)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body[:100] if file in self.server.cut else body)
+            return Answer(404, b"", headers | {"X-Error-Code": problem})
+        if file in cut and request.method == "GET":
+            return Answer(200, body[:100], headers | {"Content-Length": str(len(body))})
+        return Answer(200, body, headers)
+
+    return answer
 
 
 def repository_of(model, architecture, tmp_path, **config):
@@ -302,21 +283,19 @@ def repository_of(model, architecture, tmp_path, **config):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """Makes huggingface_hub ask a server here, and keep what it gets in a cache of its own."""
-    servers = []
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between retries
+    with ExitStack() as servers:
 
-    def start(files, **faults):
-        servers.append(Hub(files, **faults))
-        download = functools.partial(
-            huggingface_hub.file_download.hf_hub_download, endpoint=servers[-1].url, cache_dir=tmp_path / "cache"
-        )
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-        return servers[-1]
+        def start(files, **faults):
+            server = servers.enter_context(ExitStack())
+            url = server.enter_context(serving(hub_of(files, **faults)))
+            download = functools.partial(
+                huggingface_hub.file_download.hf_hub_download, endpoint=url, cache_dir=tmp_path / "cache"
+            )
+            monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+            return server.close
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 @pytest.fixture
@@ -332,10 +311,9 @@ def test_a_model_of_the_hub_loads(hub, model, tmp_path):
 
 
 def test_it_is_downloaded_once(hub, model, tmp_path):
-    server = hub(repository_of(model, "test_resnet", tmp_path))
+    stop = hub(repository_of(model, "test_resnet", tmp_path))
     make_backbone("hf_hub:me/tiny", "hub", None)
-    server.shutdown()
-    server.server_close()
+    stop()
     assert same(model, make_backbone("hf_hub:me/tiny", "hub", None))
 
 
@@ -405,9 +383,8 @@ def test_a_download_that_breaks_off_is_an_error_and_leaves_nothing(hub, model, t
 
 
 def test_no_network_is_one_clear_error(hub, model, tmp_path):
-    server = hub({})
-    server.shutdown()
-    server.server_close()
+    stop = hub({})
+    stop()
     with pytest.raises(DataError, match=r"that failed \(.*[Rr]efused.*connect to the network and run again"):
         make_backbone("hf_hub:me/tiny", "hub", None)
 
@@ -437,16 +414,14 @@ def test_settings_of_config_json_are_heeded_but_have_no_local_name(hub, tmp_path
 @pytest.mark.slow
 def test_the_environment_variable_of_the_hub_is_heeded(model, tmp_path):
     """As users set it for a mirror, in a process of its own."""
-    server = Hub(repository_of(model, "test_resnet", tmp_path))
     program = (
         "from sfnetlab.models.backbones import make_backbone, weights_sha256\n"
         "print(weights_sha256(make_backbone('hf_hub:me/tiny', 'hub', None)))"
     )
-    environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")}
-    printed = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    with serving(hub_of(repository_of(model, "test_resnet", tmp_path))) as url:
+        environment = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home")}
+        printed = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
     assert printed.split()[-1] == weights_sha256(model)
-    server.shutdown()
-    server.server_close()
 
 
 # --- the hash of weights ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from sfnetlab.errors import DataError
 from sfnetlab.jobs import Job, Task
 from sfnetlab.methods.decompositions import BaselineSpec
 from sfnetlab.methods.pls import PLS
-from sfnetlab.probes.regression import LinearProbe
+from sfnetlab.probes.linear import LinearProbe
 from sfnetlab.settings import Target
 from sfnetlab.stages import fit_baselines
 

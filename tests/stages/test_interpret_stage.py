@@ -19,10 +19,11 @@ from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
 from sfnetlab.plan import ClaimsSpec, InterpretSpec, ProbeSpec, RelationsSpec
-from sfnetlab.schema import Interpretation, MockSurvey, Probes
+from sfnetlab.schema import Interpretation, Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages import embed_images, fit_baselines, interpret_features, test_claims
 from sfnetlab.surveys.catalog import add_line_logs, apply_cut
+from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.perturb import TRANSFORMS
 

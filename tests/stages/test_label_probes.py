@@ -9,14 +9,14 @@ from sfnetlab.errors import DataError
 from sfnetlab.files import create_array
 from sfnetlab.jobs import Job, TableSpec, Task
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
-from sfnetlab.schema import Labels, Probes
+from sfnetlab.schema import Classes, Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages import fit_probes
-from sfnetlab.stages.class_probes import label_rows, label_texts
+from sfnetlab.stages.class_probes import class_numbers
 
 N = 300
 SPLIT = np.array(["train"] * 180 + ["valid"] * 60 + ["test"] * 60)
-SHAPE = Labels(column="shape")
+SHAPE = Classes(column="shape")
 
 
 def catalog(values):
@@ -26,34 +26,33 @@ def catalog(values):
 
 
 def test_every_value_is_a_class_and_galaxies_without_one_are_left_out():
-    usable, names = label_rows(catalog(["spiral", "ring", None]), "shape", SHAPE)
+    numbers, names = class_numbers(catalog(["spiral", "ring", None]), "shape", SHAPE)
     assert names == ["ring", "spiral"]
-    np.testing.assert_array_equal(usable, np.resize([True, True, False], N))
+    np.testing.assert_array_equal(numbers, np.resize([1, 0, -1], N))
 
 
 def test_codes_are_ordered_as_numbers_and_written_without_a_point():
-    assert list(label_texts(pd.Series([10.0, 2.0, np.nan])).dropna()) == ["10", "2"]
-    assert label_rows(catalog([10.0, 2.0, np.nan]), "shape", SHAPE)[1] == ["2", "10"]
+    assert class_numbers(catalog([10.0, 2.0, np.nan]), "shape", SHAPE)[1] == ["2", "10"]
 
 
 def test_values_name_the_classes_to_keep_and_their_order():
-    usable, names = label_rows(catalog(["a", "b", "c"]), "shape", Labels(column="shape", values=("c", "a")))
+    numbers, names = class_numbers(catalog(["a", "b", "c"]), "shape", Classes(column="shape", values=("c", "a")))
     assert names == ["c", "a"]
-    assert usable.sum() == 200
+    np.testing.assert_array_equal(numbers, np.resize([1, -1, 0], N))
 
 
 def test_a_class_with_too_few_galaxies_is_refused_with_their_number_and_the_remedy():
     table = catalog(["a", "b"])
     table.loc[0, "shape"] = "odd"
     with pytest.raises(DataError, match=r"too few are of odd \(1\); name the classes to keep with values"):
-        label_rows(table, "shape", SHAPE)
+        class_numbers(table, "shape", SHAPE)
 
 
 def test_columns_that_are_absent_or_measured_are_refused():
     with pytest.raises(DataError, match="no column 'colour'"):
-        label_rows(catalog(["a", "b"]), "shape", Labels(column="colour"))
+        class_numbers(catalog(["a", "b"]), "shape", Classes(column="colour"))
     with pytest.raises(DataError, match="not whole"):
-        label_rows(catalog(["a", "b"]), "shape", Labels(column="y"))
+        class_numbers(catalog(["a", "b"]), "shape", Classes(column="y"))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def made(tmp_path_factory):
     rng = np.random.default_rng(0)
     codes = table["shape"].map({"ring": 0, "spiral": 1, "edge-on": 2}).fillna(3).astype(int)
     shared = {
-        "experiment": "e", "targets": {"y": Target(columns=("y",))}, "classes": {}, "labels": {"shape": SHAPE},
+        "experiment": "e", "targets": {"y": Target(columns=("y",))}, "classes": {"shape": SHAPE},
     }  # fmt: skip
     inputs, jobs = {"survey": root / "survey"}, {}
     for name, noise in (("good", 0.3), ("poor", 30.0)):

@@ -97,7 +97,7 @@ name = "e"
 seeds = [0, 1]
 [targets.z]
 columns = ["oh_p50"]
-[labels.type]
+[classes.type]
 column = "factor_type"
 [[features]]
 name = "vae"
@@ -135,8 +135,8 @@ def test_there_is_an_autoencoder_a_seed_and_pca_and_saes_stand_on_it(tmp_path):
         assert str(vae) in jobs["make-figures/figures"].inputs
     assert jobs["perturb-images/vae-seed0"].inputs["embedding"] == jobs["train-vae/vae-seed0"]
     assert "vae-seed0" in jobs["compare-features/relations"].spec.tables
-    assert jobs["fit-probes/vae-seed0"].spec.labels["type"].column == "factor_type"
-    assert jobs["fit-probes/comparison"].spec.labels["type"].column == "factor_type"
+    assert jobs["fit-probes/vae-seed0"].spec.classes["type"].column == "factor_type"
+    assert jobs["fit-probes/comparison"].spec.classes["type"].column == "factor_type"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_there_is_an_autoencoder_a_seed_and_pca_and_saes_stand_on_it(tmp_path):
         ("n_latents = 4", "n_latents = 0", "n_latents must be at least 1"),
         ("n_latents = 4", "pixel_variance = 0.0", "pixel_variance must be positive"),
         ("n_latents = 4", 'objective = "kl"', "'elbo', 'mmd', 'none'"),
-        ("[labels.type]", "[labels.z]", r"\[targets\] and \[labels\] share the names"),
+        ("[classes.type]", "[classes.z]", r"\[targets\] and \[classes\] share the names"),
         ('column = "factor_type"', 'column = "factor_type"\nvalues = ["1"]', "at least two classes"),
     ],
 )

@@ -1,13 +1,11 @@
 """Cutouts over HTTP: only whole images of the right size count, servers are asked politely, none is fetched twice."""
 
 import errno
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from servers import Answer, Request, serving
 from sfnetlab.errors import DataError
 from sfnetlab.surveys import cutouts
 from sfnetlab.surveys.cutouts import (
@@ -48,67 +47,33 @@ def flat_jpeg() -> bytes:
     return buffer.getvalue()
 
 
-Answer = tuple[int, bytes, dict[str, str]]
 WHOLE = jpeg(0)
-GOOD: Answer = (200, WHOLE, {})
+GOOD = Answer(200, WHOLE)
 
 
-class Sky(ThreadingHTTPServer):
+class Sky:
     """Serves paths by script: each request takes the path's next answer, the last one for ever; None never answers."""
 
-    daemon_threads = True
-    request_queue_size = 64
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Camera)
-        self.url = f"http://127.0.0.1:{self.server_port}"
         self.script: dict[str, list[Answer | None]] = {}
         self.asked: Counter[str] = Counter()
         self.times: list[float] = []
         self.agents: set[str] = set()
-        self.closing = threading.Event()
 
-    def answer(self, path: str) -> Answer | None:
-        n = self.asked[path]
-        self.asked[path] += 1
-        answers = self.script.get(path, [GOOD])
+    def answer(self, request: Request) -> Answer | None:
+        self.times.append(time.monotonic())
+        self.agents.add(request.headers["User-Agent"])
+        n = self.asked[request.path]
+        self.asked[request.path] += 1
+        answers = self.script.get(request.path, [GOOD])
         return answers[min(n, len(answers) - 1)]
-
-
-class Camera(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Sky
-
-    def do_GET(self) -> None:
-        self.server.times.append(time.monotonic())
-        self.server.agents.add(self.headers["User-Agent"])
-        answer = self.server.answer(self.path)
-        if answer is None:
-            self.server.closing.wait(5)
-            self.close_connection = True
-            return
-        status, body, headers = answer
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.close_connection = headers.get("Content-Length") is not None
-
-    def log_message(self, format: str, *args: object) -> None: ...
 
 
 @pytest.fixture
 def sky() -> Iterator[Sky]:
-    with Sky() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.closing.set()
-            server.shutdown()
-            thread.join()
+    sky = Sky()
+    with serving(sky.answer) as sky.url:
+        yield sky
 
 
 def download(sky: Sky, folder: Path, ids: list[str], **manners: Any) -> Outcome:
@@ -119,25 +84,28 @@ def download(sky: Sky, folder: Path, ids: list[str], **manners: Any) -> Outcome:
 
 # Each fault: what the server sends, and what the report must say of it.
 PASSING: dict[str, tuple[Answer | None, str]] = {
-    "error-500": ((500, b"oops", {}), "status 500 Internal Server Error"),
-    "busy-429": ((429, b"", {"Retry-After": "0"}), "status 429 Too Many Requests"),
+    "error-500": (Answer(500, b"oops"), "status 500 Internal Server Error"),
+    "busy-429": (Answer(429, headers={"Retry-After": "0"}), "status 429 Too Many Requests"),
     "no-answer": (None, "no answer in 0.5 s (ReadTimeout)"),
-    "cut-by-server": ((200, WHOLE[:300], {"Content-Length": str(len(WHOLE))}), "RemoteProtocolError: peer closed"),
-    "cut-silently": ((200, WHOLE[:-40], {}), "cannot be decoded: image file is truncated"),
-    "html-with-200": ((200, b"<!DOCTYPE html><html>busy</html>", {}), "no JPEG but 32 bytes: b'<!DOCTYPE html>"),
-    "zero-bytes": ((200, b"", {}), "0 bytes"),
-    "wrong-size": ((200, jpeg(0, side=16), {}), "expected 24×24 pixels, found 16×16"),
+    "cut-by-server": (
+        Answer(200, WHOLE[:300], {"Content-Length": str(len(WHOLE))}),
+        "RemoteProtocolError: peer closed",
+    ),
+    "cut-silently": (Answer(200, WHOLE[:-40]), "cannot be decoded: image file is truncated"),
+    "html-with-200": (Answer(200, b"<!DOCTYPE html><html>busy</html>"), "no JPEG but 32 bytes: b'<!DOCTYPE html>"),
+    "zero-bytes": (Answer(200), "0 bytes"),
+    "wrong-size": (Answer(200, jpeg(0, side=16)), "expected 24×24 pixels, found 16×16"),
 }
 FINAL: dict[str, tuple[Answer | None, str]] = {
-    "not-there-404": ((404, b"", {}), "status 404 Not Found"),
-    "forbidden-403": ((403, b"", {}), "status 403 Forbidden"),
-    "one-colour": ((200, flat_jpeg(), {}), "an image of one colour: outside the survey's footprint"),
+    "not-there-404": (Answer(404), "status 404 Not Found"),
+    "forbidden-403": (Answer(403), "status 403 Forbidden"),
+    "one-colour": (Answer(200, flat_jpeg()), "an image of one colour: outside the survey's footprint"),
 }
 
 
 def test_whole_images_arrive_byte_for_byte(sky: Sky, tmp_path: Path) -> None:
     for i in range(30):
-        sky.script[f"/{i}"] = [(200, jpeg(i), {})]
+        sky.script[f"/{i}"] = [Answer(200, jpeg(i))]
     assert download(sky, tmp_path, [str(i) for i in range(30)])[:2] == (0, 30)
     assert {path.name: path.read_bytes() for path in (tmp_path / "images").iterdir()} == {
         f"{i}.jpg": jpeg(i) for i in range(30)
@@ -174,14 +142,15 @@ def test_final_fault_is_reported_after_one_try(name: str, sky: Sky, tmp_path: Pa
 @pytest.mark.parametrize("as_date", [False, True])
 def test_retry_after_holds_every_thread(as_date: bool, sky: Sky, tmp_path: Path) -> None:
     until = datetime.now(UTC) + timedelta(seconds=3)  # dates have whole seconds: 2 to 3 s from now
-    sky.script["/0"] = [(429, b"", {"Retry-After": format_datetime(until, usegmt=True) if as_date else "1"}), GOOD]
+    after = format_datetime(until, usegmt=True) if as_date else "1"
+    sky.script["/0"] = [Answer(429, headers={"Retry-After": after}), GOOD]
     outcome = download(sky, tmp_path, [str(i) for i in range(12)], n_workers=2, rate_per_s=50.0)
     assert outcome.n_new == 12
     assert np.diff(sky.times).max() > 0.9
 
 
 def test_server_that_asks_for_an_hour_is_left_alone(sky: Sky, tmp_path: Path) -> None:
-    sky.script["/a"] = [(503, b"", {"Retry-After": "3600"})]
+    sky.script["/a"] = [Answer(503, headers={"Retry-After": "3600"})]
     with pytest.raises(DownloadStoppedError, match=r"status 503 .*run the same command again") as caught:
         download(sky, tmp_path, ["a"])
     assert sky.asked["/a"] == 1
@@ -260,7 +229,7 @@ def test_images_of_unknown_origin_are_refused(sky: Sky, tmp_path: Path) -> None:
 
 def test_server_that_fails_everything_is_given_up(sky: Sky, tmp_path: Path) -> None:
     for i in range(500):
-        sky.script[f"/{i}"] = [(200, b"<html>maintenance</html>", {})] if i >= 40 else [GOOD]
+        sky.script[f"/{i}"] = [Answer(200, b"<html>maintenance</html>")] if i >= 40 else [GOOD]
     with pytest.raises(DownloadStoppedError, match=r"127\.0\.0\.1: given up after 25 .*no JPEG.*40 cutouts") as caught:
         download(sky, tmp_path, [str(i) for i in range(500)], n_tries=1)
     assert caught.value.outcome.n_new == 40
@@ -269,7 +238,7 @@ def test_server_that_fails_everything_is_given_up(sky: Sky, tmp_path: Path) -> N
 
 def test_galaxies_off_the_footprint_do_not_stop_the_download(sky: Sky, tmp_path: Path) -> None:
     for i in range(100):
-        sky.script[f"/{i}"] = [(404, b"", {})]
+        sky.script[f"/{i}"] = [Answer(404)]
     outcome = download(sky, tmp_path, [str(i) for i in range(101)])
     assert (outcome.n_new, len(outcome.failed)) == (1, 100)
 
@@ -300,15 +269,13 @@ def test_full_disk_stops_the_download_and_keeps_what_was_written(
     assert download(sky, tmp_path, ids).n_before >= 7
 
 
-def test_slow_drip_ends_at_the_timeout(sky: Sky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def drip(self: Camera) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "100000")
-        self.end_headers()
-        while not self.server.closing.wait(0.05):
-            self.wfile.write(b"\xff")
+def test_slow_drip_ends_at_the_timeout(sky: Sky, tmp_path: Path) -> None:
+    def drip() -> Iterator[bytes]:
+        for _ in range(100):
+            time.sleep(0.05)
+            yield b"\xff"
 
-    monkeypatch.setattr(Camera, "do_GET", drip)
+    sky.script["/a"] = [Answer(200, drip(), {"Content-Length": "100000"})]
     failed = download(sky, tmp_path, ["a"], n_tries=1).failed
     assert "not finished after 0.5 s" in failed["reason"].item()
 

@@ -16,7 +16,7 @@ from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.files import (
     FORMATS,
     KNOWN_COLUMNS,
-    Rows,
+    TableBlocks,
     about,
     column_list,
     form_of,
@@ -62,7 +62,7 @@ def test_a_catalogue_reads_back_to_the_same_bits(form, frame, tmp_path):
 @pytest.mark.parametrize("form", FORMATS)
 def test_blocks_and_a_whole_table_give_one_file(form, frame, tmp_path):
     blocks = (frame.iloc[start : start + 7] for start in range(0, N, 7))
-    write_table(tmp_path / "blocks", Rows(N, blocks, text_widths(frame)), form)
+    write_table(tmp_path / "blocks", TableBlocks(N, blocks, text_widths(frame)), form)
     write_table(tmp_path / "whole", rows_of_frame(frame), form)
     if form == "parquet":
         assert pq.read_table(tmp_path / "blocks").equals(pq.read_table(tmp_path / "whole"))
@@ -109,7 +109,7 @@ def test_more_columns_than_fits_has_become_a_vector(tmp_path):
     values = np.random.default_rng(0).standard_normal((5, 1200)).astype(np.float32)
     features = pd.DataFrame(values, columns=[f"feature_{i}" for i in range(1200)])
     frame = pd.concat([pd.DataFrame({"id_str": list("abcde")}), features], axis=1)
-    write_table(tmp_path / "t.fits", Rows(5, [frame], {"id_str": 1}, n_scalars=1), "fits")
+    write_table(tmp_path / "t.fits", TableBlocks(5, [frame], {"id_str": 1}, n_scalars=1), "fits")
     np.testing.assert_array_equal(Table.read(tmp_path / "t.fits")["features"], values)
     with pytest.raises(DataError, match="at most 999 columns, got 1,201; use parquet"):
         write_table(tmp_path / "t.fits", rows_of_frame(frame), "fits")

@@ -1,6 +1,5 @@
 """Folder survey: every galaxy has its own cutout, or is an error, or is left out on record."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from astropy.io import fits
 from PIL import Image
 
 from sfnetlab.errors import DataError
-from sfnetlab.schema import FolderSurvey, SDSSSurvey
-from sfnetlab.surveys import folder
+from sfnetlab.surveys import folder, store
 from sfnetlab.surveys.catalog import read_catalog
-from sfnetlab.surveys.folder import as_folder, fingerprint
+from sfnetlab.surveys.folder import FolderSurvey
 from sfnetlab.surveys.images import read_image
 
 SDSS = Path(__file__).resolve().parents[2] / "../shared/data/sdss_metallicity"
@@ -78,7 +76,7 @@ def assert_images_match(path: Path, kept: pd.DataFrame) -> None:
 def test_every_row_gets_its_own_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_workers: int, chunk: int
 ) -> None:
-    monkeypatch.setattr(folder, "CHUNK", chunk)
+    monkeypatch.setattr(store, "CHUNK", chunk)
     survey, catalog = make_survey(tmp_path)
     kept, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy", n_workers)
     pd.testing.assert_frame_equal(kept, catalog)
@@ -182,20 +180,20 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder of images"):
         build_folder_survey(survey, pd.DataFrame({"id_str": ["1"]}), tmp_path / "images.npy")
     with pytest.raises(DataError, match="no such folder of images"):
-        fingerprint(survey)
+        survey.fingerprint()
 
 
 def test_the_fingerprint_is_repeatable_and_ignores_other_files(tmp_path: Path) -> None:
     survey, _ = make_survey(tmp_path)
-    before = fingerprint(survey)
+    before = survey.fingerprint()
     (survey.images / "notes.txt").write_text("x")
-    assert fingerprint(survey) == before
+    assert survey.fingerprint() == before
 
 
 @pytest.mark.parametrize("change", ["touch", "add", "remove", "rename", "catalogue"])
 def test_the_fingerprint_changes_with_the_input(tmp_path: Path, change: str) -> None:
     survey, _ = make_survey(tmp_path)
-    before = fingerprint(survey)
+    before = survey.fingerprint()
     cutout = survey.images / "g0.png"
     match change:
         case "touch":
@@ -208,7 +206,7 @@ def test_the_fingerprint_changes_with_the_input(tmp_path: Path, change: str) -> 
             cutout.rename(survey.images / "h0.png")
         case "catalogue":
             survey.catalog.write_text(survey.catalog.read_text() + "\n")
-    after = fingerprint(survey)
+    after = survey.fingerprint()
     changed = {key for key in before if before[key] != after[key]}
     assert changed == {"catalog_sha256" if change == "catalogue" else "images_sha256"}
 
@@ -217,48 +215,11 @@ def test_a_fingerprint_needs_the_catalogue_and_images(tmp_path: Path) -> None:
     survey, _ = make_survey(tmp_path, n=1)
     (survey.images / "g0.png").rename(survey.images / "g0.PNG")
     with pytest.raises(DataError, match=r"no \.png files; the folder holds 1 entries, such as 'g0\.PNG'"):
-        fingerprint(survey)
+        survey.fingerprint()
     (survey.images / "g0.PNG").rename(survey.images / "g0.png")
     survey.catalog.unlink()
     with pytest.raises(DataError, match="no readable catalogue file"):
-        fingerprint(survey)
-
-
-def make_download(tmp_path: Path) -> Path:
-    """A folder as `sfnetlab download sdss` leaves it; the last galaxy's cutout could not be had."""
-    (tmp_path / "images").mkdir()
-    for i in range(3):
-        Image.fromarray(pixels_of(i)).save(tmp_path / f"images/{2**60 + i}.jpg")
-    ids = [str(2**60 + i) for i in range(4)]
-    pd.DataFrame({"id_str": ids, "oh_p50": 8.9}).to_parquet(tmp_path / "catalog.parquet")
-    (tmp_path / "download.json").write_text(json.dumps({"layer": "sdss", "pixel_scale_arcsec": 0.262, "size_px": 20}))
-    return tmp_path
-
-
-def test_a_download_of_sdss_is_a_folder_survey_with_its_pixel_scale(tmp_path: Path) -> None:
-    survey = as_folder(SDSSSurvey(directory=make_download(tmp_path), crop=16))
-    assert survey.pixel_scale_arcsec == 0.262
-    kept, bad = build_folder_survey(survey, read_catalog(survey.catalog, survey.id_column), tmp_path / "images.npy")
-    assert kept["id_str"].tolist() == [str(2**60 + i) for i in range(3)]
-    assert bad.to_numpy().tolist() == [[str(2**60 + 3), "missing"]]
-    assert np.load(tmp_path / "images.npy", mmap_mode="r").shape == (3, 16, 16, 3)
-
-
-def test_without_the_folder_of_a_download_the_message_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no such folder .*uv run sfnetlab download sdss --to .*none"):
-        as_folder(SDSSSurvey(directory=tmp_path / "none"))
-
-
-@pytest.mark.parametrize(
-    "record", [None, "{}", "{", "[]", '{"pixel_scale_arcsec": "0.262"}', '{"pixel_scale_arcsec": 0}']
-)
-def test_a_download_without_a_record_of_its_pixel_scale_is_refused(tmp_path: Path, record: str | None) -> None:
-    path = make_download(tmp_path) / "download.json"
-    path.unlink()
-    if record is not None:
-        path.write_text(record)
-    with pytest.raises(DataError, match=r"download.json: .*pixel_scale_arcsec.*sfnetlab download sdss"):
-        as_folder(SDSSSurvey(directory=tmp_path))
+        survey.fingerprint()
 
 
 def test_resized_cutouts_are_counted_by_their_original_sides(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from sfnetlab.errors import DataError
 from sfnetlab.files import sha256_of
-from sfnetlab.schema import Galaxy10Survey
-from sfnetlab.surveys import galaxy10
-from sfnetlab.surveys.galaxy10 import VARIANTS, build_galaxy10_survey, fingerprint
+from sfnetlab.surveys import store
+from sfnetlab.surveys.galaxy10 import VARIANTS, Galaxy10Survey, build_galaxy10_survey
 
 
 def contents(variant: Any, n: int = 12) -> dict[str, np.ndarray]:
@@ -41,7 +40,7 @@ def written(tmp_path: Path, arrays: dict[str, np.ndarray], variant: Any, **setti
 def test_every_row_gets_its_own_image_and_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: Any, chunk: int
 ) -> None:
-    monkeypatch.setattr(galaxy10, "CHUNK", chunk)
+    monkeypatch.setattr(store, "CHUNK", chunk)
     arrays = contents(variant)
     catalog = build_galaxy10_survey(written(tmp_path, arrays, variant), tmp_path / "images.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), arrays["images"])
@@ -129,8 +128,8 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path, content: Any) -> N
 
 def test_the_fingerprint_is_the_hash_that_the_file_must_have(tmp_path: Path) -> None:
     absent = tmp_path / "Galaxy10_DECals.h5"
-    assert fingerprint(Galaxy10Survey(file=absent, variant="decals"))["file_sha256"].startswith("19aefc47")
-    assert fingerprint(Galaxy10Survey(file=absent, variant="decals", sha256="1" * 64)) == {"file_sha256": "1" * 64}
+    assert Galaxy10Survey(file=absent, variant="decals").fingerprint()["file_sha256"].startswith("19aefc47")
+    assert Galaxy10Survey(file=absent, variant="decals", sha256="1" * 64).fingerprint() == {"file_sha256": "1" * 64}
 
 
 @pytest.mark.parametrize("sha256", ["", "abc", "A" * 64])

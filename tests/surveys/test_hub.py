@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 from sfnetlab.errors import DataError
-from sfnetlab.schema import HubSurvey
-from sfnetlab.surveys import hub
-from sfnetlab.surveys.hub import build_hub_survey, fingerprint
+from sfnetlab.surveys import store as store_module
+from sfnetlab.surveys.hub import HubSurvey, build_hub_survey
 
 ID = 1237648704043942146  # a float would make it ...942208
 
@@ -80,7 +79,7 @@ def assert_images_match(path: Path, kept: pd.DataFrame) -> None:
 def test_every_row_of_every_split_gets_its_own_image(
     tmp_path: Path, form: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "CHUNK", chunk)
+    monkeypatch.setattr(store_module, "CHUNK", chunk)
     folder = saved(tmp_path, form, {"train": rows(range(12)), "test": rows(range(12, 16))})
     kept, bad, source = store(tmp_path, folder)
     assert kept["id_str"].tolist() == [str(ID + i) for i in range(16)]
@@ -153,7 +152,7 @@ def test_ids_that_do_not_name_galaxies_are_refused(tmp_path: Path, ids: list[Any
 
 @pytest.mark.parametrize("chunk", [2, 256])
 def test_an_id_in_two_splits_is_refused(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "CHUNK", chunk)
+    monkeypatch.setattr(store_module, "CHUNK", chunk)
     folder = saved(tmp_path, "save_to_disk", {"train": rows(range(3)), "test": rows(range(2, 5))})
     with pytest.raises(DataError, match=rf"split test: .* id {ID + 2} was already in split train; .*survey.splits"):
         store(tmp_path, folder)
@@ -291,13 +290,13 @@ def test_without_a_way_to_the_hub_the_message_says_what_to_do(tmp_path: Path, mo
 
 
 def test_the_fingerprint_of_a_hub_dataset_is_its_revision() -> None:
-    assert fingerprint(HubSurvey(dataset="mwalmsley/gz2", revision="abc")) == {"revision": "abc"}
+    assert HubSurvey(dataset="mwalmsley/gz2", revision="abc").fingerprint() == {"revision": "abc"}
 
 
 @pytest.mark.parametrize(("change", "is_another"), [("touch", True), ("add", True), ("cache", False), ("read", False)])
 def test_the_fingerprint_of_a_folder_changes_with_its_files(tmp_path: Path, change: str, is_another: bool) -> None:
     folder = saved(tmp_path, "save_to_disk", {"train": rows(range(2))})
-    before = fingerprint(HubSurvey(directory=folder))
+    before = HubSurvey(directory=folder).fingerprint()
     match change:
         case "touch":
             os.utime(folder / "train/dataset_info.json", ns=(0, 1))
@@ -307,12 +306,12 @@ def test_the_fingerprint_of_a_folder_changes_with_its_files(tmp_path: Path, chan
             (folder / "train/cache-1234.arrow").touch()
         case _:
             store(tmp_path, folder)
-    assert (fingerprint(HubSurvey(directory=folder)) != before) == is_another
+    assert (HubSurvey(directory=folder).fingerprint() != before) == is_another
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none: no such folder \(survey.directory\)"):
-        fingerprint(HubSurvey(directory=tmp_path / "none"))
+        HubSurvey(directory=tmp_path / "none").fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,18 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from servers import Answer, Request, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 DATASET = "mwalmsley/gz_tiny"
@@ -27,8 +27,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from sfnetlab.errors import DataError
-from sfnetlab.schema import HubSurvey
-from sfnetlab.surveys.hub import build_hub_survey
+from sfnetlab.surveys.hub import HubSurvey, build_hub_survey
 try:
     catalog, stored, source = build_hub_survey(HubSurvey(**json.loads(sys.argv[1])), Path(sys.argv[2]))
 except DataError as error:
@@ -62,83 +61,60 @@ FILES = {
 FOLDER = {"type": "directory", "path": "data", "oid": "0" * 40, "size": 0}
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The calls that `datasets` makes: a dataset's commit, its files, and their contents, whole or in ranges."""
+def hub(request: Request) -> Answer:
+    """Answer the calls that `datasets` makes: a dataset's commit, its files, and their contents, whole or in ranges."""
+    api, files = f"/api/datasets/{DATASET}/", f"/datasets/{DATASET}/resolve/"
+    if request.method == "POST":
+        is_json = "json" in request.headers.get("Content-Type", "")
+        paths = json.loads(request.body)["paths"] if is_json else parse_qs(request.body.decode())["paths"]
+        return json_of([info(name) for name in FILES if name in paths] + [FOLDER] * ("data" in paths))
+    if request.path.startswith(f"{api}revision/"):
+        if request.path.removeprefix(f"{api}revision/") not in ("main", COMMIT):
+            return failure("RevisionNotFound")
+        siblings = [{"rfilename": name} for name in FILES]
+        return json_of({"id": DATASET, "sha": COMMIT, "private": False, "tags": [], "siblings": siblings})
+    if request.path.startswith(f"{api}tree/{COMMIT}"):
+        under = request.path.removeprefix(f"{api}tree/{COMMIT}").strip("/")
+        is_recursive = "true" in request.fields.get("recursive", "").lower()
+        below = [info(name) for name in FILES if name.startswith(under)]
+        return json_of(below if under or is_recursive else [FOLDER])
+    if request.path.startswith(files):
+        revision, _, name = request.path.removeprefix(files).partition("/")
+        if revision not in ("main", COMMIT):
+            return failure("RevisionNotFound")
+        if name not in FILES:
+            return failure("EntryNotFound")
+        return content_of(FILES[name], request.headers.get("Range"))
+    return failure("RepoNotFound")
 
-    protocol_version = "HTTP/1.1"
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
+def info(name: str) -> dict[str, Any]:
+    oid = hashlib.sha1(FILES[name]).hexdigest()
+    return {"type": "file", "path": name, "oid": oid, "size": len(FILES[name])}
 
-    def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        api, files = f"/api/datasets/{DATASET}/", f"/datasets/{DATASET}/resolve/"
-        if path.startswith(f"{api}revision/"):
-            if path.removeprefix(f"{api}revision/") not in ("main", COMMIT):
-                return self._fail("RevisionNotFound")
-            siblings = [{"rfilename": name} for name in FILES]
-            return self._json({"id": DATASET, "sha": COMMIT, "private": False, "tags": [], "siblings": siblings})
-        if path.startswith(f"{api}tree/{COMMIT}"):
-            under = path.removeprefix(f"{api}tree/{COMMIT}").strip("/")
-            is_recursive = "true" in parse_qs(urlsplit(self.path).query).get("recursive", [""])[0].lower()
-            below = [self._info(name) for name in FILES if name.startswith(under)]
-            return self._json(below if under or is_recursive else [FOLDER])
-        if path.startswith(files):
-            revision, _, name = path.removeprefix(files).partition("/")
-            if revision not in ("main", COMMIT):
-                return self._fail("RevisionNotFound")
-            if name not in FILES:
-                return self._fail("EntryNotFound")
-            return self._file(FILES[name])
-        return self._fail("RepoNotFound")
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        is_json = "json" in self.headers.get("Content-Type", "")
-        paths = json.loads(body)["paths"] if is_json else parse_qs(body)["paths"]
-        found = [self._info(name) for name in FILES if name in paths]
-        self._json(found + [FOLDER] * ("data" in paths))
+def content_of(content: bytes, asked: str | None) -> Answer:
+    headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+    if asked is None:
+        return Answer(200, content, headers)
+    first, last = asked.removeprefix("bytes=").split("-")
+    end = min(int(last or len(content) - 1), len(content) - 1)
+    headers["Content-Range"] = f"bytes {first}-{end}/{len(content)}"
+    return Answer(206, content[int(first) : end + 1], headers)
 
-    def _info(self, name: str) -> dict[str, Any]:
-        oid = hashlib.sha1(FILES[name]).hexdigest()
-        return {"type": "file", "path": name, "oid": oid, "size": len(FILES[name])}
 
-    def _file(self, content: bytes) -> None:
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-        asked = self.headers.get("Range")
-        if asked is None:
-            return self._answer(200, content, headers)
-        first, last = asked.removeprefix("bytes=").split("-")
-        end = min(int(last or len(content) - 1), len(content) - 1)
-        headers["Content-Range"] = f"bytes {first}-{end}/{len(content)}"
-        return self._answer(206, content[int(first) : end + 1], headers)
+def json_of(content: Any) -> Answer:
+    return Answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
-    def _json(self, content: Any) -> None:
-        self._answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
-    def _fail(self, code: str) -> None:
-        self._answer(404, b"{}", {"X-Error-Code": code, "X-Repo-Commit": COMMIT})
-
-    def _answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+def failure(code: str) -> Answer:
+    return Answer(404, b"{}", {"X-Error-Code": code, "X-Repo-Commit": COMMIT})
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
-        hub.daemon_threads = True
-        threading.Thread(target=hub.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{hub.server_port}"
-        hub.shutdown()
+    with serving(hub) as url:
+        yield url
 
 
 def read(tmp_path: Path, endpoint: str, **settings: Any) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -9,14 +7,21 @@ from sfnetlab.metrics.quantiles import pinball_losses
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 from sfnetlab.models.views import ImageView
-from sfnetlab.settings import Training
 from sfnetlab.surveys.images import dihedral
-from sfnetlab.training import loop, network
-from sfnetlab.training.network import embed_batches, embed_turned, train_network
+from sfnetlab.training import learner, loop, network
+from sfnetlab.training.network import embed_batches, embed_turned, root, train_network
+from sfnetlab.training.optimizers import Optimization
 
 N, SIDE = 44, 32
 TRAIN, VALID = np.arange(2, 35), np.arange(35, N)
-SETTINGS = Training(epochs=2, batch_size=8, learning_rate=3e-3)
+RATES = {"schedule": "one_cycle", "learning_rate": 3e-3, "weight_decay": 0.01}
+SETTINGS = {
+    "epochs": 2,
+    "batch_size": 8,
+    "optimization": Optimization(optimizer="adamw", **RATES),
+    "loss": "rmse",
+    "augment": True,
+}
 
 
 class KilledError(Exception):
@@ -45,11 +50,13 @@ def targets(images):
     return targets
 
 
-def run(images, targets, checkpoint, *, settings=SETTINGS, report=silent, k=4, train=TRAIN, valid=VALID, seed=3):
+def run(images, targets, checkpoint, *, report=silent, k=4, train=TRAIN, valid=VALID, seed=3, **changed):
+    settings = SETTINGS | changed
     model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 5), "test_resnet", targets.shape[1], k)
     history = train_network(
-        model, images, targets, train, valid, settings, seed=seed, device="cpu", checkpoint=checkpoint, report=report
-    )
+        model, images, targets, train, valid, **settings,
+        seed=seed, device="cpu", checkpoint=checkpoint, report=report,
+    )  # fmt: skip
     return model, [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in history]
 
 
@@ -62,8 +69,8 @@ def assert_same(a, b):
 @pytest.mark.parametrize("killed_before", [1, 4, 5, 8])
 @pytest.mark.parametrize("optimizer", ["adamw", "ranger"])
 def test_resumed_training_equals_uninterrupted(tmp_path, images, targets, monkeypatch, optimizer, killed_before):
-    settings = dataclasses.replace(SETTINGS, optimizer=optimizer)
-    whole = run(images, targets, tmp_path / "whole", settings=settings)
+    optimization = Optimization(optimizer=optimizer, **RATES)
+    whole = run(images, targets, tmp_path / "whole", optimization=optimization)
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
     with monkeypatch.context() as patched:
         calls = iter(range(99))
@@ -76,8 +83,8 @@ def test_resumed_training_equals_uninterrupted(tmp_path, images, targets, monkey
 
         patched.setattr(network, "random_dihedral", killer)
         with pytest.raises(KilledError):
-            run(images, targets, tmp_path / "killed", settings=settings)
-    assert_same(run(images, targets, tmp_path / "killed", settings=settings), whole)
+            run(images, targets, tmp_path / "killed", optimization=optimization)
+    assert_same(run(images, targets, tmp_path / "killed", optimization=optimization), whole)
 
 
 def test_training_killed_by_its_report_resumes_to_the_same_end(tmp_path, images, targets, monkeypatch):
@@ -96,7 +103,7 @@ def test_training_killed_by_its_report_resumes_to_the_same_end(tmp_path, images,
 
 def test_finished_run_is_not_trained_again(tmp_path, images, targets, monkeypatch):
     first = run(images, targets, tmp_path / "c")
-    monkeypatch.setattr(network._NetworkLearner, "learn", None)
+    monkeypatch.setattr(learner.ModuleLearner, "learn", None)
     assert_same(run(images, targets, tmp_path / "c"), first)
 
 
@@ -107,8 +114,7 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path, images, targets):
 
 
 def test_training_learns_and_records_label_units(tmp_path, images, targets):
-    settings = dataclasses.replace(SETTINGS, epochs=12)
-    model, history = run(images, targets, tmp_path / "c", settings=settings, k=None)
+    model, history = run(images, targets, tmp_path / "c", epochs=12, k=None)
     assert [row["epoch"] for row in history] == list(range(1, 13))
     spread = targets[VALID].std(axis=0)
     assert (np.array(history[-1]["valid_rmse_columns"]) < 0.5 * spread).all()
@@ -132,19 +138,16 @@ def test_another_seed_is_another_run(tmp_path, images, targets):
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_good_checkpoint(tmp_path, images, targets, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
-    monkeypatch.setattr(network, "learning_rate_at", lambda step, *_: 1e-3 if step < 3 else float("inf"))
+    monkeypatch.setattr(learner, "learning_rate_at", lambda step, *_: 1e-3 if step < 3 else float("inf"))
     with pytest.raises(TrainingError, match=r"step [34] of 10 .* not finite .*last good checkpoint is .*/c\)"):
         run(images, targets, tmp_path / "c")
     monkeypatch.undo()
     run(images, targets, tmp_path / "c")
 
 
-def test_perfect_fit_has_a_finite_gradient(tmp_path, images):
-    targets = np.where(np.arange(N) % 2, 1.0, -1.0)[:, None]
-    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 5), "test_resnet", 1, None)
-    learner = network._NetworkLearner(model, images, targets, TRAIN, VALID, SETTINGS, None, "cpu")
+def test_perfect_fit_has_a_finite_gradient():
     prediction = torch.zeros(3, 1, requires_grad=True)
-    learner._loss(prediction.square().mean()).backward()
+    root(prediction.square().mean()).backward()
     assert prediction.grad.isfinite().all()
 
 
@@ -204,11 +207,10 @@ def test_embedding_in_training_mode_is_an_error(images):
 
 def test_a_network_of_quantiles_learns_them_by_the_pinball_loss(tmp_path, images, targets):
     levels = (0.16, 0.5, 0.84)
-    settings = dataclasses.replace(SETTINGS, epochs=12)
     model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 5), "test_resnet", 1, None, quantiles=levels)
     history = train_network(
-        model, images, targets[:, :1], TRAIN, VALID, settings, seed=3, device="cpu", checkpoint=tmp_path / "c",
-        report=silent,
+        model, images, targets[:, :1], TRAIN, VALID, **SETTINGS | {"epochs": 12},
+        seed=3, device="cpu", checkpoint=tmp_path / "c", report=silent,
     )  # fmt: skip
     predicted = np.concatenate(list(embed_batches(model.predict, images, VALID, device="cpu")))
     losses = pinball_losses(targets[VALID, 0], predicted, levels)
@@ -223,7 +225,7 @@ def test_statistics_are_those_of_what_is_shown(tmp_path, images, targets):
     view = ImageView(degrade_to=1)
     model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 5), "test_resnet", 2, 4, view=view)
     train_network(
-        model, images, targets, TRAIN, VALID, SETTINGS, seed=3, device="cpu", checkpoint=tmp_path / "c", report=silent
+        model, images, targets, TRAIN, VALID, **SETTINGS, seed=3, device="cpu", checkpoint=tmp_path / "c", report=silent
     )
     means = images[TRAIN].mean(axis=(1, 2)) / 255
     np.testing.assert_allclose(model.encoder.pixel_mean, means.mean(axis=0), rtol=1e-5)

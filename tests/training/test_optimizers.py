@@ -2,12 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from sfnetlab.settings import Training
-from sfnetlab.training.optimizers import learning_rate_at, make_optimizer
+from sfnetlab.training.optimizers import Optimization, learning_rate_at, make_optimizer
+
+
+def optimization(**changed):
+    chosen = {"optimizer": "adamw", "schedule": "one_cycle", "learning_rate": 1e-3, "weight_decay": 0.0} | changed
+    return Optimization(**chosen)
 
 
 def test_one_cycle_rises_for_a_quarter_and_falls_to_nearly_nothing():
-    settings = Training(schedule="one_cycle", learning_rate=1.0)
+    settings = optimization(schedule="one_cycle", learning_rate=1.0)
     rates = [learning_rate_at(step, 100, settings) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 25)
     assert rates[25] == max(rates) == 1
@@ -17,7 +21,7 @@ def test_one_cycle_rises_for_a_quarter_and_falls_to_nearly_nothing():
 
 
 def test_one_cycle_is_torchs():
-    settings = Training(schedule="one_cycle", learning_rate=0.3)
+    settings = optimization(schedule="one_cycle", learning_rate=0.3)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1)
     theirs = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 0.3, total_steps=201, pct_start=51 / 201, final_div_factor=1e5 / 25, cycle_momentum=False
@@ -29,7 +33,7 @@ def test_one_cycle_is_torchs():
 
 
 def test_flat_cosine_is_flat_for_three_quarters_and_falls_to_zero():
-    settings = Training(schedule="flat_cosine", learning_rate=2.0)
+    settings = optimization(schedule="flat_cosine", learning_rate=2.0)
     assert {learning_rate_at(step, 8, settings) for step in range(7)} == {2.0}
     assert learning_rate_at(7, 8, settings) == pytest.approx(1.0)
     assert learning_rate_at(8, 8, settings) == 0
@@ -38,7 +42,7 @@ def test_flat_cosine_is_flat_for_three_quarters_and_falls_to_zero():
 @pytest.mark.parametrize("optimizer", ["adamw", "ranger"])
 def test_weight_decay_spares_biases_and_norms(optimizer):
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    made = make_optimizer(model, Training(optimizer=optimizer, weight_decay=0.5, learning_rate=0.1))
+    made = make_optimizer(model, optimization(optimizer=optimizer, weight_decay=0.5, learning_rate=0.1))
     for parameter in model.parameters():
         nn.init.ones_(parameter)
         parameter.grad = torch.zeros_like(parameter)
@@ -52,7 +56,7 @@ def test_optimiser_finds_a_least_squares_solution(optimizer):
     generator = torch.Generator().manual_seed(0)
     x, truth = torch.randn(64, 3, generator=generator), torch.tensor([[1.0, -2.0, 0.5]])
     model = nn.Linear(3, 1)
-    settings = Training(optimizer=optimizer, learning_rate=0.1, weight_decay=0.0, schedule="flat_cosine")
+    settings = optimization(optimizer=optimizer, learning_rate=0.1, schedule="flat_cosine")
     made = make_optimizer(model, settings)
     for step in range(300):
         for group in made.param_groups:

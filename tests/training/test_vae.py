@@ -5,10 +5,17 @@ import pytest
 import torch
 
 from sfnetlab.errors import ArtifactError, DataError
-from sfnetlab.methods.vae import VAE
 from sfnetlab.models.vae import ConvVAE, Posterior
 from sfnetlab.training import loop
-from sfnetlab.training.vae import BANDWIDTHS, decode_batches, encode_batches, kl_divergence, squared_mmd, train_vae
+from sfnetlab.training.vae import (
+    BANDWIDTHS,
+    VAELoss,
+    decode_batches,
+    encode_batches,
+    kl_divergence,
+    squared_mmd,
+    train_vae,
+)
 
 SIDE, N = 16, 96
 
@@ -23,11 +30,20 @@ def images():
     return np.repeat((255 * blobs).astype(np.uint8)[..., None], 3, axis=3)
 
 
-def trained(images, tmp_path, seed=0, report=lambda history: None, name="checkpoint", **settings):
-    chosen = VAE(**({"name": "vae", "n_latents": 4, "epochs": 3, "batch_size": 16, "learning_rate": 3e-3} | settings))
-    vae = ConvVAE(SIDE, chosen.n_latents, chosen.objective != "none", seed)
+def trained(
+    images,
+    tmp_path,
+    seed=0,
+    report=lambda history: None,
+    name="checkpoint",
+    objective="elbo",
+    pixel_variance=None,
+    epochs=3,
+):
+    vae = ConvVAE(SIDE, 4, objective != "none", seed)
     history = train_vae(
-        vae, images, np.arange(64), np.arange(64, N), chosen,
+        vae, images, np.arange(64), np.arange(64, N), epochs=epochs, batch_size=16, learning_rate=3e-3,
+        loss=VAELoss(objective=objective, pixel_variance=pixel_variance), label="vae",
         seed=seed, device="cpu", checkpoint=tmp_path / name, report=report,
     )  # fmt: skip
     return vae, history
@@ -168,10 +184,10 @@ def test_seeds_differ(images, tmp_path):
 
 
 def test_too_few_rows_are_an_error_that_says_so(images, tmp_path):
-    settings = VAE(name="vae", n_latents=2)
     with pytest.raises(DataError, match="2 valid galaxies, got 1"):
         train_vae(
-            ConvVAE(SIDE, 2, True), images, np.arange(4), np.array([5]), settings,
+            ConvVAE(SIDE, 2, True), images, np.arange(4), np.array([5]), epochs=1, batch_size=2, learning_rate=1e-3,
+            loss=VAELoss(objective="elbo", pixel_variance=None), label="vae",
             seed=0, device="cpu", checkpoint=tmp_path / "c", report=lambda history: None,
         )  # fmt: skip
 

@@ -3,7 +3,6 @@
 import importlib
 import json
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,6 @@ import torch
 from sfnetlab import config
 from sfnetlab.artifacts import read_survey
 from sfnetlab.errors import DataError, TrainingError
-from sfnetlab.methods.zoobot import Zoobot
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import load_network, save_network
 from sfnetlab.plan import make_plan
@@ -26,11 +24,9 @@ N, SIDE = 44, 40
 TRAIN, VALID = np.arange(2, 35), np.arange(35, N)
 
 
-def settings(**changed):
-    return Zoobot(name="zoobot", target="t", **changed)
-
-
-TUNING = settings(epochs=3, batch_size=8, learning_rate=3e-3, layer_decay=0.9, head_dropout=0.1)
+def tuning(**changed):
+    chosen = {"training_mode": "full", "layer_decay": 0.9, "learning_rate": 3e-3, "weight_decay": 0.05}
+    return zoobot.Tuning(**chosen | {"head_dropout": 0.1} | changed)
 
 
 class KilledError(Exception):
@@ -56,7 +52,7 @@ def targets(images):
     return targets
 
 
-def run(images, targets, directory, *, tuning=TUNING, report=silent, seed=3, backbone="test_resnet"):
+def run(images, targets, directory, *, epochs=3, report=silent, seed=3, backbone="test_resnet", **changed):
     encoder = frozen_encoder(backbone, "random", 5, 32, images, TRAIN)
     return zoobot.finetune(
         encoder,
@@ -65,7 +61,10 @@ def run(images, targets, directory, *, tuning=TUNING, report=silent, seed=3, bac
         targets,
         TRAIN,
         VALID,
-        tuning,
+        epochs=epochs,
+        batch_size=8,
+        tuning=tuning(**changed),
+        augment=True,
         seed=seed,
         device="cpu",
         directory=directory,
@@ -153,32 +152,30 @@ def test_a_finished_run_is_not_trained_again(whole, images, targets):
 
 
 def test_another_seed_is_another_run(whole, images, targets, tmp_path):
-    tuning = replace(TUNING, epochs=1)
-    assert numbers(run(images, targets, tmp_path, tuning=tuning, seed=4)[1]) != numbers(whole[1])[:1]
+    assert numbers(run(images, targets, tmp_path, epochs=1, seed=4)[1]) != numbers(whole[1])[:1]
 
 
 def test_the_global_generator_is_left_alone(images, targets, tmp_path):
     before = torch.get_rng_state()
-    run(images, targets, tmp_path, tuning=settings(epochs=1))
+    run(images, targets, tmp_path, epochs=1)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.slow
 def test_it_learns(images, targets, tmp_path):
-    tuning = settings(epochs=8, batch_size=8, learning_rate=3e-3, layer_decay=0.9, head_dropout=0.1)
-    network, _ = run(images, targets[:, :1], tmp_path, tuning=tuning)
+    network, _ = run(images, targets[:, :1], tmp_path, epochs=8)
     rmse = np.sqrt(np.mean((predicted(network, images, VALID) - targets[VALID, :1]) ** 2))
     assert rmse < 0.5 * targets[VALID, 0].std()
 
 
 def test_head_only_leaves_the_encoder_as_it_was(images, targets, tmp_path):
     start = make_backbone("test_resnet", "random", 5).state_dict()
-    network, _ = run(images, targets, tmp_path, tuning=settings(epochs=1, training_mode="head_only"))
+    network, _ = run(images, targets, tmp_path, epochs=1, training_mode="head_only")
     assert all(torch.equal(value, start[name]) for name, value in network.encoder.backbone.named_parameters())
 
 
 def test_a_transformer_can_be_fine_tuned(images, targets, tmp_path):
-    network, _ = run(images, targets, tmp_path, tuning=settings(epochs=1), backbone="test_vit")
+    network, _ = run(images, targets, tmp_path, epochs=1, backbone="test_vit")
     (tmp_path / "saved").mkdir()
     save_network(tmp_path / "saved", network)
     loaded = load_network(tmp_path / "saved")
@@ -187,7 +184,7 @@ def test_a_transformer_can_be_fine_tuned(images, targets, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_it(images, targets, tmp_path):
     with pytest.raises(TrainingError, match=r"epoch [12] of 2 is not finite; lower the learning rate"):
-        run(images, targets, tmp_path, tuning=settings(epochs=2, learning_rate=1e30))
+        run(images, targets, tmp_path, epochs=2, learning_rate=1e30)
 
 
 def test_targets_that_are_not_finite_are_an_error(images, targets, tmp_path):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.atlas.names import GivenName
 from sfnetlab.jobs import TableSpec
-from sfnetlab.metrics.tables import FeatureTable, checked_table
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 
 How = Literal["exact", "gradient"]
 """How activation maps are made: see maps.py."""
@@ -137,7 +137,7 @@ class ShownTable:
     """
 
     spec: TableSpec
-    values: FeatureTable
+    values: FeatureMatrix
     of_interest: NDArray[np.bool_]
     evidence: Evidence
     maps: FeatureMaps | None = None

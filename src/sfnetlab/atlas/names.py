@@ -4,13 +4,13 @@ The user's `names.toml` is only ever read. The atlas holds one to start from, wi
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import tomli
 
 from sfnetlab.errors import DataError
 
@@ -86,13 +86,13 @@ def read_names(path: Path, keys: Mapping[str, str]) -> Given:
         If the file is missing or not such a table.
     """
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomli.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
             f"{path}: not found; [atlas] names says that your names of features are there. Copy names.toml out of an "
             f"atlas to there, or leave the setting out"
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
         raise DataError(f"{path}: cannot be read as TOML: {error}") from None
     given: Given = {}
     for table, key in keys.items():

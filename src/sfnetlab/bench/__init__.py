@@ -1,7 +1,7 @@
-"""`sfnetlab bench`: speeds, each against a reference that runs in turn with it, and quality.
+"""`sfnetlab bench`: speeds of the lab, each against a reference that runs in turn with it, and quality of its SAEs.
 
-References run in the same process if nothing else is said, with OpenMP's threads as torch sets them. Machines differ
-and are shared: of speeds the ratio is the result, the rates are for orientation.
+A reference runs in the same process unless its benchmark says otherwise, with as many OpenMP threads as torch sets.
+Machines differ and are shared, so the ratio of two speeds is the result; the rates themselves are for orientation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +27,18 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "atlas": atlas.atlas,
 }
 ONLY_BY_NAME = ("sae-quality-large",)
+"""Benchmarks that run only if they are named, because they take much memory."""
 
 
 def run(names: Sequence[str], device: str) -> Iterator[Row]:
-    """Run the named benchmarks, without names all but `ONLY_BY_NAME`; a row each case.
+    """Run benchmarks and yield one row for each of their cases.
+
+    Parameters
+    ----------
+    names
+        Names from `BENCHMARKS`. None given: all except those in `ONLY_BY_NAME`.
+    device
+        A device of torch, such as "cpu" or "cuda".
 
     Raises
     ------

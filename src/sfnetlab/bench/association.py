@@ -1,4 +1,4 @@
-"""Speed of the permutation test of features against labels, and that it gives what a loop over pairs gives."""
+"""Speed of the permutation test of features against labels, which must give what a loop over pairs gives."""
 
 import time
 from collections.abc import Iterator
@@ -12,11 +12,19 @@ from sfnetlab.bench.compare import Row
 N_GALAXIES, N_FEATURES, N_LABELS, N_PERMUTATIONS = 20_000, 2048, 46, 200
 DENSITY = 32 / 2048
 N_CHECKED = 3
-"""Pairs and permutations that the loop does: it would take hours for all. What a pair takes it takes for every pair."""
+"""Features, labels and permutations that the loop does. All would take hours, and each pair takes the same time."""
 
 
 def association(device: str) -> Iterator[Row]:
-    """Correlations tested a second, dense and CSR, against `scipy.stats.spearmanr` pair by pair, timed on a few."""
+    """Yield a row for dense and one for CSR features: correlations per second, against SciPy's `spearmanr`.
+
+    The reference takes one pair after another and is timed on a few of them.
+
+    Raises
+    ------
+    AssertionError
+        If the two do not agree.
+    """
     from scipy.stats import spearmanr
 
     from sfnetlab.metrics.association import association_test

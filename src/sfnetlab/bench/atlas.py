@@ -1,7 +1,7 @@
-"""The feature atlas at the size that it is made for: how long it takes to build, how large it is, how fast it shows.
+"""How long the feature atlas takes to build, how large it is and how fast it shows, at the size it is made for.
 
-Its references are demands, not other programs: 20,000 galaxies with 512 SFNet and 2,048 SAE features in 5 minutes on
-two cores and 150 MB, a first view in 2 s, a feature's page in 0.5 s, and memory that does not grow.
+The references are demands, not other programs: 20,000 galaxies with 512 SFNet and 2,048 SAE features are built in 5
+minutes on two cores and take 150 MB; the first view appears in 2 s, a feature's page in 0.5 s; memory does not grow.
 """
 
 import contextlib
@@ -44,7 +44,10 @@ COLUMN = "oh_p50"
 
 
 def atlas(device: str) -> Iterator[Row]:
-    """Build it, weigh it, and where there is a Chromium with Playwright open it and browse 200 features."""
+    """Build a made-up atlas, open it in Chromium and browse 200 features; yield a row for each demand.
+
+    Without Chromium or Playwright the atlas is not opened: a warning says so, and only time and size have rows.
+    """
     size = f"{N_GALAXIES} galaxies, {N_SFNET} + {N_SAE} features"
     plain, networks = made_up_atlas(N_GALAXIES, N_SFNET, N_SAE, K_SFNET, K_SAE, IMAGE_SIZE)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,6 +62,7 @@ def atlas(device: str) -> Iterator[Row]:
 
 
 def _shown(folder: Path, plain: Atlas, device: str) -> Iterator[Row]:
+    """Yield the rows of the demands on a browser, if there is one: times to show pages, and growth of memory."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -102,7 +106,10 @@ def _shown(folder: Path, plain: Atlas, device: str) -> Iterator[Row]:
 
 
 def _seconds_to(page: Any, url: str, route: str) -> float:
-    """Until the page is drawn: the atlas says in an attribute which page it shows."""
+    """Open a page of the atlas and return the seconds until it is drawn.
+
+    The atlas says in an attribute which page it shows.
+    """
     started = time.perf_counter()
     page.goto(f"{url}{route}")
     page.wait_for_selector(f'main[data-shown="{route}"]', state="attached")
@@ -121,9 +128,10 @@ setTimeout(() => setInterval(() => {{
 def _renderer_mb(
     chromium: str, folder: Path, routes: list[str], first_s: float = 3.0, each_s: float = 0.3
 ) -> list[float]:
-    """Resident size of the largest process that draws pages, once a route (Linux), while a page leafs through them.
+    """Return the megabytes of the largest process that draws pages, one value for each route that is shown.
 
-    Playwright would not do: what it looks at keeps the content of every file that was loaded.
+    A page with a frame shows one route after another; /proc of Linux knows the resident size (NaN elsewhere).
+    Playwright will not do here: a page that it looks at keeps the content of every file that was loaded.
     """
     driver = folder / "leaf-through.html"
     driver.write_text(_DRIVER.format(routes=json.dumps(routes), each_ms=1000 * each_s, first_ms=1000 * first_s))
@@ -144,6 +152,7 @@ def _renderer_mb(
 
 
 def _renderers(session: int) -> Iterator[Path]:
+    """Yield the /proc directories of Chromium's page-drawing processes in a session."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
             if os.getsid(int(process.name)) == session and b"--type=renderer" in (process / "cmdline").read_bytes():
@@ -183,11 +192,32 @@ def made_up_atlas(
     *,
     is_network_run: bool = False,
 ) -> tuple[Atlas, dict[str, Any]]:
-    """An atlas of random features, without maps, and the networks that `mapped` runs for them.
+    """Return an atlas of random features, without maps, and the networks that `mapped` needs to add the maps.
 
-    The catalogue is that of the mock survey; cutouts are ellipses with noise, which is what makes files of real ones
-    large. Values are random; with `is_network_run` those of the SFNet are what its untrained network gives, of which
-    few features are ever among the largest.
+    The catalogue is that of the mock survey. Cutouts are ellipses with noise, because noise makes the files of real
+    cutouts large.
+
+    Parameters
+    ----------
+    n_galaxies, image_size
+        Size of the survey, and of its cutouts in pixels.
+    n_sfnet, n_sae, k_sfnet, k_sae
+        Numbers of features, and of those that are active in a galaxy.
+    seed
+        Decides everything random.
+    is_network_run
+        Whether the SFNet's features are those of its untrained network, few of which are ever among the k largest.
+        Otherwise they are random.
+
+    Returns
+    -------
+    tuple of Atlas and dict
+        The dict holds "network", an SFNet with random weights, and "directions" (n_sae, n_sfnet) of the SAE's encoder.
+
+    Raises
+    ------
+    ValueError
+        If `n_sfnet` is not the width of a ResNet18, 512.
     """
     rng = np.random.default_rng(seed)
     catalog = make_population(n_galaxies, seed, field_arcsec=38.0)
@@ -218,7 +248,38 @@ def made_up_atlas(
         methods=(f"{sfnet.name}, head", f"{sae.name}, ridge"),
         values=rng.normal(8.8, 0.2, (n_galaxies, 2)),
     )
-    comparison = pd.DataFrame(
+    made = Atlas(
+        experiment="made up",
+        galaxies=galaxies,
+        tables=(sfnet, sae),
+        comparison=_comparison(n_sfnet, n_sae, k_sfnet, k_sae),
+        classes=pd.DataFrame(),
+        predictions=(predictions,),
+    )
+    directions = rng.standard_normal((n_sae, n_sfnet)).astype(np.float32) / np.sqrt(n_sfnet)
+    return made, {"network": network, "directions": directions}
+
+
+def mapped(plain: Atlas, networks: dict[str, Any], device: str) -> Atlas:
+    """Return the atlas with maps, which the networks of `made_up_atlas` make of its cutouts."""
+    from sfnetlab.atlas.mapping import HeadOf, with_maps
+
+    network = networks["network"].to(device)
+    sfnet, sae = plain.tables
+    d_in = network.n_features
+    latents = (networks["directions"], np.zeros(len(networks["directions"])))
+    identity = (np.eye(d_in, dtype=np.float32), np.zeros(d_in))
+    head = HeadOf(0, network, (COLUMN,))
+    tables = [
+        *with_maps([sfnet], [identity], network.encoder, plain.galaxies, head, device=device),
+        *with_maps([sae], [latents], network.encoder, plain.galaxies, None, device=device),
+    ]
+    return replace(plain, tables=tuple(tables))
+
+
+def _comparison(n_sfnet: int, n_sae: int, k_sfnet: int, k_sae: int) -> pd.DataFrame:
+    """Return a table of invented prediction errors, with the columns of a real comparison."""
+    return pd.DataFrame(
         [
             ("metallicity", COLUMN, name, kind, kind == "sfnet", k, "ridge", n_used, 1, rmse, rmse - 0.01, rmse + 0.01)
             for name, kind, k, n_used, rmse in (
@@ -234,36 +295,10 @@ def made_up_atlas(
             "low", "high",
         ],
     ).assign(seed_sd=None)  # fmt: skip
-    made = Atlas(
-        experiment="made up",
-        galaxies=galaxies,
-        tables=(sfnet, sae),
-        comparison=comparison,
-        classes=pd.DataFrame(),
-        predictions=(predictions,),
-    )
-    directions = rng.standard_normal((n_sae, n_sfnet)).astype(np.float32) / np.sqrt(n_sfnet)
-    return made, {"network": network, "directions": directions}
-
-
-def mapped(plain: Atlas, networks: dict[str, Any], device: str) -> Atlas:
-    """The same with the maps that the networks give."""
-    from sfnetlab.atlas.mapping import HeadOf, with_maps
-
-    network = networks["network"].to(device)
-    sfnet, sae = plain.tables
-    d_in = network.n_features
-    latents = (networks["directions"], np.zeros(len(networks["directions"])))
-    own = (np.eye(d_in, dtype=np.float32), np.zeros(d_in))
-    head = HeadOf(0, network, (COLUMN,))
-    tables = [
-        *with_maps([sfnet], [own], network.encoder, plain.galaxies, head, device=device),
-        *with_maps([sae], [latents], network.encoder, plain.galaxies, None, device=device),
-    ]
-    return replace(plain, tables=tuple(tables))
 
 
 def _ellipses(n: int, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return noisy images (n, side, side, 3) of galaxies with elliptical, exponential profiles."""
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     images = np.empty((n, side, side, 3), dtype=np.uint8)
     for image in images:
@@ -300,7 +335,7 @@ def _embedded(network: Any, images: NDArray[np.uint8]) -> "sparse.csr_array":
 
 
 def _random_codes(n: int, d: int, k: int, rng: np.random.Generator) -> "sparse.csr_array":
-    """k active features a row, some of them in many rows and most in few."""
+    """Return features (n, d), k of them active in each row: a few features in many rows, most in few rows."""
     popularity = rng.permutation(np.arange(1, d + 1) ** -0.7)
     keys = rng.gumbel(size=(n, d)).astype(np.float32) + np.log(popularity).astype(np.float32)
     columns = np.argpartition(keys, -k, axis=1)[:, -k:]
@@ -316,10 +351,11 @@ def _table(
     of_interest: NDArray[np.bool_],
     network: Any,
 ) -> ShownTable:
+    """Return a table of the atlas: associations are computed, all other evidence is random."""
     test = np.flatnonzero(galaxies.is_test & of_interest)
-    own, labels = rows_of(values, test), galaxies.labels.iloc[test].reset_index(drop=True)
+    tested, labels = rows_of(values, test), galaxies.labels.iloc[test].reset_index(drop=True)
     weights = {} if network is None else {COLUMN: network.head_weights()[0][0]}
-    features = describe_features(own, labels, weights, "F" if network is None else "Z")
+    features = describe_features(tested, labels, weights, "F" if network is None else "Z")
     rng = np.random.default_rng(len(spec.name))
     n_features = len(features)
     features = features.assign(
@@ -341,7 +377,7 @@ def _table(
         of_interest=of_interest,
         evidence=Evidence(
             features=features,
-            associations=associate_features(own, labels),
+            associations=associate_features(tested, labels),
             nuisances=nuisances,
             partners=partners,
         ),

@@ -1,4 +1,4 @@
-"""A comparison of two speeds: windows in turns, a row with the ratio. What is compared stands in the other modules."""
+"""How two speeds are compared: timed in turns, and written as a row. The other modules say what is compared."""
 
 import statistics
 import time
@@ -9,36 +9,43 @@ from sfnetlab import runtime
 
 N_TURNS = 3
 _REST_S = 0.05
-"""Before each window: OpenMP's threads of what ran before go on spinning for some milliseconds."""
+"""Pause before each timing: OpenMP's threads of what ran before go on spinning for some milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One comparison: `ours` and `reference` in `unit`, and `ratio`, ours over theirs (None where theirs is 0).
+    """One comparison of the lab with a reference.
 
-    Of speeds all three are medians over turns.
-
-    `bound_share` and `reference_bound_share` are the rates over that of a bound (for SAEs: the one dense product that
-    no step can do without, by the same library on the same threads), which is measured before and after each window.
-    `peak_mb` and `reference_peak_mb` are what the work added to the largest resident size of a fresh process that had
-    loaded the libraries, on a GPU what torch allocated there. None where a benchmark does not measure them.
+    The fields that may be None are None where a benchmark does not measure them.
     """
 
     name: str
+    """The benchmark."""
     case: str
+    """What is compared, in words."""
     ours: float
+    """The lab's number in `unit`; a median over turns if it is a speed."""
     reference: float
+    """The reference's number in `unit`; a median over turns if it is a speed."""
     unit: str
     ratio: float | None
+    """`ours` over `reference`; for speeds, the median over turns of that. None where `reference` is 0."""
     threads: int
     device: str
     bound_share: float | None = None
+    """Our speed over a bound that is measured before and after each timing: for SAEs, the speed of the one dense
+    product that no step can do without, in the same library and with the same threads."""
     reference_bound_share: float | None = None
+    """The reference's speed over that bound."""
     peak_mb: float | None = None
+    """Megabytes that the work added to the largest resident size of a fresh process which had loaded the libraries; on
+    a GPU, what torch allocated there."""
     reference_peak_mb: float | None = None
+    """The same for the reference."""
 
 
 def describe(row: Row) -> str:
+    """Return a row as one line of text."""
     ours, reference = (f"{n:,.0f}" if abs(n) >= 1000 else f"{n:#.4g}" for n in (row.ours, row.reference))
     ratio = "against" if row.ratio is None else f"{row.ratio:.2f} x"
     parts = [f"{row.name:12} {row.case:76} {ours:>9} {row.unit}", f"{ratio} the reference ({reference})"]
@@ -60,9 +67,18 @@ def compare(
     *,
     bound: Callable[[], float] | None = None,
 ) -> Row:
-    """Time both in turns, after one warm-up each; `n` is how many units one call does.
+    """Time two functions in turns, after one call of each to warm up, and return the row.
 
-    `bound` measures, in `unit`, what the machine could do at this moment.
+    Parameters
+    ----------
+    name, case, unit, device
+        As in `Row`.
+    n
+        How many units, such as images or steps, one call does.
+    ours, reference
+        The functions.
+    bound
+        Measures, in `unit`, the largest speed that the machine allows at this moment.
     """
     functions = {"ours": ours, "reference": reference}
     for function in functions.values():

@@ -1,4 +1,4 @@
-"""Speeds of making mock galaxies, of reading a survey's cutouts, and from JPEG files to embeddings."""
+"""Speeds of making mock galaxies, of reading a survey's cutouts, and of embedding JPEG files."""
 
 import functools
 import io
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def mock(device: str) -> Iterator[Row]:
+    """Yield a row for each image size: mock galaxies rendered per second, on all cores against one core."""
     from sfnetlab.surveys.mock_population import make_population
     from sfnetlab.surveys.mock_render import render_images
 
@@ -39,6 +40,7 @@ def mock(device: str) -> Iterator[Row]:
 
 
 def survey(device: str) -> Iterator[Row]:
+    """Yield one row: cutouts read per second in random order, from a survey's array against JPEG files in memory."""
     from PIL import Image
 
     n, size = 2000, 144
@@ -71,18 +73,22 @@ _FILE_SIDE, _CROP = 160, 144
 
 
 def embedding(device: str) -> Iterator[Row]:
-    """From 160-pixel JPEG files to the pooled features of the central 144 pixels.
+    """Yield one row: images per second from 160-pixel JPEG files to the features of their central 144 pixels.
 
-    The reference is what the papers' notebooks do: a dataset that opens an image with Pillow and puts it through
-    torchvision's transforms, a DataLoader with a process a core, contiguous batches. It runs in turn with ours, but in
-    a Python of its own with the defaults of OpenMP and malloc, as a notebook would. Ours decodes into a survey's store
-    and embeds that; both parts count.
+    The lab decodes the files into a survey's array and embeds that; both parts count. The reference is what the
+    papers' notebooks do: a dataset opens each image with Pillow and applies torchvision's transforms, and a DataLoader
+    with one process per core makes contiguous batches. It runs in turn with ours, but in a Python process of its own
+    with the defaults of OpenMP and malloc, as a notebook would.
+
+    Raises
+    ------
+    AssertionError
+        If the two do not agree.
     """
     import pandas as pd
 
     from sfnetlab.models.backbones import ImageEncoder, for_inference, make_backbone
-    from sfnetlab.schema import FolderSurvey
-    from sfnetlab.surveys.folder import build_folder_survey
+    from sfnetlab.surveys.folder import FolderSurvey, build_folder_survey
     from sfnetlab.training.network import embed_batches
 
     n = 768
@@ -120,6 +126,7 @@ def _notebook_backbone(device: str) -> "nn.Module":
 
 
 def _embed_as_a_notebook(folder: Path, ids: list[str], device: str) -> "NDArray[np.float32]":
+    """Return the features of the images `<id>.jpg` in a folder, made as the papers' notebooks make them."""
     import torch
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
@@ -143,7 +150,7 @@ def _embed_as_a_notebook(folder: Path, ids: list[str], device: str) -> "NDArray[
 
 
 def _pictures(n: int, size: int) -> "list[Image.Image]":
-    """Smooth random colour images, which compress about as cutouts do."""
+    """Return n smooth random colour images of size x size pixels, which compress about as well as cutouts do."""
     from PIL import Image
 
     smooth = np.random.default_rng(0).integers(0, 255, (n, 12, 12, 3), dtype=np.uint8)

@@ -6,6 +6,7 @@ from sfnetlab.bench.compare import Row, compare
 
 
 def network(device: str) -> Iterator[Row]:
+    """Yield a row for each image size: images per second in training, channels last against contiguous."""
     import torch
     from torch import nn
 
@@ -15,7 +16,7 @@ def network(device: str) -> Iterator[Row]:
     def make_contiguous(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(x.contiguous() for x in inputs)
 
-    def stepper(size: int, layout: torch.memory_format) -> Callable[[], None]:
+    def make_step(size: int, layout: torch.memory_format) -> Callable[[], None]:
         images = torch.randint(0, 255, (n, size, size, 3), dtype=torch.uint8, device=device)
         labels = torch.randn(n, 1, device=device)
         network = SparseFeatureNetwork(make_backbone("resnet18", "random", 0), "resnet18", 1, 4).to(device)
@@ -34,6 +35,6 @@ def network(device: str) -> Iterator[Row]:
 
     n = 64
     for size in (64, 144):
-        ours, reference = stepper(size, torch.channels_last), stepper(size, torch.contiguous_format)
+        ours, reference = make_step(size, torch.channels_last), make_step(size, torch.contiguous_format)
         case = f"SFNet training at {size} px, channels last against contiguous"
         yield compare("network", case, "images/s", n, ours, reference, device)

@@ -1,7 +1,7 @@
-"""The training loop that most people write: dense latents, autograd, whole tensors. What kernels are timed against.
+"""The SAE training step that most people write, with dense latents and autograd: what the kernels are timed against.
 
-It uses the library well (nested dictionaries by adding one group after another, weights changed in place by one fused
-operation), so that the ratio is fair.
+It uses torch well, so that the ratio is fair: it decodes nested dictionaries by adding one group after another, and
+changes weights in place by one fused operation.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,20 @@ from sfnetlab.training.sae.stack import DECODER_SPEED, EPSILON, MEAN_ROWS, SQUAR
 def make_plain_step(
     settings: SAESettings, weights: dict[str, Tensor], column_speeds: Tensor, learning_rate: float
 ) -> Callable[[Tensor], Tensor]:
-    """A step from rows z (n, d_in), centred and scaled, to their loss; of variants with a top-k.
+    """Return a function that takes one training step on centred and scaled rows z (n, d_in) and returns their loss.
 
-    `weights` and `column_speeds` as in `Stack`, the former of one SAE and without its dimension; they are copied.
+    Parameters
+    ----------
+    settings
+        Of a variant that selects the k largest latents.
+    weights
+        The start, as in `Stack` but of one SAE, without the dimension of SAEs. The weights are copied.
+    column_speeds
+        As in `Stack`.
+    learning_rate
+        The same in every step.
     """
-    own = {name: nn.Parameter(tensor.clone()) for name, tensor in weights.items()}
-    W_enc, b_enc, W_dec, b_dec = (own[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
+    W_enc, b_enc, W_dec, b_dec = (nn.Parameter(weights[name].clone()) for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
     parts = [weight.detach() for weight in (W_enc, b_enc[:, None], W_dec, b_dec[None])]
     means, mean_squares = (
         [torch.zeros_like(part) for part in parts[:2]],

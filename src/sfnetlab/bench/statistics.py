@@ -1,4 +1,4 @@
-"""Speed of the closed-form statistics."""
+"""Speed of ridge regression over a path of penalties."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,17 +10,23 @@ from sfnetlab.bench.compare import Row, compare
 
 N_ROWS, N_VALID, N_FEATURES, N_LABELS, N_PENALTIES = 100_000, 10_000, 512, 10, 100
 REFERENCE_PENALTIES = 2
+"""Penalties that the loop does: each takes it the same time."""
 
 
 def ridge_path(device: str) -> Iterator[Row]:
-    """All penalties with their errors on valid rows from one decomposition, against scikit-learn's Ridge in a loop.
+    """Yield one row: penalties per second, with their errors on valid rows, against a loop over scikit-learn's Ridge.
 
-    The loop is given its own fastest dense solver and standardised float64 features, and does `REFERENCE_PENALTIES` of
-    the penalties; rates are penalties a second.
+    The lab does all penalties from one decomposition. The loop gets scikit-learn's fastest dense solver and
+    standardised float64 features, and does `REFERENCE_PENALTIES` of the penalties.
+
+    Raises
+    ------
+    AssertionError
+        If the errors do not agree.
     """
     from sklearn.linear_model import Ridge
 
-    from sfnetlab.probes.regression import ridge_path
+    from sfnetlab.probes.ridge import ridge_path
 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N_ROWS + N_VALID, N_FEATURES), dtype=np.float32)

@@ -12,9 +12,8 @@ from sfnetlab.artifacts import SurveyTable
 from sfnetlab.errors import DataError
 from sfnetlab.exporting.items import Item
 from sfnetlab.results import Record, Results
-from sfnetlab.schema import FolderSurvey
 from sfnetlab.surveys.files import Format, column_list, rows_of_frame, write_table
-from sfnetlab.surveys.folder import image_path
+from sfnetlab.surveys.folder import FolderSurvey, image_path
 
 log = logging.getLogger(__name__)
 

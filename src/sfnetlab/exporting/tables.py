@@ -82,7 +82,7 @@ def wide_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     return wide.rename_axis(columns=None).reset_index()
 
 
-def _dense_rows(name: str, rows: pd.DataFrame, values: Any, columns: list[str]) -> files.Rows:
+def _dense_rows(name: str, rows: pd.DataFrame, values: Any, columns: list[str]) -> files.TableBlocks:
     """`id_str, split` and a column a feature; those that have no name of their own are described by their number."""
     rows = rows[["id_str", "split"]]
     described = {column: f"{column.replace('_', ' ')} of {name}" for column in columns if _NUMBERED.fullmatch(column)}
@@ -94,16 +94,16 @@ def _dense_rows(name: str, rows: pd.DataFrame, values: Any, columns: list[str]) 
             ids = rows.iloc[start : start + _BLOCK_ROWS].reset_index(drop=True)
             yield pd.concat([ids, pd.DataFrame(block, columns=columns)], axis=1)
 
-    return files.Rows(len(rows), blocks(), files.text_widths(rows), n_scalars=2, described=described)
+    return files.TableBlocks(len(rows), blocks(), files.text_widths(rows), n_scalars=2, described=described)
 
 
-def _used_rows(name: str, rows: pd.DataFrame, values: Any) -> files.Rows:
+def _used_rows(name: str, rows: pd.DataFrame, values: Any) -> files.TableBlocks:
     """`id_str, split` and a column a feature that is active anywhere."""
     used = np.flatnonzero(np.bincount(values.indices[values.data != 0], minlength=values.shape[1]))
     return _dense_rows(name, rows, values[:, used], [f"feature_{i}" for i in used])
 
 
-def _long_rows(rows: pd.DataFrame, values: Any) -> files.Rows:
+def _long_rows(rows: pd.DataFrame, values: Any) -> files.TableBlocks:
     """`id_str, feature, activation`: a row for each feature that is active in a galaxy."""
     csr = sparse.csr_array(values)
     csr.eliminate_zeros()
@@ -122,4 +122,4 @@ def _long_rows(rows: pd.DataFrame, values: Any) -> files.Rows:
                 }
             )
 
-    return files.Rows(csr.nnz, blocks(), files.text_widths(rows[["id_str"]]))
+    return files.TableBlocks(csr.nnz, blocks(), files.text_widths(rows[["id_str"]]))

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.probes import probes_of
 
 _COLUMNS = ("features", "k", "seed", "probe", "n_features_used", "target", "split", "metric", "value")
 _COUNTS = ("true_negative", "false_positive", "false_negative", "true_positive")
-_NAMES = {"logistic": "logistic", "linear_svm": "linear SVM", "rbf_svm": "RBF SVM"}
 
 
 @style.paper_figure
@@ -42,13 +42,15 @@ def plot_confusion_matrices(
         If columns are missing or a feature table has no classifiers.
     """
     style.require_columns(metrics, _COLUMNS, "the metrics table")
-    rows = metrics[(metrics["target"] == target) & (metrics["split"] == "test") & metrics["probe"].isin(list(_NAMES))]
+    kinds = [kind for kind in probes_of("two_classes") if not kind.is_control]
+    rows = metrics[(metrics["target"] == target) & (metrics["split"] == "test")]
+    rows = rows[rows["probe"].isin([kind.name for kind in kinds])]
     panels: list[list[pd.DataFrame]] = []
     shown = [
-        (probe, is_budget)
+        (kind, is_budget)
         for is_budget in (False, True)
-        for probe in _NAMES
-        if (rows["probe"] == probe).any() and (is_budget or probe != "rbf_svm")
+        for kind in kinds
+        if (rows["probe"] == kind.name).any() and (kind.on_budgets if is_budget else kind.on_all)
     ]
     for name in features:
         own = rows[rows["features"] == name]
@@ -60,14 +62,14 @@ def plot_confusion_matrices(
         most = own.groupby("seed", dropna=False)["n_features_used"].transform("max")
         on_budget = (own["n_features_used"] == budget) & (own["n_features_used"] < most)
         parts = {False: own[own["n_features_used"] == most], True: own[on_budget]}
-        panels.append([parts[is_budget][parts[is_budget]["probe"] == probe] for probe, is_budget in shown])
+        panels.append([parts[is_budget][parts[is_budget]["probe"] == kind.name] for kind, is_budget in shown])
     width_in = style.PAGE_WIDTH_IN if len(shown) > 3 else 0.7 * style.PAGE_WIDTH_IN
     side_in = min(1.25, (width_in - 1.1) / len(shown))
     fig = Figure(figsize=(width_in, (side_in + 0.34) * len(features) + 0.75), layout="constrained")
     axes = fig.subplots(len(features), len(shown), squeeze=False)
     headed: set[int] = set()
     for i, name in enumerate(features):
-        for j, (probe, is_budget) in enumerate(shown):
+        for j, (kind, is_budget) in enumerate(shown):
             ax = axes[i, j]
             if not _draw_matrix(ax, panels[i][j], class_names):
                 ax.axis("off")
@@ -75,7 +77,7 @@ def plot_confusion_matrices(
             if j not in headed:
                 headed.add(j)
                 which = f"best {budget}" if is_budget else "all features"
-                ax.set_title(f"{_NAMES[probe]},\n{which}\n{ax.get_title()}")
+                ax.set_title(f"{kind.heading},\n{which}\n{ax.get_title()}")
             if j == 0:
                 ax.set_ylabel(f"{style.wrapped(name, 16)}\ntrue class")
             else:

@@ -1,13 +1,17 @@
 """Do dense features carry the property: probes fitted on train rows beside those fitted to the test rows themselves."""
 
+from itertools import cycle
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.metrics.tidy import IN_SAMPLE
+from sfnetlab.probes import probes_of
 
 _COLUMNS = ("features", "kind", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
-_SUFFIX = "_in_sample"
-_PROBES = ("linear", "ridge", "xgboost")
+_LOOKS = ((style.BLUE, "o"), (style.GREEN, "s"), (style.VERMILION, "^"), (style.PURPLE, "D"))
+"""Color and marker of each probe, in their order; of more they repeat."""
 
 
 @style.paper_figure
@@ -38,26 +42,26 @@ def plot_in_sample(metrics: pd.DataFrame, target: str, column: str, unit: str) -
     encoders = rows[rows["kind"] == "encoder"]
     most = encoders.groupby(["features", "seed"], dropna=False)["n_features_used"].transform("max")
     encoders = encoders[encoders["n_features_used"] == most]
-    with_cheating = encoders.loc[encoders["probe"].str.endswith(_SUFFIX), "features"]
+    with_cheating = encoders.loc[encoders["probe"].str.endswith(IN_SAMPLE), "features"]
     names = [name for name in dict.fromkeys(encoders["features"]) if name in set(with_cheating)]
     if not names:
         raise ValueError(f"no encoder has in-sample fits of target {target!r}, column {column!r}")
-    probes = [probe for probe in _PROBES if (encoders["probe"] == probe).any()]
+    looks = dict(zip(probes_of("values"), cycle(_LOOKS), strict=False))
+    probes = [kind for kind in looks if (encoders["probe"] == kind.name).any()]
     labels = [style.wrapped(name, 22) for name in names]
     n_lines = sum(len(probes) + 0.4 * label.count("\n") for label in labels) + 0.8 * len(names)
     fig = Figure(figsize=(style.COLUMN_WIDTH_IN, 1.15 + 0.16 * n_lines), layout="constrained")
     ax = fig.subplots()
-    colors = dict(zip(_PROBES, (style.BLUE, style.GREEN, style.VERMILION), strict=True))
-    markers = dict(zip(_PROBES, ("o", "s", "^"), strict=True))
     level = rows.loc[rows["kind"] == "mean", "value"]
     right = 1.6 * float(level.mean()) if len(level) else float("inf")
     y = 0.0
     ticks: list[float] = []
     for name in names:
         start = y
-        for probe in probes:
+        for kind in probes:
+            color, marker = looks[kind]
             means = []
-            for label in (probe, probe + _SUFFIX):
+            for label in (kind.name, kind.name + IN_SAMPLE):
                 own = encoders[(encoders["features"] == name) & (encoders["probe"] == label)]
                 if own.empty:
                     continue
@@ -65,22 +69,23 @@ def plot_in_sample(metrics: pd.DataFrame, target: str, column: str, unit: str) -
                 if value > right:
                     ax.annotate(
                         f"{style.three_digits(value)} ▸", (1, y), xycoords=("axes fraction", "data"), ha="right",
-                        va="center", color=colors[probe], fontsize=style.SMALL_PT,
+                        va="center", color=color, fontsize=style.SMALL_PT,
                     )  # fmt: skip
                     continue
                 means.append(value)
-                ax.plot([low, high], [y, y], color=colors[probe], linewidth=0.9, zorder=2)
+                ax.plot([low, high], [y, y], color=color, linewidth=0.9, zorder=2)
                 ax.plot(
-                    value, y, linestyle="none", marker=markers[probe], color=colors[probe],
-                    markerfacecolor=colors[probe] if label == probe else "white", label=f"_{name} {label}", zorder=3,
+                    value, y, linestyle="none", marker=marker, color=color,
+                    markerfacecolor=color if label == kind.name else "white", label=f"_{name} {label}", zorder=3,
                     clip_on=False,
                 )  # fmt: skip
-            ax.plot(means, [y] * len(means), color=colors[probe], linewidth=0.6, linestyle=":", zorder=1)
+            ax.plot(means, [y] * len(means), color=color, linewidth=0.6, linestyle=":", zorder=1)
             y += 1
         ticks.append((start + y - 1) / 2)
         y += 0.8
-    for probe in probes:
-        ax.plot([], [], linestyle="none", marker=markers[probe], color=colors[probe], label=probe)
+    for kind in probes:
+        color, marker = looks[kind]
+        ax.plot([], [], linestyle="none", marker=marker, color=color, label=kind.label)
     ax.plot([], [], linestyle="none", marker="D", color=style.GREY, label="fitted on train")
     ax.plot([], [], linestyle="none", marker="D", color=style.GREY, markerfacecolor="white", label="fitted on test")
     if len(level):

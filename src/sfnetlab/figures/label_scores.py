@@ -8,16 +8,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sfnetlab.figures import style
+from sfnetlab.probes import probes_of, standing_for
 
-_CLASSIFIERS = {"logistic": "logistic regression", "knn": "nearest neighbours"}
+_SHIFT = 0.12
+"""Of the outer classifiers from the middle of a method's row."""
 
 
 @style.paper_figure
 def plot_label_scores(metrics: pd.DataFrame, target: str) -> Figure:
     """A row a method: test balanced accuracy on all its features, mean over seeds, interval over galaxies.
 
-    Filled markers are logistic regression, open ones nearest neighbours; of several k the largest is drawn. The line
-    is what naming the majority scores, one over the number of classes.
+    The first classifier has filled markers, the others open ones; of several k the largest is drawn. The line is what
+    naming the majority scores, one over the number of classes.
 
     Parameters
     ----------
@@ -36,8 +38,10 @@ def plot_label_scores(metrics: pd.DataFrame, target: str) -> Figure:
     rows = metrics[
         (metrics["target"] == target) & (metrics["split"] == "test") & (metrics["metric"] == "balanced_accuracy")
     ]
-    chance = rows.loc[rows["probe"] == "majority", "value"]
-    rows = _on_all_features(rows[rows["probe"].isin(list(_CLASSIFIERS))])
+    probes = [kind for kind in probes_of("many_classes") if kind.on_all]
+    (control,) = (kind for kind in probes_of("many_classes") if kind.is_control)
+    chance = rows.loc[rows["probe"] == control.name, "value"]
+    rows = _on_all_features(rows[rows["probe"].isin([kind.name for kind in probes])])
     if rows.empty or chance.empty:
         raise ValueError(f"the metrics table has no balanced accuracies of {target!r}")
     best = rows.groupby("features")["value"].max().sort_values(ascending=False)
@@ -46,29 +50,37 @@ def plot_label_scores(metrics: pd.DataFrame, target: str) -> Figure:
     ax = fig.subplots()
     for place, name in enumerate(best.index):
         look = style.method_style(str(name), kinds[name], kinds.index[kinds == kinds[name]])
-        for shift, probe in zip((-0.12, 0.12), _CLASSIFIERS, strict=True):
-            own = rows[(rows["features"] == name) & (rows["probe"] == probe)][["value", "low", "high"]].mean()
+        for shift, probe in zip(np.linspace(-_SHIFT, _SHIFT, len(probes)), probes, strict=True):
+            own = rows[(rows["features"] == name) & (rows["probe"] == probe.name)][["value", "low", "high"]].mean()
             ax.hlines(place + shift, own["low"], own["high"], color=look.color, linewidth=1.0)
             ax.plot(
                 own["value"], place + shift, marker=look.marker, color=look.color, linestyle="none",
-                markerfacecolor=look.color if probe == "logistic" else "white", label=f"{name}, {probe}",
+                markerfacecolor=look.color if probe == probes[0] else "white", label=f"{name}, {probe.name}",
             )  # fmt: skip
     ax.axvline(chance.iloc[0], color=style.GREY, linewidth=0.8, linestyle=":", label="_chance")
     labels = [style.wrapped(style.method_name(str(name), kinds[name]), 24) for name in best.index]
     ax.set_yticks(range(len(best)), labels=labels)
     ax.set(xlabel=f"balanced accuracy of {target} (fraction)", ylim=(len(best) - 0.5, -0.5))
     handles = [
-        Line2D([], [], color=style.GREY, marker="o", linestyle="none", markerfacecolor=face, label=label)
-        for face, label in zip((style.GREY, "white"), _CLASSIFIERS.values(), strict=True)
+        Line2D(
+            [],
+            [],
+            color=style.GREY,
+            marker="o",
+            linestyle="none",
+            label=probe.label,
+            markerfacecolor=style.GREY if probe == probes[0] else "white",
+        )
+        for probe in probes
     ]
-    handles.append(Line2D([], [], color=style.GREY, linewidth=0.8, linestyle=":", label="majority class"))
+    handles.append(Line2D([], [], color=style.GREY, linewidth=0.8, linestyle=":", label=control.label))
     fig.legend(handles=handles, loc="outside lower center", ncols=3)
     return fig
 
 
 @style.paper_figure
 def plot_label_confusion(confusion: pd.DataFrame, target: str, names: Sequence[str]) -> Figure:
-    """A panel a method: shares of each true class by what logistic regression on all features calls it.
+    """A panel a method: shares of each true class by what the first classifier on all features calls it.
 
     Parameters
     ----------
@@ -82,7 +94,7 @@ def plot_label_confusion(confusion: pd.DataFrame, target: str, names: Sequence[s
     """
     wanted = ("features", "probe", "n_features_used", "target", "y_true", "y_pred", "n")
     style.require_columns(confusion, wanted, "the confusion table")
-    rows = confusion[(confusion["target"] == target) & (confusion["probe"] == "logistic")]
+    rows = confusion[(confusion["target"] == target) & (confusion["probe"] == standing_for("many_classes")[0])]
     labels = list(dict.fromkeys(rows["y_true"]))
     n_columns = min(3, len(names))
     n_rows = -(-len(names) // n_columns)

@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.metrics.selection import has_nearest_k
+from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
 
 _COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
 
@@ -127,7 +129,7 @@ def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
     curves: list[style.Curve] = []
     for name, look, own in _methods(rows, "sfnet"):
         label = f"{style.method_name(name, 'sfnet')}†(k)"
-        head = own[own["probe"] == "head"]
+        head = own[own["probe"] == HEAD]
         on_all = with_all[with_all["features"] == name]
         probe = "linear" if (on_all["probe"] == "linear").any() else "ridge"
         refitted = on_all[on_all["probe"] == probe]
@@ -152,11 +154,7 @@ def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
 def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
     probed = _probed(rows)
     budgeted = probed[(probed["probe"] == "linear") & (probed["n_features_used"] < probed["most"])]
-    distance = (budgeted["k"] - budgeted["n_features_used"]).abs() - 1e-3 * (
-        budgeted["k"] > budgeted["n_features_used"]
-    )
-    nearest = distance.groupby([budgeted["features"], budgeted["n_features_used"]]).transform("min")
-    budgeted = budgeted[budgeted["k"].isna() | (distance == nearest)]
+    budgeted = budgeted[has_nearest_k(budgeted, "n_features_used")]
     curves: list[style.Curve] = []
     for kind, mark, noun in (
         ("sfnet", "†(k)", "features"), ("sae", "(k)", "latents"), ("null_sae", "(k)", "latents"), *_DENSE,
@@ -197,7 +195,7 @@ def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _probed(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of probes that were fitted on train rows, with the `most` features that any of them used of its table."""
-    probed = rows[(rows["probe"] != "head") & ~rows["probe"].str.endswith("_in_sample")]
+    probed = rows[(rows["probe"] != HEAD) & ~rows["probe"].str.endswith(IN_SAMPLE)]
     of_table = probed.groupby(["features", "k", "seed"], dropna=False)["n_features_used"]
     return probed.assign(most=of_table.transform("max"))
 

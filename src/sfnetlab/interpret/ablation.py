@@ -10,12 +10,12 @@ from sfnetlab.metrics.bootstrap import resample_counts
 from sfnetlab.metrics.dictionary import fvu_of_blocks
 from sfnetlab.metrics.regression import rmse
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.metrics.tables import BLOCK_VALUES, FeatureTable, checked_labels, checked_table, column_mean_sd
+from sfnetlab.metrics.tables import BLOCK_VALUES, FeatureMatrix, checked_labels, checked_table, column_mean_sd
 
 
 def ablate_features(
-    values_train: FeatureTable,
-    values_test: FeatureTable,
+    values_train: FeatureMatrix,
+    values_test: FeatureMatrix,
     labels_test: pd.DataFrame,
     weights: NDArray[np.floating],
     bias: NDArray[np.floating],
@@ -93,7 +93,7 @@ def ablate_features(
 
 def explained_variance(
     embedding: NDArray[np.floating],
-    values: FeatureTable,
+    values: FeatureMatrix,
     W_dec: NDArray[np.floating],
     b_dec: NDArray[np.floating],
     order: NDArray[np.integer],

@@ -20,16 +20,16 @@ from sfnetlab.metrics.association import (
     spearman,
 )
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.metrics.tables import FeatureTable, checked_table
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 
 N_FREQUENCY_GROUPS = 6
 """Ranks by frequency fall into nested powers of two: of 2,048 features 0-64, 64-128, 128-256, ..., 1024-2048."""
 
 
 def align_features(
-    values_valid: FeatureTable,
+    values_valid: FeatureMatrix,
     labels_valid: pd.DataFrame,
-    values_test: FeatureTable,
+    values_test: FeatureMatrix,
     labels_test: pd.DataFrame,
     *,
     n_permutations: int,
@@ -147,9 +147,9 @@ def _as_classes(names: NDArray[np.str_], valid: NDArray[np.float64], test: NDArr
 
 
 def _novelty(
-    values_valid: FeatureTable,
+    values_valid: FeatureMatrix,
     valid: NDArray[np.float64],
-    values_test: FeatureTable,
+    values_test: FeatureMatrix,
     test: NDArray[np.float64],
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -11,14 +11,14 @@ from scipy.special import stdtr
 
 from sfnetlab.metrics.association import benjamini_hochberg, closest_feature, correlation_interval, pearson, spearman
 from sfnetlab.metrics.sparsity import activation_frequency, n_alive, usage_entropy
-from sfnetlab.metrics.tables import FeatureTable, checked_table, columns_of, transpose_product
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, transpose_product
 
 COMMON_FREQUENCY = 0.01
 """A feature active in more than this share of the galaxies is common."""
 
 
 def describe_features(
-    values: FeatureTable, labels: pd.DataFrame, weights: Mapping[str, NDArray[np.float64]], name_prefix: str = "F"
+    values: FeatureMatrix, labels: pd.DataFrame, weights: Mapping[str, NDArray[np.float64]], name_prefix: str = "F"
 ) -> pd.DataFrame:
     """A row for each feature that is active in at least one of the given galaxies.
 
@@ -84,7 +84,7 @@ def describe_features(
     return table
 
 
-def associate_features(values: FeatureTable, labels: pd.DataFrame) -> pd.DataFrame:
+def associate_features(values: FeatureMatrix, labels: pd.DataFrame) -> pd.DataFrame:
     """A row for each feature and label: both correlations with their 95 % intervals.
 
     `p` is that of Spearman's rho by Student's t (as SciPy's `spearmanr`: permutations of a few hundred could not pass
@@ -120,7 +120,7 @@ def associate_features(values: FeatureTable, labels: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame(names | {name: number.ravel() for name, number in numbers.items()})
 
 
-def summarise_usage(values: FeatureTable) -> dict[str, float]:
+def summarise_usage(values: FeatureMatrix) -> dict[str, float]:
     """How many of the features of (n, d) are used: `n_features`, `n_alive` (active in at least one galaxy), `n_dead`,
     `n_common` (in more than 1 %), `usage_entropy` (nats) and `effective_number`, its exponential.
 
@@ -138,7 +138,7 @@ def summarise_usage(values: FeatureTable) -> dict[str, float]:
     }
 
 
-def strongest_galaxies(values: FeatureTable, features: NDArray[np.intp], n_examples: int) -> pd.DataFrame:
+def strongest_galaxies(values: FeatureMatrix, features: NDArray[np.intp], n_examples: int) -> pd.DataFrame:
     """The galaxies in which each feature is largest: `feature, rank, row, activation`, ties by row.
 
     Galaxies in which a feature is not active, 0, are never its examples, so a rare feature has fewer.
@@ -163,7 +163,7 @@ def strongest_galaxies(values: FeatureTable, features: NDArray[np.intp], n_examp
     return pd.concat(parts, ignore_index=True)
 
 
-def _variance_share(values: FeatureTable, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def _variance_share(values: FeatureMatrix, weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cov(w_f a_f, prediction) / Var(prediction) of every feature, (d,), for the prediction sum_f w_f a_f."""
     prediction = values @ weight
     centred = prediction - prediction.mean()

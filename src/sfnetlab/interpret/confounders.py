@@ -15,7 +15,7 @@ from sfnetlab.metrics.association import (
     partial_correlation,
     spearman,
 )
-from sfnetlab.metrics.tables import FeatureTable, checked_table
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 
 R2_WARNING = 0.25
 RHO_WARNING = 0.5
@@ -37,9 +37,9 @@ class Confounders(NamedTuple):
 
 
 def find_confounders(
-    values_valid: FeatureTable,
+    values_valid: FeatureMatrix,
     nuisances_valid: pd.DataFrame,
-    values_test: FeatureTable,
+    values_test: FeatureMatrix,
     nuisances_test: pd.DataFrame,
     targets_test: pd.DataFrame,
     held_fixed_test: pd.DataFrame,
@@ -152,7 +152,7 @@ def _curved(valid: NDArray[np.float64], test: NDArray[np.float64]) -> tuple[NDAr
     return labels_as_predictors(curved_valid, curved_test)
 
 
-def _target_rows(values: FeatureTable, target: pd.DataFrame, held_fixed: pd.DataFrame) -> pd.DataFrame:
+def _target_rows(values: FeatureMatrix, target: pd.DataFrame, held_fixed: pd.DataFrame) -> pd.DataFrame:
     known = (target.notna().all(axis=1) & held_fixed.notna().all(axis=1)).to_numpy()
     n, d, n_fixed = int(known.sum()), checked_table(values, "values").shape[1], held_fixed.shape[1]
     label = np.where(known, target.iloc[:, 0].to_numpy(dtype=np.float64), np.nan)

@@ -14,7 +14,7 @@ from sfnetlab.metrics import regression
 from sfnetlab.metrics.tables import (
     BLOCK_VALUES,
     CONSTANT_SPREAD,
-    FeatureTable,
+    FeatureMatrix,
     Table,
     checked_table,
     columns_of,
@@ -51,7 +51,7 @@ def line_ratios(labels: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def activation_scales(train: FeatureTable, features: NDArray[np.integer]) -> Array:
+def activation_scales(train: FeatureMatrix, features: NDArray[np.integer]) -> Array:
     """The unit of each chosen feature, (n_chosen,): see `SCALE_QUANTILE`. NaN where no train galaxy activates it."""
     columns = sparse.csc_array(columns_of(train, features))
     columns.eliminate_zeros()
@@ -59,13 +59,13 @@ def activation_scales(train: FeatureTable, features: NDArray[np.integer]) -> Arr
     return np.array([np.quantile(np.abs(values), SCALE_QUANTILE) if len(values) else np.nan for values in active])
 
 
-def normalised_activations(values: FeatureTable, features: NDArray[np.integer], scales: Array) -> Array:
+def normalised_activations(values: FeatureMatrix, features: NDArray[np.integer], scales: Array) -> Array:
     """Activations of the chosen features in units of `activation_scales`, dense (n, n_chosen): 1 is strong."""
     return _dense(checked_table(columns_of(values, features))) / scales
 
 
 def head_equation(
-    name: str, weights: Array, bias: float, train: FeatureTable, test: FeatureTable, y_test: NDArray[np.floating]
+    name: str, weights: Array, bias: float, train: FeatureMatrix, test: FeatureMatrix, y_test: NDArray[np.floating]
 ) -> pd.DataFrame:
     """The law that a linear head applies to its features.
 
@@ -106,9 +106,9 @@ def head_equation(
 def regression_equation(
     name: str,
     features: NDArray[np.integer],
-    train: FeatureTable,
+    train: FeatureMatrix,
     y_train: NDArray[np.floating],
-    test: FeatureTable,
+    test: FeatureMatrix,
     y_test: NDArray[np.floating],
     *,
     n_resamples: int,
@@ -239,7 +239,7 @@ def _exponent(value: float) -> int:
     return int(np.floor(np.log10(abs(value))))
 
 
-def _with_label(values: FeatureTable, y: NDArray[np.floating], name: str) -> tuple[Table, Array]:
+def _with_label(values: FeatureMatrix, y: NDArray[np.floating], name: str) -> tuple[Table, Array]:
     """The rows that have a label, and their labels."""
     table, labels = checked_table(values, name), np.asarray(y, dtype=np.float64)
     if labels.shape != (table.shape[0],):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sfnetlab.metrics.bootstrap import sample_and_resamples
-from sfnetlab.metrics.tables import CONSTANT_SPREAD, FeatureTable, Table, checked_table, column_mean_sd
+from sfnetlab.metrics.tables import CONSTANT_SPREAD, FeatureMatrix, Table, checked_table, column_mean_sd
 
 Array = NDArray[np.float64]
 
@@ -25,7 +25,7 @@ N_LEAST_ACTIVE = 10
 
 
 def feature_changes(
-    activations: Sequence[FeatureTable], transforms: pd.DataFrame, *, n_resamples: int = 200, seed: int = 0
+    activations: Sequence[FeatureMatrix], transforms: pd.DataFrame, *, n_resamples: int = 200, seed: int = 0
 ) -> pd.DataFrame:
     """A row for every feature and transform.
 

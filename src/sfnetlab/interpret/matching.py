@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sfnetlab.metrics.matching import match_features, summarise_match
-from sfnetlab.metrics.tables import FeatureTable
+from sfnetlab.metrics.tables import FeatureMatrix
 
 NULL_LEVELS = np.linspace(0, 1, 101)
 """Quantiles by which a null distribution is kept."""
@@ -26,7 +26,7 @@ class MatchedTables(NamedTuple):
 
 
 def match_tables(
-    tables: Mapping[str, tuple[FeatureTable, FeatureTable]], n_permutations: int, seed: int
+    tables: Mapping[str, tuple[FeatureMatrix, FeatureMatrix]], n_permutations: int, seed: int
 ) -> MatchedTables:
     """Match the features of every two tables on the fit rows and measure the pairs on the test rows.
 

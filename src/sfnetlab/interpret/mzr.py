@@ -11,9 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.metrics.bootstrap import resample_counts
+from sfnetlab.metrics.predictions import Prediction, typed_identity, value_scores
 from sfnetlab.metrics.regression import NMAD_SCALE
+from sfnetlab.metrics.tidy import HEAD
 from sfnetlab.surveys.lines import tremonti_2004
 
+MASS, METALLICITY, SFR = "lgm_tot_p50", "oh_p50", "sfr_tot_p50"
+"""Columns of the catalogue; of tables of predictions too."""
+RELATION_LEAST = 50
+"""Test galaxies, fewer make no relation."""
 BIN_DEX = 0.2
 N_LEAST = 10
 """Galaxies in a bin of mass that is reported."""
@@ -121,6 +127,87 @@ def residual_trends(
         rho = _correlation(ranks, np.full(n, 1 / n))
         rows.append({"quantity": name, "rho": rho, "low": float(low), "high": float(high), "n": n})
     return pd.DataFrame(rows)
+
+
+def metallicity_from_mass(
+    known: pd.DataFrame, predictions: pd.DataFrame, *, n_resamples: int, seed: int
+) -> list[pd.DataFrame]:
+    """Scores of the metallicity that follows from the masses that heads predict, by two relations, on test galaxies.
+
+    Parameters
+    ----------
+    known : DataFrame
+        Galaxies with `id_str`, `split` and the three measured columns; the fitted relation is of the train ones.
+    predictions : DataFrame
+        Test predictions of every run: `metrics.predictions.prediction_rows` with `IDENTITY`.
+
+    Returns
+    -------
+    list of DataFrame
+        `value_scores` of `METALLICITY` with `IDENTITY`, for each head and relation.
+    """
+    train, test = (known[known["split"] == part].set_index("id_str") for part in ("train", "test"))
+    relations = {
+        "tremonti_2004": tremonti_metallicity,
+        "fitted_relation": median_relation(train[MASS].to_numpy(), train[METALLICITY].to_numpy()),
+    }
+    by = ["features", "kind", "k", "seed", "n_features_used"]
+    scores: list[pd.DataFrame] = []
+    masses = _of_heads(predictions, test, MASS)
+    for (*identity, n_used), rows in masses.groupby(by, dropna=False, sort=False):
+        truth = test.loc[rows["id_str"], METALLICITY].to_numpy()[:, None]
+        split = np.full(len(truth), "test")
+        for name, relation in relations.items():
+            prediction = Prediction(f"{HEAD}_mass_{name}", n_used, relation(rows["y_pred"].to_numpy())[:, None])
+            table = value_scores(
+                (METALLICITY,), truth, prediction, split, n_resamples=n_resamples, seed=seed, parts=("test",)
+            )
+            scores.append(typed_identity(table.assign(**dict(zip(by, identity, strict=False)))))
+    return scores
+
+
+def predicted_relations(
+    known: pd.DataFrame, predictions: pd.DataFrame, *, n_resamples: int, seed: int
+) -> dict[str, pd.DataFrame]:
+    """The relation of the true metallicity and of each head's with catalogue masses; empty where galaxies are too few.
+
+    Parameters
+    ----------
+    known, predictions
+        As for `metallicity_from_mass`.
+
+    Returns
+    -------
+    dict of DataFrame
+        `mass_metallicity_bins` (`relation_bins`) and `mass_metallicity_residuals` (`residual_trends` with log SFR and
+        log sSFR), both with `features, k, seed`: `features` is "true" for the catalogue's metallicity.
+    """
+    test = known[known["split"] == "test"].set_index("id_str")
+    drawn = {("true", None, None): test[METALLICITY]}
+    heads = _of_heads(predictions, test, METALLICITY)
+    for identity, rows in heads.groupby(["features", "k", "seed"], dropna=False, sort=False):
+        drawn[identity] = rows.set_index("id_str")["y_pred"]
+    bins: list[pd.DataFrame] = []
+    trends: list[pd.DataFrame] = []
+    for (features, k, run), values in drawn.items():
+        rows = test.loc[values.index]
+        mass, metallicity = rows[MASS].to_numpy(), values.to_numpy()
+        of_run = relation_bins(mass, metallicity, n_resamples=n_resamples, seed=seed)
+        if len(rows) < RELATION_LEAST or of_run.empty:
+            return {}
+        about = {"features": features, "k": k, "seed": run}
+        bins.append(of_run.assign(**about))
+        residual = metallicity - median_relation(mass, metallicity)(mass)
+        quantities = {"log SFR": rows[SFR].to_numpy(), "log sSFR": (rows[SFR] - rows[MASS]).to_numpy()}
+        trends.append(residual_trends(residual, quantities, n_resamples=n_resamples, seed=seed).assign(**about))
+    tables = {"mass_metallicity_bins": bins, "mass_metallicity_residuals": trends}
+    return {name: typed_identity(pd.concat(parts, ignore_index=True)) for name, parts in tables.items()}
+
+
+def _of_heads(predictions: pd.DataFrame, test: pd.DataFrame, column: str) -> pd.DataFrame:
+    """What heads predict of a column for these galaxies."""
+    chosen = (predictions["probe"] == HEAD) & predictions["id_str"].isin(test.index)
+    return predictions[chosen & (predictions["column"] == column)]
 
 
 def _correlation(columns: NDArray[np.float64], weights: NDArray[np.float64]) -> float:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureTable, Table, checked_table, column_mean_sd
-from sfnetlab.probes.regression import PENALTIES, RidgeProbe
+from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_table, column_mean_sd
+from sfnetlab.probes.ridge import PENALTIES, RidgeProbe
 
 BLOCK_VALUES = 2**25
 """Values of ridge weights, or of target columns, held at a time: 256 MiB in float64."""
@@ -17,12 +17,12 @@ BLOCK_VALUES = 2**25
 class Parts(NamedTuple):
     """Rows of a feature table, dense or CSR; the same galaxies in the same order in both tables that are compared."""
 
-    train: FeatureTable
-    valid: FeatureTable
-    test: FeatureTable
+    train: FeatureMatrix
+    valid: FeatureMatrix
+    test: FeatureMatrix
 
 
-def read_features(reader: Parts, target: Parts) -> pd.DataFrame:
+def read_across(reader: Parts, target: Parts) -> pd.DataFrame:
     """R² on test rows of each target feature, predicted by ridge from all features of the reader.
 
     Ridge is fitted to train rows, its penalty chosen for each target feature on valid rows. Target features are taken

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sfnetlab.metrics.bootstrap import resample_counts
 from sfnetlab.metrics.disentanglement import dci, factor_absorption, lasso_importance, match_factors
 from sfnetlab.metrics.selection import select_forward
-from sfnetlab.metrics.tables import FeatureTable, checked_table, columns_of
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of
 from sfnetlab.surveys.mock_render import ELLIPTICAL, MERGER, TYPES
 
 ALL_FACTORS = "all"
@@ -78,7 +78,7 @@ def family_labels(catalog: pd.DataFrame) -> pd.DataFrame:
 
 
 def family_absorption(
-    values_fit: FeatureTable, labels_fit: pd.DataFrame, values_test: FeatureTable, labels_test: pd.DataFrame
+    values_fit: FeatureMatrix, labels_fit: pd.DataFrame, values_test: FeatureMatrix, labels_test: pd.DataFrame
 ) -> pd.DataFrame:
     """Whether the feature of a label is silent where that of a more special one speaks.
 
@@ -109,9 +109,9 @@ def family_absorption(
 
 
 def recover_factors(
-    values_fit: FeatureTable,
+    values_fit: FeatureMatrix,
     factors_fit: pd.DataFrame,
-    values_test: FeatureTable,
+    values_test: FeatureMatrix,
     factors_test: pd.DataFrame,
     ks: Sequence[int] = (1, 2, 5, 10),
     *,
@@ -173,9 +173,9 @@ def recover_factors(
 
 
 def _best_features(
-    values_fit: FeatureTable,
+    values_fit: FeatureMatrix,
     fit: NDArray[np.float64],
-    values_test: FeatureTable,
+    values_test: FeatureMatrix,
     test: NDArray[np.float64],
     names: Sequence[str],
     ks: Sequence[int],
@@ -195,9 +195,9 @@ def _best_features(
 
 
 def _matched(
-    values_fit: FeatureTable,
+    values_fit: FeatureMatrix,
     fit: NDArray[np.float64],
-    values_test: FeatureTable,
+    values_test: FeatureMatrix,
     test: NDArray[np.float64],
     names: Sequence[str],
 ) -> list[_Series]:
@@ -267,5 +267,5 @@ def _dci_rows(importance: NDArray[np.float64], names: Sequence[str]) -> pd.DataF
     return pd.DataFrame(rows, columns=["factor", "metric", "value"])
 
 
-def _dense(table: FeatureTable) -> NDArray[np.float64]:
+def _dense(table: FeatureMatrix) -> NDArray[np.float64]:
     return np.asarray(table if isinstance(table, np.ndarray) else table.toarray(), dtype=np.float64)

@@ -8,10 +8,11 @@ import pandas as pd
 
 from sfnetlab.metrics.matching import match_features
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.metrics.tables import FeatureTable
+from sfnetlab.metrics.tables import FeatureMatrix
+from sfnetlab.metrics.tidy import AUGMENTED, HEAD
 
 SCORES = ("rmse", "nmad")
-AUGMENTED_HEAD = "head_augmented"
+AUGMENTED_HEAD = f"{HEAD}{AUGMENTED}"
 """The head's predictions averaged over the 8 symmetries of a cutout, in the metrics of fit-probes."""
 
 
@@ -42,14 +43,14 @@ def view_scores(metrics: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
     """
     tests = metrics[(metrics["split"] == "test") & metrics["metric"].isin(SCORES)]
     augmented = tests[tests["probe"] == AUGMENTED_HEAD]
-    heads = augmented if len(augmented) else tests[tests["probe"] == "head"]
+    heads = augmented if len(augmented) else tests[tests["probe"] == HEAD]
     rows = heads.merge(views, on="features", validate="many_to_one")
     columns = ["target", "column", "method", "kind", "k", "view", "side_px", "is_degraded", "seed", "metric", "value"]
     return rows[[*columns, "low", "high", "n", "probe"]].reset_index(drop=True)
 
 
 def surviving_features(
-    tables: Mapping[Seen, tuple[FeatureTable, FeatureTable]], n_permutations: int, seed: int
+    tables: Mapping[Seen, tuple[FeatureMatrix, FeatureMatrix]], n_permutations: int, seed: int
 ) -> pd.DataFrame:
     """What becomes of each feature of a network in the networks of the same method with other views or seeds.
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.metrics.bootstrap import resample_counts
-from sfnetlab.metrics.tables import FeatureTable, Table, checked_table
+from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_table
 
 MIN_RARE = 5
 """Rare galaxies among those known, and among those to find; with fewer nothing is said."""
@@ -30,7 +30,7 @@ class Choice(NamedTuple):
 
 
 def find_rare(
-    tables: Mapping[str, tuple[FeatureTable, FeatureTable]],
+    tables: Mapping[str, tuple[FeatureMatrix, FeatureMatrix]],
     embedding: tuple[NDArray[np.floating], NDArray[np.floating]],
     rare: tuple[NDArray[np.floating], NDArray[np.floating]],
     budgets: Sequence[int],
@@ -168,7 +168,7 @@ def _checked_flags(values: NDArray[np.floating], part: str) -> NDArray[np.float6
     return flags
 
 
-def _rows(values: FeatureTable, flags: NDArray[np.float64], rows: NDArray[np.int64], name: str) -> Table:
+def _rows(values: FeatureMatrix, flags: NDArray[np.float64], rows: NDArray[np.int64], name: str) -> Table:
     table = checked_table(values, name)
     if table.shape[0] != len(flags):
         raise ValueError(f"{name}: expected {len(flags)} rows, one a flag, got {table.shape[0]}")

@@ -9,8 +9,7 @@ from sfnetlab.jobs import Table, TableSpec
 from sfnetlab.methods.contract import BLACK, GREEN, GREY, Given, Look, Planner, Reader, Traits
 from sfnetlab.methods.readers import identity_of
 from sfnetlab.settings import is_plain_name, require
-
-IdRepair = Literal["none", "neg_to_minus", "minus_to_neg"]
+from sfnetlab.surveys.embeddings import IdRepair
 
 
 @dataclass(frozen=True, kw_only=True)

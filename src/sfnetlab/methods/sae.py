@@ -50,7 +50,7 @@ class SAE:
     on: str
     """The encoder, or the external embeddings, to decompose."""
     variant: Variant = "topk"
-    """Which latents are active, and what the dictionary is; each variant's paper stands in estimators.py."""
+    """Which latents are active, and what the dictionary is; each variant's paper stands in sfnetlab.estimators."""
     n_latents: int = 2048
     """Size of the dictionary."""
     k: tuple[int, ...] = (32,)
@@ -63,7 +63,7 @@ class SAE:
     """Where atoms start: centroids, the same for all seeds, are the control of "archetypal", which starts there too."""
     auxk: float = 0.0
     """Weight of the auxiliary loss that revives silent latents (Gao et al. 2024: 1/32); 0: they are resampled only,
-    those of "archetypal" not at all (see estimators.py)."""
+    those of "archetypal" not at all (see sfnetlab.estimators)."""
     codes: tuple[Codes, ...] = ("topk",)
     """"topk": what the encoder selects; "refit": least squares on that support; "omp": orthogonal matching pursuit. A
     feature table for each, those of refit and omp called <name>-refit and <name>-omp."""

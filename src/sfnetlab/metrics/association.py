@@ -15,7 +15,7 @@ from scipy.stats import false_discovery_control, rankdata
 from sfnetlab.metrics.tables import (
     BLOCK_VALUES,
     CSR,
-    FeatureTable,
+    FeatureMatrix,
     Table,
     checked_table,
     column_mean_sd,
@@ -57,7 +57,7 @@ class AssociationTest(NamedTuple):
         return np.quantile(self.null_max, 0.95, axis=0).astype(np.float64)
 
 
-def spearman(features: FeatureTable, labels: NDArray[np.floating]) -> NDArray[np.float64]:
+def spearman(features: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[np.float64]:
     """Spearman rank correlation of every feature with every label, average ranks for ties.
 
     Everything is ranked once for each pattern of missing labels, then a matrix product. Of a CSR table only the
@@ -82,19 +82,19 @@ def spearman(features: FeatureTable, labels: NDArray[np.floating]) -> NDArray[np
     return _by_pattern(features, labels, lambda X, Y: _correlate(_rank_parts(X), _centred_ranks(Y)))
 
 
-def pearson(features: FeatureTable, labels: NDArray[np.floating]) -> NDArray[np.float64]:
+def pearson(features: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[np.float64]:
     """Pearson correlation of every feature with every label; shapes, NaN and errors as in `spearman`."""
     return _by_pattern(features, labels, lambda X, Y: _correlate(_value_parts(X), _centred(Y)))
 
 
-def correlation_matrix(features: FeatureTable) -> NDArray[np.float64]:
+def correlation_matrix(features: FeatureMatrix) -> NDArray[np.float64]:
     """Pearson correlation of every feature with every other, (d, d); NaN in rows and columns of constant features."""
     table = checked_table(features, "features")
     d = table.shape[1]
     return np.concatenate([np.zeros((0, d)), *(block for _, block in _correlation_blocks(table))])
 
 
-def closest_feature(features: FeatureTable) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def closest_feature(features: FeatureMatrix) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The Pearson correlation of largest size that each feature has with another, and with which; both (d,).
 
     NaN and -1 for constant features and where no other feature varies. In blocks of features, so that the d x d
@@ -142,7 +142,7 @@ def correlation_interval(
 
 
 def partial_correlation(
-    features: FeatureTable, label: NDArray[np.floating], held_fixed: NDArray[np.floating]
+    features: FeatureMatrix, label: NDArray[np.floating], held_fixed: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """Rank correlation of every feature with a label where other columns are held fixed, (d,).
 
@@ -186,7 +186,7 @@ def partial_correlation(
     return rho
 
 
-def single_feature_auc(features: FeatureTable, classes: NDArray[np.floating]) -> NDArray[np.float64]:
+def single_feature_auc(features: FeatureMatrix, classes: NDArray[np.floating]) -> NDArray[np.float64]:
     """Area under the ROC curve of every feature as a classifier of every column of 0/1 classes, ties counted half.
 
     Above one half where the feature is larger in class 1, below where it is smaller; one half for a constant feature.
@@ -220,7 +220,7 @@ def single_feature_auc(features: FeatureTable, classes: NDArray[np.floating]) ->
 
 
 def association_test(
-    features: FeatureTable, labels: NDArray[np.floating], *, n_permutations: int, seed: int
+    features: FeatureMatrix, labels: NDArray[np.floating], *, n_permutations: int, seed: int
 ) -> AssociationTest:
     """Spearman correlations of all features with all labels, against permuted galaxies.
 
@@ -321,9 +321,9 @@ def labels_as_predictors(
 
 
 def held_out_r2(
-    features_fit: FeatureTable,
+    features_fit: FeatureMatrix,
     predictors_fit: NDArray[np.floating],
-    features_score: FeatureTable,
+    features_score: FeatureMatrix,
     predictors_score: NDArray[np.floating],
 ) -> NDArray[np.float64]:
     """R² on rows not fitted of every feature regressed on all predictors at once, (d,).
@@ -444,7 +444,7 @@ def _unit_part(part: _Part) -> _Part:
     return part._replace(values=cast("CSR", scaled), squares=part.squares * scale**2)
 
 
-def _checked(features: FeatureTable, labels: NDArray[np.floating]) -> tuple[Table, NDArray[np.float64]]:
+def _checked(features: FeatureMatrix, labels: NDArray[np.floating]) -> tuple[Table, NDArray[np.float64]]:
     table, labels = checked_table(features, "features"), np.asarray(labels, dtype=np.float64)
     if labels.ndim != 2 or labels.shape[0] != table.shape[0]:
         raise ValueError(f"labels: expected shape ({table.shape[0]}, m), a row a row of features, got {labels.shape}")
@@ -454,7 +454,7 @@ def _checked(features: FeatureTable, labels: NDArray[np.floating]) -> tuple[Tabl
 
 
 def _by_pattern(
-    features: FeatureTable,
+    features: FeatureMatrix,
     labels: NDArray[np.floating],
     measure: Callable[[Table, NDArray[np.float64]], NDArray[np.float64]],
 ) -> NDArray[np.float64]:

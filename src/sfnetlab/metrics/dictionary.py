@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sfnetlab.metrics.sparsity import activation_frequency, l0
-from sfnetlab.metrics.tables import BLOCK_VALUES, FeatureTable, checked_table
+from sfnetlab.metrics.tables import BLOCK_VALUES, FeatureMatrix, checked_table
 
 DENSE_FREQUENCY = 0.1
 """A latent that is active on more than this share of the rows counts as dense."""
@@ -53,7 +53,7 @@ def decoder_spectrum(W_dec: NDArray[np.floating]) -> Spectrum:
     return Spectrum(values.astype(np.float64), float(np.exp(-np.sum(share * np.log(share)))))
 
 
-def describe_latents(codes: FeatureTable, W_dec: NDArray[np.floating]) -> pd.DataFrame:
+def describe_latents(codes: FeatureMatrix, W_dec: NDArray[np.floating]) -> pd.DataFrame:
     """A row for each latent, in order.
 
     Parameters
@@ -95,7 +95,7 @@ def describe_latents(codes: FeatureTable, W_dec: NDArray[np.floating]) -> pd.Dat
     )
 
 
-def l0_distribution(codes: FeatureTable) -> pd.DataFrame:
+def l0_distribution(codes: FeatureMatrix) -> pd.DataFrame:
     """How many rows have how many active latents: columns `l0` (0 to the largest) and `n_rows`."""
     n_rows = np.bincount(l0(codes))
     return pd.DataFrame({"l0": np.arange(len(n_rows)), "n_rows": n_rows})

@@ -4,7 +4,7 @@ A run is one probe of one feature table of one seed; a method is its runs over s
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.metrics.bootstrap import holm, paired_differences
+from sfnetlab.metrics.selection import has_nearest_k
+from sfnetlab.metrics.tidy import HEAD, IDENTITY
 
-RUN = ["features", "kind", "k", "seed", "probe", "n_features_used"]
+RUN = (*IDENTITY, "probe", "n_features_used")
 METHOD = ["features", "kind", "k", "probe", "budget"]
 MAX_RESAMPLES = 50_000
 """A p-value is at least 2 / (resamples + 1), and Holm's correction multiplies it by the number of differences."""
@@ -23,38 +25,103 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def compared_runs(runs: pd.DataFrame) -> pd.DataFrame:
+def compared_runs(runs: pd.DataFrame, on_all: Sequence[str], on_budgets: Sequence[str]) -> pd.DataFrame:
     """The runs that stand for their feature tables, with `budget`: how many features were chosen, NA for all of them.
 
-    Of all features the network's own head and the ridge probe (of photometry XGBoost too, as its best), of a budget the
-    linear probe; for classes logistic regression, else the linear machine. At a budget each name of features stands
-    with one k, the nearest to the budget (of two the larger).
+    Of runs on all features these are the network's own head and the first probe of `on_all` that is there (of
+    photometry XGBoost too, as its best), of runs on a budget the first of `on_budgets`. At a budget each name of
+    features stands with one k: see `has_nearest_k`.
 
     Parameters
     ----------
     runs : DataFrame
-        Columns `RUN`, a row a run, of one target or class; other columns are kept.
+        Columns of `RUN`, a row a run, of one target or set of classes; other columns are kept.
+    on_all, on_budgets
+        Names of probes, the preferred ones first.
     """
-    probed = runs[runs["probe"] != "majority"]
-    most = probed.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
-    probed = probed.assign(budget=probed["n_features_used"].astype("Int64").where(probed["n_features_used"] < most))
-    on_all = probed["budget"].isna()
-    known = set(probed["probe"])
-    of_all = next((name for name in ("ridge", "linear", "logistic", "linear_svm", "xgboost") if name in known), "")
-    of_budget = next((name for name in ("linear", "logistic", "linear_svm") if name in known), "")
-    return probed[
-        (on_all & probed["probe"].isin(["head", of_all]))
-        | (on_all & (probed["kind"] == "photometry") & (probed["probe"] == "xgboost"))
-        | (~on_all & (probed["probe"] == of_budget) & _has_nearest_k(probed))
+    most = runs.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
+    runs = runs.assign(budget=runs["n_features_used"].astype("Int64").where(runs["n_features_used"] < most))
+    has_all = runs["budget"].isna()
+    known = set(runs["probe"])
+    of_all, of_budget = (next((name for name in names if name in known), "") for names in (on_all, on_budgets))
+    return runs[
+        (has_all & runs["probe"].isin([HEAD, of_all]))
+        | (has_all & (runs["kind"] == "photometry") & (runs["probe"] == "xgboost"))
+        | (~has_all & (runs["probe"] == of_budget) & has_nearest_k(runs, "budget"))
     ]
 
 
-def _has_nearest_k(runs: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether no other k of the same features is nearer to the run's budget; of no k, there is no other."""
-    k, budget = runs["k"].astype(float), runs["budget"].astype(float)
-    distance = (k - budget).abs() - 1e-3 * (k > budget)
-    nearest = distance.groupby([runs["features"], runs["budget"]]).transform("min")
-    return k.isna() | (distance == nearest)
+def paired_runs(
+    predictions: pd.DataFrame, columns: Sequence[str], on_all: Sequence[str], on_budgets: Sequence[str]
+) -> tuple[pd.DataFrame, NDArray[np.float64], NDArray[np.float64]]:
+    """The runs to compare, with their predictions of the same galaxies, joined by id.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Test predictions of every run, of one target or set of classes: `prediction_rows` with `IDENTITY`.
+    columns
+        The label columns.
+    on_all, on_budgets
+        As for `compared_runs`.
+
+    Returns
+    -------
+    runs : DataFrame
+        `compared_runs`.
+    y_true : ndarray of shape (n, n_columns)
+    y_pred : ndarray of shape (n, n_columns, n_runs)
+    """
+    number = predictions.groupby(list(RUN), dropna=False).ngroup()
+    runs = predictions[list(RUN)].assign(run=number).drop_duplicates("run")
+    runs = compared_runs(runs, on_all, on_budgets)
+    rows_of_run = {run: rows for run, rows in predictions.groupby(number) if run in set(runs["run"])}
+    ids: pd.Index | None = None
+    truths: list[NDArray[np.float64]] = []
+    values: list[NDArray[np.float64]] = []
+    for run in runs["run"]:
+        own = rows_of_run[run]
+        by_id = [own[own["column"] == column].set_index("id_str") for column in columns]
+        ids = by_id[0].index if ids is None else ids
+        truths.append(np.stack([rows.loc[ids, "y_true"] for rows in by_id], axis=1))
+        values.append(np.stack([rows.loc[ids, "y_pred"] for rows in by_id], axis=1))
+    return runs, truths[0], np.stack(values, axis=2)
+
+
+def differences_of_target(
+    predictions: pd.DataFrame,
+    columns: Sequence[str],
+    metric: Literal["rmse", "auc"],
+    on_all: Sequence[str],
+    on_budgets: Sequence[str],
+    *,
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """The paired differences of one target or set of classes, of each label column and, of several, pooled ("pooled").
+
+    Parameters
+    ----------
+    predictions, columns, on_all, on_budgets
+        As for `paired_runs`.
+
+    Returns
+    -------
+    DataFrame
+        `column`, `metric` and the columns of `difference_table`.
+    """
+    runs, y_true, y_pred = paired_runs(predictions, columns, on_all, on_budgets)
+    arrays = {column: (y_true[:, i], y_pred[:, i]) for i, column in enumerate(columns)}
+    if len(columns) > 1:
+        # the root of the mean square over columns is an error of its own, whose RMSE is the pooled one
+        pooled = np.sqrt(np.mean((y_pred - y_true[:, :, None]) ** 2, axis=1))
+        arrays["pooled"] = (np.zeros(len(pooled)), pooled)
+    tables = []
+    for column, (truth, values) in arrays.items():
+        table = difference_table(runs, truth, values, metric, n_resamples=n_resamples, seed=seed)
+        about = pd.DataFrame({"column": column, "metric": metric}, index=table.index)
+        tables.append(pd.concat([about, table], axis=1))
+    return pd.concat(tables, ignore_index=True)
 
 
 def difference_table(

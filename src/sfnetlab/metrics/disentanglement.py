@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from sfnetlab.metrics.association import pearson, spearman
 from sfnetlab.metrics.matching import cross_correlations
 from sfnetlab.metrics.tables import (
-    FeatureTable,
+    FeatureMatrix,
     Table,
     checked_labels,
     checked_table,
@@ -61,9 +61,9 @@ class DCI(NamedTuple):
 
 
 def match_factors(
-    features_fit: FeatureTable,
+    features_fit: FeatureMatrix,
     factors_fit: NDArray[np.floating],
-    features_test: FeatureTable,
+    features_test: FeatureMatrix,
     factors_test: NDArray[np.floating],
     method: Literal["pearson", "spearman"] = "pearson",
 ) -> FactorMatch:
@@ -147,7 +147,7 @@ class LassoImportance(NamedTuple):
 
 
 def lasso_importance(
-    features_fit: FeatureTable, factors_fit: NDArray[np.floating], features_test: FeatureTable, seed: int
+    features_fit: FeatureMatrix, factors_fit: NDArray[np.floating], features_test: FeatureMatrix, seed: int
 ) -> LassoImportance:
     """Weights of a lasso from all features to each factor, and its predictions of the test rows.
 
@@ -192,9 +192,9 @@ def lasso_importance(
 
 
 def factor_absorption(
-    features_fit: FeatureTable,
+    features_fit: FeatureMatrix,
     labels_fit: NDArray[np.bool_],
-    features_test: FeatureTable,
+    features_test: FeatureMatrix,
     labels_test: NDArray[np.bool_],
     parent: NDArray[np.integer],
 ) -> pd.DataFrame:
@@ -285,9 +285,9 @@ def difference_of_shares(
 
 
 def _require_factors(
-    features_fit: FeatureTable,
+    features_fit: FeatureMatrix,
     factors_fit: NDArray[np.floating],
-    features_test: FeatureTable,
+    features_test: FeatureMatrix,
     factors_test: NDArray[np.floating],
 ) -> None:
     fit, test = checked_table(features_fit, "features_fit"), checked_table(features_test, "features_test")

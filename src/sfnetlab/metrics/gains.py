@@ -1,5 +1,6 @@
 """What is gained by predicting more than once: test-time augmentation, and ensembles over seeds."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.metrics.bootstrap import paired_differences
+from sfnetlab.metrics.predictions import Prediction, typed_identity, value_scores
 from sfnetlab.metrics.regression import rmse
+from sfnetlab.metrics.tidy import AUGMENTED, ENSEMBLE, HEAD
 
 GAINS = {"augmentation": "8 symmetries", "ensemble": "mean over seeds", "both": "8 symmetries and seeds"}
 """Each way of predicting more than once, in words."""
@@ -70,8 +73,64 @@ def gains(
     ]
 
 
+def combine_predictions(
+    predictions: pd.DataFrame, columns_of: Mapping[str, Sequence[str]], *, n_resamples: int, seed: int
+) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+    """Scores of means over seeds, and what these and test-time augmentation gain, of heads and probes on all features.
+
+    A method that has no seeds and is not augmented gains nothing and has no row.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Test predictions of every run of every method: `prediction_rows` with `IDENTITY` and `target`.
+    columns_of
+        The label columns of each target; rows of what is no target are left out.
+
+    Returns
+    -------
+    scores : list of DataFrame
+        `value_scores` of "<probe>_ensemble" with `IDENTITY` and `target`; the seed is <NA>.
+    gained : list of DataFrame
+        `Gain` with `features, kind, k, probe, target` and `column`.
+    """
+    every = predictions[predictions["target"].isin(list(columns_of))]
+    of_run = every.groupby(["features", "k", "seed", "target"], dropna=False)["n_features_used"]
+    every = every[every["n_features_used"] == of_run.transform("max")]
+    is_augmented = every["probe"].str.endswith(AUGMENTED)
+    every = every.assign(is_augmented=is_augmented, probe=every["probe"].str.removesuffix(AUGMENTED))
+    scores: list[pd.DataFrame] = []
+    gained: list[pd.DataFrame] = []
+    by = ["features", "kind", "k", "target", "probe"]
+    for identity, rows in every.groupby(by, dropna=False, sort=False):
+        about = dict(zip(by, identity, strict=True))
+        columns = columns_of[str(about["target"])]
+        truth, single = _by_galaxy(rows[~rows["is_augmented"]], columns)
+        augmented = _by_galaxy(rows[rows["is_augmented"]], columns)[1] if rows["is_augmented"].any() else None
+        for i, column in enumerate(columns):
+            turned = None if augmented is None else augmented[:, i]
+            if found := gains(truth[:, i], single[:, i], turned, n_resamples=n_resamples, seed=seed):
+                gained.append(typed_identity(pd.DataFrame(found).assign(column=column, **about)))
+        if single.shape[2] > 1:
+            n_used = int(rows.drop_duplicates("seed")["n_features_used"].median())
+            mean = Prediction(f"{about['probe']}{ENSEMBLE}", n_used, single.mean(axis=2))
+            split = np.full(len(truth), "test")
+            table = value_scores(columns, truth, mean, split, n_resamples=n_resamples, seed=seed, parts=("test",))
+            scores.append(typed_identity(table.assign(**(about | {"probe": mean.probe}), seed=None)))
+    return scores, gained
+
+
+def _by_galaxy(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Labels (n, n_columns) and predictions (n, n_columns, n_seeds), galaxies in order of their ids."""
+    rows = rows.assign(run=rows["seed"].fillna(-1))
+    wide = rows.pivot_table(index="id_str", columns=["column", "run"], values="y_pred")
+    truth = rows.pivot_table(index="id_str", columns="column", values="y_true")
+    predictions = [wide[column].to_numpy(dtype=np.float64) for column in columns]
+    return truth[list(columns)].to_numpy(dtype=np.float64), np.stack(predictions, axis=1)
+
+
 def format_gains(table: pd.DataFrame) -> str:
-    """The gains as text, a line each: of heads, and of one probe where there is no head.
+    """The gains of heads as text, a line each; empty where there is no head.
 
     Parameters
     ----------
@@ -79,7 +138,7 @@ def format_gains(table: pd.DataFrame) -> str:
         `Gain` with `features`, `k`, `probe`, `target` and `column`.
     """
     lines = ["predicting more than once: change of the test RMSE [95 % interval over galaxies]; less than 0 is better"]
-    for row in table[table["probe"] == "head"].to_dict("records"):
+    for row in table[table["probe"] == HEAD].to_dict("records"):
         k = "" if pd.isna(row["k"]) else f" k={row['k']}"
         seeds = f"{row['n_seeds']} {'seed' if row['n_seeds'] == 1 else 'seeds'}"
         lines.append(

@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
 from sfnetlab.metrics.tables import (
-    FeatureTable,
+    FeatureMatrix,
     Table,
     checked_table,
     column_mean_sd,
@@ -84,7 +84,7 @@ class FeatureMatch(NamedTuple):
     """Features that vary on both samples; the fewer are all matched."""
 
 
-def cross_correlations(a: FeatureTable, b: FeatureTable) -> NDArray[np.float64]:
+def cross_correlations(a: FeatureMatrix, b: FeatureMatrix) -> NDArray[np.float64]:
     """Pearson correlation of every feature of a with every feature of b over the same rows, shape (d_a, d_b).
 
     Tables are dense or CSR, in any combination, and never densified. NaN where a feature is constant on these rows.
@@ -98,10 +98,10 @@ def cross_correlations(a: FeatureTable, b: FeatureTable) -> NDArray[np.float64]:
 
 
 def match_features(
-    a_fit: FeatureTable,
-    b_fit: FeatureTable,
-    a_test: FeatureTable,
-    b_test: FeatureTable,
+    a_fit: FeatureMatrix,
+    b_fit: FeatureMatrix,
+    a_test: FeatureMatrix,
+    b_test: FeatureMatrix,
     n_permutations: int,
     seed: int,
 ) -> FeatureMatch:
@@ -230,7 +230,7 @@ def match_dictionaries(a: Dictionary, b: Dictionary) -> Match:
     )
 
 
-def activation_correlation(match: Match, codes_a: FeatureTable, codes_b: FeatureTable) -> NDArray[np.float64]:
+def activation_correlation(match: Match, codes_a: FeatureMatrix, codes_b: FeatureMatrix) -> NDArray[np.float64]:
     """Pearson correlation of the activations of each matched pair over the same rows, shape (n_pairs,).
 
     Codes are CSR and are never densified. NaN where a latent is constant, for example silent, on these rows.
@@ -260,7 +260,7 @@ def unrelated_dictionary(dictionary: Dictionary, seed: int) -> Dictionary:
 
 
 def seed_stability(
-    dictionaries: Mapping[int, Dictionary], codes: Mapping[int, FeatureTable] | None = None
+    dictionaries: Mapping[int, Dictionary], codes: Mapping[int, FeatureMatrix] | None = None
 ) -> pd.DataFrame:
     """How alike the dictionaries of every two seeds are, with the level that chance reaches.
 
@@ -397,8 +397,8 @@ def splitting(atoms: NDArray[np.floating], W_dec: NDArray[np.floating], min_cosi
 def split_latents(
     small: NDArray[np.floating],
     large: NDArray[np.floating],
-    codes_small: FeatureTable,
-    codes_large: FeatureTable,
+    codes_small: FeatureMatrix,
+    codes_large: FeatureMatrix,
     min_cosine: float = 0.5,
 ) -> pd.DataFrame:
     """What becomes of the latents of a small dictionary in a larger one on the same embedding.
@@ -472,8 +472,8 @@ def children_per_latent(split: pd.DataFrame, n_alive_small: int) -> pd.DataFrame
 
 
 def absorption(
-    codes: FeatureTable,
-    true_codes: FeatureTable,
+    codes: FeatureMatrix,
+    true_codes: FeatureMatrix,
     atoms: NDArray[np.floating],
     W_dec: NDArray[np.floating],
     parent: NDArray[np.integer],
@@ -597,7 +597,7 @@ def _cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.flo
     return _directions(a) @ _directions(b).T
 
 
-def _same_rows(a: FeatureTable, b: FeatureTable) -> tuple[Table, Table]:
+def _same_rows(a: FeatureMatrix, b: FeatureMatrix) -> tuple[Table, Table]:
     x, y = checked_table(a, "a"), checked_table(b, "b")
     if x.shape[0] != y.shape[0] or x.shape[0] == 0:
         raise ValueError(
@@ -673,7 +673,7 @@ def _activity(table: Table) -> Any:
     return active.astype(np.float64)
 
 
-def _sparse(codes: FeatureTable, name: str) -> Any:  # scipy's sparse arrays have no types
+def _sparse(codes: FeatureMatrix, name: str) -> Any:  # scipy's sparse arrays have no types
     table = checked_table(codes, name)
     if isinstance(table, np.ndarray):
         raise ValueError(f"{name}: expected CSR codes, got a dense array")

@@ -1,8 +1,12 @@
-"""How much of an embedding a reconstruction leaves unexplained."""
+"""How much of an embedding a reconstruction leaves unexplained, and what a probe of the embedding loses by it."""
+
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.metrics.bootstrap import sample_and_resamples
 from sfnetlab.metrics.tables import checked_table, row_slices
 
 
@@ -51,3 +55,49 @@ def fraction_of_variance_unexplained(
         residual += float(np.sum((block - x_hat[rows]) ** 2))
         total += float(np.sum((block - mean) ** 2))
     return residual / total
+
+
+def loss_recovered(
+    columns: Sequence[str],
+    y_true: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    of_embedding: NDArray[np.float64],
+    of_reconstruction: NDArray[np.float64],
+    *,
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """What a probe of an embedding keeps when it is given reconstructions, on test galaxies.
+
+    `rmse_reconstruction` is its error on them, in label units, and `loss_recovered` = (MSE of the mean - MSE on
+    reconstructions) / (MSE of the mean - MSE on embeddings): 1 is nothing lost, 0 is no better than the mean of the
+    train labels. There is no such row where the probe of the embedding itself is no better than the mean, for then
+    there is nothing to recover.
+
+    Parameters
+    ----------
+    columns
+        Names of the label columns.
+    y_true, of_embedding, of_reconstruction : ndarray of shape (n, n_columns)
+        Labels, and predictions of the probe from embeddings and from reconstructions, in label units.
+    mean : ndarray of shape (n_columns,)
+        Of the train labels.
+
+    Returns
+    -------
+    DataFrame
+        `column, metric, value, low, high`, with 95 % bootstrap intervals over galaxies.
+    """
+    predictions = (np.broadcast_to(mean, y_true.shape), of_embedding, of_reconstruction)
+    squared_errors = np.stack([np.square(values - y_true) for values in predictions])
+    weights = sample_and_resamples(len(y_true), n_resamples, seed)
+    rows = []
+    for i, column in enumerate(columns):
+        mse_mean, mse_embedding, mse_reconstruction = squared_errors[:, :, i] @ weights.T
+        numbers = {"rmse_reconstruction": np.sqrt(mse_reconstruction)}
+        if mse_mean[0] > mse_embedding[0]:
+            numbers["loss_recovered"] = (mse_mean - mse_reconstruction) / (mse_mean - mse_embedding)
+        for metric, (value, *resampled) in numbers.items():
+            low, high = np.quantile(resampled, (0.025, 0.975))
+            rows.append({"column": column, "metric": metric, "value": value, "low": low, "high": high})
+    return pd.DataFrame(rows)

@@ -1,10 +1,14 @@
-"""Which few features predict the labels best."""
+"""Which features a probe uses: the alive ones, the few that predict the labels best; and which k stands at a budget."""
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import (
-    FeatureTable,
+    FeatureMatrix,
     checked_labels,
     checked_table,
     column_mean_sd,
@@ -15,7 +19,59 @@ COLLINEAR = 1e-8
 """A column of whose variance the chosen ones leave less than this share is collinear with them."""
 
 
-def select_forward(X: FeatureTable, Y: NDArray[np.floating], n_select: int) -> NDArray[np.int64]:
+def alive_features(X: FeatureMatrix) -> NDArray[np.intp]:
+    """Columns of an (n, d) dense or CSR table that are not zero on some row, rising."""
+    return np.flatnonzero(activation_frequency(X) > 0)
+
+
+def features_of_budgets(
+    X: FeatureMatrix,
+    Y: NDArray[np.floating],
+    alive: NDArray[np.intp],
+    budgets: Sequence[int],
+    *,
+    is_ordered: bool,
+) -> Iterator[NDArray[np.integer]]:
+    """The features of each budget that is smaller than the number of alive features, in the order of the budgets.
+
+    Parameters
+    ----------
+    X, Y : (n, d) and (n, m)
+        Train rows, by which the best features are chosen: see `select_forward`.
+    alive
+        Columns that are in use.
+    is_ordered
+        Whether features have an order of their own, as components do: then the first are taken.
+    """
+    smaller = [budget for budget in budgets if budget < len(alive)]
+    if not smaller:
+        return
+    order = alive if is_ordered else select_forward(X, Y, max(smaller))
+    yield from (order[:budget] for budget in smaller if budget <= len(order))
+
+
+def has_nearest_k(runs: pd.DataFrame, budget: str) -> "pd.Series[bool]":
+    """Which runs have the k that is nearest to their budget among those of the same features; of two, the larger.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        `features`, `k` and the budget, a row a run.
+    budget
+        The column that holds how many features the run used in all.
+
+    Returns
+    -------
+    Series of bool
+        True also for runs without k, which have no other.
+    """
+    k, n = runs["k"].astype(float), runs[budget].astype(float)
+    distance = (k - n).abs() - 1e-3 * (k > n)
+    nearest = distance.groupby([runs["features"], n]).transform("min")
+    return k.isna() | (distance == nearest)
+
+
+def select_forward(X: FeatureMatrix, Y: NDArray[np.floating], n_select: int) -> NDArray[np.int64]:
     """Greedy forward selection of columns: orthogonal least squares.
 
     At each step the column is taken with which the linear model (with intercept) of the columns so far leaves the

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureTable, checked_table, row_slices
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, row_slices
 
 
-def activation_frequency(features: FeatureTable) -> NDArray[np.float64]:
+def activation_frequency(features: FeatureMatrix) -> NDArray[np.float64]:
     """Share of the rows of (n, d) features, dense or CSR, on which each feature is active; shape (d,)."""
     table = checked_table(features, "features")
     n, d = table.shape
@@ -19,7 +19,7 @@ def activation_frequency(features: FeatureTable) -> NDArray[np.float64]:
     return counts / n
 
 
-def l0(features: FeatureTable) -> NDArray[np.int64]:
+def l0(features: FeatureMatrix) -> NDArray[np.int64]:
     """Number of active features of each row of (n, d) features, dense or CSR; shape (n,)."""
     table = checked_table(features, "features")
     if not isinstance(table, np.ndarray):

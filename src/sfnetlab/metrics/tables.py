@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-FeatureTable = NDArray[np.floating] | sp.csr_array | sp.csr_matrix
+FeatureMatrix = NDArray[np.floating] | sp.csr_array | sp.csr_matrix
 """What callers may pass, shape (n, d)."""
 
 
@@ -42,7 +42,7 @@ CONSTANT_SPREAD = 1e-6
 the rounding of float32."""
 
 
-def checked_table(X: FeatureTable, name: str = "X") -> Table:
+def checked_table(X: FeatureMatrix, name: str = "X") -> Table:
     """The table itself, CSR as sorted `csr_array` without repeats; ValueError unless (n, d) and finite throughout."""
     table: Table = cast("CSR", _canonical(X, name)) if sp.issparse(X) else np.asarray(X)
     if len(table.shape) != 2:
@@ -76,14 +76,14 @@ def _canonical(X: Any, name: str) -> Any:
     return table
 
 
-def rows_of(X: FeatureTable, rows: NDArray[np.integer]) -> FeatureTable:
+def rows_of(X: FeatureMatrix, rows: NDArray[np.integer]) -> FeatureMatrix:
     """Some rows of a table, dense or CSR, as a table of the same kind."""
-    return cast(FeatureTable, X[rows])
+    return cast(FeatureMatrix, X[rows])
 
 
-def columns_of(X: FeatureTable, columns: NDArray[np.integer]) -> FeatureTable:
+def columns_of(X: FeatureMatrix, columns: NDArray[np.integer]) -> FeatureMatrix:
     """Some columns of a table, dense or CSR, as a table of the same kind."""
-    return cast(FeatureTable, X[:, columns])
+    return cast(FeatureMatrix, X[:, columns])
 
 
 def row_slices(shape: tuple[int, ...]) -> Iterator[slice]:

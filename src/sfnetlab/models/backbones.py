@@ -1,4 +1,4 @@
-"""Trunks of networks: timm models without their classifier, and what turns cutouts into their input.
+"""Trunks of networks: timm models without their classifier, and the encoder that feeds them cutouts.
 
 What each one expects of its input stands in conventions.py.
 """
@@ -26,19 +26,20 @@ from sfnetlab.models.conventions import InputConvention, Pooling, Resampling, co
 from sfnetlab.models.views import ImageView
 
 HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Names of a hub repository's weights; the first that it has is taken."""
+"""File names of the weights in a repository of the hub; the first that it has is taken."""
 WRAPPERS = ("module.", "model.", "encoder.")
 """What training frameworks put before the names of a backbone's weights."""
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "zoobot_vit_small_patch8_224": ("vit_small_patch8_224", {"global_pool": "avg"}),
 }
-"""Models that their authors registered with timm under a name of their own: what timm calls them."""
+"""Models that their authors registered with timm under a name of their own: timm's name and the arguments."""
 
 
 def make_backbone(name: str, weights: str | Path, seed: int | None, image_size: int | None = None) -> nn.Module:
-    """A timm model without its classifier: normalised images (n, 3, height, width) to pooled features (n, n_features).
+    """Return a timm model without its classifier.
 
-    Transformers interpolate their position embedding, so that cutouts need not have the size they were trained on.
+    It takes normalised images (n, 3, height, width) and gives pooled features (n, n_features). Transformers interpolate
+    their position embedding, so that cutouts need not have the size that they were trained on.
 
     Parameters
     ----------
@@ -49,8 +50,8 @@ def make_backbone(name: str, weights: str | Path, seed: int | None, image_size: 
     weights
         "random"; "imagenet" (timm's pretrained weights) or "hub", downloaded once; or the path of a .safetensors file
         with the timm model's own names, or of a PyTorch checkpoint. Float16 becomes float32 and the classifier is
-        left out; nothing else may be missing or too much. Of a checkpoint its "state_dict" counts, if it has one;
-        where names begin with "module.", "model." or "encoder.", those are taken without it and the rest is left out.
+        left out; nothing else may be missing or too much. If a checkpoint has a "state_dict", that is read. Where names
+        begin with "module.", "model." or "encoder.", these tensors are taken, without the prefix, and no others.
     seed
         Seed of random weights. Torch's global generator is not touched.
     image_size
@@ -59,8 +60,10 @@ def make_backbone(name: str, weights: str | Path, seed: int | None, image_size: 
     Raises
     ------
     DataError
-        If timm does not know the model, or the weights cannot be had, do not fit or were never trained; never random
-        weights instead.
+        If timm does not know the model, or the weights cannot be had, do not fit or were never trained; random weights
+        never take their place.
+    ValueError
+        If random weights have no seed.
     """
     architecture = architecture_of(name)
     if weights == "random":
@@ -90,19 +93,19 @@ def make_backbone(name: str, weights: str | Path, seed: int | None, image_size: 
 
 
 class Architecture(NamedTuple):
-    """Which timm model a backbone's name stands for."""
+    """The timm model that a backbone's name stands for."""
 
     name: str
     own_name: str
-    """What its authors call it; the same but for `ALIASES`."""
+    """The name that its authors gave it; differs from `name` for `ALIASES` only."""
     arguments: Mapping[str, Any]
-    """For the model's constructor."""
+    """Arguments for the model's constructor."""
     pretrained_cfg: Mapping[str, Any]
     """What timm, or the hub's config.json, says about its weights."""
 
 
 def architecture_of(name: str) -> Architecture:
-    """The timm model behind a backbone's name; of a model of the hub, config.json is downloaded once.
+    """Return the timm model that a backbone's name stands for; for models of the hub, config.json is downloaded once.
 
     Raises
     ------
@@ -134,12 +137,12 @@ def architecture_of(name: str) -> Architecture:
 
 
 def local_name(name: str) -> str:
-    """A name by which `make_backbone` makes the same model, for other weights, without the hub.
+    """Return a name by which `make_backbone` makes the same model, for other weights, without the hub.
 
     Raises
     ------
     DataError
-        If a model of the hub has settings that no name stands for; and as `architecture_of`.
+        If a model of the hub has settings that no name stands for, or `architecture_of` raises it.
     """
     architecture = architecture_of(name)
     extra = ALIASES.get(architecture.own_name, ("", {}))[1]
@@ -152,7 +155,7 @@ def local_name(name: str) -> str:
 
 
 def input_convention(name: str) -> InputConvention:
-    """What a backbone was trained to be fed; errors as `architecture_of` and `convention_of`."""
+    """Return the convention of a backbone's input; errors are those of `architecture_of` and `convention_of`."""
     return convention_of(name, architecture_of(name).pretrained_cfg)
 
 
@@ -162,19 +165,19 @@ class ImageEncoder(nn.Module):
     Parameters
     ----------
     backbone
-        From `make_backbone`.
+        What `make_backbone` returns.
     mean, std
-        What each channel is standardised with, black 0 and white 1; kept as buffers `pixel_mean` and `pixel_std`.
+        What each channel is standardised with, (3,), black 0 and white 1; kept as buffers `pixel_mean` and `pixel_std`.
     image_size
         Side in pixels to which cutouts are resampled; None takes them as they come.
     resampling
-        Filter of that, antialiased; values stay between black and white.
+        Filter of the resampling, which is antialiased; values stay between black and white.
     pooling
         "model": the backbone's own; "patch_mean": the mean of a transformer's last patch tokens.
     source
         Where mean, std and size come from, for `describe`.
     view
-        What it is shown of a cutout; None: all of it.
+        What the backbone is shown of a cutout; None: all of it.
     """
 
     pixel_mean: Tensor
@@ -204,13 +207,14 @@ class ImageEncoder(nn.Module):
 
     @property
     def n_features(self) -> int:
+        """Number of pooled features."""
         backbone: Any = self.backbone  # timm's models; some have a layer between their features and the classifier
         if self.pooling == "patch_mean":
             return int(backbone.num_features)
         return int(getattr(backbone, "head_hidden_size", backbone.num_features))
 
     def forward(self, images: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
-        """Pooled features (n, n_features) of cutouts, uint8 (n, height, width, 3).
+        """Return the pooled features (n, n_features) of cutouts, uint8 (n, height, width, 3).
 
         Raises
         ------
@@ -229,8 +233,10 @@ class ImageEncoder(nn.Module):
         return pooled
 
     def standardised(self, images: Tensor) -> Tensor:
-        """What the backbone sees of cutouts, uint8 (n, height, width, 3): float (n, 3, side, side); errors as
-        `forward`."""
+        """Return the backbone's input, float (n, 3, side, side), for cutouts, uint8 (n, height, width, 3).
+
+        Errors are those of `forward`.
+        """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(f"expected uint8 images (n, height, width, 3), got {images.dtype} {tuple(images.shape)}")
         # Channels are last already: after the permutation this *is* torch's channels_last layout, without a copy.
@@ -242,7 +248,7 @@ class ImageEncoder(nn.Module):
         return (x - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
 
     def describe(self) -> dict[str, Any]:
-        """How cutouts become features, and which weights do it, as plain data."""
+        """Return how cutouts become features, and a hash of the weights that do it, as plain data."""
         return {
             "input": "RGB, black 0 and white 1, then (x - pixel_mean) / pixel_std",
             "pixel_mean": self.pixel_mean.tolist(),
@@ -269,10 +275,10 @@ class ImageEncoder(nn.Module):
 
 
 def for_inference(encoder: ImageEncoder) -> ImageEncoder:
-    """The same encoder made faster: each batch norm folded into the convolution before it, weights channels last.
+    """Return a faster copy of an encoder: each batch norm is folded into the convolution before it, channels are last.
 
-    Features stay what they are but for rounding. That is tried on an image, for a convolution that is listed before a
-    batch norm need not run before it: then the encoder comes back as it is, and so does one without batch norms.
+    Features stay what they are but for rounding. That is tried on one image, as a convolution that is listed before a
+    batch norm need not run before it. Where the trial fails, or there is no batch norm, the encoder itself is returned.
     """
     folded = deepcopy(encoder)
     folded.backbone.to(memory_format=torch.channels_last)
@@ -288,7 +294,7 @@ def for_inference(encoder: ImageEncoder) -> ImageEncoder:
 
 
 def _fold_batch_norms(module: nn.Module) -> int:
-    """Fold batch norms in place, keeping the activations that some of timm's hold; how many there were."""
+    """Fold batch norms in place and return their number; activations that some of timm's hold are kept."""
     n_folded = 0
     for parent in module.modules():
         for (_, layer), (name, norm) in pairwise(list(parent.named_children())):
@@ -305,7 +311,7 @@ def _fold_batch_norms(module: nn.Module) -> int:
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """Hash of a module's state: name, type, shape and values of each tensor, in the order of the names."""
+    """Return the hash of a module's state: name, type, shape and values of each tensor, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
@@ -353,8 +359,11 @@ def _is_on_hub(name: str) -> bool:
 
 
 def _downloaded(name: str, files: Sequence[str]) -> Path:
-    """The first of these files that a repository of the hub has: from the cache if it is there, without asking whether
-    it has changed since, so that a run goes on with the weights that it began with; else downloaded."""
+    """Return the path of the first of these files that a repository of the hub has, downloaded once.
+
+    A file in the cache is taken without asking whether it has changed since, so that a run goes on with the weights
+    that it began with.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HTTPError, LocalEntryNotFoundError
 
@@ -422,7 +431,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_checkpoint(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a PyTorch checkpoint by the backbone's own names, see `make_backbone`."""
+    """Return the tensors of a PyTorch checkpoint by the backbone's own names, see `make_backbone`."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -444,12 +453,12 @@ def _is_wrapped(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], pre
 
 
 def _require_trained(backbone: nn.Module, start: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights of which training left no trace, which would pass for an encoder and give plausible features.
+    """Raise a DataError if training left no trace in the weights, which would still give plausible features.
 
-    That is so where a tensor that starts at random is still exactly at the start that this backbone was made with,
-    `start` (a download that names nothing as the model does), and where every tensor that starts at a constant is
-    still at it: biases and running means at 0, scales at 1 (the saved start of another model). It can't tell a random
-    network whose biases or batch statistics were changed.
+    There is no trace where a tensor that starts at random still equals `start`, with which this backbone was made (the
+    download names nothing as the model does). Nor is there one where every tensor that starts at a constant still has
+    it: biases and running means 0, scales 1 (the saved start of another model). A random network whose biases or batch
+    statistics were changed is not recognised.
     """
     learnt = {name: value for name, value in backbone.named_parameters() if value.requires_grad}
     statistics = ("running_mean", "running_var")

@@ -1,4 +1,4 @@
-"""Codes of embeddings in a dictionary that is already learned: least squares on a given support, matching pursuit.
+"""Codes of embeddings in a dictionary that is already learned: least squares on given latents, and matching pursuit.
 
 An SAE's encoder guesses a row's latents in one step; these find better values, or better latents, for its decoder.
 """
@@ -11,10 +11,10 @@ from scipy.sparse import csr_array
 from sfnetlab.metrics.tables import BLOCK_VALUES
 
 COLLINEAR = 1e-10
-"""An atom of whose squared length those chosen before it leave less than this share adds nothing to them."""
+"""An atom adds nothing where the atoms before it leave less than this share of its squared length."""
 
 CONVERGED = 1e-6
-"""A residual correlates with no atom where the largest correlation is below this share of the row's own length."""
+"""A residual goes with no atom where its largest correlation is below this share of the row's own length."""
 
 GRAM_LATENTS = 8192
 """Up to this many latents the products of all atoms are held (512 MiB in float64); beyond, residuals are encoded."""
@@ -23,10 +23,10 @@ GRAM_LATENTS = 8192
 def refit(
     z: NDArray[np.floating], W_dec: NDArray[np.floating], values: NDArray[np.floating], indices: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    """Least-squares values of given latents: the best reconstruction that their atoms allow, row by row.
+    """Return the least-squares values of given latents: the best reconstruction that their atoms allow, row by row.
 
-    Plain least squares: a value may come out negative where the encoder's is not. An atom that those before it in the
-    row already span (the same atom twice, k > d_in) gets zero, which changes no reconstruction.
+    A value may come out negative where the encoder's is not. An atom that those before it in the row already span (the
+    same atom twice, k > d_in) gets zero, which changes no reconstruction.
 
     Parameters
     ----------
@@ -35,12 +35,13 @@ def refit(
     W_dec : ndarray of shape (n_latents, d_in)
         Atoms of any length.
     values, indices : ndarray of shape (n_samples, m)
-        The support, as an encoder gives it: a value of zero is padding, its index is not looked at.
+        The latents of each row, as an encoder gives them. A value of zero is padding, whose index is ignored; what the
+        other values are does not matter.
 
     Returns
     -------
     ndarray of shape (n_samples, m)
-        Zero at padding. Solved in float64.
+        The values, zero at padding. Solved in float64.
 
     Raises
     ------
@@ -68,12 +69,12 @@ def refit(
 def orthogonal_matching_pursuit(
     z: NDArray[np.floating], W_dec: NDArray[np.floating], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """At most k latents of each row, chosen one at a time: the atom that goes best with what is left, then a refit.
+    """Return at most k latents of each row: one at a time the atom that goes best with what is left, then a refit.
 
-    An atom is judged by |cosine| to the residual, so values may be negative: few where k is at most the number of true
-    atoms of a row, many beyond, where atoms describe noise. A row takes no further atom once none goes with its
-    residual (`CONVERGED`). Up to `GRAM_LATENTS` latents this is Batch-OMP:
-    correlations follow from products of atoms, which are taken once, and the residual is never formed.
+    An atom is judged by |cosine| to the residual, so values may be negative: few are where k is at most the number of
+    true atoms of a row, many are beyond that, where atoms describe noise. A row takes no further atom once none goes
+    with its residual (`CONVERGED`). Up to `GRAM_LATENTS` latents this is Batch-OMP: correlations follow from products
+    of atoms, which are taken once, and the residual is never formed.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def orthogonal_matching_pursuit(
     Returns
     -------
     values, indices : ndarray of shape (n_samples, k)
-        In the order of choice; a value of zero is padding (of index 0). Solved in float64.
+        Values and latents, in the order of choice; a value of zero is padding, whose index is 0. Solved in float64.
 
     Raises
     ------
@@ -120,7 +121,7 @@ def orthogonal_matching_pursuit(
 def _checked(
     z: NDArray[np.floating], W_dec: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.float64], NDArray[np.float64]]:
-    """Rows as they are, atoms of length 1 in float64, and the atoms' own lengths (1 for an atom of zeros)."""
+    """Return rows as they are, atoms of length 1 in float64, and the atoms' own lengths (1 for an atom of zeros)."""
     rows, atoms = np.asarray(z), np.array(W_dec, dtype=np.float64, order="C")
     if rows.ndim != 2 or atoms.ndim != 2 or rows.shape[1] != atoms.shape[1] or 0 in atoms.shape:
         raise ValueError(f"expected z (n_samples, d_in) and W_dec (n_latents, d_in), got {rows.shape}, {atoms.shape}")
@@ -139,7 +140,7 @@ def _pursue_residuals(
     values: NDArray[np.float64],
     indices: NDArray[np.int64],
 ) -> None:
-    """As `_pursue`, for dictionaries whose products of atoms do not fit: all rows of the block in step."""
+    """Do what `_pursue` does, without the products of atoms, which may not fit: all rows of a block in step."""
     n, k = indices.shape
     converged = CONVERGED * np.linalg.norm(z, axis=1)
     is_used = np.zeros((n, k), dtype=np.bool_)
@@ -163,7 +164,10 @@ def _pursue(
     values: NDArray[np.float64],
     indices: NDArray[np.int64],
 ) -> None:
-    """Batch-OMP of rows of these lengths, given their (n, n_latents) correlations with all atoms of length 1."""
+    """Run Batch-OMP on rows of these lengths (n,), whose correlations (n, n_latents) with all atoms are given.
+
+    Atoms have length 1, and `gram` holds their products. Results go into `values` and `indices`, which are zero before.
+    """
     k = values.shape[1]
     factor, solution, products = np.empty((k, k)), np.empty(k), np.empty(k)
     left = np.empty(gram.shape[0])
@@ -199,6 +203,7 @@ def _refit_rows(
     is_used: NDArray[np.bool_],
     values: NDArray[np.float64],
 ) -> None:
+    """Write the least-squares values of the latents in use into `values`, zero for the others."""
     m = indices.shape[1]
     factor, solution, products = np.empty((m, m)), np.empty(m), np.empty(m)
     code, place = np.empty(m), np.empty(m, np.int64)
@@ -222,7 +227,7 @@ def _refit_rows(
 
 @njit(cache=True, nogil=True)
 def _extend(factor: NDArray[np.float64], products: NDArray[np.float64], n: int) -> bool:
-    """Row n of the Cholesky factor of the atoms' products, or False where the new atom depends on those before.
+    """Write row n of the Cholesky factor of the atoms' products; return False if the new atom depends on the others.
 
     `products` are those of the new atom with the n before it; all have length 1, but for atoms of zeros.
     """
@@ -236,7 +241,7 @@ def _extend(factor: NDArray[np.float64], products: NDArray[np.float64], n: int) 
 
 @njit(cache=True, nogil=True)
 def _next_solution(factor: NDArray[np.float64], solution: NDArray[np.float64], target: float, n: int) -> float:
-    """Element n of the solution of factor @ solution = targets, from those before it."""
+    """Return element n of the solution of factor @ solution = targets, from the elements before it."""
     for i in range(n):
         target -= factor[n, i] * solution[i]
     return target / factor[n, n]

@@ -1,6 +1,6 @@
 """What each backbone expects of its images, as data: a wrong normalisation gives plausible numbers and no error.
 
-All take RGB with black 0 and white 1; what differs from there is the table's. Weights and loading: backbones.py.
+All take RGB with black 0 and white 1; the table says what is done from there. Weights are loaded in backbones.py.
 """
 
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ Pooling = Literal["model", "patch_mean"]
 
 @dataclass(frozen=True, kw_only=True)
 class InputConvention:
-    """How a backbone was trained to be fed and read."""
+    """How cutouts become the input of a backbone, and its output becomes features."""
 
     mean: tuple[float, ...]
-    """What is subtracted from each channel, black 0 and white 1; zeros: nothing."""
+    """What is subtracted from each channel, (3,), black 0 and white 1."""
     std: tuple[float, ...]
-    """What each channel is divided by then; ones: nothing."""
+    """What each channel is then divided by, (3,)."""
     image_size: int | None
-    """Side in pixels to which cutouts are resampled; None: as they come."""
+    """Side in pixels to which cutouts are resampled; None: they are taken as they come."""
     resampling: Resampling
-    """Filter of that, antialiased."""
+    """Filter of the resampling, which is antialiased."""
     pooling: Pooling
     """"model": the model's own pooled output; "patch_mean": the mean of the last block's patch tokens."""
     source: str
@@ -56,21 +56,21 @@ TABLE: dict[str, InputConvention] = {
     "hf_hub:mwalmsley/*": _ZOOBOT,
     "zoobot:*": _ZOOBOT,
 }
-"""By a pattern of the backbone's name, the first that fits. Others follow their timm configuration: `convention_of`."""
+"""Conventions by a pattern of the backbone's name; the first that fits holds. `convention_of` has the others."""
 
 
 def convention_of(name: str, pretrained_cfg: Mapping[str, Any]) -> InputConvention:
-    """The convention of a backbone: its row of the table, else what its own timm configuration says.
+    """Return the convention of a backbone: its row of the table, else what its own timm configuration says.
 
-    Other models of the hub are resampled to the size that they were trained at. Cutouts for timm's are not: their
-    size is the survey's unless a setting says otherwise.
+    For models of the hub that are not in the table, cutouts are resampled to the size that the model was trained at.
+    For timm's models they are taken as they come, unless a setting says otherwise.
 
     Parameters
     ----------
     name
-        As `make_backbone` takes it.
+        The backbone's name, as `make_backbone` takes it.
     pretrained_cfg
-        Of the model, or of its config.json.
+        What timm, or the model's config.json, says about its weights.
 
     Raises
     ------

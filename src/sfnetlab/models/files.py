@@ -1,4 +1,4 @@
-"""A model on disk: `model.safetensors` with its state and `model.json` with its constructor's arguments."""
+"""How a model is kept on disk: `model.safetensors` has its state, `model.json` the arguments of its constructor."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ FORMAT = 1
 
 
 def write_model(directory: Path, kind: str, module: nn.Module, arguments: dict[str, Any]) -> None:
-    """Write both files of a model; `read_arguments` and `load_state` read them again."""
+    """Write both files of a model into a directory; `read_arguments` and `load_state` read them again."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     # Not save_file, which hides that a disk is full behind an error of its own.
     (directory / "model.safetensors").write_bytes(save(state))
@@ -23,7 +23,7 @@ def write_model(directory: Path, kind: str, module: nn.Module, arguments: dict[s
 
 
 def read_arguments(directory: Path, kind: str) -> dict[str, Any]:
-    """The constructor's arguments of the model in a directory.
+    """Return the arguments for the constructor of the model in a directory.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Checkpoints of other libraries as our sparse autoencoder, and ours in SAELens' layout.
+"""Imports checkpoints of other libraries as our sparse autoencoder, and exports ours in SAELens' layout.
 
 Names and formulas were read in, and checked against, sae-lens 6.54.12, dictionary-learning 0.1.0, eai-sparsify 1.3.3
 and the repository of Wu & Walmsley 2025 (arXiv:2510.23749).
@@ -25,7 +25,7 @@ SAE_LENS_VERSION = "6.54.12"  # whose layout `export_saelens` writes; without on
 
 @dataclass(frozen=True, kw_only=True)
 class _Checkpoint:
-    """What every format comes down to: latents of (factor x - b_dec) W_enc + b_enc, back by W_dec and b_dec."""
+    """The common form of every format: latents are (factor x - b_dec) W_enc + b_enc, decoded by W_dec and b_dec."""
 
     W_enc: Tensor
     b_enc: Tensor
@@ -34,16 +34,16 @@ class _Checkpoint:
     rule: Literal["top_k", "batch_top_k", "threshold"]
     k: int | None = None
     thresholds: Tensor | None = None
-    """Of each latent, or one for all; None for top_k, and for batch_top_k that was never calibrated."""
+    """Threshold of each latent, or one for all; None for top_k, and for batch_top_k that was never calibrated."""
     group_sizes: tuple[int, ...] = ()
     subtracts_b_dec: bool = True
     input_factor: float = 1.0
 
 
 def import_sae(path: Path, *, row_top_k: int | None = None, group_sizes: Sequence[int] = ()) -> SparseAutoencoder:
-    """A checkpoint of another library, with the latents and reconstructions that its own inference gives.
+    """Return a checkpoint of another library, with the latents and reconstructions that its own inference gives.
 
-    Which library is told by the files: `sae_weights.safetensors` with `cfg.json` (SAELens: standard, topk, batchtopk,
+    The files tell the library: `sae_weights.safetensors` with `cfg.json` (SAELens: standard, topk, batchtopk,
     matryoshka_batchtopk, jumprelu, gated), `ae.pt` with `config.json` (dictionary_learning: the same kinds, as its
     `load_dictionary` gives them, which norms the atoms of an `AutoEncoder`), `sae.safetensors` with `cfg.json`
     (sparsify: topk), or one `*.pth` (the state_dict of the Euclid repository's MatryoshkaSAE; it takes embeddings
@@ -55,16 +55,17 @@ def import_sae(path: Path, *, row_top_k: int | None = None, group_sizes: Sequenc
     path
         The directory, or the `.pth` file.
     row_top_k
-        Read batch-top-k as top-k of each row, with this k. Needed where the checkpoint holds no threshold, as its
-        latents would otherwise depend on the other rows of a batch: Euclid's always.
+        Read batch-top-k as top-k of each row, with this k. That is needed where the checkpoint holds no threshold, as
+        Euclid's never does: its latents would otherwise depend on the other rows of a batch.
     group_sizes
         Matryoshka groups, for formats that do not hold them.
 
     Raises
     ------
     ArtifactError
-        If a file is missing, damaged or of an unknown kind, its weights do not fit its settings, or the model cannot
-        be expressed exactly: normalisation of each row, whitening or a factor kept elsewhere, transcoders, skips.
+        If a file is missing, damaged or of an unknown kind, or its weights do not fit its settings. Also if the model
+        cannot be expressed exactly: normalisation of each row, whitening or a factor kept elsewhere, transcoders, skip
+        connections.
     """
     read, directory = _reader(path)
     checkpoint = read(directory)
@@ -111,11 +112,12 @@ def import_sae(path: Path, *, row_top_k: int | None = None, group_sizes: Sequenc
 
 
 def export_saelens(directory: Path, sae: SparseAutoencoder) -> None:
-    """Write `cfg.json` and `sae_weights.safetensors`, for `sae_lens.SAE.load_from_disk`.
+    """Write `cfg.json` and `sae_weights.safetensors` into a directory, for `sae_lens.SAE.load_from_disk`.
 
-    Top-k becomes topk, thresholds become jumprelu. Centring and scale are folded into the weights, so that it takes
-    and gives embeddings in their own units, as ours; the latents have the values of ours (in units of `scale`), and
-    atoms the length `scale`. Groups go into the metadata, where SAELens keeps those of its own exports.
+    Top-k becomes topk, thresholds become jumprelu. Centring and scale are folded into the weights, so that the export
+    takes and gives embeddings in their own units, as ours does. Its latents have the values of ours (in units of
+    `scale`), and its atoms have the length `scale`. Groups go into the metadata, where SAELens keeps those of its own
+    exports.
     """
     W_enc, b_enc, W_dec, b_dec, mean, scale, thresholds = (
         getattr(sae, name).detach().cpu().double()
@@ -155,7 +157,7 @@ def export_saelens(directory: Path, sae: SparseAutoencoder) -> None:
 
 
 def _reader(path: Path) -> tuple[Callable[[Path], _Checkpoint], Path]:
-    """How to read what lies at a path, and the path to give."""
+    """Return the function that reads what lies at a path, and the path to call it with."""
     if path.suffix == ".pth" and path.is_file():
         return _read_euclid, path
     if not path.is_dir():
@@ -242,7 +244,7 @@ def _read_saelens(directory: Path) -> _Checkpoint:
 
 
 def _saelens_input_factor(path: Path, config: Mapping[str, Any]) -> float:
-    """What inputs are multiplied by before the weights of a SAELens checkpoint."""
+    """Return the factor by which inputs are multiplied before the weights of a SAELens checkpoint."""
     setting = config.get("normalize_activations") or "none"
     if setting == "none":
         return 1.0
@@ -340,7 +342,7 @@ def _read_euclid(path: Path) -> _Checkpoint:
 
 
 def _named_as_ours(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Linear layers, which hold the transposed weights, under our names."""
+    """Return the tensors under our names; weights of linear layers, which are stored transposed, become as ours."""
     names = {"encoder.weight": "W_enc", "decoder.weight": "W_dec", "encoder.bias": "b_enc", "gate_bias": "b_gate"}
     names |= {"mag_bias": "b_mag", "bias": "b_dec", "decoder.bias": "b_dec", "decoder_bias": "b_dec"}
     return {
@@ -349,7 +351,7 @@ def _named_as_ours(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _with_unit_atoms(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The length of an atom moved into its latent: the same reconstruction from atoms of length 1."""
+    """Return tensors with atoms of length 1 and the same reconstructions: latents take over the atoms' lengths."""
     norms = tensors["W_dec"].norm(dim=1)
     return {
         **tensors,
@@ -361,10 +363,11 @@ def _with_unit_atoms(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _as_jumprelu(gated: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Gate and magnitude share the encoder, so that the gate is a threshold on the magnitude.
+    """Return the tensors of a gated SAE as those of a JumpReLU with the same latents.
 
-    x W + b_gate > 0 just where exp(r) x W + b_mag > b_mag - exp(r) b_gate (Rajamanoharan et al. 2024,
-    arXiv:2404.16014, appendix).
+    Gate and magnitude share the encoder, so that the gate is a threshold on the magnitude:
+    x W + b_gate > 0 just where exp(r) x W + b_mag > b_mag - exp(r) b_gate (Rajamanoharan et al. 2024, arXiv:2404.16014,
+    appendix).
     """
     gain = gated["r_mag"].exp()
     return {
@@ -377,7 +380,7 @@ def _as_jumprelu(gated: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _same_k(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
-    """k, which dictionary_learning stores twice."""
+    """Return k, which dictionary_learning stores in two files that must agree."""
     k = _integer(path, config, "k")
     if int(tensors["k"]) != k:
         raise ArtifactError(f"{path}: expected k = {int(tensors['k'])} as in ae.pt, found {k}; which file is it of?")
@@ -385,7 +388,10 @@ def _same_k(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 
 
 def _differences(widths: Sequence[int] | None, n_latents: int) -> tuple[int, ...]:
-    """Group sizes from the sizes of nested dictionaries; SAELens adds the whole where it is not the last."""
+    """Return group sizes from the sizes of nested dictionaries.
+
+    As in SAELens, the whole dictionary is added where it is not the last of them.
+    """
     if not widths:
         return ()
     whole = () if widths[-1] == n_latents else (n_latents,)
@@ -412,7 +418,7 @@ def _unknown(path: Path, setting: str, found: object, known: Sequence[str]) -> A
 
 
 def _fitting(path: Path, state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Exactly the tensors named, as float32, after a check of their shapes and values."""
+    """Return exactly the tensors of these names as float32; an ArtifactError if names, shapes or values are wrong."""
     if state.keys() != shapes.keys():
         missing, odd = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
         raise ArtifactError(

@@ -1,4 +1,4 @@
-"""Sparse autoencoder, every variant of it, as it is used once it is trained. Its training stands in training/sae/."""
+"""The sparse autoencoder as it is used once it is trained, in every variant. Its training stands in training/sae/."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from sfnetlab.metrics.tables import FeatureTable, checked_table
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 from sfnetlab.models.files import load_state, read_arguments, write_model
 from sfnetlab.settings import Codes
 
@@ -23,42 +23,47 @@ class Encoded(NamedTuple):
     """The active latents of each row."""
 
     values: Tensor
-    """(n_samples, m), largest first; 0 or more: a 0 fills up a row that has fewer than m."""
+    """Values (n_samples, m), 0 or more, largest first; zeros fill up a row that has fewer than m active latents."""
     indices: Tensor
-    """(n_samples, m), which latent each value belongs to."""
+    """Latents (n_samples, m) that the values belong to."""
 
 
 Rule = Literal["topk", "threshold"]
 
 
 class SparseAutoencoder(nn.Module):
-    """x to few active latents, and back through their atoms.
+    """A network from embeddings x to few active latents, and back to x_hat through the latents' atoms.
 
     With z = (x - mean) / scale and pre = z W_enc + b_enc, the latents are pre where it is selected and positive, else
     0, and x_hat = mean + scale (latents W_dec + b_dec). Centring and scale are part of the model, so input and output
-    are in the embedding's own units; as z is centred, b_dec is not subtracted again before the encoder. Each row is
-    encoded on its own, whatever it was trained with.
+    are in the embedding's own units. As z is centred, b_dec is not subtracted again before the encoder. Each row is
+    encoded on its own, also where the training looked at whole batches.
 
     Parameters
     ----------
     d_in, n_latents
         Sizes of the embedding and of the dictionary.
     k
-        Active latents a row: at most k with the rule "topk"; with "threshold" the mean that was aimed at, if any.
+        Active latents a row: at most k with the rule "topk"; with "threshold" the mean that training aimed at, or None.
     group_sizes
         Matryoshka (Bussmann et al. 2025, arXiv:2503.17547): the dictionary is nested, and each prefix of whole groups
         is trained to reconstruct on its own. Empty: one group.
     rule
         "topk": the k largest of a row are selected (Gao et al. 2024, arXiv:2406.04093). "threshold": those above
-        `thresholds` (JumpReLU, Rajamanoharan et al. 2024, arXiv:2407.14435); 0 makes a plain ReLU, one value for all a
-        BatchTopK after training (Bussmann et al. 2024, arXiv:2412.06410).
+        `thresholds` are (JumpReLU, Rajamanoharan et al. 2024, arXiv:2407.14435). Thresholds of 0 make it a plain ReLU;
+        one value for all latents makes it a trained BatchTopK (Bussmann et al. 2024, arXiv:2412.06410).
 
     Attributes
     ----------
     W_enc (d_in, n_latents), b_enc (n_latents,), W_dec (n_latents, d_in), b_dec (d_in,)
         Parameters; zero until they are trained or loaded. Rows of W_dec have length 1 when trained here.
     mean (d_in,), scale (), thresholds (n_latents,)
-        Buffers.
+        Buffers; 0, 1 and 0 until they are set.
+
+    Raises
+    ------
+    ValueError
+        If k is not in [1, n_latents] or is missing for "topk", or group sizes are not positive with sum n_latents.
     """
 
     mean: Tensor
@@ -86,27 +91,29 @@ class SparseAutoencoder(nn.Module):
 
     @property
     def d_in(self) -> int:
+        """Width of the embedding."""
         return self.W_dec.shape[1]
 
     @property
     def n_latents(self) -> int:
+        """Size of the dictionary."""
         return self.W_dec.shape[0]
 
     @property
     def prefixes(self) -> tuple[int, ...]:
-        """Sizes of the nested dictionaries; the last is n_latents, alone where there are no groups."""
+        """Sizes of the nested dictionaries; the last is n_latents, and the only one where there are no groups."""
         return tuple(accumulate(self.group_sizes)) or (self.n_latents,)
 
     def standardise(self, x: Tensor) -> Tensor:
-        """Centred and scaled rows."""
+        """Return centred and scaled embeddings, z (n_samples, d_in)."""
         return (x - self.mean) / self.scale
 
     def pre_activations(self, x: Tensor) -> Tensor:
-        """(n_samples, n_latents): what each latent makes of embeddings (n_samples, d_in) before any is selected."""
+        """Return the value of each latent before any is selected, (n_samples, n_latents)."""
         return torch.addmm(self.b_enc, self.standardise(x), self.W_enc)
 
     def encode(self, x: Tensor) -> Encoded:
-        """Active latents of embeddings (n_samples, d_in)."""
+        """Return the active latents of embeddings (n_samples, d_in)."""
         pre = self.pre_activations(x)
         if self.rule == "topk":
             assert self.k is not None
@@ -116,17 +123,17 @@ class SparseAutoencoder(nn.Module):
         return Encoded(*latents.topk(max(1, widest), dim=1))
 
     def decode(self, encoded: Encoded) -> Tensor:
-        """x_hat (n_samples, d_in) from active latents."""
+        """Return x_hat (n_samples, d_in) of active latents."""
         # Reads the atoms of a row's active latents instead of all: a fifth of the arithmetic of a dense decoder.
         sums = embedding_bag(encoded.indices, self.W_dec, per_sample_weights=encoded.values, mode="sum")
         return (sums + self.b_dec) * self.scale + self.mean
 
     def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
-        """x_hat (n_samples, d_in)."""
+        """Return x_hat (n_samples, d_in) of embeddings."""
         return self.decode(self.encode(x))
 
     def decode_prefixes(self, encoded: Encoded) -> Tensor:
-        """x_hat of each nested dictionary, (n_samples, len(prefixes), d_in); the last is that of `decode`."""
+        """Return x_hat of each nested dictionary, (n_samples, len(prefixes), d_in); the last is that of `decode`."""
         return torch.stack(
             [
                 self.decode(Encoded(torch.where(encoded.indices < prefix, encoded.values, 0.0), encoded.indices))
@@ -137,13 +144,14 @@ class SparseAutoencoder(nn.Module):
 
     @torch.inference_mode()
     def encode_csr(self, x: NDArray[np.floating], codes: Codes = "topk", batch_size: int = 4096) -> csr_array:
-        """Latents of embeddings, float32 CSR of shape (n_samples, n_latents); what is zero is not stored.
+        """Return the latents of embeddings as float32 CSR, (n_samples, n_latents); zeros are not stored.
 
         Parameters
         ----------
         codes
-            "topk": what the encoder selects. "refit": least squares on that support. "omp": at most k atoms by
-            orthogonal matching pursuit, without the encoder. The latter two may have negative values (codes.py).
+            How latents are found. "topk": the encoder selects them. "refit": least squares of those that the encoder
+            selects. "omp": at most k by orthogonal matching pursuit, without the encoder. The latter two may have
+            negative values (codes.py).
 
         Raises
         ------
@@ -176,10 +184,15 @@ class SparseAutoencoder(nn.Module):
             raise ValueError("matching pursuit needs to know how many latents to take: this SAE has no k")
         return orthogonal_matching_pursuit(z, atoms, self.k)
 
-    def decode_csr(self, latents: FeatureTable) -> NDArray[np.float32]:
-        """x_hat (n_samples, d_in) from latents as `encode_csr` gives them, with whatever codes.
+    def decode_csr(self, latents: FeatureMatrix) -> NDArray[np.float32]:
+        """Return x_hat (n_samples, d_in) of latents that `encode_csr` gave, with any codes.
 
-        Those of a prefix, (n_samples, m) with m up to n_latents, are decoded with the first m atoms.
+        Latents (n_samples, m) of a prefix, with m up to n_latents, are decoded with the first m atoms.
+
+        Raises
+        ------
+        ValueError
+            If there are more than n_latents columns, or a value is not finite.
         """
         table = checked_table(latents, "latents")
         if table.shape[1] > self.n_latents:
@@ -188,7 +201,7 @@ class SparseAutoencoder(nn.Module):
         return ((table @ W_dec[: table.shape[1]] + b_dec) * float(self.scale) + mean).astype(np.float32)
 
     def reconstruct(self, x: NDArray[np.floating], codes: Codes = "topk") -> NDArray[np.float32]:
-        """x_hat (n_samples, d_in) of embeddings; errors as of `encode_csr`."""
+        """Return x_hat (n_samples, d_in) of embeddings; errors are those of `encode_csr`."""
         return self.decode_csr(self.encode_csr(x, codes))
 
     def _batches(self, x: NDArray[np.floating], batch_size: int) -> Iterator[Tensor]:
@@ -216,7 +229,7 @@ def save_sae(directory: Path, sae: SparseAutoencoder) -> None:
 
 
 def load_sae(directory: Path) -> SparseAutoencoder:
-    """The sparse autoencoder that `save_sae` wrote, on the CPU.
+    """Return the sparse autoencoder that `save_sae` wrote, on the CPU.
 
     Raises
     ------

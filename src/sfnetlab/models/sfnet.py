@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from sfnetlab.metrics.tables import FeatureTable
+from sfnetlab.metrics.tables import FeatureMatrix
 from sfnetlab.models.backbones import ImageEncoder, make_backbone
 from sfnetlab.models.conventions import Resampling
 from sfnetlab.models.files import load_state, read_arguments, write_model
@@ -21,17 +21,17 @@ KIND = "sfnet"
 
 
 class SparseFeatureNetwork(nn.Module):
-    """Cutouts to predictions through at most k active features a galaxy; the dense control with `k=None`.
+    """A network from cutouts to predictions through at most k active features a galaxy; `k=None` is the dense control.
 
-    Pixels and targets are standardised inside: the statistics of the training rows are buffers of the model, set by
-    `set_statistics`.
+    Pixels and targets are standardised inside: the statistics of the training rows are buffers of the model, which
+    `set_statistics` sets.
 
     Parameters
     ----------
     backbone
-        From `make_backbone`. A ResNet's pooled features are 0 or more, so that k bounds the non-zeros.
+        What `make_backbone` returns. A ResNet's pooled features are 0 or more, so that k bounds the non-zeros.
     backbone_name
-        timm's name of it, by which `load_network` makes it again.
+        timm's name of the backbone, by which `load_network` makes it again.
     n_outputs
         Columns to predict.
     k
@@ -39,13 +39,18 @@ class SparseFeatureNetwork(nn.Module):
     seed
         Seed of the head's weights.
     view
-        What it is shown of a cutout; None: all of it.
+        What the network is shown of a cutout; None: all of it.
     quantiles
-        Levels, rising and with 0.5 among them: it predicts these quantiles of one column, which never cross, in place
-        of a value each column. The median is linear in the features, as values are; the distance to each next quantile
-        is the softplus of a linear output.
+        Rising levels, 0.5 among them. With levels, the network predicts these quantiles of one column, which never
+        cross; without, it predicts a value for each column. The median is linear in the features, as values are; the
+        distance to each next quantile is the softplus of a linear output.
     image_size, resampling
-        To which side in pixels cutouts are resampled, and how; None takes them as they come.
+        Side in pixels to which cutouts are resampled, and the filter; None takes cutouts as they come.
+
+    Raises
+    ------
+    ValueError
+        If k is not in [1, n_features], or there are quantiles of several columns or without 0.5.
     """
 
     target_mean: Tensor
@@ -84,6 +89,7 @@ class SparseFeatureNetwork(nn.Module):
 
     @property
     def n_features(self) -> int:
+        """Number of pooled features, of which k may be active."""
         return self.encoder.n_features
 
     def set_statistics(
@@ -94,7 +100,10 @@ class SparseFeatureNetwork(nn.Module):
         target_mean: NDArray[np.floating],
         target_std: NDArray[np.floating],
     ) -> None:
-        """Standardise channels (3,), black 0 and white 1, and targets (n_outputs,), in label units, with these."""
+        """Set the mean and standard deviation of channels (3,), black 0 and white 1, and of targets (n_outputs,).
+
+        Those of targets are in label units.
+        """
         for buffer, values in (
             (self.encoder.pixel_mean, pixel_mean),
             (self.encoder.pixel_std, pixel_std),
@@ -104,14 +113,15 @@ class SparseFeatureNetwork(nn.Module):
             buffer.copy_(torch.as_tensor(values))
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head sees, (n, n_features), of cutouts, uint8 (n, height, width, 3)."""
+        """Return the features that the head sees, (n, n_features), of cutouts, uint8 (n, height, width, 3)."""
         pooled: Tensor = self.encoder(images)
         return pooled if self.k is None else keep_top_k(pooled, self.k)
 
     def activation_maps(self, images: Tensor, feature: int) -> Tensor:
-        """Where one feature comes from: the last convolutional map of it, (n, h, w), of which the feature is the mean.
+        """Return the last convolutional map of one feature, (n, h, w), of which the feature is the mean.
 
-        Zero throughout for a galaxy in which the feature is not among the k. Row 0 of a map is that of the cutout.
+        A map shows where on the cutout a feature comes from; its row 0 is the cutout's. It is zero throughout for a
+        galaxy in which the feature is not among the k.
 
         Raises
         ------
@@ -136,23 +146,26 @@ class SparseFeatureNetwork(nn.Module):
         return seen[0] * active[:, None, None]  # a product, for a slice would keep the maps of all features in memory
 
     def forward(self, images: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
-        """Standardised predictions, (n, n_outputs), or (n, n_quantiles) of one column."""
+        """Return standardised predictions, (n, n_outputs), or (n, n_quantiles) of one column."""
         outputs: Tensor = self.head(self.features(images))
         return self._rising(outputs) if self.quantiles else outputs
 
     def _rising(self, outputs: Tensor) -> Tensor:
-        """Quantiles that rise: the median, and from it step by step outwards."""
+        """Return quantiles that rise, (n, n_quantiles): the median, and from it step by step outwards."""
         middle = self.quantiles.index(0.5)
         below, median, above = outputs[:, :middle], outputs[:, middle : middle + 1], outputs[:, middle + 1 :]
         down = softplus(below).flip(1).cumsum(1).flip(1)
         return torch.cat([median - down, median, median + softplus(above).cumsum(1)], dim=1)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Predictions in label units, (n, n_outputs) or (n, n_quantiles)."""
+        """Return predictions in label units, (n, n_outputs) or (n, n_quantiles)."""
         return self.standardised_to_label(self(images))
 
-    def read_features(self, features: FeatureTable) -> NDArray[np.float64]:
-        """What the head makes of stored features, (n, n_features): as `predict`, in double precision."""
+    def read_features(self, features: FeatureMatrix) -> NDArray[np.float64]:
+        """Return the predictions that the head makes from stored features (n, n_features), in double precision.
+
+        They have the shape and units of those of `predict`.
+        """
         weight, bias, mean, std = self._head()
         outputs = np.asarray(features @ weight.T + bias, dtype=np.float64)
         if self.quantiles:
@@ -160,12 +173,13 @@ class SparseFeatureNetwork(nn.Module):
         return outputs * std + mean
 
     def standardised_to_label(self, standardised: Tensor) -> Tensor:
+        """Return standardised predictions in label units."""
         return standardised * self.target_std + self.target_mean
 
     def head_weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weights (n_outputs, n_features) and bias (n_outputs,): `features @ weights.T + bias` is in label units.
+        """Return the head's weights (n_outputs, n_features) and bias (n_outputs,) in label units.
 
-        Of quantiles those of the median, n_outputs being 1.
+        Predictions are `features @ weights.T + bias`. For a network of quantiles that is the median, n_outputs being 1.
         """
         weight, bias, mean, std = self._head()
         if self.quantiles:
@@ -194,7 +208,7 @@ def save_network(directory: Path, network: SparseFeatureNetwork) -> None:
 
 
 def load_network(directory: Path) -> SparseFeatureNetwork:
-    """The network that `save_network` wrote, on the CPU and ready to predict.
+    """Return the network that `save_network` wrote, on the CPU and ready to predict.
 
     Raises
     ------

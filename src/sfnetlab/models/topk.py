@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def keep_top_k(x: Tensor, k: int) -> Tensor:
-    """Keep the k largest values of each row as they are and set the others to zero.
+    """Return x with the k largest values of each row as they are and the others set to zero.
 
     Rows do not influence each other. Among equal values those in the first columns win, so the result does not depend
     on the device. A zero that is kept stays zero: of non-negative input at most k values a row are non-zero.
@@ -17,7 +17,8 @@ def keep_top_k(x: Tensor, k: int) -> Tensor:
 
     Returns
     -------
-    Tensor of the same shape; gradients flow through the values kept.
+    Tensor of shape (n_samples, n_features)
+        Gradients flow through the values that are kept.
 
     Raises
     ------

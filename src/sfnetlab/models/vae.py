@@ -16,19 +16,19 @@ N_CHANNELS = (16, 32)
 
 
 class Posterior(NamedTuple):
-    """What the encoder says of each cutout, both (n, n_latents)."""
+    """A Gaussian over the latents of each cutout, which the encoder gives; both parts are (n, n_latents)."""
 
     mean: Tensor
     log_variance: Tensor
-    """Minus infinity throughout for a plain autoencoder, which says one point."""
+    """Minus infinity throughout for a plain autoencoder, whose code is a point."""
 
 
 class ConvVAE(nn.Module):
-    """Cutouts to a Gaussian posterior over a few latents, and latents to cutouts.
+    """A network from cutouts to a Gaussian posterior over a few latents, and from latents back to cutouts.
 
-    Two convolutions of stride 2 and a linear map, and the way back: a linear map, and two bilinear enlargements, each
-    followed by a convolution. With 69 pixels and 20 latents it is the network of galaxy-autoencoders; other sides are
-    halved twice, rounding up, and come back exactly.
+    The encoder has two convolutions of stride 2 and a linear map. The decoder has a linear map and two bilinear
+    enlargements, each followed by a convolution. With 69 pixels and 20 latents it is the network of
+    galaxy-autoencoders; other sides are halved twice, rounding up, and come back exactly.
 
     Parameters
     ----------
@@ -37,9 +37,14 @@ class ConvVAE(nn.Module):
     n_latents
         Latent dimensions.
     is_variational
-        Whether the encoder says a variance; without, the code is a point (a plain autoencoder).
+        Whether the encoder gives a variance; without one, the code is a point (a plain autoencoder).
     seed
-        Of the weights.
+        Seed of the weights. Torch's global generator is not touched.
+
+    Raises
+    ------
+    ValueError
+        If cutouts have fewer than 4 pixels a side, or there is no latent.
     """
 
     def __init__(self, image_size: int, n_latents: int, is_variational: bool, seed: int = 0) -> None:
@@ -79,10 +84,10 @@ class ConvVAE(nn.Module):
             )
 
     def start_at(self, colour: NDArray[np.floating]) -> None:
-        """Make the first reconstructions about this colour, (3,), black 0 and white 1.
+        """Make the first reconstructions have about this colour, (3,), black 0 and white 1.
 
-        Galaxies are small on a dark sky: from the grey at which a sigmoid starts, the first steps go into darkness. Of
-        2,080 mock galaxies an ELBO left a squared error of 13.4 an image after 6 epochs with this start, 15.3 without.
+        Galaxies are small on a dark sky: from the grey at which a sigmoid starts, the first steps only darken. On 2,080
+        mock galaxies and after 6 epochs, an ELBO left a squared error of 13.4 an image with this start, 15.3 without.
         """
         output = self.decoder[-2]
         assert isinstance(output, nn.Conv2d)
@@ -96,7 +101,7 @@ class ConvVAE(nn.Module):
         return 3 * self.image_size**2
 
     def posterior(self, images: Tensor) -> Posterior:
-        """Of cutouts, uint8 (n, side, side, 3)."""
+        """Return the posterior of cutouts, uint8 (n, side, side, 3)."""
         codes: Tensor = self.encoder(as_intensity(images))
         if not self.is_variational:
             return Posterior(codes, torch.full_like(codes, -torch.inf))
@@ -104,21 +109,24 @@ class ConvVAE(nn.Module):
         return Posterior(mean, log_variance)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Posterior means (n, n_latents) of cutouts, uint8 (n, side, side, 3): the features."""
+        """Return the features of cutouts, uint8 (n, side, side, 3): their posterior means (n, n_latents)."""
         return self.posterior(images).mean
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Cutouts (n, 3, side, side), black 0 and white 1."""
+        """Return the cutouts (n, 3, side, side), black 0 and white 1, of latents (n, n_latents)."""
         images: Tensor = self.decoder(latents)
         return images
 
     def forward(self, images: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
-        """Reconstructions from the posterior means, (n, 3, side, side)."""
+        """Return reconstructions from the posterior means, (n, 3, side, side), black 0 and white 1."""
         return self.decode(self.encode(images))
 
 
 def as_intensity(images: Tensor) -> Tensor:
-    """Cutouts uint8 (n, side, side, 3) as (n, 3, side, side), black 0 and white 1, in memory as they were."""
+    """Return cutouts, uint8 (n, side, side, 3), as float (n, 3, side, side), black 0 and white 1.
+
+    In memory the channels stay last.
+    """
     return images.permute(0, 3, 1, 2).float() / 255
 
 
@@ -129,7 +137,7 @@ def save_vae(directory: Path, vae: ConvVAE) -> None:
 
 
 def load_vae(directory: Path) -> ConvVAE:
-    """The autoencoder that `save_vae` wrote, on the CPU and ready to encode.
+    """Return the autoencoder that `save_vae` wrote, on the CPU and ready to encode.
 
     Raises
     ------

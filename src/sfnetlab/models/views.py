@@ -22,23 +22,23 @@ _ORDERS = torch.tensor(list(permutations(range(3))))
 
 
 class ImageView(nn.Module):
-    """Cutouts to what a network is shown of them; it has nothing to learn.
+    """A layer from cutouts to what a network is shown of them; it has nothing to learn.
 
     Parameters
     ----------
     degrade_to
-        Pixels a side that are left: each is the mean of the cutout over its square, in which a pixel that the edge of
-        a square cuts counts with the share of its area. So the mean surface brightness, the flux, stays what it was for
-        any number of pixels. None: all of them.
+        Pixels a side that are left; None: all of them. Each is the mean of the cutout over its square, where a pixel
+        that the edge of the square cuts counts with the share of its area. So the mean surface brightness, and with it
+        the flux, stays what it was for any number of pixels.
     keep_size
-        Draw each of these pixels as the square it is the mean of (with the same shares), so that the network's layers
-        see the galaxy at the size they would; else it gets an image of `degrade_to` pixels a side.
+        Draw each of these pixels as the square that it is the mean of (with the same shares), so that the network's
+        layers see the galaxy at its usual size; else the network gets an image of `degrade_to` pixels a side.
     colours
         "grey": the mean of the bands, three times. "red", "green", "blue": this band, three times. "shuffled": the
-        bands of each galaxy in one of their 6 orders, by the sum of its 8-bit pixels modulo 6: no function of colour,
-        and the same however the cutout is turned or mirrored.
+        bands of each galaxy in one of their 6 orders, which the sum of its 8-bit pixels modulo 6 chooses. That is no
+        function of colour, and the same however the cutout is turned or mirrored.
     blur_sigma_px
-        Standard deviation of a Gaussian, in pixels of the cutout, before anything is degraded; edges are mirrored.
+        Standard deviation of a Gaussian blur, in pixels of the cutout, before it is degraded; edges are mirrored.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ImageView(nn.Module):
 
     @property
     def arguments(self) -> dict[str, int | bool | str | float | None]:
-        """The constructor's."""
+        """Arguments of the constructor that make this view again."""
         return {
             "degrade_to": self.degrade_to,
             "keep_size": self.keep_size,
@@ -66,12 +66,12 @@ class ImageView(nn.Module):
         }
 
     def forward(self, images: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
-        """Cutouts, uint8 (n, height, width, 3), as they are shown: float32, 0 to 255, channels last.
+        """Return what is shown of cutouts, uint8 (n, height, width, 3): float32, 0 to 255, channels last.
 
         Raises
         ------
         DataError
-            If there are fewer pixels than `degrade_to`.
+            If a cutout has fewer pixels a side than `degrade_to`.
         """
         shown = self._coloured(images)
         if self.degrade_to is None and self.blur_sigma_px == 0:
@@ -97,9 +97,10 @@ class ImageView(nn.Module):
 
 
 def square_shares(side: int, n: int) -> NDArray[np.float64]:
-    """Length of pixel j that lies in the i-th of n equal parts of a row of `side` pixels, (n, side).
+    """Return how much of each pixel lies in each of n equal parts of a row of `side` pixels, (n, side).
 
-    Times n / side its rows average; its transpose draws n values as `side` pixels. Both keep the mean.
+    Entry (i, j) is the length of pixel j in part i, in pixels. Multiplied by n / side, the matrix averages `side`
+    pixels into n values; its transpose draws n values as `side` pixels. Both keep the mean.
     """
     edges = np.arange(n + 1) * side / n
     pixels = np.arange(side + 1)

@@ -22,6 +22,7 @@ from sfnetlab.atlas.site import write_site
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.networks import FrozenEmbeddingSpec
 from sfnetlab.plan import AtlasSpec
+from sfnetlab.probes import shown_probe
 from sfnetlab.results import Record, Results, TableResult
 from sfnetlab.runner import stage_main
 from sfnetlab.surveys.catalog import measured_labels, target_rows, unit_of
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-5
 """How far contributions may add up to another number than the network's prediction, in label units."""
-PROBES = ("head", "ridge", "linear", "xgboost")
-"""Whose predictions are shown: the first of these that a table has."""
 
 
 def build(spec: AtlasSpec, task: Task) -> Metrics:
@@ -252,7 +251,7 @@ def _predictions(spec: AtlasSpec, results: Results, galaxies: Galaxies) -> Itera
             of_column: dict[str, pd.DataFrame] = {}
             for table_name, predictions in probed.items():
                 rows = predictions[(predictions["target"] == name) & (predictions["column"] == column)]
-                probe = next((probe for probe in PROBES if (rows["probe"] == probe).any()), None)
+                probe = shown_probe(set(rows["probe"]))
                 rows = rows[rows["probe"] == probe]
                 n_used = rows["n_features_used"].max()
                 if probe is not None and n_used > 0:

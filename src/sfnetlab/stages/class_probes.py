@@ -1,4 +1,4 @@
-"""Classes of fit-probes: which galaxies are of which, what classifiers say of them, and how that is scored."""
+"""Classes of fit-probes: which galaxies are of which, and what classifiers say of them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,233 +7,134 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import FeatureTable as StoredFeatures
-from sfnetlab.artifacts import SurveyTable
+from sfnetlab.artifacts import FeatureTable, SurveyTable
 from sfnetlab.errors import DataError
-from sfnetlab.metrics.bootstrap import class_intervals, sample_and_resamples
-from sfnetlab.metrics.classification import confusion_matrix, label_scores
-from sfnetlab.metrics.tables import FeatureTable, columns_of, rows_of
-from sfnetlab.plan import ProbeSpec
-from sfnetlab.probes.classes import make_classifier
-from sfnetlab.probes.labels import LABEL_CLASSIFIERS, LabelClassifierName, make_label_classifier
-from sfnetlab.schema import Classes, ClassifierName, Labels
-from sfnetlab.stages.predictions import (
-    N_LEAST,
-    PARTS,
-    SEED,
-    NamedRows,
+from sfnetlab.metrics.predictions import (
     Prediction,
-    alive_features,
-    budgeted_features,
+    confusion_rows,
+    many_class_scores,
     prediction_rows,
+    two_class_scores,
 )
+from sfnetlab.metrics.tables import columns_of
+from sfnetlab.metrics.tidy import PARTS
+from sfnetlab.plan import ProbeSpec
+from sfnetlab.probes import make_classifier, names_of, probe_kind
+from sfnetlab.probes.common import named_classes
+from sfnetlab.schema import Classes
+from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample
 
 
-def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: StoredFeatures) -> Iterator[NamedRows]:
-    """Scores and test predictions of classifiers that tell one kind of galaxies from another."""
+def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> Iterator[NamedRows]:
+    """Scores of classifiers of each set of classes; of two their test predictions too, of many their confusions."""
     for name, classes in spec.classes.items():
-        usable, is_positive = class_rows(survey.catalog, name, classes)
-        rows = survey.catalog[usable]
-        y = is_positive[usable].astype(np.float64)
-        split = rows["split"].to_numpy()
-        found = list(_class_predictions(spec, table.of(rows["id_str"]), y, split))
-        if found:
-            yield "metrics", _score_classes(classes, y, found, split, spec.probes.n_bootstrap).assign(target=name)
+        numbers, names = class_numbers(survey.catalog, name, classes)
+        rows, y = survey.catalog[numbers >= 0], numbers[numbers >= 0]
+        sample = Sample(table.of(rows["id_str"]), rows["split"].to_numpy())
+        found = list(class_predictions(spec, sample, y, are_two=classes.are_two))
+        if not found:
+            continue
+        score = two_class_scores if classes.are_two else many_class_scores
+        n_resamples = spec.probes.n_bootstrap
+        scores = score(classes.column, y, found, sample.split, n_resamples=n_resamples, seed=SEED)
+        yield "metrics", scores.assign(target=name)
         for prediction in found:
-            columns = prediction_rows((classes.column,), rows, y[:, None], prediction, split)
-            yield "predictions", columns.assign(target=name)
+            if classes.are_two:
+                Y = y[:, None].astype(np.float64)
+                told = prediction_rows((classes.column,), rows["id_str"], Y, prediction, sample.split)
+                yield "predictions", told.assign(target=name)
+            else:
+                yield "confusion", confusion_rows(names, y, prediction, sample.split).assign(target=name)
 
 
-def probe_labels(spec: ProbeSpec, survey: SurveyTable, table: StoredFeatures) -> Iterator[NamedRows]:
-    """Scores and confusions of classifiers that tell many kinds apart."""
-    for name, labels in spec.labels.items():
-        usable, names = label_rows(survey.catalog, name, labels)
-        rows = survey.catalog[usable]
-        y = pd.Categorical(label_texts(rows[labels.column]), categories=names).codes.astype(np.intp)
-        split = rows["split"].to_numpy()
-        found = list(_label_predictions(spec, table.of(rows["id_str"]), y, split))
-        yield "metrics", _score_labels(labels, y, found, split, spec.probes.n_bootstrap).assign(target=name)
-        for prediction in found:
-            yield "confusion", _confusion(names, y, prediction, split == "test").assign(target=name)
+def class_numbers(catalog: pd.DataFrame, name: str, classes: Classes) -> tuple[NDArray[np.intp], list[str]]:
+    """The class of each galaxy, numbered from 0 and -1 for those of none, and what the classes are called, in order.
 
+    Of two classes the positive one is 1. Of many without `values` numbers stand in their order, names by the alphabet.
 
-def class_rows(catalog: pd.DataFrame, name: str, classes: Classes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which galaxies are of either class, and which of the positive one; NaN and codes not listed are of none.
+    Parameters
+    ----------
+    name
+        What the configuration calls the classes, for messages.
 
     Raises
     ------
     DataError
-        If the column is missing or not numeric, or a part of the split has less than `N_LEAST` of a class.
+        If the column is missing or does not hold classes, or a part of the split has less than `N_LEAST` of a class.
     """
-    if classes.column not in catalog or not pd.api.types.is_numeric_dtype(catalog[classes.column]):
-        raise DataError(f"classes {name!r}: the catalogue has no numeric column {classes.column!r}")
-    is_positive, is_negative = (
-        catalog[classes.column].isin(codes).to_numpy() for codes in (classes.positive, classes.negative)
-    )
+    if classes.column not in catalog:
+        raise DataError(f"classes {name!r}: the catalogue has no column {classes.column!r}")
+    column = catalog[classes.column]
+    if classes.are_two:
+        numbers, names = _numbers_of_two(column, name, classes)
+        remedy = "name other codes, or use more galaxies or other split.fractions"
+    else:
+        numbers, names = _numbers_of_many(column, name, classes)
+        remedy = "name the classes to keep with values = [...], or use more galaxies or other split.fractions"
     for part in PARTS:
-        for is_class, codes in ((is_positive, classes.positive), (is_negative, classes.negative)):
-            n = int((is_class & (catalog["split"] == part).to_numpy()).sum())
-            if n < N_LEAST:
-                raise DataError(
-                    f"classes {name!r}: only {n} {part} galaxies have {classes.column} in {list(codes)}, and an "
-                    f"interval needs at least {N_LEAST}; use more galaxies, other codes or other split.fractions"
-                )
-    return is_positive | is_negative, is_positive
-
-
-def _class_predictions(
-    spec: ProbeSpec, X: FeatureTable, y: NDArray[np.float64], split: NDArray[np.str_]
-) -> Iterator[Prediction]:
-    """The majority, the classifiers on all features (not the RBF machine), then all on each budget of features."""
-    train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")
-    alive = alive_features(X, train)
-
-    def fitted(name: ClassifierName, chosen: FeatureTable, n_features_used: int) -> Prediction:
-        classifier = make_classifier(name, seed=SEED)
-        classifier.fit(rows_of(chosen, train), y[train], rows_of(chosen, valid), y[valid])
-        return Prediction(name, n_features_used, classifier.score(chosen)[:, None])
-
-    on_features = [name for name in spec.probes.classifiers if name != "majority"]
-    if "majority" in spec.probes.classifiers:
-        yield fitted("majority", X, 0)
-    if len(alive) == 0:
-        return
-    for name in on_features:
-        if name != "rbf_svm":
-            yield fitted(name, columns_of(X, alive), len(alive))
-    for columns in budgeted_features(spec, rows_of(X, train), y[train, None], alive):
-        few = columns_of(X, columns)
-        dense = few if isinstance(few, np.ndarray) else few.toarray()
-        for name in on_features:
-            yield fitted(name, dense, len(columns))
-
-
-def _score_classes(
-    classes: Classes,
-    y: NDArray[np.float64],
-    predictions: list[Prediction],
-    split: NDArray[np.str_],
-    n_resamples: int,
-) -> pd.DataFrame:
-    scores = np.hstack([prediction.values for prediction in predictions])
-    rows = []
-    for part in PARTS:
-        own = split == part
-        for interval in class_intervals(y[own], scores[own], n_resamples=n_resamples, seed=SEED):
-            prediction = predictions[interval.column]
-            rows.append(
-                {
-                    "column": classes.column,
-                    "split": part,
-                    "metric": interval.metric,
-                    "value": interval.value,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "n": int(own.sum()),
-                    "probe": prediction.probe,
-                    "n_features_used": prediction.n_features_used,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def label_rows(catalog: pd.DataFrame, name: str, labels: Labels) -> tuple[NDArray[np.bool_], list[str]]:
-    """Which galaxies are of one of the classes, and the classes, as text, in order.
-
-    Raises
-    ------
-    DataError
-        If the column is missing or no text or whole numbers, or a part of the split has less than `N_LEAST` of a class.
-    """
-    if labels.column not in catalog:
-        raise DataError(f"labels {name!r}: the catalogue has no column {labels.column!r}")
-    column = catalog[labels.column]
-    if pd.api.types.is_numeric_dtype(column) and not (column.dropna() % 1 == 0).all():
-        raise DataError(
-            f"labels {name!r}: {labels.column!r} holds numbers that are not whole; classes are names or codes"
-        )
-    texts = label_texts(column)
-    names = list(labels.values) or _in_order(texts.dropna().unique())
-    for part in PARTS:
-        counts = texts[catalog["split"] == part].value_counts().reindex(names, fill_value=0)
-        few = counts[counts < N_LEAST]
-        if len(few) or len(names) < 2:
-            listed = ", ".join(f"{label} ({n})" for label, n in few.items())
+        own = numbers[(numbers >= 0) & (catalog["split"] == part).to_numpy()]
+        counts = np.bincount(own, minlength=len(names))
+        few = ", ".join(f"{label} ({n})" for label, n in zip(names, counts, strict=True) if n < N_LEAST)
+        if few or len(names) < 2:
             raise DataError(
-                f"labels {name!r}: {labels.column!r} needs two classes of at least {N_LEAST} {part} galaxies each, too "
-                f"few are of {listed or names}; name the classes to keep with values = [...], or use more galaxies or "
-                f"other split.fractions"
+                f"classes {name!r}: {classes.column!r} needs two classes of at least {N_LEAST} {part} galaxies each, "
+                f"too few are of {few or names}; {remedy}"
             )
-    return texts.isin(names).to_numpy(), names
+    return numbers, names
 
 
-def label_texts(column: "pd.Series[Any]") -> "pd.Series[str]":
-    """Classes as text, whole numbers without a point: 3.0 is "3"; missing ones stay so."""
+def _numbers_of_two(column: "pd.Series[Any]", name: str, classes: Classes) -> tuple[NDArray[np.intp], list[str]]:
+    if not pd.api.types.is_numeric_dtype(column):
+        raise DataError(f"classes {name!r}: {classes.column!r} is not numeric; positive and negative are its codes")
+    numbers = np.full(len(column), -1)
+    names = []
+    for number, codes in enumerate((classes.negative, classes.positive)):
+        numbers[column.isin(codes).to_numpy()] = number
+        names.append(str(list(codes)))
+    return numbers, names
+
+
+def _numbers_of_many(column: "pd.Series[Any]", name: str, classes: Classes) -> tuple[NDArray[np.intp], list[str]]:
     if pd.api.types.is_numeric_dtype(column):
-        column = column.astype("Int64")
-    return column.astype("string")
+        if not (column.dropna() % 1 == 0).all():
+            raise DataError(
+                f"classes {name!r}: {classes.column!r} holds numbers that are not whole; classes are names or codes"
+            )
+        column = column.astype("Int64")  # 3.0 is "3"
+    texts = column.astype("string")
+    names = list(classes.values)
+    if not names:
+        names = sorted(map(str, texts.dropna().unique()))
+        if all(text.lstrip("-").isdigit() for text in names):
+            names.sort(key=int)
+    kept = texts.where(texts.isin(names))
+    return pd.Categorical(kept, categories=names).codes.astype(np.intp), names
 
 
-def _in_order(names: NDArray[Any]) -> list[str]:
-    """Numbers by their value, names by the alphabet."""
-    texts = [str(name) for name in names]
-    return sorted(texts, key=int) if all(text.lstrip("-").isdigit() for text in texts) else sorted(texts)
+def class_predictions(spec: ProbeSpec, sample: Sample, y: NDArray[np.intp], *, are_two: bool) -> Iterator[Prediction]:
+    """The control, which uses no features, then classifiers on all features, then on each budget of them.
 
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+        Class numbers of the sample.
+    """
+    task = "two_classes" if are_two else "many_classes"
+    kinds = [probe_kind(name, task) for name in (spec.probes.classifiers if are_two else names_of(task))]
 
-def _label_predictions(
-    spec: ProbeSpec, X: FeatureTable, y: NDArray[np.intp], split: NDArray[np.str_]
-) -> Iterator[Prediction]:
-    """The majority, then both classifiers on all features and on each budget of them."""
-    train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")
-    alive = alive_features(X, train)
+    def predicted(name: str, columns: NDArray[np.integer], *, is_dense: bool = False) -> Prediction:
+        chosen = columns_of(sample.X, columns)
+        if is_dense and not isinstance(chosen, np.ndarray):
+            chosen = chosen.toarray()
+        scores = sample.fit_classifier(make_classifier(name, task, seed=SEED), chosen, y).score(chosen)
+        values = scores if are_two else named_classes(scores).astype(np.float64)
+        return Prediction(name, len(columns), values[:, None])
 
-    def fitted(name: LabelClassifierName, columns: NDArray[np.integer]) -> Prediction:
-        chosen = columns_of(X, columns)
-        classifier = make_label_classifier(name, seed=SEED)
-        classifier.fit(rows_of(chosen, train), y[train], rows_of(chosen, valid), y[valid])
-        return Prediction(name, len(columns), classifier.predict(chosen)[:, None].astype(np.float64))
-
-    yield fitted("majority", alive[:0])
-    one_hot = np.eye(y.max() + 1)[y[train]]
-    for columns in (alive, *budgeted_features(spec, rows_of(X, train), one_hot, alive)):
-        if len(columns):
-            yield from (fitted(name, columns) for name in LABEL_CLASSIFIERS if name != "majority")
-
-
-def _score_labels(
-    labels: Labels,
-    y: NDArray[np.intp],
-    predictions: list[Prediction],
-    split: NDArray[np.str_],
-    n_resamples: int,
-) -> pd.DataFrame:
-    found = np.hstack([prediction.values for prediction in predictions]).astype(np.intp)
-    rows = []
-    for part in PARTS:
-        own = split == part
-        scores = label_scores(y[own], found[own], sample_and_resamples(int(own.sum()), n_resamples, SEED))
-        for metric, values in scores.items():
-            low, high = np.nanquantile(values[1:], (0.025, 0.975), axis=0)
-            for i, prediction in enumerate(predictions):
-                rows.append(
-                    {
-                        "column": labels.column,
-                        "split": part,
-                        "metric": metric,
-                        "value": values[0, i],
-                        "low": low[i],
-                        "high": high[i],
-                        "n": int(own.sum()),
-                        "probe": prediction.probe,
-                        "n_features_used": prediction.n_features_used,
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def _confusion(names: list[str], y: NDArray[np.intp], prediction: Prediction, rows: NDArray[np.bool_]) -> pd.DataFrame:
-    """Rows of `confusion.parquet`: how many of the galaxies of `y_true` are called `y_pred`."""
-    counts = confusion_matrix(y[rows], prediction.values[rows, 0].astype(np.intp), len(names))
-    index = pd.MultiIndex.from_product([names, names], names=["y_true", "y_pred"])
-    table = pd.DataFrame({"n": counts.ravel()}, index=index).reset_index()
-    return table.assign(probe=prediction.probe, n_features_used=prediction.n_features_used)
+    yield from (predicted(kind.name, sample.alive[:0]) for kind in kinds if kind.is_control)
+    if len(sample.alive) == 0:
+        return
+    yield from (predicted(kind.name, sample.alive) for kind in kinds if kind.on_all)
+    by_class = y[:, None].astype(np.float64) if are_two else np.eye(y.max() + 1)[y]
+    for columns in sample.budgets(spec, by_class):
+        # the few of two classes are centred; for many, centring would change the scores of sparse tables
+        yield from (predicted(kind.name, columns, is_dense=are_two) for kind in kinds if kind.on_budgets)

@@ -15,12 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import FeatureTable as StoredFeatures
-from sfnetlab.artifacts import read_features, read_survey
+from sfnetlab.artifacts import FeatureTable, read_features, read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.interpret.matching import match_tables
-from sfnetlab.interpret.reading import Parts, summarise_reading
-from sfnetlab.interpret.reading import read_features as read_across
+from sfnetlab.interpret.reading import Parts, read_across, summarise_reading
 from sfnetlab.interpret.yields import MIN_RARE, find_rare
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods import kinds_of
@@ -72,7 +70,7 @@ class _Directions(NamedTuple):
     vectors: NDArray[np.floating]
 
 
-def _directions(spec: RelationsSpec, task: Task, name: str, table: StoredFeatures) -> _Directions | None:
+def _directions(spec: RelationsSpec, task: Task, name: str, table: FeatureTable) -> _Directions | None:
     """Atoms of an SAE, components of PCA, for an embedding itself its axes; None where there is no such thing."""
     from safetensors.numpy import load_file
 
@@ -108,7 +106,7 @@ def _sae(spec: RelationsSpec, task: Task, name: str) -> "SparseAutoencoder":
     return load_sae(sae_directory(task.inputs[f"saes of {name}"], table.k, table.seed))
 
 
-def _readings(spec: RelationsSpec, tables: dict[str, StoredFeatures], ids: dict[str, "pd.Series[str]"]) -> pd.DataFrame:
+def _readings(spec: RelationsSpec, tables: dict[str, FeatureTable], ids: dict[str, "pd.Series[str]"]) -> pd.DataFrame:
     """What each table, the first of its seeds, lets a ridge read of each other one."""
     first = {table.features: name for name, table in reversed(spec.tables.items())}
     parts = {
@@ -122,7 +120,7 @@ def _readings(spec: RelationsSpec, tables: dict[str, StoredFeatures], ids: dict[
 
 
 def _splits(
-    spec: RelationsSpec, task: Task, tables: dict[str, StoredFeatures], ids: dict[str, "pd.Series[str]"]
+    spec: RelationsSpec, task: Task, tables: dict[str, FeatureTable], ids: dict[str, "pd.Series[str]"]
 ) -> Iterator[pd.DataFrame]:
     """What becomes of each SAE's latents in a larger SAE of the same embedding."""
     embeddings = {
@@ -141,7 +139,7 @@ def _splits(
         yield split.assign(small=small, large=large, n_alive_small=n_alive)
 
 
-def _yields(spec: RelationsSpec, task: Task, catalog: pd.DataFrame, tables: dict[str, StoredFeatures]) -> pd.DataFrame:
+def _yields(spec: RelationsSpec, task: Task, catalog: pd.DataFrame, tables: dict[str, FeatureTable]) -> pd.DataFrame:
     """For each kind of rare galaxies the first table of each method, and the first embedding."""
     encoders = [name for name, table in spec.tables.items() if table.kind in kinds_of("embedding")]
     if not encoders:

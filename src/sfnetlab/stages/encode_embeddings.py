@@ -17,7 +17,7 @@ from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.sae import EncodeSpec, sae_directory
 from sfnetlab.metrics.dictionary import decoder_spectrum, describe_latents, fvu_of_blocks, l0_distribution
 from sfnetlab.metrics.sparsity import l0
-from sfnetlab.metrics.tables import FeatureTable, columns_of, rows_of
+from sfnetlab.metrics.tables import FeatureMatrix, columns_of, rows_of
 from sfnetlab.runner import stage_main
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def build(spec: EncodeSpec, task: Task) -> Metrics:
 
 
 def _nested_reconstructions(
-    sae: "SparseAutoencoder", embedding: NDArray[np.float32], latents: FeatureTable, chosen: NDArray[np.intp]
+    sae: "SparseAutoencoder", embedding: NDArray[np.float32], latents: FeatureMatrix, chosen: NDArray[np.intp]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Rows of the embedding and what each nested dictionary makes of them, (n, len(prefixes), d_in), in blocks."""
     for start in range(0, len(chosen), BLOCK_ROWS):

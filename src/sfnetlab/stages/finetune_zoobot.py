@@ -19,21 +19,30 @@ def build(spec: FinetuneSpec, task: Task) -> Metrics:
     from sfnetlab.models.backbones import local_name
     from sfnetlab.models.sfnet import save_network
     from sfnetlab.training.network import frozen_encoder
-    from sfnetlab.training.zoobot import finetune
+    from sfnetlab.training.zoobot import Tuning, finetune
 
     survey = read_survey(task.inputs["survey"])
     usable = target_rows(survey.catalog, spec.target, str(task.inputs["survey"]))
     split = survey.catalog["split"].to_numpy()
     train, valid = (np.flatnonzero(usable & (split == part)) for part in ("train", "valid"))
-    weights = spec.weights.path or spec.weights.source
+    zoobot, weights = spec.zoobot, spec.weights.path or spec.weights.source
     network, history = finetune(
-        frozen_encoder(spec.zoobot.backbone, weights, spec.seed, spec.zoobot.image_size, survey.cutouts, train),
-        local_name(spec.zoobot.backbone),
+        frozen_encoder(zoobot.backbone, weights, spec.seed, zoobot.image_size, survey.cutouts, train),
+        local_name(zoobot.backbone),
         survey.cutouts,
         survey.catalog[list(spec.target.columns)].to_numpy(dtype=np.float64),
         train,
         valid,
-        spec.zoobot,
+        epochs=zoobot.epochs,
+        batch_size=zoobot.batch_size,
+        tuning=Tuning(
+            training_mode=zoobot.training_mode,
+            layer_decay=zoobot.layer_decay,
+            learning_rate=zoobot.learning_rate,
+            weight_decay=zoobot.weight_decay,
+            head_dropout=zoobot.head_dropout,
+        ),
+        augment=zoobot.augment,
         seed=spec.seed,
         device=task.device,
         directory=task.work / LIGHTNING,

@@ -10,44 +10,37 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.artifacts import FeatureTable as StoredFeatures
-from sfnetlab.artifacts import SurveyTable, read_features, read_survey
+from sfnetlab.artifacts import FeatureTable, SurveyTable, read_features, read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Task
-from sfnetlab.methods.sae import sae_directory
-from sfnetlab.metrics.bootstrap import sample_and_resamples
-from sfnetlab.metrics.quantiles import calibrated, conformal_offsets, quantile_scores
-from sfnetlab.metrics.tables import FeatureTable, checked_table, columns_of, rows_of
+from sfnetlab.methods import TRAITS, reader_of
+from sfnetlab.metrics.predictions import (
+    Prediction,
+    prediction_rows,
+    quantile_tables,
+    value_scores,
+)
+from sfnetlab.metrics.quantiles import calibrated, conformal_offsets
+from sfnetlab.metrics.reconstruction import loss_recovered
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, rows_of
+from sfnetlab.metrics.tidy import AUGMENTED, COLUMNS, HEAD, IN_SAMPLE, PARTS
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
-from sfnetlab.probes.regression import fit_probe
-from sfnetlab.report import IN_SAMPLE
+from sfnetlab.probes import make_probe, probes_of
+from sfnetlab.probes.common import Probe
+from sfnetlab.results import with_identity
 from sfnetlab.runner import stage_main
 from sfnetlab.runtime import n_threads
-from sfnetlab.schema import ProbeName
 from sfnetlab.settings import Target
-from sfnetlab.stages.class_probes import probe_classes, probe_labels
+from sfnetlab.stages.class_probes import probe_classes
 from sfnetlab.stages.comparison import compare
-from sfnetlab.stages.predictions import (
-    AUGMENTED,
-    COLUMNS,
-    N_LEAST,
-    PARTS,
-    SEED,
-    NamedRows,
-    Prediction,
-    alive_features,
-    budgeted_features,
-    prediction_rows,
-    score_predictions,
-)
+from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample
 from sfnetlab.surveys.catalog import target_rows
 
-CALIBRATED = "_calibrated"
-"""Ends the names of quantiles that were calibrated on valid rows."""
-Predict = Callable[[FeatureTable], NDArray[np.float64]]
+Predict = Callable[[FeatureMatrix], NDArray[np.float64]]
 
 
 def build(spec: ProbeSpec | ComparisonSpec, task: Task) -> Metrics:
+    """Probe one feature table, or put together what was found of all of them."""
     match spec:
         case ProbeSpec():
             return _probe_table(spec, task)
@@ -58,118 +51,50 @@ def build(spec: ProbeSpec | ComparisonSpec, task: Task) -> Metrics:
 def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
     survey, table = read_survey(task.inputs["survey"]), read_features(task.inputs["features"])
     found: dict[str, list[pd.DataFrame]] = defaultdict(list)
-    probed = (
-        _probe_targets(spec, task, survey, table),
-        probe_classes(spec, survey, table),
-        probe_labels(spec, survey, table),
-    )
-    for stem, rows in chain(*probed):
+    for stem, rows in chain(_probe_targets(spec, task, survey, table), probe_classes(spec, survey, table)):
         found[stem].append(rows)
     tables = {stem: pd.concat(parts, ignore_index=True) for stem, parts in found.items()}
-    identity = {
-        "experiment": spec.experiment,
-        "features": spec.table.features,
-        "kind": spec.table.kind,
-        "k": spec.table.k,
-        "seed": spec.table.seed,
-    }
-    tables["metrics"] = tables["metrics"].assign(**identity).astype({"k": "Int64", "seed": "Int64"})[COLUMNS]
+    tables["metrics"] = with_identity(tables["metrics"], spec.table).assign(experiment=spec.experiment)[list(COLUMNS)]
     for stem, rows in tables.items():
         rows.to_parquet(task.work / f"{stem}.parquet", index=False)
     return {"n_rows": len(tables["metrics"])}
 
 
-def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: StoredFeatures) -> Iterator[NamedRows]:
+def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: FeatureTable) -> Iterator[NamedRows]:
     x_hat = _reconstruction(spec, task, table)
     n_resamples = spec.probes.n_bootstrap
     for name, target in spec.targets.items():
-        usable = target_rows(survey.catalog, target, str(task.inputs["survey"]))
-        rows = survey.catalog[usable]
-        X = table.of(rows["id_str"])
-        Y = rows[list(target.columns)].to_numpy(dtype=np.float64)
-        split = rows["split"].to_numpy()
-        _require_enough(name, split)
+        rows = survey.catalog[target_rows(survey.catalog, target, str(task.inputs["survey"]))]
+        ids, Y = rows["id_str"], rows[list(target.columns)].to_numpy(dtype=np.float64)
+        sample = Sample(table.of(ids), rows["split"].to_numpy())
+        _require_enough(name, sample)
         if x_hat is not None:
-            embedding = read_features(task.inputs["embedding"]).of(rows["id_str"])
-            recovered = _loss_recovered(target, embedding, x_hat.of(rows["id_str"]), Y, split, n_resamples)
+            embedding = read_features(task.inputs["embedding"]).of(ids)
+            recovered = _loss_recovered(target, sample, embedding, x_hat.of(ids), Y, n_resamples)
             yield "metrics", recovered.assign(target=name)
         network = task.inputs["network"] if name == spec.head_target else None
-        turned = _turned_tables(task, survey, rows["id_str"][split == "test"]) if _augments(spec, task) else []
-        for prediction in _predictions(spec, X, Y, split, network, turned):
+        turned = _turned_tables(spec, task, survey, ids[sample.split == "test"])
+        for prediction in value_predictions(spec, sample, Y, network, turned):
             parts = ("test",) if prediction.probe.endswith(AUGMENTED) else PARTS
-            scores = score_predictions(target, Y, prediction, split, n_resamples, parts)
+            scores = value_scores(
+                target.columns, Y, prediction, sample.split, n_resamples=n_resamples, seed=SEED, parts=parts
+            )
             yield "metrics", scores.assign(target=name)
-            yield "predictions", prediction_rows(target.columns, rows, Y, prediction, split).assign(target=name)
+            yield "predictions", prediction_rows(target.columns, ids, Y, prediction, sample.split).assign(target=name)
         if network is not None and target.quantiles:
-            scores, quantiles = _quantiles(name, target, rows, X, network, n_resamples)
-            n_alive = len(alive_features(X, np.flatnonzero(split == "train")))
-            yield "metrics", scores.assign(target=name, n_features_used=n_alive)
-            yield "quantiles", quantiles
-        for prediction in _in_sample_predictions(spec, X, Y, split):
-            scores = score_predictions(target, Y, prediction, split, n_resamples, parts=("test",))
+            scores, quantiles = _quantiles(name, target, sample, ids, Y[:, 0], network, n_resamples)
+            yield "metrics", scores.assign(target=name, n_features_used=len(sample.alive))
+            yield "quantiles", quantiles.assign(target=name, column=target.columns[0])
+        for prediction in in_sample_predictions(spec, sample, Y):
+            scores = value_scores(
+                target.columns, Y, prediction, sample.split, n_resamples=n_resamples, seed=SEED, parts=("test",)
+            )
             yield "metrics", scores.assign(target=name)
 
 
-def _reconstruction(spec: ProbeSpec, task: Task, table: StoredFeatures) -> StoredFeatures | None:
-    """What the features make of the embedding that they decompose, if they do."""
-    match spec.table.kind:
-        case "sae" | "null_sae":
-            from sfnetlab.models.sae import load_sae
-
-            assert spec.table.k is not None
-            assert spec.table.seed is not None
-            sae = load_sae(sae_directory(task.inputs["saes"], spec.table.k, spec.table.seed))
-            return StoredFeatures(table.rows, sae.decode_csr(table.values))
-        case "pca":
-            from safetensors.numpy import load_file
-
-            pca = load_file(task.inputs["features"] / "model.safetensors")
-            x_hat = np.asarray(table.values) @ pca["components"] + pca["mean"]
-            return StoredFeatures(table.rows, x_hat.astype(np.float32))
-        case _:
-            return None
-
-
-def _loss_recovered(
-    target: Target,
-    embedding: FeatureTable,
-    x_hat: FeatureTable,
-    Y: NDArray[np.float64],
-    split: NDArray[np.str_],
-    n_resamples: int,
-) -> pd.DataFrame:
-    """What a ridge probe of the embedding keeps when it is given reconstructions, on test galaxies.
-
-    `rmse_reconstruction` is its error on them, and `loss_recovered` = (MSE of the mean - MSE on reconstructions) /
-    (MSE of the mean - MSE on embeddings): 1 is nothing lost, 0 is no better than the mean of the train labels. No row
-    where the probe of the embedding itself is no better, for then there is nothing to recover.
-    """
-    train, valid, test = (np.flatnonzero(split == part) for part in PARTS)
-    fit_rows, choice_rows = rows_of(embedding, train), rows_of(embedding, valid)
-    probe = fit_probe("ridge", fit_rows, Y[train], choice_rows, Y[valid], seed=SEED, n_threads=n_threads())
-    predictions = (
-        np.broadcast_to(Y[train].mean(axis=0), Y[test].shape),
-        probe.predict(rows_of(embedding, test)),
-        probe.predict(rows_of(x_hat, test)),
-    )
-    squared_errors = np.stack([np.square(values - Y[test]) for values in predictions])
-    weights = sample_and_resamples(len(test), n_resamples, SEED)
-    table = []
-    for i, column in enumerate(target.columns):
-        of_mean, of_embedding, of_reconstruction = squared_errors[:, :, i] @ weights.T
-        numbers = {"rmse_reconstruction": np.sqrt(of_reconstruction)}
-        if of_mean[0] > of_embedding[0]:
-            numbers["loss_recovered"] = (of_mean - of_reconstruction) / (of_mean - of_embedding)
-        for metric, (value, *resampled) in numbers.items():
-            low, high = np.quantile(resampled, (0.025, 0.975))
-            table.append({"column": column, "metric": metric, "value": value, "low": low, "high": high})
-    about = {"probe": "ridge", "n_features_used": checked_table(embedding).shape[1], "split": "test", "n": len(test)}
-    return pd.DataFrame(table).assign(**about)
-
-
-def _require_enough(target: str, split: NDArray[np.str_]) -> None:
+def _require_enough(target: str, sample: Sample) -> None:
     for part in PARTS:
-        n = int((split == part).sum())
+        n = len(sample.rows(part))
         if n < N_LEAST:
             raise DataError(
                 f"target {target!r}: only {n} {part} galaxies have it, and an interval needs at least {N_LEAST}; "
@@ -177,64 +102,93 @@ def _require_enough(target: str, split: NDArray[np.str_]) -> None:
             )
 
 
-def _predictions(
+def value_predictions(
     spec: ProbeSpec,
-    X: FeatureTable,
+    sample: Sample,
     Y: NDArray[np.float64],
-    split: NDArray[np.str_],
     network: Path | None,
-    turned: Sequence[FeatureTable] = (),
+    turned: Sequence[FeatureMatrix] = (),
 ) -> Iterator[Prediction]:
     """The network's own head, then the probes on all features, then a linear probe on each budget of features.
 
-    With the features of the test galaxies `turned` each way, head and probes on all features predict these also by the
-    mean over them, NaN elsewhere.
+    Parameters
+    ----------
+    Y : ndarray of shape (n, n_columns)
+        Labels of the sample.
+    network
+        Directory of the network that predicts them, if one was trained to.
+    turned
+        Features of the test galaxies under each symmetry of their cutouts: head and probes on all features predict
+        these also by the mean over them, NaN elsewhere.
     """
-    train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")
-    alive = alive_features(X, train)
 
     def predicted(name: str, columns: NDArray[np.integer], predict: Predict) -> Iterator[Prediction]:
-        yield Prediction(name, len(columns), predict(X))
+        yield Prediction(name, len(columns), predict(sample.X))
         if turned:
             values = np.full(Y.shape, np.nan)
-            values[split == "test"] = np.mean([predict(table) for table in turned], axis=0)
+            values[sample.split == "test"] = np.mean([predict(table) for table in turned], axis=0)
             yield Prediction(f"{name}{AUGMENTED}", len(columns), values)
 
-    def fitted(name: ProbeName, columns: NDArray[np.integer]) -> Predict:
-        chosen = columns_of(X, columns)
-        fit_rows, choice_rows = rows_of(chosen, train), rows_of(chosen, valid)
-        probe = fit_probe(name, fit_rows, Y[train], choice_rows, Y[valid], seed=SEED, n_threads=n_threads())
+    def fitted(name: str, columns: NDArray[np.integer]) -> Predict:
+        probe = sample.fit(_new_probe(name), columns_of(sample.X, columns), Y)
         return lambda table: probe.predict(columns_of(table, columns))
 
     if network is not None:
-        yield from predicted("head", alive, partial(_head_predictions, network))
+        yield from predicted(HEAD, sample.alive, partial(_head_predictions, network))
     for name in spec.probes.kinds:
-        yield from predicted(name, alive, fitted(name, alive))
-    for chosen in budgeted_features(spec, rows_of(X, train), Y[train], alive):
-        yield Prediction("linear", len(chosen), fitted("linear", chosen)(X))
+        yield from predicted(name, sample.alive, fitted(name, sample.alive))
+    for columns in sample.budgets(spec, Y):
+        for kind in probes_of("values"):
+            if kind.on_budgets:
+                yield Prediction(kind.name, len(columns), fitted(kind.name, columns)(sample.X))
 
 
-def _in_sample_predictions(
-    spec: ProbeSpec, X: FeatureTable, Y: NDArray[np.float64], split: NDArray[np.str_]
-) -> Iterator[Prediction]:
-    """Of embeddings: each probe fitted to the test rows that it then predicts, NaN elsewhere.
+def in_sample_predictions(spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64]) -> Iterator[Prediction]:
+    """For embeddings each probe, fitted to the test rows that it then predicts, NaN elsewhere.
 
     What the SFNet paper calls cheating: what such a fit gains over the honest one is memorised. Penalty and rounds are
     chosen on the valid rows, as ever, so that the two differ in nothing else.
     """
-    if spec.table.kind != "encoder":
+    if TRAITS[spec.table.kind].role != "embedding":
         return
-    valid, test = np.flatnonzero(split == "valid"), np.flatnonzero(split == "test")
-    chosen = columns_of(X, alive_features(X, np.flatnonzero(split == "train")))
-    rows, choice_rows = rows_of(chosen, test), rows_of(chosen, valid)
+    chosen, test = columns_of(sample.X, sample.alive), sample.rows("test")
     for name in spec.probes.kinds:
-        probe = fit_probe(name, rows, Y[test], choice_rows, Y[valid], seed=SEED, n_threads=n_threads())
         values = np.full(Y.shape, np.nan)
-        values[test] = probe.predict(rows)
-        yield Prediction(f"{name}{IN_SAMPLE}", checked_table(chosen).shape[1], values)
+        values[test] = sample.fit(_new_probe(name), chosen, Y, on="test").predict(rows_of(chosen, test))
+        yield Prediction(f"{name}{IN_SAMPLE}", len(sample.alive), values)
 
 
-def _head_predictions(network: Path, X: FeatureTable) -> NDArray[np.float64]:
+def _new_probe(name: str) -> Probe:
+    return make_probe(name, seed=SEED, n_threads=n_threads())
+
+
+def _reconstruction(spec: ProbeSpec, task: Task, table: FeatureTable) -> FeatureTable | None:
+    """What the features make of the embedding that they decompose, if they do."""
+    x_hat = reader_of(spec.table, task.inputs).decode(table.values)
+    return None if x_hat is None else FeatureTable(table.rows, np.asarray(x_hat, dtype=np.float32))
+
+
+def _loss_recovered(
+    target: Target,
+    sample: Sample,
+    embedding: FeatureMatrix,
+    x_hat: FeatureMatrix,
+    Y: NDArray[np.float64],
+    n_resamples: int,
+) -> pd.DataFrame:
+    """Rows of `loss_recovered` by a ridge probe of the embedding."""
+    train, test = sample.rows("train"), sample.rows("test")
+    probe = sample.fit(_new_probe("ridge"), embedding, Y)
+    of_embedding, of_reconstruction = (probe.predict(rows_of(values, test)) for values in (embedding, x_hat))
+    rows = loss_recovered(
+        target.columns, Y[test], Y[train].mean(axis=0), of_embedding, of_reconstruction,
+        n_resamples=n_resamples, seed=SEED,
+    )  # fmt: skip
+    about = {"probe": "ridge", "n_features_used": checked_table(embedding).shape[1], "split": "test", "n": len(test)}
+    return rows.assign(**about)
+
+
+def _head_predictions(network: Path, X: FeatureMatrix) -> NDArray[np.float64]:
     """Label units, (n, n_columns); of quantiles the median."""
     from sfnetlab.models.sfnet import load_network
 
@@ -242,12 +196,10 @@ def _head_predictions(network: Path, X: FeatureTable) -> NDArray[np.float64]:
     return np.asarray(X @ weights.T + bias, dtype=np.float64)
 
 
-def _augments(spec: ProbeSpec, task: Task) -> bool:
-    return spec.probes.test_time_augmentation and "network" in task.inputs and spec.table.kind in ("sfnet", "encoder")
-
-
-def _turned_tables(task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> list[FeatureTable]:
-    """What the network makes of these galaxies under each of the 8 symmetries of their cutouts."""
+def _turned_tables(spec: ProbeSpec, task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> list[FeatureMatrix]:
+    """What a network trained here makes of these galaxies under each of the 8 symmetries of their cutouts, if asked."""
+    if not (spec.probes.test_time_augmentation and "network" in task.inputs):
+        return []
     from scipy import sparse
 
     from sfnetlab.models.sfnet import load_network
@@ -255,7 +207,7 @@ def _turned_tables(task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> li
 
     network = load_network(task.inputs["network"]).to(task.device)
     place = pd.Series(np.arange(len(survey.catalog)), index=survey.catalog["id_str"])
-    tables: list[FeatureTable] = []
+    tables: list[FeatureMatrix] = []
     for batches in embed_turned(network.features, survey.cutouts, place[ids].to_numpy(), device=task.device):
         if network.k is None:
             tables.append(np.concatenate(list(batches)))
@@ -265,37 +217,25 @@ def _turned_tables(task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> li
 
 
 def _quantiles(
-    name: str, target: Target, rows: pd.DataFrame, X: FeatureTable, network: Path, n_resamples: int
+    name: str,
+    target: Target,
+    sample: Sample,
+    ids: "pd.Series[str]",
+    y: NDArray[np.float64],
+    network: Path,
+    n_resamples: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Metrics of predicted quantiles, raw and calibrated on valid rows, and the quantiles of the test galaxies."""
+    """The tables of `quantile_tables`, calibrated on valid rows."""
     from sfnetlab.models.sfnet import load_network
 
-    (column,) = target.columns
-    levels, truth, split = target.quantiles, rows[column].to_numpy(dtype=np.float64), rows["split"].to_numpy()
-    raw = load_network(network).read_features(X)
+    (column,), levels, valid = target.columns, target.quantiles, sample.rows("valid")
+    raw = load_network(network).read_features(sample.X)
     try:
-        offsets = conformal_offsets(truth[split == "valid"], raw[split == "valid"], levels)
+        offsets = conformal_offsets(y[valid], raw[valid], levels)
     except ValueError as error:
         raise DataError(f"target {name!r}: {error}: give the valid part a greater share in split.fractions") from None
-    adjusted = calibrated(raw, offsets, levels)
-    scores = []
-    for probe, values, parts in (("head", raw, PARTS), (f"head{CALIBRATED}", adjusted, ("test",))):
-        for part in parts:
-            own = split == part
-            found = quantile_scores(truth[own], values[own], levels, n_resamples=n_resamples, seed=SEED)
-            about = {"probe": probe, "column": column, "split": part, "n": int(own.sum())}
-            scores.append(pd.DataFrame(found).assign(**about))
-    test = split == "test"
-    table = pd.DataFrame(
-        {
-            "id_str": np.repeat(rows["id_str"].to_numpy()[test], len(levels)),
-            "y_true": np.repeat(truth[test], len(levels)),
-            "level": np.tile(levels, test.sum()),
-            "raw": raw[test].ravel(),
-            "calibrated": adjusted[test].ravel(),
-        }
-    )
-    return pd.concat(scores, ignore_index=True), table.assign(target=name, column=column)
+    both = (raw, calibrated(raw, offsets, levels))
+    return quantile_tables(column, ids, y, both, levels, sample.split, n_resamples=n_resamples, seed=SEED)
 
 
 main = partial(stage_main, "fit-probes")

@@ -17,8 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sfnetlab.artifacts import FeatureTable as StoredFeatures
-from sfnetlab.artifacts import SurveyTable, read_embedding, read_features, read_survey
+from sfnetlab.artifacts import FeatureTable, SurveyTable, read_embedding, read_features, read_survey
 from sfnetlab.interpret.ablation import ablate_features, explained_variance
 from sfnetlab.interpret.alignment import align_features
 from sfnetlab.interpret.catalog import associate_features, describe_features, strongest_galaxies, summarise_usage
@@ -40,11 +39,11 @@ from sfnetlab.metrics.association import MIN_ROWS, spearman
 from sfnetlab.metrics.matching import Dictionary, consensus_dictionary, seed_stability
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.metrics.tables import FeatureTable, checked_table, column_mean_sd, columns_of, rows_of
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, column_mean_sd, columns_of, rows_of
 from sfnetlab.plan import InterpretSpec, StabilitySpec
 from sfnetlab.runner import stage_main
-from sfnetlab.schema import MockSurvey
 from sfnetlab.surveys.catalog import LINE_FLUXES, measured_labels, target_rows
+from sfnetlab.surveys.mock import MockSurvey
 
 if TYPE_CHECKING:
     from sfnetlab.models.sae import SparseAutoencoder
@@ -78,7 +77,7 @@ class _Part:
 
     rows: pd.DataFrame
     labels: pd.DataFrame
-    values: FeatureTable
+    values: FeatureMatrix
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class _Table:
     spec: InterpretSpec
     task: Task
     survey: SurveyTable
-    stored: StoredFeatures
+    stored: FeatureTable
 
     def part(self, name: str) -> _Part:
         rows = self.survey.catalog[self.of_interest & (self.survey.catalog["split"] == name).to_numpy()]
@@ -265,7 +264,7 @@ def _equivariance(table: _Table) -> _Found:
     return _Found({"changes": changes}, summary[wanted])
 
 
-def _encoding(table: _Table) -> Callable[[NDArray[np.float32]], FeatureTable]:
+def _encoding(table: _Table) -> Callable[[NDArray[np.float32]], FeatureMatrix]:
     """From what the network gives to the features of the table."""
     match table.spec.table.kind:
         case "sae" | "null_sae":
@@ -483,7 +482,7 @@ def _compare_seeds(spec: StabilitySpec, task: Task) -> Metrics:
     rows = tables[spec.seeds[0]].rows
     train, test = (rows.loc[rows["split"] == part, "id_str"] for part in ("train", "test"))
     dictionaries: dict[int, Dictionary] = {}
-    codes: dict[int, FeatureTable] = {}
+    codes: dict[int, FeatureMatrix] = {}
     for seed, table in tables.items():
         sae = load_sae(sae_directory(task.inputs[f"saes{seed}"], spec.k, seed))
         is_alive = activation_frequency(table.of(train)) > 0

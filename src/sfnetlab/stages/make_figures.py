@@ -52,12 +52,14 @@ from sfnetlab.methods import kinds_of, typical
 from sfnetlab.metrics.association import correlation_matrix
 from sfnetlab.metrics.matching import children_per_latent
 from sfnetlab.metrics.tables import columns_of
+from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
 from sfnetlab.plan import FiguresSpec, InterpretSpec, ProbeSpec, StabilitySpec
+from sfnetlab.probes import shown_probe, standing_for
 from sfnetlab.runner import stage_main
-from sfnetlab.schema import MockSurvey
 from sfnetlab.stages.autoencoder_figures import autoencoder_figures
 from sfnetlab.stages.prediction_figures import prediction_figures, relation_figures, view_figures
 from sfnetlab.surveys.catalog import LINE_FLUXES, measured_labels, unit_of
+from sfnetlab.surveys.mock import MockSurvey
 
 N_SHEET = 64
 N_FEATURES = 6
@@ -152,7 +154,7 @@ def _predictions(task: Task, target: str, column: str) -> tuple[NDArray[np.float
             continue
         rows = pd.read_parquet(directory / "predictions.parquet")
         rows = rows[(rows["target"] == target) & (rows["column"] == column)]
-        probe = next(name for name in ("head", "ridge", "linear", "xgboost") if (rows["probe"] == name).any())
+        probe = shown_probe(set(rows["probe"]))
         rows = rows[rows["probe"] == probe]
         rows = rows[rows["n_features_used"] == rows["n_features_used"].max()].set_index("id_str")
         tables[f"{_label(table.features, table.k)}, {probe}"] = rows
@@ -212,7 +214,7 @@ def _probe_figures(spec: FiguresSpec, task: Task, metrics: pd.DataFrame) -> Iter
     for name, target in spec.targets.items():
         for column in target.columns:
             own = metrics[(metrics["target"] == name) & (metrics["column"] == column)]
-            if own["probe"].str.endswith("_in_sample").any():
+            if own["probe"].str.endswith(IN_SAMPLE).any():
                 yield f"in_sample-{name}-{column}", plot_in_sample(metrics, name, column, unit_of(column))
             of_column = differences[(differences["target"] == name) & (differences["column"] == column)]
             for reference in sfnets:
@@ -223,27 +225,36 @@ def _probe_figures(spec: FiguresSpec, task: Task, metrics: pd.DataFrame) -> Iter
     if gains.exists():
         table = pd.read_parquet(gains)
         table = table[~table["features"].isin(spec.other_views)]
-        for column in table.loc[table["probe"] == "head", "column"].unique():
+        for column in table.loc[table["probe"] == HEAD, "column"].unique():
             yield f"gains-{column}", plot_gains(table, column, unit_of(column))
-    for name in spec.classes:
-        own = metrics[metrics["target"] == name]
-        ranks = {
-            kind: rank for rank, kind in enumerate(("sfnet", "photometry", *kinds_of("embedding"), "pca", "vae", "sae"))
-        }
-        tables = own[own["kind"].isin(ranks)].drop_duplicates("features")
-        ordered = tables.iloc[np.argsort(tables["kind"].map(ranks), kind="stable")]["features"].tolist()[:N_CONFUSED]
-        budgets = sorted(set(own["n_features_used"]) & set(spec.budgets))
-        if ordered and budgets:
-            budget = 4 if 4 in budgets else budgets[-1]
-            names = (f"not {name}", name)
-            yield f"confusion-{name}", plot_confusion_matrices(metrics, name, ordered, budget, names)
-    for name in spec.labels:
-        yield f"label_scores-{name}", plot_label_scores(metrics, name)
-        confusions = _confusions(task)
-        own = metrics[(metrics["target"] == name) & (metrics["split"] == "test") & (metrics["probe"] == "logistic")]
-        best = own[own["metric"] == "balanced_accuracy"].groupby("features")["value"].max().sort_values(ascending=False)
-        shown = [feature for feature in best.index if feature in set(confusions["features"])][:N_CONFUSED_LABELS]
-        yield f"label_confusion-{name}", plot_label_confusion(confusions, name, shown)
+    for name, classes in spec.classes.items():
+        yield from (
+            _two_class_figures(spec, metrics, name) if classes.are_two else _many_class_figures(task, metrics, name)
+        )
+
+
+def _two_class_figures(spec: FiguresSpec, metrics: pd.DataFrame, name: str) -> Iterator[tuple[str, Figure]]:
+    own = metrics[metrics["target"] == name]
+    ranks = {
+        kind: rank for rank, kind in enumerate(("sfnet", "photometry", *kinds_of("embedding"), "pca", "vae", "sae"))
+    }
+    tables = own[own["kind"].isin(ranks)].drop_duplicates("features")
+    ordered = tables.iloc[np.argsort(tables["kind"].map(ranks), kind="stable")]["features"].tolist()[:N_CONFUSED]
+    budgets = sorted(set(own["n_features_used"]) & set(spec.budgets))
+    if ordered and budgets:
+        budget = 4 if 4 in budgets else budgets[-1]
+        names = (f"not {name}", name)
+        yield f"confusion-{name}", plot_confusion_matrices(metrics, name, ordered, budget, names)
+
+
+def _many_class_figures(task: Task, metrics: pd.DataFrame, name: str) -> Iterator[tuple[str, Figure]]:
+    yield f"label_scores-{name}", plot_label_scores(metrics, name)
+    confusions = _confusions(task)
+    own = metrics[(metrics["target"] == name) & (metrics["split"] == "test")]
+    own = own[own["probe"] == standing_for("many_classes")[0]]
+    best = own[own["metric"] == "balanced_accuracy"].groupby("features")["value"].max().sort_values(ascending=False)
+    shown = [feature for feature in best.index if feature in set(confusions["features"])][:N_CONFUSED_LABELS]
+    yield f"label_confusion-{name}", plot_label_confusion(confusions, name, shown)
 
 
 def _confusions(task: Task) -> pd.DataFrame:

@@ -29,7 +29,7 @@ def build(spec: ClaimsSpec, task: Task) -> Metrics:
         frequencies=_gathered(interpreted, "features"),
         regression=regression,
         column=spec.targets[regression].columns[0],
-        classes=next(iter(spec.classes), None),
+        classes=next((name for name, classes in spec.classes.items() if classes.are_two), None),
         n_sfnet_features=N_SFNET_FEATURES,
         pretrained=frozenset(
             job.spec.table.features

@@ -17,6 +17,7 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
     from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
     from sfnetlab.models.views import ImageView
     from sfnetlab.training.network import train_network
+    from sfnetlab.training.optimizers import Optimization
 
     survey = read_survey(task.inputs["survey"])
     usable = target_rows(survey.catalog, spec.target, str(task.inputs["survey"]))
@@ -30,13 +31,23 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
         view=None if spec.view is None else ImageView(**asdict(spec.view)),
         quantiles=spec.target.quantiles,
     )
+    training = spec.training
     history = train_network(
         network,
         survey.cutouts,
         survey.catalog[list(spec.target.columns)].to_numpy(dtype=np.float64),
         np.flatnonzero(usable & (split == "train")),
         np.flatnonzero(usable & (split == "valid")),
-        spec.training,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        optimization=Optimization(
+            optimizer=training.optimizer,
+            schedule=training.schedule,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+        ),
+        loss=training.loss,
+        augment=training.augment,
         seed=spec.seed,
         device=task.device,
         checkpoint=task.work / CHECKPOINT,

@@ -32,7 +32,7 @@ SEED = 0
 def build(spec: VAESpec, task: Task) -> Metrics:
     from sfnetlab.models.vae import ConvVAE, save_vae
     from sfnetlab.training.pixel_pca import fit_pixel_pca, save_pixel_pca
-    from sfnetlab.training.vae import encode_batches, train_vae
+    from sfnetlab.training.vae import VAELoss, encode_batches, train_vae
 
     survey = read_survey(task.inputs["survey"])
     images = survey.cutouts
@@ -50,7 +50,11 @@ def build(spec: VAESpec, task: Task) -> Metrics:
         images,
         rows["train"],
         rows["valid"],
-        spec.vae,
+        epochs=spec.vae.epochs,
+        batch_size=spec.vae.batch_size,
+        learning_rate=spec.vae.learning_rate,
+        loss=VAELoss(objective=spec.vae.objective, pixel_variance=spec.vae.pixel_variance),
+        label=task.job.name,
         seed=spec.seed,
         device=task.device,
         checkpoint=task.work / CHECKPOINT,

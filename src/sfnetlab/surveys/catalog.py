@@ -1,13 +1,11 @@
-"""The catalogue of a survey: reading it, its ids and line columns, cuts, target rows and the split.
+"""The catalogue of a survey: reading it, checking its ids, logarithms of lines, cuts, and the rows of a target.
 
-Every table that comes out has `id_str`, text, as its first column. Images belong to images.py and folder.py.
+Every catalogue that is read here has `id_str`, text, as its first column. images.py and store.py know about images.
 """
 
-import difflib
-import hashlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import assert_never
 
@@ -16,17 +14,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
-from sfnetlab.schema import HashSplit, RandomSplit
 from sfnetlab.settings import CutName, Target
 from sfnetlab.surveys.lines import LINES, NOT_MEASURED
+from sfnetlab.surveys.messages import did_you_mean, first_few
 from sfnetlab.surveys.votes import vote_columns
 
 LINE_FLUXES = dict(zip(("log_N2", "log_Ha", "log_O3", "log_Hb"), (f"{line}_flux" for line in LINES), strict=True))
-"""Derived column: the MPA-JHU flux column (1e-17 erg/s/cm^2) whose log10 it is; `<flux>_err` is its error."""
+"""Each derived column, and the MPA-JHU flux column (1e-17 erg/s/cm^2) of which it is the log10. The error of a flux
+stands in `<flux>_err`."""
 
 LONGEST_ID_BYTES = 200
 _IDS_AT_ONCE = 2**18
-"""Python's strings take ten times the memory of the column."""
+"""Ids that are Python strings at a time: these take ten times the memory of the column."""
 
 _FLOAT_TEXT = r"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]\d+)"
 
@@ -34,10 +33,15 @@ _logger = logging.getLogger(__name__)
 
 
 def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
-    """The table of a .csv, .parquet or .fits file, with its ids as text in a first column `id_str`.
+    """Read the table of a .csv, .parquet or .fits file, with its ids as text in a first column `id_str`.
 
-    Ids are stripped of surrounding blanks and are otherwise taken to the letter. Empty CSV cells become NaN. A FITS
-    file gives its first table; its byte strings are decoded, and columns that hold arrays are left out (logged).
+    Blanks around an id are removed; otherwise ids are taken to the letter. Empty CSV cells become NaN. Of a FITS file
+    the first table is read: its byte strings are decoded, and columns that hold arrays are left out (logged).
+
+    Parameters
+    ----------
+    id_column : str
+        The column of ids in the file. It becomes `id_str`.
 
     Raises
     ------
@@ -77,42 +81,63 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
     return catalog
 
 
-def check_ids(ids: pd.Series, where: str) -> None:
-    """Refuse ids that do not name one galaxy each or could lead out of the images folder.
-
-    An id is printable text of at most 200 bytes in UTF-8, without '/' and '\\', that does not begin with '.'.
+def read_unsplit_catalog(path: Path, id_column: str) -> pd.DataFrame:
+    """Read a catalogue by `read_catalog`, and refuse one that has a column `split` already.
 
     Raises
     ------
     DataError
-        If an id is empty, repeated or unsafe as a file name, beginning with `where`.
+        If it has that column, or `read_catalog` refuses it.
+    """
+    catalog = read_catalog(path, id_column)
+    if "split" in catalog:
+        raise DataError(f"{path}: has a column 'split', a name that is taken; rename it")
+    return catalog
+
+
+def check_ids(ids: pd.Series, where: str) -> None:
+    """Refuse ids that do not name one galaxy each, or that could lead out of the folder of images.
+
+    An id is printable text of at most 200 bytes in UTF-8, without '/' and '\\', that does not begin with '.'.
+
+    Parameters
+    ----------
+    ids : Series of str
+    where : str
+        The place of the ids, with which messages begin.
+
+    Raises
+    ------
+    DataError
+        If an id is empty, repeated or unsafe as a file name.
     """
     n_empty = 0
     unsafe: list[str] = []
-    for texts in _in_parts(ids):
+    for texts in texts_in_parts(ids):
         n_empty += sum(not text for text in texts)
         unsafe += [repr(text) for text in texts if text and not _is_file_name(text)]
     if n_empty:
         raise DataError(f"{where}: {n_empty:,} of {len(ids):,} ids are empty; drop these rows")
     if unsafe:
         raise DataError(
-            f"{where}: {len(unsafe):,} ids cannot be file names: {_first(unsafe)}; an id is printable text of at most "
-            f"{LONGEST_ID_BYTES} bytes without '/' and '\\' that does not begin with '.'"
+            f"{where}: {len(unsafe):,} ids cannot be file names: {first_few(unsafe)}; an id is printable text of at "
+            f"most {LONGEST_ID_BYTES} bytes without '/' and '\\' that does not begin with '.'"
         )
     is_repeated = ids.duplicated()
     if is_repeated.any():
         repeated = ids[is_repeated].unique().tolist()
         raise DataError(
             f"{where}: {len(repeated):,} ids occur more than once, {is_repeated.sum():,} rows too many: "
-            f"{_first(repeated)}; keep one row a galaxy"
+            f"{first_few(repeated)}; keep one row a galaxy"
         )
 
 
 def add_line_logs(catalog: pd.DataFrame) -> pd.DataFrame:
-    """The catalogue with `log_N2, log_Ha, log_O3, log_Hb`: log10 of the raw fluxes, not dereddened (Wu 2024 targets).
+    """Return the catalogue with the columns `log_N2, log_Ha, log_O3, log_Hb`, the log10 of the line fluxes.
 
-    NaN where a flux is not positive and finite. Without all four flux columns the catalogue returns as it is; columns
-    of these names that it already has are replaced.
+    Fluxes are taken as they are measured, not dereddened, as the targets of Wu 2024. A logarithm is NaN where its flux
+    is not positive and finite. Columns of these names that the catalogue has already are replaced. A catalogue that
+    lacks one of the four flux columns is returned as it is.
 
     Raises
     ------
@@ -121,18 +146,20 @@ def add_line_logs(catalog: pd.DataFrame) -> pd.DataFrame:
     """
     if not set(LINE_FLUXES.values()) <= set(catalog.columns):
         return catalog
-    fluxes = _numbers(catalog, tuple(LINE_FLUXES.values()), "line fluxes")
+    fluxes = columns_as_floats(catalog, tuple(LINE_FLUXES.values()), "line fluxes")
     usable = np.isfinite(fluxes) & (fluxes > 0)
     logs = np.log10(fluxes, out=np.full_like(fluxes, np.nan), where=usable)
     return catalog.assign(**dict(zip(LINE_FLUXES, logs, strict=True)))
 
 
 def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
-    """Rows (n,) that a named cut of the SFNet paper keeps; a row with a NaN in a column of the cut is not kept.
+    """Return the rows, bool (n,), that a cut of the SFNet paper keeps: none with NaN in a column of the cut.
 
+    - "none": every row.
     - "metallicity": oh_p50 > 0, lgm_tot_p50 > 0 and sfr_tot_p50 > -10.
     - "lines": in each of [NII] 6584, H-alpha, [OIII] 5007 and H-beta, flux / error > 3 and flux < 1e5 (1e-17 cgs). An
-      error of zero or less marks no measurement and is not kept, where the plain quotient might keep it.
+      error of zero or less marks a line that was not measured. Such a row is not kept, though the quotient might be
+      large.
 
     Raises
     ------
@@ -144,11 +171,11 @@ def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
         case "none":
             return np.ones(len(catalog), dtype=np.bool_)
         case "metallicity":
-            oh, mass, sfr = _numbers(catalog, ("oh_p50", "lgm_tot_p50", "sfr_tot_p50"), where)
+            oh, mass, sfr = columns_as_floats(catalog, ("oh_p50", "lgm_tot_p50", "sfr_tot_p50"), where)
             return (oh > 0) & (mass > 0) & (sfr > -10)
         case "lines":
             names = tuple(LINE_FLUXES.values())
-            both = _numbers(catalog, (*names, *(f"{name}_err" for name in names)), where)
+            both = columns_as_floats(catalog, (*names, *(f"{name}_err" for name in names)), where)
             fluxes, errors = both[: len(names)], both[len(names) :]
             snr = np.divide(fluxes, errors, out=np.zeros_like(fluxes), where=errors > 0)
             return np.logical_and.reduce((snr > 3) & (fluxes < 1e5), axis=0)
@@ -157,17 +184,22 @@ def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
 
 
 def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np.bool_]:
-    """Rows (n,) on which a target means something: inside its cut, with every target column measured.
+    """Return the rows, bool (n,), that can teach a target: those inside its cut with every target column measured.
 
-    Not measured are NaN, infinity and -9999, which the MPA-JHU tables write for it.
+    NaN, infinity and -9999 count as not measured; the MPA-JHU tables write -9999.
+
+    Parameters
+    ----------
+    where : str
+        The target's place in the configuration, with which messages begin.
 
     Raises
     ------
     DataError
         If a column is missing, not numeric, without any finite value or constant on the rows kept, or if no row is
-        kept; the message begins with `where`, the target's place in the config.
+        kept.
     """
-    values = _numbers(catalog, target.columns, where)
+    values = columns_as_floats(catalog, target.columns, where)
     finite = np.isfinite(values) & (values != NOT_MEASURED)
     empty = [name for name, is_finite in zip(target.columns, finite, strict=True) if not is_finite.any()]
     if empty:
@@ -192,10 +224,11 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
 
 
 def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
-    """What features may be associated with: the numeric columns, float64, NaN where a quantity was not measured.
+    """Return the columns with which features may be associated: the numeric ones, float64, NaN where not measured.
 
-    Left out are positions, errors, what a generator kept hidden, numbers of classes that `<column>_name` names, and
-    counts of votes that are there as fractions. The MPA-JHU tables write -9999 for "not measured".
+    These columns are no labels: positions, errors, what a mock survey hides from its images (`<column>_hidden`),
+    numbers of classes whose names stand in `<column>_name`, and counts of votes that are there as fractions too. The
+    MPA-JHU tables write -9999 for a quantity that was not measured.
     """
     names = [name for name in catalog.columns if f"{name}_name" in catalog.columns]
     no_labels = ["ra", "dec", *names, *vote_columns(catalog.columns)]
@@ -206,10 +239,10 @@ def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
 
 
 def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
-    """The least RMSE that any image model can expect for a label, where the survey's maker knows it, else None.
+    """Return the least RMSE that a model of the images can reach for a label, in its units; None where unknown.
 
-    A generated catalogue says in `<column>_hidden` which part of the label was drawn after everything that the image
-    shows and independently of it; its root mean square is the floor, in the label's units.
+    It is known of mock surveys. Their column `<column>_hidden` holds the part of the label that was drawn
+    independently of everything that the image shows, and the floor is its root mean square.
     """
     hidden = f"{column}_hidden"
     if hidden not in catalog:
@@ -218,100 +251,8 @@ def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
 
 
 def unit_of(column: str) -> str:
-    """The unit of a known label column: "dex" for logarithms of the MPA-JHU tables and of line fluxes, else ""."""
+    """Return the unit of a label column: "dex" for the logarithms of the MPA-JHU tables and of line fluxes, else ""."""
     return "dex" if column in ("oh_p50", "lgm_tot_p50", "sfr_tot_p50", *LINE_FLUXES) else ""
-
-
-def split_catalog(catalog: pd.DataFrame, split: HashSplit | RandomSplit) -> NDArray[np.str_]:
-    """'train', 'valid' or 'test' for each row (n,).
-
-    Hash: galaxies within `neighbour_radius_arcsec` of each other, and chains of them, form a group; it goes where
-    sha256(salt + its smallest id) falls in [0, 1), so neither the order of rows nor galaxies elsewhere matter. Without
-    columns `ra` and `dec` (degrees), or with a NaN in them, a galaxy is a group of its own.
-
-    Random: fastai's RandomSplitter over the rows as they stand, the first int(share * n) of torch's permutation being
-    test (the SFNet paper's held-out rows: seed 256, a catalogue that its cut already went over), the next ones valid.
-
-    Raises
-    ------
-    DataError
-        If a part gets no row, or positions are not degrees.
-    """
-    match split:
-        case HashSplit():
-            parts = _hash_split(catalog, split)
-        case RandomSplit():
-            parts = _random_split(len(catalog), split)
-        case _ as never:
-            assert_never(never)
-    empty = [part for part in ("train", "valid", "test") if part not in parts]
-    if empty:
-        raise DataError(
-            f"split: {' and '.join(empty)} got none of {len(catalog):,} galaxies with fractions "
-            f"{list(split.fractions)}; use more galaxies, other fractions or a smaller neighbour_radius_arcsec"
-        )
-    return parts
-
-
-def _hash_split(catalog: pd.DataFrame, split: HashSplit) -> NDArray[np.str_]:
-    group = _sky_groups(catalog, split.neighbour_radius_arcsec)
-    by_id = catalog["id_str"].argsort(kind="stable").to_numpy()
-    _, first = np.unique(group[by_id], return_index=True)
-    names = catalog["id_str"].iloc[by_id[first]]  # of each group, in order of its number
-    positions = np.fromiter(
-        (_hash_position(split.salt + name) for part in _in_parts(names) for name in part), np.float64, len(names)
-    )
-    train, valid, _ = split.fractions
-    parts = np.array(["train", "valid", "test"])
-    return parts[np.searchsorted([train, train + valid], positions, side="right")][group]
-
-
-def _hash_position(text: str) -> float:
-    bits = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11
-    return bits / 2**53  # 53 bits: exact in a float, never rounded up to 1
-
-
-def _sky_groups(catalog: pd.DataFrame, radius_arcsec: float) -> NDArray[np.intp]:
-    """Numbers 0, 1, ... of the connected components of galaxies within the radius, (n,)."""
-    n = len(catalog)
-    if radius_arcsec == 0:
-        return np.arange(n)
-    if not {"ra", "dec"} <= set(catalog.columns):
-        _logger.warning("split: no columns 'ra' and 'dec', so neighbours on the sky may fall into different parts")
-        return np.arange(n)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import KDTree
-
-    ra, dec = _numbers(catalog, ("ra", "dec"), "split")
-    placed = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
-    wrong = placed[(np.abs(ra[placed]) > 360) | (np.abs(dec[placed]) > 90)]
-    if len(wrong):
-        row = wrong[0]
-        raise DataError(
-            f"split: {len(wrong):,} positions are not degrees, first {catalog['id_str'].iloc[row]}: ra {ra[row]}, "
-            f"dec {dec[row]}; leave unknown positions empty"
-        )
-    alpha, delta = np.radians(ra[placed]), np.radians(dec[placed])
-    on_sphere = np.stack([np.cos(delta) * np.cos(alpha), np.cos(delta) * np.sin(alpha), np.sin(delta)], axis=1)
-    chord = 2 * np.sin(np.radians(radius_arcsec / 3600) / 2)
-    pairs = placed[KDTree(on_sphere).query_pairs(chord, output_type="ndarray")]
-    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    n_groups, group = connected_components(links, directed=False)
-    _logger.info("split: %d galaxies in %d groups, the largest of %d", n, n_groups, np.bincount(group).max())
-    return group.astype(np.intp)
-
-
-def _random_split(n: int, split: RandomSplit) -> NDArray[np.str_]:
-    import torch
-
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(split.seed)).numpy()
-    _, valid, test = split.fractions
-    n_test = int(test * n)
-    parts = np.full(n, "train")
-    parts[order[:n_test]] = "test"
-    parts[order[n_test : n_test + int(valid * n)]] = "valid"
-    return parts
 
 
 def _read_csv(path: Path, id_column: str) -> pd.DataFrame:
@@ -341,6 +282,20 @@ def _read_fits_table(path: Path) -> pd.DataFrame:
 
 
 def ids_as_text(ids: pd.Series, where: str) -> pd.Series:
+    """Return ids as text without surrounding blanks; an empty cell becomes "".
+
+    Parameters
+    ----------
+    ids : Series
+        Text or integers.
+    where : str
+        The place of the ids, with which messages begin.
+
+    Raises
+    ------
+    DataError
+        If ids are floats, text that is written like floats, or of another type: 64-bit ids do not survive as floats.
+    """
     if pd.api.types.is_float_dtype(ids.dtype):
         raise DataError(
             f"{where}: ids are floats ({ids.dtype}), which do not hold 64-bit ids exactly (integers with empty cells "
@@ -352,13 +307,14 @@ def ids_as_text(ids: pd.Series, where: str) -> pd.Series:
     is_float = text.str.fullmatch(_FLOAT_TEXT)
     if is_float.any():
         raise DataError(
-            f"{where}: {is_float.sum():,} ids are written as floats: {_first(text[is_float].tolist())}; 64-bit "
+            f"{where}: {is_float.sum():,} ids are written as floats: {first_few(text[is_float].tolist())}; 64-bit "
             "ids do not survive as floats, so export them as text or integers (spreadsheets and NaN rows cause this)"
         )
     return text.astype("str")
 
 
-def _in_parts(texts: pd.Series) -> Iterator[list[str]]:
+def texts_in_parts(texts: pd.Series) -> Iterator[list[str]]:
+    """Yield the values of a column of text as lists, some at a time: all of them at once take much memory."""
     for start in range(0, len(texts), _IDS_AT_ONCE):
         yield texts.iloc[start : start + _IDS_AT_ONCE].tolist()
 
@@ -373,8 +329,14 @@ def _is_file_name(text: str) -> bool:
     )
 
 
-def _numbers(catalog: pd.DataFrame, columns: tuple[str, ...], where: str) -> NDArray[np.float64]:
-    """The columns as rows of floats, (n_columns, n); empty cells are NaN."""
+def columns_as_floats(catalog: pd.DataFrame, columns: tuple[str, ...], where: str) -> NDArray[np.float64]:
+    """Return the values of columns as float64 of shape (n_columns, n); empty cells are NaN.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or not numeric; the message begins with `where`.
+    """
     missing = [name for name in columns if name not in catalog.columns]
     if missing:
         names = ", ".join(map(repr, missing))
@@ -388,9 +350,4 @@ def _numbers(catalog: pd.DataFrame, columns: tuple[str, ...], where: str) -> NDA
 
 def _known_columns(name: str, catalog: pd.DataFrame) -> str:
     known = catalog.columns.tolist()
-    near = difflib.get_close_matches(name, known)
-    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"known columns: {_first(known, 30)}"
-
-
-def _first(items: Sequence[str], n: int = 5) -> str:
-    return ", ".join(items[:n]) + (", ..." if len(items) > n else "")
+    return did_you_mean(name, known) or f"known columns: {first_few(known, 30)}"

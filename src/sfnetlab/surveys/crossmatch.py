@@ -1,4 +1,4 @@
-"""Which galaxies of two catalogues are the same: by id, or by position within a radius; always one to one.
+"""The galaxies that two catalogues share, found by id or by position within a radius, always one to one.
 
 Positions are compared on the sphere, so that poles and RA 0 are places like any other.
 """
@@ -11,26 +11,30 @@ from numpy.typing import NDArray
 
 from sfnetlab import runtime
 from sfnetlab.errors import DataError
+from sfnetlab.surveys.messages import first_few
 
 LARGEST_RADIUS_ARCSEC = 3600.0
 _ROUNDING = 1e-9
 """Candidates are sought in a radius larger by this share, then judged by their exact separation."""
-_N_SHOWN = 5
 
 
-class Match(NamedTuple):
-    """Pairs of rows, each row in at most one; in the order of the left rows."""
+class CrossMatch(NamedTuple):
+    """Pairs of rows, in the order of the left rows. No row is in two pairs."""
 
     left: NDArray[np.intp]
+    """The left row of each pair."""
     right: NDArray[np.intp]
+    """The right row of each pair."""
     pairs: pd.DataFrame
-    """A row a pair, by position: `separation_arcsec`, and how many rows of the other catalogue stand within the radius,
-    `n_right_within` of the left one and `n_left_within` of the right one (1: no other candidate). By id: no columns."""
+    """A row a pair. By position: `separation_arcsec`; `n_right_within`, the number of right rows within the radius of
+    the left one; and `n_left_within`, the number of left rows within the radius of the right one. 1 means that there is
+    no other candidate. By id: no columns."""
     report: str
+    """How many pairs were found, for people."""
 
 
-def match_by_id(left: pd.DataFrame, right: pd.DataFrame) -> Match:
-    """Rows with the same `id_str`.
+def match_by_id(left: pd.DataFrame, right: pd.DataFrame) -> CrossMatch:
+    """Pair the rows that have the same `id_str`.
 
     Raises
     ------
@@ -40,22 +44,24 @@ def match_by_id(left: pd.DataFrame, right: pd.DataFrame) -> Match:
     for name, catalog in (("left", left), ("right", right)):
         repeated = catalog["id_str"][catalog["id_str"].duplicated()]
         if len(repeated):
-            raise DataError(f"{name}: {len(repeated):,} rows repeat an id: {_first(repeated)}; keep one row a galaxy")
+            raise DataError(
+                f"{name}: {len(repeated):,} rows repeat an id: {first_few(repeated)}; keep one row a galaxy"
+            )
     place = pd.Index(right["id_str"]).get_indexer(pd.Index(left["id_str"]))
     rows = np.flatnonzero(place >= 0)
-    _require_pairs(len(rows), f"no id is in both: {_first(left['id_str'])} against {_first(right['id_str'])}")
+    _require_pairs(len(rows), f"no id is in both: {first_few(left['id_str'])} against {first_few(right['id_str'])}")
     report = (
         f"{len(rows):,} galaxies are in both by id, {len(left) - len(rows):,} only in the left catalogue, "
         f"{len(right) - len(rows):,} only in the right one"
     )
-    return Match(rows, place[rows], pd.DataFrame(index=range(len(rows))), report)
+    return CrossMatch(rows, place[rows], pd.DataFrame(index=range(len(rows))), report)
 
 
-def match_by_position(left: pd.DataFrame, right: pd.DataFrame, radius_arcsec: float) -> Match:
-    """Rows that are each other's nearest, no further apart than the radius.
+def match_by_position(left: pd.DataFrame, right: pd.DataFrame, radius_arcsec: float) -> CrossMatch:
+    """Pair the rows that are each other's nearest and no further apart than the radius.
 
-    A pair is ambiguous where either row has more than one candidate within the radius; of candidates at exactly the
-    same separation any one is taken. Where a left row's nearest has a nearer one itself, the left row is not matched.
+    A pair is ambiguous where either row has more than one candidate within the radius. Of candidates at exactly the
+    same separation any one is taken. A left row stays without a pair where its nearest right row is nearer to another.
 
     Parameters
     ----------
@@ -79,7 +85,7 @@ def match_by_position(left: pd.DataFrame, right: pd.DataFrame, radius_arcsec: fl
     n_threads = runtime.n_threads()
 
     def nearest(side: int) -> NDArray[np.intp]:
-        """Of each row the nearest row of the other side, as many as there are rows where it is too far."""
+        """Return for each row the nearest one of the other side, or the number of its rows where that is too far."""
         _, found = trees[1 - side].query(vectors[side], distance_upper_bound=chord, workers=n_threads)
         return found
 
@@ -116,11 +122,13 @@ def match_by_position(left: pd.DataFrame, right: pd.DataFrame, radius_arcsec: fl
         f"{len(near) - len(rows):,} left galaxies lost theirs to a nearer one; separation: median "
         f"{np.median(separation_arcsec):.3g}, largest {separation_arcsec.max():.3g} arcsec"
     )
-    return Match(rows, partners, pairs, report)
+    return CrossMatch(rows, partners, pairs, report)
 
 
-def joined_table(left: pd.DataFrame, right: pd.DataFrame, match: Match) -> pd.DataFrame:
-    """A row a pair: left columns, those of the match, right columns; a right one of a known name ends in `_right`.
+def joined_table(left: pd.DataFrame, right: pd.DataFrame, match: CrossMatch) -> pd.DataFrame:
+    """Return a table with a row a pair: the left columns, the columns of the match, then the right columns.
+
+    A right column whose name is taken gets the ending `_right`. After a match by id there is one `id_str`.
 
     Raises
     ------
@@ -154,7 +162,7 @@ def _positions(catalog: pd.DataFrame, name: str) -> list[NDArray[np.float64]]:
         if is_bad.any():
             ids = catalog["id_str"][is_bad]
             raise DataError(
-                f"{name}: {len(ids):,} of {len(catalog):,} galaxies have {problem}: {_first(ids)}; {advice}"
+                f"{name}: {len(ids):,} of {len(catalog):,} galaxies have {problem}: {first_few(ids)}; {advice}"
             )
     return [ra, dec]
 
@@ -167,8 +175,3 @@ def _unit_vectors(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[
 def _require_pairs(n: int, problem: str) -> None:
     if n == 0:
         raise DataError(problem)
-
-
-def _first(ids: "pd.Series[str]") -> str:
-    more = ", ..." if len(ids) > _N_SHOWN else ""
-    return ", ".join(map(str, ids.iloc[:_N_SHOWN])) + more

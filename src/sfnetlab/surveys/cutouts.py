@@ -1,6 +1,6 @@
-"""Cutouts from image servers: their URLs, and a downloader that is polite, resumable and keeps only whole images.
+"""Cutouts from image servers: their URLs, and a downloader that is polite, can be resumed and keeps only whole images.
 
-It knows ids and URLs; which galaxies, and where the folder lies, is download.py's business.
+It is given ids and URLs. download.py decides on the galaxies and on the folder.
 """
 
 import logging
@@ -48,13 +48,13 @@ _logger = logging.getLogger(__name__)
 
 
 def legacy_survey_url(ra: float, dec: float, *, layer: str, pixel_scale_arcsec: float, size: int, base: str) -> str:
-    """JPEG cutout of the Legacy Survey viewer: position in degrees, `size` pixels a side, north up."""
+    """Return the URL of a JPEG of the Legacy Survey viewer: `size` pixels a side, north up, at degrees `ra`, `dec`."""
     place = {"ra": f"{ra:.7f}", "dec": f"{dec:.7f}", "pixscale": pixel_scale_arcsec, "layer": layer, "size": size}
     return f"{base}/viewer/cutout.jpg?{urlencode(place)}"
 
 
 def skyserver_url(ra: float, dec: float, *, pixel_scale_arcsec: float, size: int, base: str, data_release: int) -> str:
-    """JPEG cutout of SDSS SkyServer's ImgCutout: position in degrees, `size` pixels a side, north up.
+    """Return the URL of a JPEG of SDSS SkyServer: `size` pixels a side, north up, at degrees `ra`, `dec`.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def skyserver_url(ra: float, dec: float, *, pixel_scale_arcsec: float, size: int
 
 
 class Pacer:
-    """A token bucket of one token, shared by all threads: requests begin at least 1 / `per_s` seconds apart."""
+    """Lets requests of all threads begin at least 1 / `per_s` seconds apart: a token bucket with one token."""
 
     def __init__(self, per_s: float) -> None:
         self._gap_s = 1 / per_s
@@ -78,7 +78,7 @@ class Pacer:
         self._stopped = threading.Event()
 
     def wait(self) -> bool:
-        """True when a request may begin, False at once after `stop`."""
+        """Wait until a request may begin, then return True; return False at once after `stop`."""
         while True:
             with self._lock:
                 now = time.monotonic()
@@ -90,41 +90,49 @@ class Pacer:
                 return False
 
     def hold(self, seconds: float) -> None:
-        """Let nobody begin for so long: a server's Retry-After speaks to all threads."""
+        """Let no thread begin a request for so many seconds, as a server's Retry-After asks."""
         with self._lock:
             self._free_at = max(self._free_at, time.monotonic() + seconds)
 
     def sleep(self, seconds: float) -> bool:
-        """True after so many seconds, False at once after `stop`."""
+        """Wait for so many seconds, then return True; return False at once after `stop`."""
         return not self._stopped.wait(seconds)
 
     def stop(self) -> None:
+        """Let no request begin any more, and end every wait."""
         self._stopped.set()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manners:
-    """How a server is asked: requests begun a second, at most so many at once, tries a cutout, first pause after a
-    failure (doubled each time, random within a factor of 2), and how long one answer may take.
-    """
+    """How a server is asked."""
 
     rate_per_s: float
+    """Requests that begin in a second."""
     n_workers: int
+    """Requests at the same time."""
     n_tries: int
+    """Tries a cutout."""
     backoff_s: float
+    """Pause after a first failure in seconds, doubled with each failure; at random, between a half and all of it is
+    waited."""
     timeout_s: float
+    """The longest that one answer may take."""
 
 
 class Outcome(NamedTuple):
-    """Cutouts there from before, cutouts that came now, and those that did not: `id_str, reason, n_tries, url`."""
+    """What a download achieved."""
 
     n_before: int
+    """Cutouts that were there before."""
     n_new: int
+    """Cutouts that came now."""
     failed: pd.DataFrame
+    """The cutouts that did not come: `id_str, reason, n_tries, url`."""
 
 
 class DownloadStoppedError(DataError):
-    """The server is of no use now; `outcome` tells what was had before."""
+    """The server cannot be used now; `outcome` says what came before that."""
 
     def __init__(self, message: str, outcome: Outcome) -> None:
         super().__init__(message)
@@ -139,23 +147,26 @@ class _Result(NamedTuple):
 
 
 class _Trouble(NamedTuple):
-    """Why a try failed. `is_final`: another try would fail too. `is_servers`: it says nothing about this galaxy."""
+    """Why a try failed."""
 
     reason: str
     is_final: bool = False
+    """Whether another try would fail too."""
     is_servers: bool = True
+    """Whether the fault is the server's, and says nothing about this galaxy."""
     retry_after_s: float | None = None
+    """How long the server asks to wait."""
 
 
 def download_cutouts(
     ids: Sequence[str], url_of: Callable[[str], str], folder: Path, record: Path, side: int, manners: Manners
 ) -> Outcome:
-    """Have the cutout of every id as `<folder>/<id>.jpg`, each a whole JPEG of `side` × `side` pixels.
+    """Download the cutout of every id as `<folder>/<id>.jpg`, each a whole JPEG of `side` × `side` pixels.
 
-    An image takes its place by renaming after it was decoded whole, and then gets a line `id,bytes` in `record`. What
-    counts as had is a file with its recorded size: one look at the folder, no decoding, however many there are. The
-    few files that a kill left without a line are fetched again. Status 404 and 410, and images of one colour (outside
-    a survey's footprint), are final; other client errors too, but for 408, 425 and 429. All else is tried again.
+    An image is decoded whole before it takes its place by renaming; then it gets a line `id,bytes` in `record`. A file
+    of its recorded size counts as downloaded, so that a download that goes on decodes nothing again. The few files that
+    a kill left without a line are fetched again. Status 404 and 410, and images of one colour (outside a survey's
+    footprint), are final, and so are other client errors except 408, 425 and 429. Everything else is tried again.
 
     Raises
     ------
@@ -206,7 +217,10 @@ def download_cutouts(
 
 
 def retry_after_s(header: str | None, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks to wait (a number or an HTTP date, never negative); None without one."""
+    """Return the seconds that a Retry-After header asks to wait, never negative; None without a readable header.
+
+    The header holds a number of seconds or an HTTP date.
+    """
     if header is None:
         return None
     if header.strip().isdecimal():
@@ -221,7 +235,7 @@ def retry_after_s(header: str | None, now: datetime) -> float | None:
 def _in_threads(
     fetch: "partial[_Result]", todo: Iterator[tuple[str, str]], pacer: Pacer, n_workers: int
 ) -> Generator[_Result, None, None]:
-    """Results as they come. A few cutouts a thread are queued, not all; leaving the loop stops the others soon."""
+    """Results in the order in which they come. Few cutouts are queued, so that leaving the loop stops the rest soon."""
     with ThreadPoolExecutor(n_workers) as pool:
         pending = {pool.submit(fetch, *item) for item in islice(todo, 4 * n_workers)}
         try:
@@ -287,7 +301,7 @@ def _trouble_of(response: httpx.Response) -> _Trouble:
 
 
 def _trouble_with(content: bytes | bytearray, side: int) -> _Trouble | None:
-    """None for a whole colour JPEG of `side` × `side` pixels."""
+    """What is wrong with an image; None for a whole colour JPEG of `side` × `side` pixels."""
     if not content.startswith(b"\xff\xd8\xff"):
         return _Trouble(f"no JPEG but {len(content):,} bytes: {bytes(content[:40])!r}" if content else "0 bytes")
     try:
@@ -310,7 +324,7 @@ def _asks_too_long(trouble: _Trouble) -> bool:
 
 
 def _had_before(folder: Path, record: Path) -> set[str]:
-    """Ids whose file has the size on record; what a kill left half-written is removed."""
+    """The ids whose file has its recorded size. Files that a kill left half-written are removed."""
     sizes: dict[str, int] = {}
     with scandir(folder) as entries:
         for entry in entries:
@@ -335,9 +349,9 @@ def _had_before(folder: Path, record: Path) -> set[str]:
 
 @contextmanager
 def _recording(record: Path) -> Iterator[TextIO]:
-    """The record, to be appended to line by line; a line that a kill left half-written is ended first.
+    """The record, opened for more lines. A line that a kill left half-written is ended first.
 
-    Lines are not fsynced: a lost one costs one cutout, fetched again.
+    Lines are not fsynced: a lost line costs one cutout, which is fetched again.
     """
     with record.open("a", buffering=1) as lines:
         if lines.tell() == 0:

@@ -1,6 +1,6 @@
-"""Catalogues for other programs: parquet, CSV and FITS with units and UCDs, written in blocks, exact to the last bit.
+"""Tables for other programs: parquet, CSV and FITS, written in blocks, exact to the last bit.
 
-What is known of a column stands in one table here; FITS files open in TOPCAT and in astropy with it.
+Units, UCDs and descriptions of known columns stand in one table here. TOPCAT and astropy show them.
 """
 
 import json
@@ -30,7 +30,7 @@ _NO_INTEGER = -(2**63)
 
 
 class About(NamedTuple):
-    """What is known of a column. Logarithms have no unit in FITS: the description says of what they are."""
+    """What is known of a column. A logarithm has no unit in FITS; its description says of what it is one."""
 
     unit: str
     ucd: str
@@ -86,39 +86,41 @@ KNOWN_COLUMNS: dict[str, About] = {
     "best_label": About("", "", "label of largest |Spearman rho| with the feature"),
     "rho": About("", "stat.correlation", "Spearman correlation with best_label"),
 }
-"""Columns by name or pattern; the first that matches holds. Names are those of SDSS, MPA-JHU, Galaxy Zoo and ours."""
+"""Columns by name or pattern; of several patterns that match, the first counts. Names are those of SDSS, MPA-JHU,
+Galaxy Zoo and this lab."""
 
 
 def about(column: str) -> About:
-    """What is known of a column by its name; nothing where it is not known."""
+    """Return what is known of a column of this name; empty texts where nothing is known."""
     if column in KNOWN_COLUMNS:
         return KNOWN_COLUMNS[column]
     return next((each for name, each in KNOWN_COLUMNS.items() if fnmatchcase(column, name)), About("", "", ""))
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a file is to hold, in blocks, so that all of it need not fit into memory."""
+class TableBlocks:
+    """A table to be written, in blocks, so that it need not fit into memory."""
 
     n: int
     """Rows of all blocks together."""
     blocks: Iterable[pd.DataFrame]
-    """At least one, all with the same columns and types."""
+    """One block or more, all with the same columns and types."""
     widths: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of the longest text of each column of text; FITS needs to know before the last block."""
+    """Bytes of the longest text of each column of text; FITS needs them before the last block."""
     n_scalars: int | None = None
-    """FITS has at most 999 columns: a wider table keeps these first ones, the others become the vector `features`."""
+    """Columns at the front that stay columns in a FITS file if there are more than 999, the most that FITS can have.
+    The others become the vector `features`."""
     described: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of columns that only this table has."""
 
 
-def rows_of_frame(frame: pd.DataFrame, described: Mapping[str, str] | None = None) -> Rows:
-    """A table that is in memory."""
-    return Rows(len(frame), [frame], text_widths(frame), described=described or {})
+def rows_of_frame(frame: pd.DataFrame, described: Mapping[str, str] | None = None) -> TableBlocks:
+    """Return a table that is in memory, as one block to be written."""
+    return TableBlocks(len(frame), [frame], text_widths(frame), described=described or {})
 
 
 def text_widths(frame: pd.DataFrame) -> dict[str, int]:
-    """Bytes of the longest text of each column that is neither numeric nor boolean."""
+    """Return the bytes of the longest text of each column that is neither numeric nor boolean."""
     return {
         str(name): max((len(text.encode()) for text in _texts(frame[name])), default=0)
         for name in frame
@@ -126,15 +128,15 @@ def text_widths(frame: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def write_table(path: Path, table: Rows, form: Format) -> None:
-    """Write a file that reads back to the same values.
+def write_table(path: Path, table: TableBlocks, form: Format) -> None:
+    """Write a table to a file from which the same values can be read.
 
-    Parquet fields and FITS columns carry unit, UCD and description; CSV has no place for them.
+    Parquet fields and FITS columns carry unit, UCD and description. CSV has no place for them.
 
     Raises
     ------
     DataError
-        If FITS cannot hold a name or text, for it is not ASCII.
+        If the form is FITS, and a name or text is not ASCII, or there are too many columns.
     """
     match form:
         case "parquet":
@@ -147,12 +149,12 @@ def write_table(path: Path, table: Rows, form: Format) -> None:
 
 
 def form_of(path: Path) -> Format:
-    """The format that a file's name says.
+    """Return the format that the ending of a file's name stands for.
 
     Raises
     ------
     DataError
-        If it is none of them.
+        If the ending is that of no format.
     """
     for form in FORMATS:
         if path.suffix == f".{form}":
@@ -160,7 +162,7 @@ def form_of(path: Path) -> Format:
     raise DataError(f"{path}: tables are written as .parquet, .csv or .fits, got {path.suffix!r}")
 
 
-def _write_parquet(path: Path, table: Rows) -> None:
+def _write_parquet(path: Path, table: TableBlocks) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -178,7 +180,7 @@ def _write_parquet(path: Path, table: Rows) -> None:
             writer.write_table(pa.Table.from_pandas(block, schema=schema, preserve_index=False))
 
 
-def _described(column: str, table: Rows) -> About:
+def _described(column: str, table: TableBlocks) -> About:
     known = about(column)
     return known._replace(description=table.described.get(column, known.description))
 
@@ -197,7 +199,7 @@ class _Field(NamedTuple):
     """Columns of the block that it holds side by side, where it is a vector."""
 
     def of(self, block: pd.DataFrame) -> "NDArray[Any]":
-        """Its values in a block."""
+        """Return the values of the column in a block."""
         if self.vector:
             return block[list(self.vector)].to_numpy(np.float32)
         column = block[self.name]
@@ -212,7 +214,7 @@ class _Field(NamedTuple):
                 return column.to_numpy() if self.null is None else column.to_numpy(np.int64, na_value=self.null)
 
 
-def _write_fits(path: Path, table: Rows) -> None:
+def _write_fits(path: Path, table: TableBlocks) -> None:
     from astropy.io import fits
 
     blocks = iter(table.blocks)
@@ -234,7 +236,7 @@ def _write_fits(path: Path, table: Rows) -> None:
         file.write(b"\0" * (-file.tell() % _FITS_RECORD))
 
 
-def _fields(first: pd.DataFrame, table: Rows) -> Iterator[_Field]:
+def _fields(first: pd.DataFrame, table: TableBlocks) -> Iterator[_Field]:
     names = [str(name) for name in first]
     n_scalars = len(names)
     if len(names) > _MOST_FITS_COLUMNS:
@@ -264,7 +266,7 @@ def _field_of(name: str, column: "pd.Series[Any]", width: int) -> _Field:
     return _Field(name, "K", ">i8")
 
 
-def _header(columns: list[_Field], table: Rows) -> "fits.Header":
+def _header(columns: list[_Field], table: TableBlocks) -> "fits.Header":
     from astropy.io import fits
 
     empty = [fits.Column(name=each.name, format=each.tform, null=each.null) for each in columns]
@@ -299,11 +301,12 @@ def _ascii(name: str, column: "pd.Series[Any]") -> NDArray[np.bytes_]:
 
 
 def column_list(frames: Iterable[Iterable[str]]) -> pd.DataFrame:
-    """`column, unit, ucd, description` of every column that something is known of, each once, for a reader of CSV."""
+    """Return a table `column, unit, ucd, description` of the known columns of some tables, to go with CSV files."""
     names = dict.fromkeys(str(name) for frame in frames for name in frame)
     known = {name: about(name) for name in names}
     return pd.DataFrame([{"column": name, **each._asdict()} for name, each in known.items() if any(each)])
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON; NaN and infinity, which JSON does not know, raise a ValueError."""
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")

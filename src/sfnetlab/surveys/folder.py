@@ -1,36 +1,110 @@
-"""A folder of cutouts named after a catalogue's ids; what `sfnetlab download sdss` writes is such a folder.
+"""A survey of the user's own: a catalogue, and a folder of cutouts named after its ids.
 
-The store that the cutouts are decoded into is written by store.py.
+The cutouts are decoded here; store.py writes them into one file.
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
-from sfnetlab.schema import FolderSurvey, SDSSSurvey
-from sfnetlab.surveys.catalog import check_ids
-from sfnetlab.surveys.images import read_image
-from sfnetlab.surveys.store import CHUNK, Chunk, Cutout, Source, Stored, as_cutout, write_store
+from sfnetlab.settings import require, require_scale, require_sizes
+from sfnetlab.surveys.fingerprints import hash_of_listing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sfnetlab.jobs import Metrics
+    from sfnetlab.surveys.protocol import SurveyKind
+    from sfnetlab.surveys.store import Chunk, Cutout, Stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSurvey:
+    """A catalogue (CSV, parquet or FITS) and a folder of cutouts (JPEG, PNG or FITS) named after its ids."""
+
+    has_images: ClassVar[bool] = True
+    is_real: ClassVar[bool] = True
+    kind: Literal["folder"] = "folder"
+    catalog: Path
+    """Catalogue file: .csv, .parquet, .fits."""
+    images: Path
+    """Folder of cutouts, `<id><extension>`."""
+    id_column: str = "id_str"
+    """Catalogue column that names the cutouts; read as text, for 64-bit ids do not survive as floats."""
+    extension: Literal[".jpg", ".jpeg", ".png", ".fits"] = ".jpg"
+    """File type of the cutouts."""
+    pixel_scale_arcsec: float | None = None
+    """Arcseconds a pixel of the original cutouts; scale bars need it."""
+    resize: int | None = None
+    """Resample every cutout to this side in pixels before cropping."""
+    crop: int | None = None
+    """Cut out the central square of this side in pixels (the SFNet paper: 160 to 144)."""
+    on_bad_image: Literal["error", "drop"] = "error"
+    """What a missing, truncated or unreadable cutout means: stop, or leave the galaxy out and record its id."""
+    fits_stretch: float = 0.5
+    """FITS cutouts only: linear stretch of the Lupton asinh scaling, in units of the pixel values."""
+    fits_q: float = 8.0
+    """FITS cutouts only: asinh softening of the Lupton scaling."""
+
+    def __post_init__(self) -> None:
+        require_sizes(self.resize, self.crop)
+        for name in ("fits_stretch", "fits_q"):
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        require_scale(self.pixel_scale_arcsec)
+
+    def resolved(self) -> "SurveyKind":
+        """Return these settings."""
+        return self
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the sha256 of the catalogue, and of name, size and time of change of every file with the extension.
+
+        Raises
+        ------
+        DataError
+            If the catalogue or the folder is missing, or the folder holds no file with the extension.
+        """
+        _require_folder(self.images)
+        with os.scandir(self.images) as entries:
+            files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(self.extension)]
+        if not files:
+            raise DataError(f"{self.images}: no {self.extension} files{_found_instead(self.images)}")
+        try:
+            with self.catalog.open("rb") as file:
+                catalog_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"{self.catalog}: no readable catalogue file: {error.strerror}") from None
+        return {"catalog_sha256": catalog_sha256, "images_sha256": hash_of_listing(files)}
+
+    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+        """Read the catalogue and decode the cutout of every row; rows left out are listed in `bad_images.csv`."""
+        from sfnetlab.surveys.catalog import read_unsplit_catalog
+        from sfnetlab.surveys.store import rows_with_cutouts
+
+        catalog = read_unsplit_catalog(self.catalog, self.id_column)
+        stored = build_folder_survey(self, catalog, work / "images.npy")
+        return rows_with_cutouts(catalog, stored, work, self.pixel_scale_arcsec, self.resize)
 
 
 def build_folder_survey(
-    survey: FolderSurvey, catalog: pd.DataFrame, images_path: Path, n_workers: int | None = None
-) -> Stored:
+    survey: FolderSurvey, catalog: "pd.DataFrame", images_path: Path, n_workers: int | None = None
+) -> "Stored":
     """Decode the cutout of every row, in order, into `images_path`: a .npy of (n, side, side, 3) uint8.
 
     Cutouts are `<images>/<id_str><extension>`. `side` is `crop`, or else `resize`, or else the commonest side among the
-    readable square cutouts of the first 256 rows (at a tie the one seen first). A cutout of another size, or not
-    square, is as bad as a broken one.
+    readable square cutouts of the first 256 rows (at a tie the one seen first). A cutout of another size, or one that
+    is not square, counts as broken.
 
     Parameters
     ----------
+    catalog : DataFrame
+        With `id_str`.
     n_workers : int or None
         Decoding threads; None leaves the number to Python.
 
@@ -40,6 +114,9 @@ def build_folder_survey(
         If the images folder is missing, an id is unsafe, or cutouts are bad (with "drop": if all are). Nothing is left
         at `images_path` then.
     """
+    from sfnetlab.surveys.catalog import check_ids
+    from sfnetlab.surveys.store import Source, write_store
+
     _require_folder(survey.images)
     check_ids(catalog["id_str"], "column 'id_str'")
     ids: list[str] = catalog["id_str"].tolist()
@@ -53,76 +130,23 @@ def build_folder_survey(
         return write_store(images_path, chunks, survey.crop or survey.resize, source, survey.on_bad_image, len(ids))
 
 
-def as_folder(survey: SDSSSurvey) -> FolderSurvey:
-    """The folder survey that a folder of `sfnetlab download sdss` is, with the pixel scale that it was asked for.
-
-    Raises
-    ------
-    DataError
-        If the folder is missing, or no finished download.
-    """
-    directory, record = survey.directory, survey.directory / "download.json"
-    again = f"`uv run sfnetlab download sdss --to {directory}`"
-    if not directory.is_dir():
-        raise DataError(f"{directory}: no such folder (survey.directory); make it with {again}")
-    try:
-        scale = json.loads(record.read_text())["pixel_scale_arcsec"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{record}: expected the record of a download with its pixel_scale_arcsec, found "
-            f"{type(error).__name__}: {error}; finish it with {again}"
-        ) from None
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not scale > 0:
-        raise DataError(f"{record}: pixel_scale_arcsec must be a positive number, found {scale!r}; repeat {again}")
-    return FolderSurvey(
-        catalog=directory / "catalog.parquet",
-        images=directory / "images",
-        pixel_scale_arcsec=float(scale),
-        resize=survey.resize,
-        crop=survey.crop,
-        on_bad_image=survey.on_bad_image,
-    )
-
-
 def image_path(survey: FolderSurvey, id_str: str) -> Path:
-    """Where the cutout of a galaxy lies; the id must have passed `check_ids`."""
+    """Return the file of a galaxy's cutout. The id must have passed `check_ids`."""
     return survey.images / f"{id_str}{survey.extension}"
 
 
-def fingerprint(survey: FolderSurvey) -> dict[str, str]:
-    """What identifies the input: sha256 of the catalogue, and of name, size and mtime of every file with the extension.
+def _read_chunks(survey: FolderSurvey, ids: list[str], pool: Executor) -> "Iterator[Chunk]":
+    from sfnetlab.surveys.store import CHUNK
 
-    Raises
-    ------
-    DataError
-        If the catalogue or the folder is missing, or the folder holds no file with the extension.
-    """
-    _require_folder(survey.images)
-    with os.scandir(survey.images) as entries:
-        files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(survey.extension)]
-    if not files:
-        raise DataError(f"{survey.images}: no {survey.extension} files{_found_instead(survey.images)}")
-    try:
-        with survey.catalog.open("rb") as file:
-            catalog_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{survey.catalog}: no readable catalogue file: {error.strerror}") from None
-    return {"catalog_sha256": catalog_sha256, "images_sha256": hash_of_listing(files)}
-
-
-def hash_of_listing(files: Iterable[tuple[str, os.stat_result]]) -> str:
-    """sha256 of name, size and mtime of every file, whatever their order."""
-    listing = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
-    return hashlib.sha256(repr(listing).encode()).hexdigest()
-
-
-def _read_chunks(survey: FolderSurvey, ids: list[str], pool: Executor) -> Iterator[Chunk]:
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         yield list(zip(chunk, pool.map(partial(_read_cutout, survey), chunk), strict=True))
 
 
-def _read_cutout(survey: FolderSurvey, id_str: str) -> Cutout | str:
+def _read_cutout(survey: FolderSurvey, id_str: str) -> "Cutout | str":
+    from sfnetlab.surveys.images import read_image
+    from sfnetlab.surveys.store import as_cutout
+
     path = image_path(survey, id_str)
     try:
         image = read_image(path, fits_stretch=survey.fits_stretch, fits_q=survey.fits_q)

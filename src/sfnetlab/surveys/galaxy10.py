@@ -5,33 +5,36 @@ The two Galaxy10 number their ten classes alike and mean different ones, so the 
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from sfnetlab.errors import DataError
 from sfnetlab.files import sha256_of
-from sfnetlab.schema import Galaxy10Survey
-from sfnetlab.surveys.store import CHUNK, Chunk, Source, as_cutout, write_store
+from sfnetlab.settings import require, require_sizes
 
 if TYPE_CHECKING:
+    import pandas as pd
     from h5py import Dataset, File
+
+    from sfnetlab.jobs import Metrics
+    from sfnetlab.surveys.protocol import SurveyKind
+    from sfnetlab.surveys.store import Chunk
 
 
 class Variant(NamedTuple):
-    """What a published file holds; hashes and classes are those of the authors' pages (astroNN, henrysky/Galaxy10)."""
+    """What a published file holds. Hashes and classes are those of the authors' pages (astroNN, henrysky/Galaxy10)."""
 
     file: str
     sha256: str
     n_galaxies: int
     side: int
     classes: tuple[str, ...]
-    """Names by class number. astroNN's own table calls class 3 of DECaLS "Smooth, Cigar shaped", a slip: that is 4."""
+    """Names of the classes, in the order of their numbers. astroNN's own table calls class 3 of DECaLS "Smooth, Cigar
+    shaped", which is a slip: class 4 is that."""
     columns: tuple[str, ...]
-    """What it knows of a galaxy beside its class."""
+    """Datasets of the file that hold one value a galaxy, beside its class."""
 
 
 VARIANTS: dict[Literal["sdss", "decals"], Variant] = {
@@ -76,12 +79,54 @@ VARIANTS: dict[Literal["sdss", "decals"], Variant] = {
 }
 
 
-def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> pd.DataFrame:
-    """Write the cutouts into `images_path`, (n, side, side, 3) uint8; returns the catalogue.
+@dataclass(frozen=True, kw_only=True)
+class Galaxy10Survey:
+    """Galaxy10, ten classes of galaxies from Galaxy Zoo votes, as an HDF5 file; columns `class` and `class_name`."""
 
-    Ids are `galaxy10-<variant>-<row of the file>`. Columns: `class` (0 to 9), `class_name`, and of DECaLS `ra` and
-    `dec` (degrees), `redshift` (NaN where unknown) and `pxscale` (arcsec a pixel of the published cutout). Galaxy Zoo
-    scaled cutouts with the galaxy, so that the survey has no one pixel scale.
+    has_images: ClassVar[bool] = True
+    is_real: ClassVar[bool] = True
+    kind: Literal["galaxy10"] = "galaxy10"
+    file: Path
+    """Galaxy10.h5 or Galaxy10_DECals.h5."""
+    variant: Literal["sdss", "decals"]
+    """Which Galaxy10: 21,785 galaxies of 69 pixels, or 17,736 of 256. Their classes differ under equal numbers."""
+    sha256: str | None = None
+    """Of a file of your own in the same form, for example a part of Galaxy10; None: the published file's."""
+    resize: int | None = None
+    """Resample every cutout to this side in pixels before cropping."""
+    crop: int | None = None
+    """Cut out the central square of this side in pixels."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.sha256 is None or (len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef")),
+            f"sha256 must be 64 hexadecimal digits in lower case, got {self.sha256!r}",
+        )
+        require_sizes(self.resize, self.crop)
+
+    def resolved(self) -> "SurveyKind":
+        """Return these settings."""
+        return self
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the sha256 that the file must have; the file itself is not read for it."""
+        return {"file_sha256": self.sha256 or VARIANTS[self.variant].sha256}
+
+    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+        """Check the file and store its cutouts."""
+        return build_galaxy10_survey(self, work / "images.npy"), {}
+
+
+def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> "pd.DataFrame":
+    """Write the cutouts into `images_path`, a .npy of (n, side, side, 3) uint8, and return the catalogue.
+
+    Galaxy Zoo scaled each cutout to its galaxy, so that the survey has no single pixel scale.
+
+    Returns
+    -------
+    DataFrame of n rows
+        `id_str`, which is `galaxy10-<variant>-<row of the file>`; `class` (0 to 9); `class_name`; and for DECaLS `ra`
+        and `dec` (degrees), `redshift` (NaN where unknown) and `pxscale` (arcsec a pixel of the published cutout).
 
     Raises
     ------
@@ -89,6 +134,8 @@ def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> pd.DataF
         If the file is missing, damaged, of another hash, or not of the named variant.
     """
     import h5py
+
+    from sfnetlab.surveys.store import Source, write_store
 
     path = survey.file
     if not path.is_file():
@@ -107,14 +154,11 @@ def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> pd.DataF
     return catalog
 
 
-def fingerprint(survey: Galaxy10Survey) -> dict[str, str]:
-    """The hash that the file must have, so that the file itself need not be read to know what it is."""
-    return {"file_sha256": survey.sha256 or VARIANTS[survey.variant].sha256}
-
-
 def _open(survey: Galaxy10Survey, file: "File") -> "tuple[Dataset, pd.DataFrame]":
-    """The images, unread, and the catalogue, both found to be of the variant."""
+    """The images, not read yet, and the catalogue, both checked to be those of the variant."""
     import h5py
+    import numpy as np
+    import pandas as pd
 
     variant = VARIANTS[survey.variant]
     found = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
@@ -168,7 +212,9 @@ def _check_hash(survey: Galaxy10Survey) -> None:
 
 def _read_chunks(
     survey: Galaxy10Survey, images: "Dataset", ids: list[str], pool: ThreadPoolExecutor
-) -> Iterator[Chunk]:
+) -> "Iterator[Chunk]":
+    from sfnetlab.surveys.store import CHUNK, as_cutout
+
     fit = partial(as_cutout, resize=survey.resize, crop=survey.crop)
     for start in range(0, len(ids), CHUNK):
         block = images[start : start + CHUNK]

@@ -1,57 +1,145 @@
-"""Datasets with an image and an id column, of the Hugging Face hub or a local folder, read in one pass.
+"""A survey that is a dataset with a column of images, on the Hugging Face hub or in a local folder.
 
-`datasets` chooses what is read: configuration, splits, commit. Of images, only those being decoded are in memory.
+It is read in one pass; only the images that are being decoded are in memory.
 """
 
+import json
 import logging
 import re
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from sfnetlab.errors import DataError
-from sfnetlab.schema import HubSurvey
-from sfnetlab.surveys.catalog import check_ids, ids_as_text
-from sfnetlab.surveys.folder import hash_of_listing
-from sfnetlab.surveys.images import decode_image
-from sfnetlab.surveys.store import CHUNK, Chunk, Cutout, Source, Stored, as_cutout, write_store
-from sfnetlab.surveys.votes import with_vote_fractions
+from sfnetlab.settings import is_plain_name, require, require_scale, require_sizes
+from sfnetlab.surveys.fingerprints import hash_of_listing
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
     from datasets import Dataset, DatasetBuilder
 
+    from sfnetlab.jobs import Metrics
+    from sfnetlab.surveys.protocol import SurveyKind
+    from sfnetlab.surveys.store import Chunk, Cutout, Stored
+
 SPLIT_COLUMN = "dataset_split"
 _PIECEWISE: dict[str, Any] = {"buffer_size": 2**22, "pre_buffer": False}
-"""How to open parquet files: otherwise whole row groups, often whole files, would be in memory."""
+"""Options for opening parquet files piece by piece. Without them whole row groups, often whole files, are in memory."""
 
 _logger = logging.getLogger(__name__)
 
 
-class Split(NamedTuple):
-    """One split of a dataset: a table in memory-mapped Arrow files, or parquet files to stream."""
+@dataclass(frozen=True, kw_only=True)
+class HubSurvey:
+    """A dataset with a column of images and one of ids, from the Hugging Face hub or a local folder."""
+
+    has_images: ClassVar[bool] = True
+    is_real: ClassVar[bool] = True
+    kind: Literal["hub"] = "hub"
+    dataset: str | None = None
+    """Its id on the hub, for example "mwalmsley/gz_euclid" or "mwalmsley/gz2"; this or `directory`."""
+    directory: Path | None = None
+    """A local folder: of Dataset.save_to_disk or DatasetDict.save_to_disk, or of parquet files."""
+    config: str | None = None
+    """Which of the dataset's configurations, where it has several, for example "tiny"."""
+    revision: str = "main"
+    """Commit, tag or branch on the hub. Only a commit stays what it is; the one that was read is in source.json."""
+    splits: tuple[str, ...] = ()
+    """The dataset's splits to take together, for example ["train"]; empty: all. [split] divides them anew."""
+    id_column: str = "id_str"
+    """Column of ids, text or integers, unique over the splits."""
+    image_column: str = "image"
+    """Column of JPEG or PNG cutouts."""
+    streaming: bool = False
+    """Read parquet files over the network without keeping them: for one pass, it saves the disk space."""
+    min_asked: float = 0.5
+    """Vote fractions of a question are NaN where fewer than this share of a galaxy's volunteers were asked it
+    (surveys/votes.py; Galaxy Zoo: 0.5)."""
+    pixel_scale_arcsec: float | None = None
+    """Arcseconds a pixel of the original cutouts, if it is the same for all; scale bars need it."""
+    resize: int | None = None
+    """Resample every cutout to this side in pixels before cropping."""
+    crop: int | None = None
+    """Cut out the central square of this side in pixels."""
+    on_bad_image: Literal["error", "drop"] = "error"
+    """What a missing, truncated or unreadable cutout means: stop, or leave the galaxy out and record its id."""
+
+    def __post_init__(self) -> None:
+        require((self.dataset is None) != (self.directory is None), "dataset or directory must be given, and not both")
+        if self.dataset is None:
+            require(self.revision == "main" and not self.streaming, "revision and streaming are for a dataset's id")
+        else:
+            owner, _, name = self.dataset.rpartition("/")
+            require(
+                is_plain_name(name) and (not owner or is_plain_name(owner)),
+                f'dataset must be an id such as "mwalmsley/gz2" (a folder is survey.directory), got {self.dataset!r}',
+            )
+        require(len(set(self.splits)) == len(self.splits), f"splits repeat a name: {list(self.splits)}")
+        require(self.id_column != self.image_column, f"id_column and image_column are both {self.id_column!r}")
+        require(0 <= self.min_asked <= 1, f"min_asked must lie in [0, 1], got {self.min_asked}")
+        require_sizes(self.resize, self.crop)
+        require_scale(self.pixel_scale_arcsec)
+
+    def resolved(self) -> "SurveyKind":
+        """Return these settings."""
+        return self
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the revision of a hub dataset, or a hash of name, size and time of change of a local folder's files.
+
+        Raises
+        ------
+        DataError
+            If the folder is missing or empty.
+        """
+        if self.directory is None:
+            return {"revision": self.revision}
+        if not self.directory.is_dir():
+            raise DataError(f"{self.directory}: no such folder (survey.directory)")
+        paths = (path for path in self.directory.rglob("*") if path.is_file())
+        files = {path.relative_to(self.directory).as_posix(): path.stat() for path in paths}
+        # Hidden files and the caches of `datasets` come and go while a dataset is read.
+        lasting = {name: stat for name, stat in files.items() if not re.search(r"(^|/)(\.|cache-)", name)}
+        if not lasting:
+            raise DataError(f"{self.directory}: the folder is empty (survey.directory)")
+        return {"files_sha256": hash_of_listing(lasting.items())}
+
+    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+        """Read the splits in one pass. `source.json` says what was read, `bad_images.csv` which rows were left out."""
+        from sfnetlab.surveys.store import rows_with_cutouts
+
+        catalog, stored, source = build_hub_survey(self, work / "images.npy")
+        (work / "source.json").write_text(json.dumps(source, indent=1) + "\n")
+        return rows_with_cutouts(catalog, stored, work, self.pixel_scale_arcsec, self.resize)
+
+
+class DatasetSplit(NamedTuple):
+    """One split of a dataset."""
 
     name: str
     data: "Dataset | list[str]"
+    """A table in memory-mapped Arrow files, or the places of parquet files to be streamed."""
     n_rows: int | None
-    """None where only reading tells."""
+    """None where it is not known before reading."""
     fingerprint: str | None
+    """The fingerprint that `datasets` gives a table; None for parquet files."""
 
 
-class Opened(NamedTuple):
-    """The chosen splits, and which version of the dataset they are of (a commit; None: a local folder)."""
+class OpenedDataset(NamedTuple):
+    """The splits of a dataset that was opened but not read."""
 
-    splits: list[Split]
+    splits: list[DatasetSplit]
     commit: str | None
+    """The commit of a dataset of the hub; None for a local folder."""
 
 
-def build_hub_survey(survey: HubSurvey, images_path: Path) -> tuple[pd.DataFrame, Stored, dict[str, Any]]:
+def build_hub_survey(survey: HubSurvey, images_path: Path) -> "tuple[pd.DataFrame, Stored, dict[str, Any]]":
     """Decode the images of all splits, in order, into `images_path`: a .npy of (n, side, side, 3) uint8.
 
     Sizes and bad images are treated as in a folder survey.
@@ -59,9 +147,10 @@ def build_hub_survey(survey: HubSurvey, images_path: Path) -> tuple[pd.DataFrame
     Returns
     -------
     catalog : DataFrame
-        A row a galaxy, whatever its image: `id_str`, `dataset_split`, the dataset's columns of numbers, text, dates and
-        truth values, and vote fractions (votes.py). Columns of lists and the like are left out (logged).
+        A row a galaxy, even if its image is bad: `id_str`, `dataset_split`, the dataset's columns of numbers, text,
+        dates and truth values, and vote fractions (votes.py). Columns of lists and the like are left out (logged).
     stored : Stored
+        Which galaxies have no usable image, and the sizes of the others.
     source : dict
         What was read, for `source.json`: the dataset, its commit, the rows of each split.
 
@@ -71,6 +160,9 @@ def build_hub_survey(survey: HubSurvey, images_path: Path) -> tuple[pd.DataFrame
         If the dataset cannot be had or read, lacks a split or column, its ids are floats, empty, repeated over its
         splits or unsafe as file names, or images are bad (with "drop": if all are).
     """
+    from sfnetlab.surveys.store import Source, write_store
+    from sfnetlab.surveys.votes import with_vote_fractions
+
     where = _where(survey)
     opened = _open(survey, where)
     reading = _Reading(survey, where)
@@ -96,28 +188,8 @@ def build_hub_survey(survey: HubSurvey, images_path: Path) -> tuple[pd.DataFrame
             split.name: {"n_rows": int((catalog[SPLIT_COLUMN] == split.name).sum()), "fingerprint": split.fingerprint}
             for split in opened.splits
         },
-    } | fingerprint(survey)
+    } | survey.fingerprint()
     return with_vote_fractions(catalog, survey.min_asked), stored, source_json
-
-
-def fingerprint(survey: HubSurvey) -> dict[str, str]:
-    """What identifies the input: the revision, or of a local folder the hash of name, size and mtime of every file.
-
-    Raises
-    ------
-    DataError
-        If the folder is missing or empty.
-    """
-    if survey.directory is None:
-        return {"revision": survey.revision}
-    if not survey.directory.is_dir():
-        raise DataError(f"{survey.directory}: no such folder (survey.directory)")
-    paths = (path for path in survey.directory.rglob("*") if path.is_file())
-    files = {path.relative_to(survey.directory).as_posix(): path.stat() for path in paths}
-    own = {name: stat for name, stat in files.items() if not re.search(r"(^|/)(\.|cache-)", name)}
-    if not own:
-        raise DataError(f"{survey.directory}: the folder is empty (survey.directory)")
-    return {"files_sha256": hash_of_listing(own.items())}
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
@@ -127,7 +199,7 @@ def _where(survey: HubSurvey) -> str:
     return str(survey.directory) if survey.dataset is None else f"hub dataset {survey.dataset}"
 
 
-def _open(survey: HubSurvey, where: str) -> Opened:
+def _open(survey: HubSurvey, where: str) -> OpenedDataset:
     with _as_data_errors(where):
         if survey.dataset is not None:
             opened = _open_hub(survey, survey.dataset, where)
@@ -143,13 +215,13 @@ def _open(survey: HubSurvey, where: str) -> Opened:
     return opened._replace(splits=[by_name[name] for name in chosen])
 
 
-def _open_folder(survey: HubSurvey, directory: Path, where: str) -> Opened:
+def _open_folder(survey: HubSurvey, directory: Path, where: str) -> OpenedDataset:
     import datasets
 
     if (directory / "dataset_dict.json").is_file() or (directory / "state.json").is_file():
         if survey.config is not None:
             raise DataError(f"{where}: a folder of save_to_disk has no configurations, found config {survey.config!r}")
-        return Opened(_arrow_splits(datasets.load_from_disk(str(directory))), None)
+        return OpenedDataset(_arrow_splits(datasets.load_from_disk(str(directory))), None)
     if not any(directory.rglob("*.parquet")):
         raise DataError(
             f"{where}: expected a folder of save_to_disk or of parquet files; the folder holds "
@@ -157,10 +229,10 @@ def _open_folder(survey: HubSurvey, directory: Path, where: str) -> Opened:
         )
     with TemporaryDirectory() as cache:  # nothing is cached, but a lock file would be left in the user's cache
         builder = datasets.load_dataset_builder(str(directory.resolve()), survey.config, cache_dir=cache)
-        return Opened(_parquet_splits(builder, where), None)
+        return OpenedDataset(_parquet_splits(builder, where), None)
 
 
-def _open_hub(survey: HubSurvey, dataset: str, where: str) -> Opened:
+def _open_hub(survey: HubSurvey, dataset: str, where: str) -> OpenedDataset:
     import datasets
 
     try:
@@ -172,9 +244,9 @@ def _open_hub(survey: HubSurvey, dataset: str, where: str) -> Opened:
                 f"{where}: the hub cannot be reached, and the cache holds {commit}, not {survey.revision}; {_OFFLINE}"
             )
         if survey.streaming:
-            return Opened(_parquet_splits(builder, where), commit)
+            return OpenedDataset(_parquet_splits(builder, where), commit)
         builder.download_and_prepare()
-        return Opened(_arrow_splits(builder.as_dataset()), commit)
+        return OpenedDataset(_arrow_splits(builder.as_dataset()), commit)
     except ConnectionError as error:
         raise DataError(f"{where}: the hub cannot be reached ({error}); {_OFFLINE}") from error
 
@@ -185,24 +257,24 @@ _OFFLINE = (
 )
 
 
-def _arrow_splits(loaded: Any) -> list[Split]:
+def _arrow_splits(loaded: Any) -> list[DatasetSplit]:
     import datasets
 
     if isinstance(loaded, datasets.Dataset):
         loaded = {str(loaded.split or "all"): loaded}
-    return [Split(str(name), data, len(data), data._fingerprint) for name, data in loaded.items()]
+    return [DatasetSplit(str(name), data, len(data), data._fingerprint) for name, data in loaded.items()]
 
 
-def _parquet_splits(builder: "DatasetBuilder", where: str) -> list[Split]:
+def _parquet_splits(builder: "DatasetBuilder", where: str) -> list[DatasetSplit]:
     files = builder.config.data_files
     if not files or not type(builder).__module__.endswith("parquet.parquet"):
         raise DataError(f"{where}: only parquet files can be read where they are; save the dataset with save_to_disk")
-    return [Split(str(name), [str(path) for path in paths], None, None) for name, paths in files.items()]
+    return [DatasetSplit(str(name), [str(path) for path in paths], None, None) for name, paths in files.items()]
 
 
 @contextmanager
 def _as_data_errors(where: str) -> Iterator[None]:
-    """What `datasets`, Arrow and the network raise at a dataset that is missing, foreign or damaged."""
+    """Turn what `datasets`, Arrow and the network raise at a missing, foreign or damaged dataset into DataErrors."""
     import datasets
     import httpx
 
@@ -216,7 +288,7 @@ def _as_data_errors(where: str) -> Iterator[None]:
 
 
 class _Reading:
-    """A pass over the splits: hands out decoded images and keeps everything else."""
+    """One pass over the splits, which hands out decoded images and keeps all other columns."""
 
     def __init__(self, survey: HubSurvey, where: str) -> None:
         self._survey = survey
@@ -224,7 +296,7 @@ class _Reading:
         self._tables: list[pa.Table] = []
         self._split_of: dict[str, str] = {}
 
-    def chunks(self, splits: list[Split], pool: Executor) -> Iterator[Chunk]:
+    def chunks(self, splits: list[DatasetSplit], pool: Executor) -> "Iterator[Chunk]":
         import pyarrow as pa
 
         for split in splits:
@@ -241,8 +313,8 @@ class _Reading:
                 images = table.column(self._survey.image_column).to_pylist()
                 yield list(zip(ids, pool.map(partial(_read_cutout, self._survey), images), strict=True))
 
-    def catalog(self) -> pd.DataFrame:
-        """What was read beside the images, all splits."""
+    def catalog(self) -> "pd.DataFrame":
+        """Return the columns beside the images, all splits together."""
         import pyarrow as pa
 
         with _as_data_errors(self._where):
@@ -255,9 +327,11 @@ class _Reading:
             _logger.warning("%s: columns of lists and the like left out: %s", self._where, ", ".join(left_out))
         return rest.drop_columns(left_out)
 
-    def _ids(self, table: "pa.Table", split: Split) -> list[str]:
-        """Ids of a part of a split as text, none of which came before."""
+    def _ids(self, table: "pa.Table", split: DatasetSplit) -> list[str]:
+        """The ids of a part of a split, as text; an id that came before is refused."""
         import pyarrow as pa
+
+        from sfnetlab.surveys.catalog import check_ids, ids_as_text
 
         for name in (self._survey.id_column, self._survey.image_column):
             if name not in table.column_names:
@@ -278,12 +352,14 @@ class _Reading:
         return texts
 
 
-def _tables(split: Split, image_column: str, where: str) -> "Iterator[pa.Table]":
-    """The rows of a split, at most CHUNK at a time, images as they are stored."""
+def _tables(split: DatasetSplit, image_column: str, where: str) -> "Iterator[pa.Table]":
+    """The rows of a split, at most CHUNK at a time, with images as they are stored, not decoded."""
     import datasets
     import fsspec
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from sfnetlab.surveys.store import CHUNK
 
     with _as_data_errors(where):
         if isinstance(split.data, list):
@@ -306,9 +382,15 @@ def _is_scalar(kind: "pa.DataType") -> bool:
     return is_number or is_text or types.is_timestamp(kind) or types.is_date(kind) or types.is_null(kind)
 
 
-def _read_cutout(survey: HubSurvey, stored: Any) -> Cutout | str:
-    """The square cutout of what a dataset stores as an image: its bytes, or where they are."""
+def _read_cutout(survey: HubSurvey, stored: Any) -> "Cutout | str":
+    """The square cutout of an image of a dataset, or the reason why there is none.
+
+    A dataset stores an image as its bytes, or as the path of a file.
+    """
     import fsspec
+
+    from sfnetlab.surveys.images import decode_image
+    from sfnetlab.surveys.store import as_cutout
 
     content = stored.get("bytes") if isinstance(stored, dict) else stored
     path = stored.get("path") if isinstance(stored, dict) else None

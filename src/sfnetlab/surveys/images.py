@@ -1,6 +1,6 @@
-"""Cutouts as uint8 arrays (row 0 at the top, RGB): decoding, resampling, flips and rotations, channel statistics.
+"""Cutouts as uint8 arrays (RGB, row 0 at the top): decoding, resampling, flips and rotations, channel statistics.
 
-The store of a whole survey is written by store.py and mock_render.py.
+store.py and mock_render.py write the cutouts of a whole survey.
 """
 
 from io import BytesIO
@@ -18,14 +18,14 @@ N_DIHEDRAL = 8
 
 
 def read_image(path: Path, *, fits_stretch: float, fits_q: float) -> NDArray[np.uint8]:
-    """Decode one JPEG, PNG or FITS cutout, whole or not at all, to (height, width, 3) RGB.
+    """Decode a JPEG, PNG or FITS cutout to (height, width, 3) RGB. A file that is cut short is refused.
 
     JPEG and PNG: greyscale is repeated in the three channels, alpha is dropped (the colours below it stay), palettes
-    are looked up, and of 16 bits the upper 8 are kept, for grey as Pillow does for colour: 65535 becomes 255.
+    are looked up, and of 16 bits the upper 8 are kept: 65535 becomes 255.
 
-    FITS: the first image in the file. Three planes (3, height, width) are g, r, i and become blue, green, red; two
-    axes are grey. Both go through the asinh scaling of Lupton et al. 2004 with black at 0. Rows are flipped: FITS
-    counts them from the bottom, so north-up data are north-up here.
+    FITS: the first image in the file is read. Three planes (3, height, width) are g, r, i and become blue, green, red;
+    an image with two axes is grey. Both go through the asinh scaling of Lupton et al. 2004 with black at 0. Rows are
+    flipped, because FITS counts them from the bottom: north-up data are north-up here.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ def read_image(path: Path, *, fits_stretch: float, fits_q: float) -> NDArray[np.
 
 
 def decode_image(content: bytes) -> NDArray[np.uint8]:
-    """The bytes of a JPEG or PNG file as (height, width, 3) RGB, by the rules of `read_image`.
+    """Decode the bytes of a JPEG or PNG file to (height, width, 3) RGB, by the rules of `read_image`.
 
     Raises
     ------
     ValueError
-        If they are truncated or no such image.
+        If they are cut short or no such image.
     """
     try:
         return _read_pillow(BytesIO(content))
@@ -74,13 +74,13 @@ def decode_image(content: bytes) -> NDArray[np.uint8]:
 def fit_to_size(image: NDArray[np.uint8], resize: int | None, crop: int | None) -> NDArray[np.uint8]:
     """Resample a square cutout (height, width, 3) to `resize` pixels a side, then keep the central `crop` pixels.
 
-    Resampling is Pillow's bicubic, which widens its kernel when it shrinks, so fine detail does not alias. An odd
-    number of surplus rows or columns leaves the extra one at the bottom or right.
+    Resampling is Pillow's bicubic, which widens its kernel when it shrinks an image, so that fine detail does not
+    alias. Where the number of surplus rows or columns is odd, one more is cut off at the bottom or right.
 
     Raises
     ------
     ValueError
-        If the cutout to resample is not square (galaxies would change their axis ratio), or is smaller than `crop`.
+        If the cutout to resample is not square, since galaxies would change their axis ratio, or smaller than `crop`.
     """
     height, width = image.shape[:2]
     if resize is not None and (height, width) != (resize, resize):
@@ -97,12 +97,12 @@ def fit_to_size(image: NDArray[np.uint8], resize: int | None, crop: int | None) 
 
 
 def dihedral(images: NDArray[np.uint8], ops: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Copies of square images (n, side, side, 3), each under its own symmetry of the square.
+    """Return copies of square images (n, side, side, 3), each flipped and rotated in its own way.
 
     Parameters
     ----------
     ops : ndarray of int of shape (n,)
-        op % 4 quarter turns anticlockwise, then a left-right mirror if op >= 4; 0 is the identity.
+        How: op % 4 quarter turns anticlockwise, then a left-right mirror if op >= 4. 0 changes nothing.
 
     Raises
     ------
@@ -122,16 +122,29 @@ def dihedral(images: NDArray[np.uint8], ops: NDArray[np.integer]) -> NDArray[np.
 
 
 def random_dihedral(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Copies of square images (n, side, side, 3), each under a random one of the 8 flips and rotations."""
+    """Return copies of square images (n, side, side, 3), each flipped and rotated as `rng` draws."""
     return dihedral(images, rng.integers(N_DIHEDRAL, size=len(images)))
 
 
 def channel_statistics(
     images: NDArray[np.uint8], rows: NDArray[np.integer], block: int = 128
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation (ddof 0) of each channel over all pixels of the rows, each (3,), black 0, white 1.
+    """Return the mean and standard deviation (ddof 0) of each channel over all pixels of some images.
 
-    Exact: from the counts of the 256 levels, which are read `block` images of the (memory-mapped) store at a time.
+    Black is 0 and white is 1. The numbers are exact, from the counts of the 256 levels.
+
+    Parameters
+    ----------
+    images : ndarray of uint8 of shape (n, height, width, 3)
+        May be memory-mapped.
+    rows : ndarray of int
+        Which images to take.
+    block : int
+        Images that are read at a time.
+
+    Returns
+    -------
+    mean, standard_deviation : ndarray of shape (3,)
 
     Raises
     ------
@@ -165,7 +178,7 @@ def _read_pillow(file: BytesIO) -> NDArray[np.uint8]:
 
 
 def _read_fits_planes(path: Path) -> NDArray[np.float64]:
-    """Planes (3, height, width) or (1, height, width) of the first image in the file, rows from the top."""
+    """The planes, (3, height, width) or (1, height, width), of the first image in the file, rows from the top."""
     from astropy.io import fits
 
     with fits.open(path, memmap=False) as hdus:

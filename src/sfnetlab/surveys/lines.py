@@ -1,4 +1,4 @@
-"""Emission-line and metallicity formulas on arrays: BPT demarcations, MPA-JHU classes, the mass-metallicity relation.
+"""Formulas of emission lines and metallicity on arrays: BPT demarcations, MPA-JHU classes, mass-metallicity relation.
 
 Line ratios are log10 of flux ratios; metallicity is 12 + log10(O/H).
 """
@@ -20,7 +20,12 @@ KAUFFMANN_POLE, KEWLEY_POLE = 0.05, 0.47
 
 
 def kauffmann_2003(log_nii_ha: ArrayLike) -> NDArray[np.float64]:
-    """log([OIII]/Hb) above which a galaxy is not purely star-forming; NaN at and beyond the pole.
+    """Return the log([OIII]/Hb) above which a galaxy is not purely star-forming; NaN at and beyond the pole.
+
+    Parameters
+    ----------
+    log_nii_ha : array_like
+        log([NII]/Ha).
 
     References
     ----------
@@ -30,7 +35,12 @@ def kauffmann_2003(log_nii_ha: ArrayLike) -> NDArray[np.float64]:
 
 
 def kewley_2001(log_nii_ha: ArrayLike) -> NDArray[np.float64]:
-    """log([OIII]/Hb) above which no starburst model reaches (AGN); NaN at and beyond the pole.
+    """Return the log([OIII]/Hb) that no starburst model exceeds: galaxies above are AGN; NaN beyond the pole.
+
+    Parameters
+    ----------
+    log_nii_ha : array_like
+        log([NII]/Ha).
 
     References
     ----------
@@ -45,7 +55,7 @@ def _hyperbola(log_nii_ha: ArrayLike, pole: float, offset: float) -> NDArray[np.
 
 
 def bpt_class(log_nii_ha: ArrayLike, log_oiii_hb: ArrayLike) -> NDArray[np.int64]:
-    """Star-forming (1), composite (3) or AGN (4) from the line ratios alone; -1 where one is not finite."""
+    """Return the class by the line ratios alone: 1 star-forming, 3 composite, 4 AGN, -1 where a ratio is not finite."""
     x, y = np.broadcast_arrays(np.asarray(log_nii_ha, dtype=float), np.asarray(log_oiii_hb, dtype=float))
     # Comparisons with NaN are false, so a ratio beyond a pole lies above that demarcation.
     below_kauffmann = y < kauffmann_2003(x)
@@ -55,12 +65,12 @@ def bpt_class(log_nii_ha: ArrayLike, log_oiii_hb: ArrayLike) -> NDArray[np.int64
 
 
 def mpa_jhu_class(fluxes: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
-    """MPA-JHU code from the four lines, with its low signal-to-noise classes.
+    """Return the MPA-JHU class code by the four lines, with the classes of low signal-to-noise.
 
     Parameters
     ----------
     fluxes, errors : ndarray of shape (n_galaxies, 4)
-        In the order of `LINES`, any one unit. A flux that is not positive has no ratio and no signal.
+        In the order of `LINES`, all in the same unit. A flux that is not positive has no ratio and no signal.
 
     Returns
     -------
@@ -89,7 +99,7 @@ def mpa_jhu_class(fluxes: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
 
 
 def tremonti_2004(log_mass: ArrayLike) -> NDArray[np.float64]:
-    """12 + log(O/H) of a star-forming galaxy of this log10 stellar mass (Msun); NaN outside 8.5 to 11.5.
+    """Return the 12 + log(O/H) of a star-forming galaxy of a log10 stellar mass (Msun); NaN outside 8.5 to 11.5.
 
     References
     ----------

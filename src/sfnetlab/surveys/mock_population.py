@@ -1,6 +1,7 @@
 """A population of mock galaxies with SDSS columns, and the factors that made each of them.
 
-Textbook relations, drawn so that images tell the metallicity in part; `mock_render.py` makes the images.
+The relations are those of textbooks, drawn such that images tell a part of the metallicity. `mock_render.py` makes the
+images.
 """
 
 import numpy as np
@@ -23,10 +24,10 @@ from sfnetlab.surveys.mock_render import (
 Array = NDArray[np.float64]
 
 HIDDEN_SCATTER_DEX = 0.06
-"""Scatter of `oh_p50` on which nothing else depends, the image, the lines and their class included."""
+"""Scatter of `oh_p50` on which nothing else depends, not even the image, the lines and their class."""
 
 N_DRAWS = 96
-"""Random numbers a galaxy; spare ones leave the population as it is when a property is added at the end."""
+"""Random numbers a galaxy. Some are spare: a property that is added at the end leaves the population as it is."""
 Z_MIN, Z_MAX, R_BRIGHT, R_FAINT = 0.02, 0.1, 14.0, 17.77
 KEPT_RETIRED = 0.55
 """Share of the retired galaxies that stay in a sample which wants emission lines."""
@@ -42,7 +43,7 @@ LINE_NOISE = np.array([1.9, 2.0, 1.7, 1.8])
 
 
 class _Draws:
-    """Random columns in order; row i is the same whatever the number of rows."""
+    """Random columns, one after the other. Row i is the same whatever the number of rows."""
 
     def __init__(self, n: int, seed: int) -> None:
         self._columns = iter(np.random.default_rng(seed).random((n, N_DRAWS)).T.copy())
@@ -58,13 +59,11 @@ class _Draws:
 
 
 def make_population(n_galaxies: int, seed: int, field_arcsec: float) -> pd.DataFrame:
-    """Catalogue of `n_galaxies`, one row a galaxy; the first rows are the same whatever their number.
+    """Draw a catalogue of mock galaxies, one row a galaxy; the first rows are the same whatever their number.
 
-    Columns as in the SDSS and MPA-JHU tables (`id_str`, `ra`, `dec` in degrees, `z`, ..., line fluxes in 1e-17
-    erg/s/cm2, magnitudes, Petrosian radii in arcsec), `-9999` in `oh_p50` of what is not plainly star-forming.
-    `factor_*` (numbers all) made the image and the lines. `oh_p50_visible`, what the image may know, plus
-    `oh_p50_hidden`, what nothing knows, is the metallicity. About one galaxy in sixteen shares its cutout with
-    another of the catalogue, which then is its companion there.
+    The metallicity is the sum of `oh_p50_visible`, on which the image depends, and `oh_p50_hidden`, on which nothing
+    else depends. About one galaxy in sixteen shares its cutout with another one of the catalogue, which is its
+    companion there.
 
     Parameters
     ----------
@@ -72,6 +71,18 @@ def make_population(n_galaxies: int, seed: int, field_arcsec: float) -> pd.DataF
     seed : int
     field_arcsec : float
         Side of a cutout: companions lie within it.
+
+    Returns
+    -------
+    DataFrame of n_galaxies rows
+        Columns as in the SDSS and MPA-JHU tables: `id_str`, `ra` and `dec` in degrees, `z`, line fluxes in 1e-17
+        erg/s/cm2, magnitudes, Petrosian radii in arcsec, and so on. `oh_p50` is -9999 for galaxies that are not plainly
+        star-forming. The columns `factor_*`, all numbers, are what made the image and the lines.
+
+    Raises
+    ------
+    ValueError
+        If `n_galaxies` or `field_arcsec` is not positive.
 
     References
     ----------

@@ -1,6 +1,6 @@
-"""Images of mock galaxies, gri on the SDSS pixel grid through PSF, sky and asinh colour, and masks of their components.
+"""Images of mock galaxies, and masks of their components: gri on SDSS pixels, then PSF, sky noise and asinh colours.
 
-Imports NumPy and SciPy only, since worker processes import it. `mock_population.py` draws the factors it reads.
+Worker processes import this module, so it imports NumPy and SciPy only. `mock_population.py` draws the factors.
 """
 
 import math
@@ -63,11 +63,11 @@ RENDER_FACTORS = (
 PIXEL_ARCSEC = 0.396
 """SDSS camera pixel: every galaxy is observed on this grid and then resampled, whatever the size of the cutout."""
 MARGIN_ARCSEC = 4.0
-"""Sky rendered beyond the cutout, whose light the PSF scatters into it."""
+"""Width of the sky that is rendered beyond the cutout: the PSF scatters its light into the cutout."""
 SKY_SIGMA_NMGY = np.array([0.017, 0.024, 0.040], dtype=np.float32)
 """Sky noise of one SDSS pixel in g, r, i."""
 SOFTENING_ARCSEC = 0.2
-"""Smallest scale drawn before the PSF, about half a pixel, lest cusps fall between pixel centres."""
+"""The smallest scale that is drawn before the PSF, about half a pixel, so that no cusp falls between pixel centres."""
 PSF_WING_SHARE, PSF_WING_SCALE = 0.12, 2.4
 
 ARM_CONCENTRATION = 2.5
@@ -101,21 +101,21 @@ def render_images(
     stop: int | None = None,
     n_workers: int | None = None,
 ) -> None:
-    """Fill `out[start:stop]` with the cutouts of those catalogue rows.
+    """Fill `out[start:stop]` with the cutouts of these rows of a catalogue.
 
     A cutout depends on its own row and the arguments alone: blocks and workers do not change a pixel. Workers are
-    spawned, not forked, which is safe beside torch; a script that gets here needs `if __name__ == "__main__":`.
+    spawned, not forked, which is safe beside torch. A script that calls this needs `if __name__ == "__main__":`.
 
     Parameters
     ----------
     catalog : DataFrame
         From `make_population`, with `id_str` and `RENDER_FACTORS`.
     out : ndarray of uint8, shape (len(catalog), image_size, image_size, 3)
-        RGB of gri; an array or a memory map. Row 0 of a cutout is north, column 0 east.
+        An array or a memory map for the colours. Row 0 of a cutout is north, column 0 is east.
     start, stop : int
         Rows to render; all by default.
     n_workers : int, optional
-        Processes; the cores of this process by default. Fewer than 400 galaxies are rendered in this one.
+        Processes; by default as many as this process has cores. Fewer than 400 galaxies are rendered in this process.
 
     Raises
     ------
@@ -164,18 +164,18 @@ def _render_block(
 def render_galaxy(
     row: "Mapping[str, Any] | pd.Series", image_size: int, field_arcsec: float, seed: int
 ) -> NDArray[np.uint8]:
-    """One cutout, (image_size, image_size, 3), the same pixels as `render_images` gives it."""
+    """Return the cutout of one galaxy, (image_size, image_size, 3), with the pixels that `render_images` gives it."""
     return _render(_factors(row), int(row["id_str"]), image_size, field_arcsec, seed)
 
 
 def component_masks(
     row: "Mapping[str, Any] | pd.Series", image_size: int, field_arcsec: float, seed: int
 ) -> dict[str, NDArray[np.bool_]]:
-    """Where a component shows in a cutout: {"bulge", "arms", "clumps", "companion"} to bool (image_size, image_size).
+    """Return the pixels in which each component of a galaxy can be seen: masks, bool (image_size, image_size), by name.
 
-    A pixel belongs to the bulge or the companion where it gives more than half of the noiseless light in r, to the
-    arms or the clumps where it gives more than a quarter, and in each case where that light exceeds the sky noise
-    of a camera pixel. A component that the galaxy lacks has an empty mask.
+    The names are "bulge", "arms", "clumps" and "companion". A pixel belongs to the bulge or the companion if more than
+    half of its noiseless light in r is theirs, and to the arms or the clumps if more than a quarter is. In each case
+    that light must also exceed the sky noise of a camera pixel. A component that the galaxy lacks has an empty mask.
     """
     factors = _factors(row)
     frame = _frame(image_size, field_arcsec)
@@ -189,10 +189,10 @@ def component_masks(
 
 
 def band_fluxes(factors: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float64]]:
-    """Flux in g, r, i (nanomaggies) of a galaxy's parts, bulge, disc, arms, clumps and agn; shape (..., 3).
+    """Return the flux in g, r, i (nanomaggies), shape (..., 3), of a galaxy's bulge, disc, arms, clumps and agn.
 
-    In r they sum to the magnitude `factor_r_mag`. Colours are rest-frame, reddened by redshift (a linear k-correction
-    of 1.1 z mag in g - r) and, for the disc, by dust more the more it is inclined.
+    In r the fluxes sum to the magnitude `factor_r_mag`. Rest-frame colours are reddened by redshift (a linear
+    k-correction of 1.1 z mag in g - r), and those of the disc also by dust, the more the disc is inclined.
     """
     f = {name: np.asarray(value, dtype=float) for name, value in factors.items()}
     total = 10 ** (0.4 * (22.5 - f["factor_r_mag"]))
@@ -215,17 +215,18 @@ def band_fluxes(factors: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float6
 
 
 def _colour(gr: ArrayLike) -> NDArray[np.float64]:
-    """Flux in g, r, i over that in r, for g - r in mag; stars and galaxies share one g - r, r - i sequence."""
+    """The flux in g, r, i over that in r, by g - r in mag. Stars and galaxies share one relation of g - r and r - i."""
     gr = np.asarray(gr, dtype=float)
     return np.stack([10 ** (-0.4 * gr), np.ones_like(gr), 10 ** (0.4 * (0.06 + 0.48 * gr))], axis=-1)
 
 
 @lru_cache
 def sersic_gaussians(sersic_n: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights (summing to 1) and sigmas (in half-light radii) of round Gaussians that sum to a Sersic profile.
+    """Return weights (summing to 1) and sigmas (in half-light radii) of round Gaussians that sum to a Sersic profile.
 
-    The profile ends at 8 half-light radii. Fitted by expectation maximisation to its light in rings, in the manner
-    of Hogg & Lang 2013 (PASP 125, 719), since a mixture's light within a radius is closed even after a Gaussian PSF.
+    The profile ends at 8 half-light radii. The Gaussians are fitted to its light in rings by expectation maximisation,
+    in the manner of Hogg & Lang 2013 (PASP 125, 719): the light of Gaussians within a radius has a closed form, even
+    after a Gaussian PSF.
     """
     edges = np.geomspace(0.02, 8.0, 200)
     sigma = np.geomspace(0.04, 4.5, 9)

@@ -1,6 +1,6 @@
-"""The same galaxies seen otherwise: cutouts turned, mirrored, shifted, or as a worse telescope would show them.
+"""Changed cutouts of the same galaxies: turned, mirrored, shifted, or as a worse telescope would show them.
 
-Noise and blur act on the stretched 8-bit colours, not on fluxes: they say how a feature reacts, not at which seeing.
+Noise and blur act on the stretched 8-bit colours, not on fluxes: they show that a feature reacts, not at which seeing.
 """
 
 import hashlib
@@ -18,23 +18,23 @@ Apply = Callable[[Cutouts, float, Sequence[str], int], Cutouts]
 
 @dataclass(frozen=True)
 class Transform:
-    """A change of cutouts by a level."""
+    """A change of cutouts, of a certain strength."""
 
     name: str
     level: float
     unit: str
     is_symmetry: bool
-    """Whether the galaxy stays as it is and only its place or orientation changes: a feature about it must not."""
+    """Whether only the place or orientation of the galaxy changes. A feature about the galaxy must not change then."""
     change: Apply
 
     @property
     def label(self) -> str:
-        """In words: "rotation 90°", "shift 2 px", "flip east-west"."""
+        """The change in words, such as "rotation 90°", "shift 2 px", "flip east-west"."""
         name = self.name.replace("_", " ").replace("psf", "PSF")
         return f"{name} {self.level:g}{self.unit}" if self.unit else name
 
     def __call__(self, images: Cutouts, ids: Sequence[str], seed: int) -> Cutouts:
-        """The changed cutouts, of the same shape; each depends on its own pixels and id, the seed and the level alone.
+        """The changed cutouts, of the same shape. Each depends on its own pixels, its id, the seed and the level alone.
 
         Raises
         ------
@@ -132,5 +132,5 @@ TRANSFORMS: tuple[Transform, ...] = (
     Transform("resolution", 2, " px", False, _coarser),
     Transform("resolution", 4, " px", False, _coarser),
 )
-"""Identity first. Levels: degrees; pixels moved; standard deviation of the noise in steps of the 8-bit scale; sigma of
-the Gaussian blur in pixels; side of the averaged blocks in pixels."""
+"""Every change, the identity first. Levels are degrees of a rotation, pixels of a shift, the standard deviation of
+noise in steps of the 8-bit scale, the sigma of a Gaussian blur in pixels, and the side of averaged blocks in pixels."""

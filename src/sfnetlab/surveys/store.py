@@ -1,8 +1,10 @@
-"""One pass from decoded cutouts, or reasons why there are none, to the memory-mappable store of a survey.
+"""The store of a survey's cutouts: one .npy file that can be memory-mapped, written in one pass.
 
-What a galaxy without a usable cutout means is the user's choice: an error, or a row left out on record. Never zeros.
+The user chooses what a galaxy without a usable cutout means: an error, or a row that is left out and recorded. Missing
+cutouts are never filled with zeros.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -15,50 +17,62 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sfnetlab.errors import DataError
+from sfnetlab.jobs import Metrics
 from sfnetlab.surveys.images import fit_to_size
 
 CHUNK = 256
-"""Cutouts decoded at a time; no more than these are in memory."""
+"""Cutouts that are decoded at a time. No more are in memory."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Cutout(NamedTuple):
-    """A square cutout (side, side, 3) as it is stored, and the side that it had before it was resized and cropped."""
+    """A square cutout as it is to be stored."""
 
     pixels: NDArray[np.uint8]
+    """Shape (side, side, 3)."""
     original_side: int
+    """Its side in pixels before it was resized and cropped."""
 
 
 Chunk = Sequence[tuple[str, Cutout | str]]
-"""Ids, each with its cutout or the reason why there is none."""
+"""Some ids, each with its cutout or the reason why there is none."""
 
 
 class Source(NamedTuple):
-    """How messages name what the cutouts come from: a place, its cutouts, and what to check if none can be used."""
+    """Where cutouts come from, in the words of messages."""
 
     where: str
+    """The place."""
     cutouts: str
+    """What its cutouts are called."""
     check: Callable[[], str]
+    """Says what to check if no cutout can be used."""
 
 
 class Stored(NamedTuple):
-    """What `write_store` wrote and left out; `original_side` is that of the first cutout stored."""
+    """What `write_store` wrote, and what it left out."""
 
     n_rows: int
+    """Cutouts that were to come, usable or not."""
     reasons: dict[str, str]
+    """Ids that were left out, each with its reason."""
     original_side: int
+    """The side of the first stored cutout in pixels, before it was resized and cropped."""
     n_original_sides: int
+    """How many such sides there are."""
 
     def kept(self, catalog: pd.DataFrame) -> pd.DataFrame:
-        """The catalogue's rows of the stored cutouts, index 0..n-1."""
+        """Return the rows of a catalogue whose cutouts are stored, index 0..n-1."""
         return catalog[~catalog["id_str"].isin(list(self.reasons))].reset_index(drop=True)
 
     def bad(self) -> pd.DataFrame:
-        """`id_str` and `reason` of the rows left out."""
+        """Return the rows that were left out: `id_str` and `reason`."""
         return pd.DataFrame({"id_str": list(self.reasons.keys()), "reason": list(self.reasons.values())}, dtype="str")
 
 
 def as_cutout(image: NDArray[np.uint8], resize: int | None, crop: int | None) -> Cutout | str:
-    """The cutout to store of an image (height, width, 3), or the reason why it gives none."""
+    """Return an image (height, width, 3) resized and cropped as it is to be stored, or the reason why it cannot be."""
     try:
         pixels = fit_to_size(image, resize, crop)
     except ValueError as error:
@@ -77,20 +91,26 @@ def write_store(
     on_bad_image: Literal["error", "drop"],
     n_rows: int | None = None,
 ) -> Stored:
-    """Write the cutouts in order into `images_path`: a .npy of (n, side, side, 3) uint8.
+    """Write cutouts in order into `images_path`: a .npy of (n, side, side, 3) uint8.
 
     Parameters
     ----------
+    chunks : iterable of Chunk
+        The cutouts, or the reasons why there are none.
     side : int or None
-        Cutouts of another side are as bad as broken ones. None: the commonest side of the first chunk with a usable
-        cutout (at a tie the one seen first).
+        The side in pixels; cutouts of another side count as broken. None: the commonest side of the first chunk with a
+        usable cutout (at a tie the one seen first).
+    source : Source
+        For messages.
+    on_bad_image : "error" or "drop"
+        Whether broken cutouts are an error or are left out.
     n_rows : int or None
-        How many are to come, for the progress bar.
+        How many cutouts are to come, for the progress bar.
 
     Raises
     ------
     DataError
-        If cutouts are bad (with "drop": if all are). Nothing is left at `images_path` then, nor if reading fails.
+        If a cutout is broken (with "drop": if all are). Nothing is left at `images_path` then, nor if reading fails.
     """
     iterator = iter(chunks)
     if side is None:
@@ -125,8 +145,40 @@ def write_store(
     return Stored(seen, reasons, next(iter(originals)), len(originals))
 
 
+def rows_with_cutouts(
+    catalog: pd.DataFrame, stored: Stored, work: Path, pixel_scale_arcsec: float | None, resize: int | None
+) -> tuple[pd.DataFrame, Metrics]:
+    """Return the rows of a catalogue that have a stored cutout, and facts; list the others in `bad_images.csv`.
+
+    Parameters
+    ----------
+    pixel_scale_arcsec : float or None
+        Arcseconds a pixel of the original cutouts; None where unknown.
+    resize : int or None
+        The side in pixels to which cutouts were resampled before cropping.
+
+    Returns
+    -------
+    catalog : DataFrame
+        Index 0..n-1, in the order of the store.
+    facts : mapping
+        `n_bad_images`, and `pixel_scale_arcsec` of the stored cutouts where it is known.
+    """
+    bad = stored.bad()
+    bad.to_csv(work / "bad_images.csv", index=False)
+    if len(bad):
+        _logger.warning("%d of %d galaxies dropped for their images, see bad_images.csv", len(bad), len(catalog))
+    facts: dict[str, float] = {"n_bad_images": len(bad)}
+    if pixel_scale_arcsec is not None:
+        if resize is not None and stored.n_original_sides > 1:
+            _logger.warning("cutouts of %d sizes were resized: scale bars hold for the first", stored.n_original_sides)
+        enlarged = stored.original_side / resize if resize else 1
+        facts["pixel_scale_arcsec"] = pixel_scale_arcsec * enlarged
+    return stored.kept(catalog), facts
+
+
 def _commonest_side(chunks: Iterator[Chunk]) -> tuple[int, Iterator[Chunk]]:
-    """Of the first chunk with a usable cutout, 0 if there is none; and all chunks, those looked at included."""
+    """The commonest side of the first chunk with a usable cutout, 0 if there is none; and an iterator of all chunks."""
     looked_at: list[Chunk] = []
     for chunk in chunks:
         looked_at.append(chunk)
@@ -137,7 +189,7 @@ def _commonest_side(chunks: Iterator[Chunk]) -> tuple[int, Iterator[Chunk]]:
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """NumPy pads its header so that a change of the first axis leaves its length as it is."""
+    """Write the header of a .npy file, whose length does not depend on the first axis: NumPy pads it."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 

@@ -1,10 +1,8 @@
 """Embeddings that somebody else made: opening their files, joining them to a survey by id, reading them in blocks.
 
-Parquet, .npy with ids, HDF5, and the datasets of Hugging Face's `datasets`. Nothing here holds a whole table in memory.
+Known are parquet, .npy with ids, HDF5, and the datasets of Hugging Face's `datasets`. No whole table is in memory.
 """
 
-import difflib
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +17,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sfnetlab.errors import DataError
-from sfnetlab.files import sha256_of
-from sfnetlab.methods.external import External, IdRepair
 from sfnetlab.surveys.catalog import ids_as_text
+from sfnetlab.surveys.embeddings import EmbeddingSource, IdRepair
+from sfnetlab.surveys.fingerprints import hash_of
+from sfnetlab.surveys.messages import did_you_mean, first_few
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,30 +33,32 @@ _N_SHOWN = 5
 
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """A table that was opened but, for its ids, not read."""
+    """A table of embeddings of which only the ids were read."""
 
     where: str
-    """Names it in messages."""
+    """Its name in messages."""
     ids: "pd.Series[str]"
-    """Whose its rows are: text, repaired as the settings say, each once."""
+    """The ids of its rows as text, repaired as the settings say. No id occurs twice."""
     columns: tuple[str, ...]
-    """Names of its d features."""
+    """The names of its d features."""
     blocks: Callable[[], Iterator[NDArray[np.float32]]]
-    """Its rows in order, (any number, d); NaN where there is none, infinite where a value is too large for float32."""
+    """Reads its rows in order, in blocks of shape (any number, d). A missing value is NaN; a value that is too large
+    for float32 is infinite."""
     commit: str | None = None
-    """Of a hub dataset: the revision that was read."""
+    """The revision of a hub dataset that was read; None for files."""
 
 
 class Joined(NamedTuple):
-    """How a table and a survey fit together, galaxy by galaxy."""
+    """Which rows of a table and of a survey are the same galaxies."""
 
     place: NDArray[np.intp]
-    """Row of the survey for each row of the table, -1 for galaxies that only the table has."""
+    """The row of the survey for each row of the table; -1 for galaxies that only the table has."""
     is_missing: NDArray[np.bool_]
-    """Of each galaxy of the survey: whether the table lacks it."""
+    """Whether the table lacks a galaxy, for each galaxy of the survey."""
 
     @property
     def counts(self) -> dict[str, int]:
+        """How many galaxies are in both, only in the table, and only in the catalogue of the survey."""
         n_both = int((self.place >= 0).sum())
         return {
             "n_both": n_both,
@@ -67,30 +68,31 @@ class Joined(NamedTuple):
 
 
 def join_by_id(table: EmbeddingTable, ids: "pd.Series[str]") -> Joined:
-    """Which galaxies both have; ids of either side occur once, so that the join is one to one."""
+    """Join the rows of a table to a survey by their ids, which occur once on either side: one to one."""
     place = pd.Index(ids).get_indexer(pd.Index(table.ids))
     is_missing = np.ones(len(ids), dtype=np.bool_)
     is_missing[place[place >= 0]] = False
     return Joined(place, is_missing)
 
 
-def require_every(external: External, table: EmbeddingTable, ids: "pd.Series[str]") -> Joined:
-    """The join, where the table has every galaxy of the survey; more is no fault.
+def require_every(source: EmbeddingSource, table: EmbeddingTable, ids: "pd.Series[str]") -> Joined:
+    """Join a table to a survey, and refuse a table that lacks a galaxy of the survey. It may have more galaxies.
 
     Raises
     ------
     DataError
-        If a galaxy is missing: how many, the first ones, and whether another `id_repair` would find more.
+        If a galaxy is missing. The message says how many, names the first ones, and says whether another `id_repair`
+        would find more.
     """
     joined = join_by_id(table, ids)
     if not joined.is_missing.any():
         return joined
     counts = joined.counts
-    better = _better_repair(external, table, ids, counts["n_both"])
+    better = _better_repair(source, table, ids, counts["n_both"])
     raise DataError(
         f"{table.where}: {counts['n_only_in_catalog']:,} of {len(ids):,} galaxies of the survey have no row in it: "
-        f"{_first(ids[joined.is_missing])}; {counts['n_both']:,} are in both, {counts['n_only_in_table']:,} only in it "
-        f"({_first(table.ids[joined.place < 0]) or 'none'}); "
+        f"{first_few(ids[joined.is_missing])}; {counts['n_both']:,} are in both, {counts['n_only_in_table']:,} only in "
+        f"it ({first_few(table.ids[joined.place < 0]) or 'none'}); "
         + (better or 'leave them out of the catalogue, or, with survey kind = "embeddings", by without_embedding')
     )
 
@@ -101,8 +103,8 @@ def read_into(table: EmbeddingTable, joined: Joined, out: NDArray[np.float32]) -
     Raises
     ------
     DataError
-        If a value of these galaxies is missing, NaN or infinite, or their number is not that of the ids; the message
-        says how many and whose.
+        If a value of these galaxies is missing, NaN or infinite, or the table has not as many rows as ids. The message
+        says how many values of which galaxies.
     """
     start, n_bad_values = 0, 0
     bad = [np.empty(0, dtype=np.intp)]
@@ -125,29 +127,36 @@ def read_into(table: EmbeddingTable, joined: Joined, out: NDArray[np.float32]) -
     if len(rows):
         raise DataError(
             f"{table.where}: {n_bad_values:,} values of {len(rows):,} galaxies are missing, NaN, infinite or too large "
-            f"for float32: {_first(table.ids.iloc[rows])}; embed these again or leave them out of the catalogue"
+            f"for float32: {first_few(table.ids.iloc[rows])}; embed these again or leave them out of the catalogue"
         )
 
 
-def common_galaxies(catalog: pd.DataFrame, externals: Iterable[External]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of a catalogue that every table has, and `id_str`, `features` (the first that lacks it) of the others.
+def common_galaxies(catalog: pd.DataFrame, sources: Iterable[EmbeddingSource]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Divide a catalogue into the galaxies that every table has, and the others.
+
+    Returns
+    -------
+    kept : DataFrame
+        The rows of the catalogue that every table has.
+    dropped : DataFrame
+        `id_str` of the other rows, and `features`, the name of the first table that lacks the galaxy.
 
     Raises
     ------
     DataError
-        If none is left.
+        If no galaxy is left.
     """
     lacks = np.full(len(catalog), "", dtype=object)
-    for external in externals:
-        table = open_embeddings(external)
+    for source in sources:
+        table = open_embeddings(source)
         joined = join_by_id(table, catalog["id_str"])
         if joined.is_missing.all():
-            advice = _better_repair(external, table, catalog["id_str"], 0) or "are these the same galaxies?"
+            advice = _better_repair(source, table, catalog["id_str"], 0) or "are these the same galaxies?"
             raise DataError(
-                f"{table.where}: no galaxy of the catalogue ({_first(catalog['id_str'])}) is in it "
-                f"({_first(table.ids)}); {advice}"
+                f"{table.where}: no galaxy of the catalogue ({first_few(catalog['id_str'])}) is in it "
+                f"({first_few(table.ids)}); {advice}"
             )
-        lacks[joined.is_missing & (lacks == "")] = external.name
+        lacks[joined.is_missing & (lacks == "")] = source.name
     is_common = lacks == ""
     if not is_common.any():
         raise DataError("no galaxy of the catalogue is in every one of the external [[features]]; take one at a time")
@@ -155,62 +164,43 @@ def common_galaxies(catalog: pd.DataFrame, externals: Iterable[External]) -> tup
     return catalog[is_common].reset_index(drop=True), dropped.reset_index(drop=True)
 
 
-def open_embeddings(external: External) -> EmbeddingTable:
-    """The table that the settings name, with its ids read.
+def open_embeddings(source: EmbeddingSource) -> EmbeddingTable:
+    """Open the table that the settings name, and read its ids.
 
     Raises
     ------
     DataError
-        If it is missing, damaged or of another kind, a column is not there or not numeric, or ids are floats or repeat.
+        If it is missing, damaged or of another kind, if a column is not there or not numeric, or if ids are floats or
+        repeat.
     """
-    where = f"{external.path or external.dataset}"
+    where = f"{source.path or source.dataset}"
     try:
-        ids, columns, blocks, commit = _opened(external, where)
+        ids, columns, blocks, commit = _opened(source, where)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where}: cannot be read: {error}") from error
-    text = _repaired(ids_as_text(ids, f"{where}: ids"), external.id_repair).reset_index(drop=True)
+    text = _repaired(ids_as_text(ids, f"{where}: ids"), source.id_repair).reset_index(drop=True)
     if len(text) == 0 or len(columns) == 0:
         raise DataError(f"{where}: expected embeddings (n, d), found {len(text)} rows of {len(columns)} columns")
     repeats = text.duplicated()
     if repeats.any():
         raise DataError(
             f"{where}: {text[repeats].nunique():,} ids occur more than once, {repeats.sum():,} rows too many: "
-            f"{_first(text[repeats].drop_duplicates())}; keep one row a galaxy"
+            f"{first_few(text[repeats].drop_duplicates())}; keep one row a galaxy"
         )
     return EmbeddingTable(where, text, columns, blocks, commit)
 
 
-def fingerprint(external: External) -> dict[str, str]:
-    """Hashes of the contents of the table's files; nothing for a hub dataset, which its revision names.
+def fingerprint(source: EmbeddingSource) -> dict[str, str]:
+    """Return hashes of the contents of a table's files; empty for a dataset of the hub, which its revision identifies.
 
     Raises
     ------
     DataError
         If a file is missing, or a folder holds none.
     """
-    name = f"features {external.name!r}"
-    files = {} if external.path is None else {"sha256": hash_of(external.path, f"{name}: path")}
-    return files if external.ids is None else files | {"ids_sha256": hash_of(external.ids, f"{name}: ids")}
-
-
-def hash_of(path: Path, setting: str) -> str:
-    """sha256 of a file's content, or of the names and contents of all files in a folder.
-
-    Raises
-    ------
-    DataError
-        If there is no such file, or no file in the folder; the message names the setting.
-    """
-    try:
-        if not path.is_dir():
-            return sha256_of(path)
-        files = sorted(each for each in path.rglob("*") if each.is_file() and not each.name.startswith("."))
-        listed = [(each.relative_to(path).as_posix(), sha256_of(each)) for each in files]
-    except OSError as error:
-        raise DataError(f"{path}: no readable file ({setting}): {error.strerror}") from None
-    if not listed:
-        raise DataError(f"{path}: the folder is empty ({setting})")
-    return hashlib.sha256(repr(listed).encode()).hexdigest()
+    name = f"features {source.name!r}"
+    files = {} if source.path is None else {"sha256": hash_of(source.path, f"{name}: path")}
+    return files if source.ids is None else files | {"ids_sha256": hash_of(source.ids, f"{name}: ids")}
 
 
 # --- the kinds of files -----------------------------------------------------------------------------------------------
@@ -225,32 +215,32 @@ class _Opened(NamedTuple):
     commit: str | None = None
 
 
-def _opened(external: External, where: str) -> _Opened:
-    path = external.path
+def _opened(source: EmbeddingSource, where: str) -> _Opened:
+    path = source.path
     if path is None:
-        schema, batches, commit = _hub_batches(external, where)
-        return _open_arrow(external, where, schema, batches)._replace(commit=commit)
+        schema, batches, commit = _hub_batches(source, where)
+        return _open_arrow(source, where, schema, batches)._replace(commit=commit)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder of embeddings")
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-            return _open_arrow(external, where, *_saved_batches(external, path))
-        return _open_arrow(external, where, *_parquet_batches(sorted(path.rglob("*.parquet")), external, where))
+            return _open_arrow(source, where, *_saved_batches(source, path))
+        return _open_arrow(source, where, *_parquet_batches(sorted(path.rglob("*.parquet")), source, where))
     if path.suffix == ".parquet":
-        return _open_arrow(external, where, *_parquet_batches([path], external, where))
+        return _open_arrow(source, where, *_parquet_batches([path], source, where))
     if path.suffix == ".npy":
-        return _open_npy(path, external)
+        return _open_npy(path, source)
     if path.suffix in _HDF5:
-        return _open_hdf5(path, external)
+        return _open_hdf5(path, source)
     raise DataError(
         f"{path}: embeddings are a .parquet, .npy, .h5 or .hdf5 file or a folder of datasets, found {path.suffix!r}"
     )
 
 
-def _parquet_batches(files: Sequence[Path], external: External, where: str) -> "tuple[pa.Schema, _Batches]":
+def _parquet_batches(files: Sequence[Path], source: EmbeddingSource, where: str) -> "tuple[pa.Schema, _Batches]":
     import pyarrow.parquet as pq
 
-    if external.splits:
+    if source.splits:
         raise DataError(f"{where}: splits are for a hub or saved dataset; parquet files have none")
     if not files:
         raise DataError(f"{where}: no .parquet files in this folder, and no dataset that was saved with save_to_disk")
@@ -268,42 +258,42 @@ def _parquet_batches(files: Sequence[Path], external: External, where: str) -> "
     return schema, batches
 
 
-def _saved_batches(external: External, path: Path) -> "tuple[pa.Schema, _Batches]":
+def _saved_batches(source: EmbeddingSource, path: Path) -> "tuple[pa.Schema, _Batches]":
     import datasets
 
-    return _dataset_batches(external, str(path), datasets.load_from_disk(str(path)))
+    return _dataset_batches(source, str(path), datasets.load_from_disk(str(path)))
 
 
-def _hub_batches(external: External, where: str) -> "tuple[pa.Schema, _Batches, str | None]":
-    """And the commit that was read."""
+def _hub_batches(source: EmbeddingSource, where: str) -> "tuple[pa.Schema, _Batches, str | None]":
+    """The schema and batches of a dataset of the hub, and the commit that is read."""
     import datasets
 
-    assert external.dataset is not None
+    assert source.dataset is not None
     advice = "on a machine with a network, save_to_disk, and give that folder as path"
     try:
-        builder = datasets.load_dataset_builder(external.dataset, external.config, revision=external.revision)
-        if re.fullmatch(r"[0-9a-f]{40}", external.revision) and builder.hash != external.revision:
+        builder = datasets.load_dataset_builder(source.dataset, source.config, revision=source.revision)
+        if re.fullmatch(r"[0-9a-f]{40}", source.revision) and builder.hash != source.revision:
             # Without a network, `datasets` takes whatever it has cached.
-            raise DataError(f"{where}: the cache holds {builder.hash}, not the revision {external.revision}; {advice}")
+            raise DataError(f"{where}: the cache holds {builder.hash}, not the revision {source.revision}; {advice}")
         builder.download_and_prepare()
-        return *_dataset_batches(external, where, builder.as_dataset()), builder.hash
+        return *_dataset_batches(source, where, builder.as_dataset()), builder.hash
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{where}: cannot be had from the hub: {error}; check dataset, config and revision, or {advice}"
         ) from error
 
 
-def _dataset_batches(external: External, where: str, loaded: Any) -> "tuple[pa.Schema, _Batches]":
-    """Of a Dataset, or of the chosen splits of a DatasetDict one after the other."""
+def _dataset_batches(source: EmbeddingSource, where: str, loaded: Any) -> "tuple[pa.Schema, _Batches]":
+    """The schema and batches of a Dataset, or of the chosen splits of a DatasetDict one after the other."""
     import datasets
 
     if isinstance(loaded, datasets.DatasetDict):
         known = [str(name) for name in loaded]
-        unknown = sorted(set(external.splits) - set(known))
+        unknown = sorted(set(source.splits) - set(known))
         if unknown:
             raise DataError(f"{where}: no split {', '.join(unknown)}; it has {', '.join(known)}")
-        parts: list[Dataset] = [loaded[name] for name in external.splits or known]
-    elif external.splits:
+        parts: list[Dataset] = [loaded[name] for name in source.splits or known]
+    elif source.splits:
         raise DataError(f"{where}: splits are given, but it is one table without splits; leave them out")
     else:
         parts = [loaded]
@@ -316,15 +306,15 @@ def _dataset_batches(external: External, where: str, loaded: Any) -> "tuple[pa.S
     return parts[0].features.arrow_schema, batches
 
 
-def _open_arrow(external: External, where: str, schema: "pa.Schema", batches: _Batches) -> _Opened:
+def _open_arrow(source: EmbeddingSource, where: str, schema: "pa.Schema", batches: _Batches) -> _Opened:
     import pyarrow as pa
 
-    if external.id_column not in schema.names:
-        raise DataError(f"{where}: no id column {external.id_column!r}; {_known(external.id_column, schema.names)}")
-    names = _matching(external, schema.names, where)
+    if source.id_column not in schema.names:
+        raise DataError(f"{where}: no id column {source.id_column!r}; {_known(source.id_column, schema.names)}")
+    names = _matching(source, schema.names, where)
     types = [schema.field(name).type for name in names]
-    id_type = schema.field(external.id_column).type
-    chunks = [batch.column(external.id_column) for batch in batches([external.id_column])]
+    id_type = schema.field(source.id_column).type
+    chunks = [batch.column(source.id_column) for batch in batches([source.id_column])]
     flat = [chunk for each in chunks for chunk in (each.chunks if isinstance(each, pa.ChunkedArray) else [each])]
     ids = pa.chunked_array(flat, type=id_type)
     if pa.types.is_dictionary(id_type):
@@ -354,7 +344,7 @@ def _is_list_of_numbers(kind: "pa.DataType") -> bool:
 
 
 def _list_length(batches: _Batches, name: str, where: str) -> int:
-    """That of the first row that has a list."""
+    """The length of the list in the first row that has one."""
     from pyarrow import compute
 
     pc: Any = compute  # its functions are made at run time
@@ -374,7 +364,7 @@ def _decode_numbers(columns: "Sequence[pa.Array | pa.ChunkedArray]", d: int) -> 
 
 
 def _decode_lists(columns: "Sequence[pa.Array | pa.ChunkedArray]", d: int) -> NDArray[np.float32]:
-    """A row without a list, or with one of another length than d, is NaN."""
+    """The lists of a column as rows (n, d). A row without a list, or with a list of another length, is NaN."""
     from pyarrow import compute
 
     pc: Any = compute
@@ -389,23 +379,24 @@ def _decode_lists(columns: "Sequence[pa.Array | pa.ChunkedArray]", d: int) -> ND
 
 
 def _as_array(column: "pa.Array | pa.ChunkedArray") -> NDArray[Any]:
-    """NaN for null; an array of arrow needs to be told that a copy is fine, a chunked one always makes one."""
+    """The values of an Arrow column, NaN for null."""
     import pyarrow as pa
 
+    # An Array must be told that a copy is fine; a ChunkedArray makes one always, and cannot be told.
     if isinstance(column, pa.ChunkedArray):
         return column.to_numpy()
     return column.to_numpy(zero_copy_only=False)
 
 
-def _open_npy(path: Path, external: External) -> _Opened:
-    assert external.ids is not None
+def _open_npy(path: Path, source: EmbeddingSource) -> _Opened:
+    assert source.ids is not None
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     if values.ndim != 2 or values.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected numbers (n, d), found {values.dtype} of shape {values.shape}")
-    ids = _read_ids(external.ids, external.id_column)
+    ids = _read_ids(source.ids, source.id_column)
     if len(ids) != len(values):
         raise DataError(
-            f"{path}: {len(values):,} rows, but {external.ids} has {len(ids):,} ids; do they belong together?"
+            f"{path}: {len(values):,} rows, but {source.ids} has {len(ids):,} ids; do they belong together?"
         )
 
     def blocks() -> Iterator[NDArray[np.float32]]:
@@ -433,18 +424,18 @@ def _read_ids(path: Path, id_column: str) -> "pd.Series[Any]":
             raise DataError(f"{path}: ids are a .npy, .csv or .txt file, found {other!r}")
 
 
-def _open_hdf5(path: Path, external: External) -> _Opened:
+def _open_hdf5(path: Path, source: EmbeddingSource) -> _Opened:
     import h5py
 
     with h5py.File(path) as file:
         known: list[str] = []
         file.visit(known.append)
         known = [name for name in known if isinstance(file[name], h5py.Dataset)]
-        if external.id_column not in known:
-            raise DataError(f"{path}: no dataset {external.id_column!r} of ids; {_known(external.id_column, known)}")
-        stored: Any = file[external.id_column]
+        if source.id_column not in known:
+            raise DataError(f"{path}: no dataset {source.id_column!r} of ids; {_known(source.id_column, known)}")
+        stored: Any = file[source.id_column]
         ids = stored.asstr()[:] if h5py.check_string_dtype(stored.dtype) else stored[:]
-        names = _matching(external, known, str(path))
+        names = _matching(source, known, str(path))
         shapes = [file[name].shape for name in names]
         are_numbers = all(file[name].dtype.kind in "iuf" for name in names)
     n = len(ids)
@@ -482,13 +473,13 @@ def _as_float32(values: NDArray[np.number]) -> NDArray[np.float32]:
         return values.astype(np.float32)
 
 
-def _matching(external: External, known: Sequence[str], where: str) -> list[str]:
-    """The names that a pattern of `columns` matches, in the order of the file; every pattern must match one."""
-    candidates = [name for name in known if name != external.id_column]
-    for pattern in external.columns:
+def _matching(source: EmbeddingSource, known: Sequence[str], where: str) -> list[str]:
+    """The names that the patterns of `columns` match, in the order of the file. Each pattern must match one or more."""
+    candidates = [name for name in known if name != source.id_column]
+    for pattern in source.columns:
         if not any(fnmatchcase(name, pattern) for name in candidates):
             raise DataError(f"{where}: no column {pattern!r}; {_known(pattern, candidates)}")
-    return [name for name in candidates if any(fnmatchcase(name, pattern) for pattern in external.columns)]
+    return [name for name in candidates if any(fnmatchcase(name, pattern) for pattern in source.columns)]
 
 
 def _repaired(ids: "pd.Series[str]", repair: IdRepair) -> "pd.Series[str]":
@@ -503,24 +494,15 @@ def _repaired(ids: "pd.Series[str]", repair: IdRepair) -> "pd.Series[str]":
             assert_never(never)
 
 
-def _better_repair(external: External, table: EmbeddingTable, ids: "pd.Series[str]", n_both: int) -> str:
-    """Advice, where a repair of the ids as they are now would find more galaxies."""
+def _better_repair(source: EmbeddingSource, table: EmbeddingTable, ids: "pd.Series[str]", n_both: int) -> str:
+    """Advice to repair the ids, if that would find more galaxies; else empty."""
     repairs: tuple[IdRepair, ...] = ("neg_to_minus", "minus_to_neg")
     for repair in repairs:
         n = int(_repaired(table.ids, repair).isin(ids).sum())
-        if n > n_both and external.id_repair == "none":
+        if n > n_both and source.id_repair == "none":
             return f'with id_repair = "{repair}", {n:,} would be in both'
     return ""
 
 
 def _known(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known)
-    if near:
-        return f"did you mean {' or '.join(map(repr, near))}?"
-    more = ", ..." if len(known) > 20 else ""
-    return f"it has {', '.join(known[:20])}{more}"
-
-
-def _first(ids: "pd.Series[str]") -> str:
-    more = ", ..." if len(ids) > _N_SHOWN else ""
-    return ", ".join(ids.iloc[:_N_SHOWN]) + more
+    return did_you_mean(name, known) or f"it has {first_few(known, 20)}"

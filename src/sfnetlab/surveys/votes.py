@@ -1,6 +1,6 @@
-"""Galaxy Zoo votes as labels: fractions of the votes for a question's answers, NaN where the question was not asked.
+"""Galaxy Zoo votes as labels: the fraction of votes for each answer, NaN where the question was not asked.
 
-Volunteers walk a decision tree, so most questions are put to a part of them only, and a fraction of few votes is noise.
+Volunteers follow a decision tree: most questions are asked of some of them only, and a fraction of few votes is noise.
 """
 
 import logging
@@ -17,28 +17,28 @@ _logger = logging.getLogger(__name__)
 
 
 def vote_columns(columns: "pd.Index[str]") -> list[str]:
-    """Columns that count votes and whose meaning as a label is in a fraction: totals, and counts that have one."""
+    """Return the columns that count votes and are no labels: totals, and counts that have a column of fractions."""
     names = set(columns)
     return [name for name in columns if name.endswith(TOTAL) or f"{name}{FRACTION}" in names]
 
 
 def with_vote_fractions(catalog: pd.DataFrame, min_asked: float) -> pd.DataFrame:
-    """The catalogue with `<question>_<answer>_fraction` for every question of a Galaxy Zoo tree, NaN where not asked.
+    """Return the catalogue with a column `<question>_<answer>_fraction` for every answer of a Galaxy Zoo tree.
 
-    Names are those of galaxy-datasets: counts `<question>_<answer>` and totals `<question>_total-votes`, where the
+    Names are those of galaxy-datasets: counts are `<question>_<answer>` and totals `<question>_total-votes`. A
     question ends in its campaign, as in `has-spiral-arms-gz2_yes`, and an answer holds no underscore. Fractions that
-    are there keep their values, but for the rule below; the others are count / total, the total being the sum of the
-    counts where the catalogue has none. Counts are known by their fraction, by their question's total, or by a hyphen
-    in the question's name; questions have two answers or more.
+    the catalogue has keep their values, except for the rule below. The others are count / total; where the catalogue
+    has no total, it is the sum of the counts. A column holds counts if it has a fraction, or a total of its question,
+    or a hyphen in the question's name. A question has two answers or more.
 
-    A question was asked of as many volunteers as voted on it, and the first of its campaign of all of them. Where that
-    share is less than `min_asked`, or nobody voted, its fractions are NaN. Fractions without counts or totals cannot be
-    judged; they stay, and are named in the log.
+    A question was asked of as many volunteers as voted on it, and the first question of a campaign was asked of all
+    its volunteers. Where that share is less than `min_asked`, or nobody voted, the fractions of the question are NaN.
+    Fractions without counts or totals cannot be judged: they stay, and the log names them.
 
     Parameters
     ----------
     min_asked : float
-        0 leaves out only what nobody was asked.
+        The least share of volunteers, 0 to 1. With 0, only fractions of questions without a vote are NaN.
 
     References
     ----------
@@ -73,7 +73,7 @@ def with_vote_fractions(catalog: pd.DataFrame, min_asked: float) -> pd.DataFrame
 
 
 def _questions(catalog: pd.DataFrame) -> dict[str, list[str]]:
-    """The questions of which the votes are known, each with its answers."""
+    """The questions whose votes are known, each with its answers."""
     numeric = catalog.select_dtypes("number").columns
     names = set(numeric)
     found: dict[str, list[str]] = {}
@@ -92,7 +92,10 @@ def _total(catalog: pd.DataFrame, question: str, answers: list[str]) -> NDArray[
 
 
 def _campaign(question: str, totals: dict[str, NDArray[np.float64]]) -> str:
-    """The last part of the name, where every tree's first question has it too; a galaxy can be in several campaigns."""
+    """The campaign of a question: the last part of its name, if the first question of a tree ends so too; else "".
+
+    A galaxy can be in several campaigns.
+    """
     campaign = question.rpartition("-")[2]
     return campaign if f"{_FIRST_QUESTION}-{campaign}" in totals else ""
 

@@ -1,1 +1,1 @@
-"""How models are trained: one loop with checkpoints, and what is particular to networks and to sparse autoencoders."""
+"""How models are trained: one loop with checkpoints, and what is particular to each kind of model."""

@@ -1,6 +1,6 @@
-"""A training run's state in one safetensors file: tensors as such, everything around them as JSON in its header.
+"""A training run's state in one safetensors file: tensors as tensors, everything around them as JSON in its header.
 
-What is read equals what was written: types, memory layout, integer keys and tuples of optimiser states included.
+What is read equals what was written, including types, memory layout, and the integer keys and tuples of optimisers.
 """
 
 import json
@@ -17,11 +17,11 @@ from torch import Tensor
 from sfnetlab.errors import ArtifactError
 from sfnetlab.files import replacing
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 def write_checkpoint(path: Path, state: Any) -> None:
-    """Replace the checkpoint at `path` at once: whatever kills the process, the old or the new one is there, whole.
+    """Write a checkpoint, in the place of an older one; whatever kills the process, one of the two is there, whole.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def write_checkpoint(path: Path, state: Any) -> None:
     Raises
     ------
     TypeError
-        If it holds anything else.
+        If the state holds anything else.
     """
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_pack(state, tensors))
@@ -41,7 +41,7 @@ def write_checkpoint(path: Path, state: Any) -> None:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """The state that `write_checkpoint` wrote, on the CPU.
+    """Return the state that `write_checkpoint` wrote, on the CPU.
 
     Raises
     ------
@@ -66,7 +66,10 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """JSON data in which every container and tensor is an object with one tagged entry; move tensors to `tensors`."""
+    """Return JSON data in which every container and tensor is an object with one tagged entry.
+
+    Tensors are copied into `tensors`, and the JSON holds their names.
+    """
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

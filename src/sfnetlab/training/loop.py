@@ -1,6 +1,6 @@
 """The one training loop: batches, checkpoints, resuming, the guard against non-finite numbers, progress.
 
-What is learnt, and how a step goes, is the learner's (network.py, sae.py).
+What a step does is the learner's: learner.py for networks and autoencoders, sae/trainer.py for sparse autoencoders.
 """
 
 import logging
@@ -25,40 +25,43 @@ log = logging.getLogger(__name__)
 CHECKPOINT_INTERVAL_S = 10.0
 _STEPS_BETWEEN_CHECKS = 10
 _ORDER, AUGMENTATION, START, RESAMPLING = range(4)
-"""What random numbers are for: the first part of a generator's key."""
+"""First part of a generator's key: what its random numbers are for."""
 
 Record = dict[str, Any]
 Report = Callable[[Sequence[Record]], None]
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:
-    """Random numbers that depend on the seed and on what they are for, not on what was drawn before."""
+    """Return a generator that depends on the seed and on what it is for, not on what was drawn before."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 class Learner(Protocol):
-    """Something that learns from batches of rows. Its randomness is a function of its seed and the step alone."""
+    """What the loop trains. Its randomness may only depend on its seed and the step."""
 
     at_once: int
-    """Batches that it learns from at a time, at most."""
+    """Largest number of batches that `learn` is given."""
 
     def learn(self, batches: Sequence[NDArray[np.intp]], step: int) -> Tensor:
-        """Learn from batches, one after another; `step` counts those before the first.
+        """Learn from batches, one after another, and return sums over each batch, (len(batches), n_sums).
 
-        Returns sums over each batch, (len(batches), n_sums), which are not finite if its step went wrong.
+        `step` is the number of batches before the first. Sums are not finite where a step went wrong.
         """
         ...
 
     def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
-        """The history's entries for an epoch, one for each model, from its sums and the number of steps done."""
+        """Return an epoch's entries in the history, one for each model.
+
+        `sums` (n_sums,) are added up over the epoch, and `step` is the number of steps done.
+        """
         ...
 
     def state(self) -> Record:
-        """What a checkpoint must hold, see `write_checkpoint`."""
+        """Return what a checkpoint must hold, see `write_checkpoint`."""
         ...
 
     def restore(self, state: Record) -> None:
-        """Go back to a state."""
+        """Go back to a state that `state` returned."""
         ...
 
 
@@ -78,8 +81,9 @@ class Course:
     checkpoint: Path | None
     """Where the run's state is kept; None: nowhere, and a run that is killed is lost."""
     settings: Record
-    """What the checkpoint of another run would differ in."""
+    """What else tells this run's checkpoint from that of another, beside the sizes and the seed above."""
     label: str
+    """What progress and errors call the run."""
     unit: str
     """What a row is, for the rate in the history: "image" gives `images_per_s`."""
     smallest_batch: int = 1
@@ -89,20 +93,29 @@ class Course:
             raise ValueError(f"{self.label}: needs at least {self.smallest_batch} training rows, got {self.n_rows}")
 
     @property
+    def identity(self) -> Record:
+        """What the checkpoint of another run would differ in."""
+        sizes = {"n_rows": self.n_rows, "batch_size": self.batch_size, "epochs": self.epochs, "seed": self.seed}
+        return sizes | self.settings
+
+    @property
     def batches_per_epoch(self) -> int:
+        """Number of batches, and so of steps, in an epoch."""
         return min(math.ceil(self.n_rows / self.batch_size), self.n_rows // self.smallest_batch)
 
     @property
     def n_steps(self) -> int:
+        """Number of steps in the run."""
         return self.epochs * self.batches_per_epoch
 
     def batches(self, epoch: int) -> list[NDArray[np.intp]]:
+        """Return the batches of an epoch, counted from 0: positions among the training rows."""
         return np.array_split(generator(self.seed, _ORDER, epoch).permutation(self.n_rows), self.batches_per_epoch)
 
 
 @dataclass
 class _Run:
-    """Where a run is: everything of the loop that a checkpoint holds."""
+    """How far a run has come: everything of the loop that a checkpoint holds."""
 
     step: int = 0
     sums: list[float] = field(default_factory=list)
@@ -111,12 +124,11 @@ class _Run:
 
 
 def train(learner: Learner, course: Course, report: Report) -> list[Record]:
-    """Take a learner through its course, from the checkpoint if there is one.
+    """Take a learner through its course, from the checkpoint if there is one, and return the history.
 
-    Returns the history, a record an epoch and model.
-
-    A checkpoint is written every 10 s, between two steps, and at the end. On the CPU a run that was killed and
-    goes on from it ends bit for bit where an uninterrupted one does. `report` gets the history after every epoch.
+    The history has a record for each epoch and model. A checkpoint is written every 10 s, between two steps, and at
+    the end. On the CPU a run that was killed and goes on from it ends bit for bit where an uninterrupted one does.
+    `report` gets the history after every epoch.
 
     Raises
     ------
@@ -192,13 +204,14 @@ def _save(run: _Run, learner: Learner, course: Course) -> None:
     if not _is_finite(state):
         raise _diverged(course, f"the weights after step {run.step - 1} of {course.n_steps} are not finite")
     if course.checkpoint is not None:
-        write_checkpoint(course.checkpoint, {"settings": course.settings, "run": vars(run), "learner": state})
+        write_checkpoint(course.checkpoint, {"identity": course.identity, "run": vars(run), "learner": state})
 
 
 def _resume(learner: Learner, course: Course, checkpoint: Path) -> _Run:
     saved = read_checkpoint(checkpoint)
-    if saved["settings"] != course.settings:
-        changed = sorted(key for key in course.settings if saved["settings"].get(key) != course.settings[key])
+    theirs, ours = saved["identity"], course.identity
+    if theirs != ours:
+        changed = sorted(key for key in ours if theirs.get(key) != ours[key])
         raise ArtifactError(
             f"{checkpoint}: belongs to a run with other settings ({', '.join(changed)}); "
             f"remove it to train from the start"

@@ -1,8 +1,10 @@
-"""Training of a network on cutouts, and running one, trained or frozen, over many cutouts."""
+"""Training of a network on cutouts, and running a network, trained or frozen, over many cutouts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,10 +15,12 @@ from sfnetlab.errors import DataError
 from sfnetlab.metrics.quantiles import pinball_losses
 from sfnetlab.models.backbones import ImageEncoder, input_convention, make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
-from sfnetlab.settings import Training
 from sfnetlab.surveys.images import N_DIHEDRAL, channel_statistics, random_dihedral
-from sfnetlab.training.loop import AUGMENTATION, Course, Record, Report, generator, train
-from sfnetlab.training.optimizers import learning_rate_at, make_optimizer
+from sfnetlab.training.learner import ModuleLearner
+from sfnetlab.training.loop import Course, Record, Report, train
+from sfnetlab.training.optimizers import Optimization
+
+Loss = Literal["rmse", "mse"]
 
 
 def train_network(
@@ -25,17 +29,21 @@ def train_network(
     targets: NDArray[np.floating],
     train_rows: NDArray[np.integer],
     valid_rows: NDArray[np.integer],
-    settings: Training,
     *,
+    epochs: int,
+    batch_size: int,
+    optimization: Optimization,
+    loss: Loss,
+    augment: bool,
     seed: int,
     device: str,
     checkpoint: Path,
     report: Report,
 ) -> list[Record]:
-    """Train a network in place; afterwards it is on the device and ready to predict.
+    """Train a network in place and return the history; the network is then on the device and ready to predict.
 
     Pixels, as the network is shown them, and targets are standardised with the statistics of the training rows. The
-    loss is pooled over outputs; that of a network of quantiles is the pinball loss, whatever the settings say.
+    loss is pooled over outputs. A network of quantiles is trained with the pinball loss, whatever `loss` says.
 
     Parameters
     ----------
@@ -45,8 +53,12 @@ def train_network(
         In label units; only the rows in use need be finite.
     train_rows, valid_rows
         Rows to learn from, and to score each epoch on.
+    loss
+        Mean squared error of a batch, or its root.
+    augment
+        Flip and turn each cutout at random.
     seed
-        Of the order of rows and the augmentation. The network's own start is its maker's.
+        Seed of the order of rows and of the augmentation. The network's first weights do not depend on it.
     checkpoint
         Where the run's state is kept; a run that finds it goes on from there, see `loop.train`.
     report
@@ -57,8 +69,8 @@ def train_network(
     list of dict
         A record an epoch: `epoch` (from 1), `step`, `learning_rate`, `train_loss` (over the epoch, in standard
         deviations, root or not as the loss), `valid_rmse` (label units, pooled over outputs), `valid_rmse_columns`
-        (each output; of quantiles both are of the median, and `valid_pinball` is their loss in label units),
-        `images_per_s` and `seconds` (of training, without validation).
+        (each output), `images_per_s` and `seconds` (of training, without validation). For a network of quantiles both
+        RMSEs are those of the median, and `valid_pinball` is the pinball loss in label units.
 
     Raises
     ------
@@ -70,25 +82,26 @@ def train_network(
     network.to(device=device, memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
     check_targets(targets, train_rows, valid_rows)
     if not checkpoint.exists():  # else the statistics are in it
-        pixel_mean, pixel_std = shown_statistics(network, images, train_rows, device)
-        network.set_statistics(
-            pixel_mean=pixel_mean,
-            pixel_std=np.where(pixel_std > 0, pixel_std, 1.0),
-            target_mean=targets[train_rows].mean(axis=0),
-            target_std=targets[train_rows].std(axis=0),
-        )
+        _set_statistics(network, images, targets, train_rows, device)
     course = Course(
         n_rows=len(train_rows),
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
+        batch_size=batch_size,
+        epochs=epochs,
         seed=seed,
         checkpoint=checkpoint,
-        settings=asdict(settings) | {"seed": seed, "n_train": len(train_rows), "k": network.k},
+        settings=asdict(optimization) | {"loss": loss, "augment": augment, "k": network.k},
         label=f"{network.backbone_name} k={network.k or 'all'} seed={seed}",
         unit="image",
         smallest_batch=2,
     )
-    learner = _NetworkLearner(network, images, targets, train_rows, valid_rows, settings, course, device)
+    learner = ModuleLearner(
+        network,
+        course,
+        optimization,
+        rows=train_rows,
+        batch_loss=partial(_batch_loss, network, images, targets, loss=loss, augment=augment, device=device),
+        scores=partial(_scores, network, images, targets, valid_rows, loss=loss, device=device),
+    )
     history = train(learner, course, report)
     network.eval()
     return history
@@ -97,7 +110,10 @@ def train_network(
 def shown_statistics(
     network: SparseFeatureNetwork, images: NDArray[np.uint8], rows: NDArray[np.integer], device: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`channel_statistics` of what the network is shown of the rows."""
+    """Return mean and standard deviation of each channel, (3,), black 0 and white 1, over what the network is shown.
+
+    They are `channel_statistics` of the rows, after the network's view of them.
+    """
     view = network.encoder.view
     if view is None:
         return channel_statistics(images, rows)
@@ -117,12 +133,13 @@ def embed_batches(
     batch_size: int = 256,
     device: str,
 ) -> Iterator[NDArray[np.float32]]:
-    """What a network gives for cutouts, batch by batch, in the order of `rows` (default: all).
+    """Yield what a network gives for cutouts, batch by batch, in the order of `rows` (default: all).
 
     Parameters
     ----------
     encode
-        An `ImageEncoder`, or `features` or `predict` of a network: uint8 (n, side, side, 3) to (n, d), on the device.
+        An `ImageEncoder`, or the `features` or `predict` of a network: uint8 (n, side, side, 3) to (n, d), on the
+        device.
     images : ndarray of uint8, shape (n, side, side, 3)
         May be memory-mapped; read a batch at a time.
 
@@ -138,7 +155,7 @@ def embed_batches(
     if len(chosen) == 0:
         raise ValueError("no rows to embed")
     for start in range(0, len(chosen), batch_size):
-        batch = _on_device(images[chosen[start : start + batch_size]], device)
+        batch = on_device(images[chosen[start : start + batch_size]], device)
         with torch.inference_mode():
             values = encode(batch).float().cpu().numpy()
         yield values
@@ -147,9 +164,9 @@ def embed_batches(
 def embed_turned(
     encode: Callable[[Tensor], Tensor], images: NDArray[np.uint8], rows: NDArray[np.integer], *, device: str
 ) -> Iterator[Iterator[NDArray[np.float32]]]:
-    """`embed_batches` under each of the 8 symmetries of square cutouts, in the order of `surveys.images.dihedral`.
+    """Yield `embed_batches` of turned cutouts for each of the 8 symmetries of a square, in the order of `dihedral`.
 
-    Test-time augmentation: the mean of what is predicted from each no longer knows how a galaxy lies on the sky.
+    This is test-time augmentation: the mean over the symmetries does not depend on how a galaxy lies on the sky.
     """
     for op in range(N_DIHEDRAL):
 
@@ -168,11 +185,12 @@ def frozen_encoder(
     images: NDArray[np.uint8],
     train_rows: NDArray[np.integer],
 ) -> ImageEncoder:
-    """A backbone that is not trained here, ready to embed cutouts; parameters and errors as `make_backbone`.
+    """Return a backbone that is not trained here, ready to embed cutouts.
 
-    Pixels are standardised, and features pooled, as conventions.py says for its weights. Random weights have no
-    convention for pixels: they get the channel statistics of the train rows of `images`. `image_size` None is the
-    convention's size for models of the hub and of Zoobot; for timm's it is the survey's.
+    Parameters and errors are those of `make_backbone`. Pixels are standardised, and features pooled, as conventions.py
+    says for the weights. Random weights have no convention for pixels: they get the channel statistics of the train
+    rows of `images`. With `image_size` None, models of the hub and of Zoobot take the size of their convention, and
+    timm's take cutouts as they come.
     """
     if weights == "random":
         mean, std = (values.tolist() for values in channel_statistics(images, train_rows))
@@ -190,91 +208,101 @@ def frozen_encoder(
     ).eval()
 
 
-class _NetworkLearner:
-    at_once = 1
-
-    def __init__(
-        self,
-        network: SparseFeatureNetwork,
-        images: NDArray[np.uint8],
-        targets: NDArray[np.floating],
-        train_rows: NDArray[np.integer],
-        valid_rows: NDArray[np.integer],
-        settings: Training,
-        course: Course,
-        device: str,
-    ) -> None:
-        self.network = network.train()
-        self.optimizer = make_optimizer(network, settings)
-        self.images, self.targets = images, targets
-        self.train_rows, self.valid_rows = train_rows, valid_rows
-        self.settings, self.course, self.device = settings, course, device
-
-    def learn(self, batches: Sequence[NDArray[np.intp]], step: int) -> Tensor:
-        (rows,) = batches
-        batch = self.train_rows[rows]
-        images = self.images[batch]
-        if self.settings.augment:
-            images = random_dihedral(images, generator(self.course.seed, AUGMENTATION, step))
-        labels = torch.from_numpy(self.targets[batch]).to(self.device, torch.float32)
-        standardised = (labels - self.network.target_mean) / self.network.target_std
-
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self.course.n_steps, self.settings)
-        error = self._error(self.network(_on_device(images, self.device)), standardised)
-        self.optimizer.zero_grad()
-        self._loss(error).backward()
-        self.optimizer.step()
-        return (error.detach() * len(rows))[None, None]
-
-    def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
-        self.network.eval()
-        batches = embed_batches(self.network.predict, self.images, self.valid_rows, device=self.device)
-        predicted = np.concatenate(list(batches))
-        self.network.train()
-        truth = self.targets[self.valid_rows]
-        quantiles = self.network.quantiles
-        values = predicted[:, [quantiles.index(0.5)]] if quantiles else predicted
-        squared_error = np.square(values - truth, dtype=np.float64)
-        record = {
-            "learning_rate": learning_rate_at(step - 1, self.course.n_steps, self.settings),
-            "train_loss": float(self._loss(torch.tensor(sums[0] / self.course.n_rows))),
-            "valid_rmse": float(np.sqrt(squared_error.mean())),
-            "valid_rmse_columns": np.sqrt(squared_error.mean(axis=0)).tolist(),
-        }
-        if quantiles:
-            record["valid_pinball"] = float(pinball_losses(truth[:, 0], predicted, quantiles).mean())
-        return [record]
-
-    def _error(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Mean squared error, pooled over outputs; of quantiles the mean pinball loss of Koenker & Bassett 1978."""
-        if not self.network.quantiles:
-            return (outputs - truth).square().mean()
-        levels = torch.tensor(self.network.quantiles, device=outputs.device)
-        below = truth - outputs
-        return torch.maximum(levels * below, (levels - 1) * below).mean()
-
-    def _loss(self, error: Tensor) -> Tensor:
-        if self.network.quantiles or self.settings.loss == "mse":
-            return error
-        return error.clamp(min=1e-12).sqrt()  # the root's slope at zero is infinite
-
-    def state(self) -> Record:
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def restore(self, state: Record) -> None:
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-
-def _on_device(images: NDArray[np.uint8], device: str) -> Tensor:
+def on_device(images: NDArray[np.uint8], device: str) -> Tensor:
+    """Return a batch of cutouts, perhaps memory-mapped, as a tensor on the device."""
     return torch.from_numpy(np.asarray(images)).to(device)
+
+
+def root(error: Tensor) -> Tensor:
+    """Return the square root of a mean squared error; at a perfect fit its slope is zero instead of infinite."""
+    return error.clamp(min=1e-12).sqrt()
+
+
+def _set_statistics(
+    network: SparseFeatureNetwork,
+    images: NDArray[np.uint8],
+    targets: NDArray[np.floating],
+    rows: NDArray[np.integer],
+    device: str,
+) -> None:
+    """Standardise pixels, as the network is shown them, and targets with the statistics of some rows."""
+    pixel_mean, pixel_std = shown_statistics(network, images, rows, device)
+    network.set_statistics(
+        pixel_mean=pixel_mean,
+        pixel_std=np.where(pixel_std > 0, pixel_std, 1.0),
+        target_mean=targets[rows].mean(axis=0),
+        target_std=targets[rows].std(axis=0),
+    )
+
+
+def _batch_loss(
+    network: SparseFeatureNetwork,
+    images: NDArray[np.uint8],
+    targets: NDArray[np.floating],
+    rows: NDArray[np.integer],
+    rng: np.random.Generator,
+    *,
+    loss: Loss,
+    augment: bool,
+    device: str,
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of some rows, and their error as the one term of the history."""
+    cutouts = random_dihedral(images[rows], rng) if augment else images[rows]
+    labels = torch.from_numpy(targets[rows]).to(device, torch.float32)
+    standardised = (labels - network.target_mean) / network.target_std
+    error = _error(network(on_device(cutouts, device)), standardised, network.quantiles)
+    return _loss(error, network, loss), error[None]
+
+
+def _scores(
+    network: SparseFeatureNetwork,
+    images: NDArray[np.uint8],
+    targets: NDArray[np.floating],
+    valid_rows: NDArray[np.integer],
+    terms: NDArray[np.float64],
+    *,
+    loss: Loss,
+    device: str,
+) -> Record:
+    """Return the loss over an epoch, from its mean error, and the errors of the valid rows, see `train_network`."""
+    predicted = np.concatenate(list(embed_batches(network.predict, images, valid_rows, device=device)))
+    truth = targets[valid_rows]
+    quantiles = network.quantiles
+    values = predicted[:, [quantiles.index(0.5)]] if quantiles else predicted
+    squared_error = np.square(values - truth, dtype=np.float64)
+    record: Record = {
+        "train_loss": float(_loss(torch.tensor(terms[0]), network, loss)),
+        "valid_rmse": float(np.sqrt(squared_error.mean())),
+        "valid_rmse_columns": np.sqrt(squared_error.mean(axis=0)).tolist(),
+    }
+    if quantiles:
+        record["valid_pinball"] = float(pinball_losses(truth[:, 0], predicted, quantiles).mean())
+    return record
+
+
+def _loss(error: Tensor, network: SparseFeatureNetwork, loss: Loss) -> Tensor:
+    """Return what is minimised: the error, or its root where the network predicts values and `loss` says so."""
+    return error if network.quantiles or loss == "mse" else root(error)
+
+
+def _error(outputs: Tensor, truth: Tensor, quantiles: Sequence[float]) -> Tensor:
+    """Return the mean squared error, pooled over outputs, or the mean pinball loss of quantiles.
+
+    References
+    ----------
+    Koenker & Bassett 1978, Econometrica 46, 33 (pinball loss).
+    """
+    if not quantiles:
+        return (outputs - truth).square().mean()
+    levels = torch.tensor(quantiles, device=outputs.device)
+    below = truth - outputs
+    return torch.maximum(levels * below, (levels - 1) * below).mean()
 
 
 def check_targets(
     targets: NDArray[np.floating], train_rows: NDArray[np.integer], valid_rows: NDArray[np.integer]
 ) -> None:
-    """Refuse targets that a network can't be trained on, see `train_network`."""
+    """Raise a DataError if a network cannot be trained on these targets, see `train_network`."""
     if len(valid_rows) == 0:
         raise DataError("no validation rows have this target: every epoch is scored on them; enlarge their share")
     for name, rows in (("train", train_rows), ("valid", valid_rows)):

@@ -1,4 +1,4 @@
-"""Principal components of the pixels of cutouts, larger than memory: the linear control of autoencoders."""
+"""Principal components of the pixels of cutouts that need not fit into memory: the linear control of autoencoders."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,22 +27,35 @@ class PixelPCA(NamedTuple):
     """(height, width, 3)."""
 
     def reconstruct(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Of cutouts (n, height, width, 3), brought back to between black and white where they leave that range."""
+        """Return the reconstructions of cutouts (n, height, width, 3), clipped to between black and white."""
         flat = (x - self.mean).reshape(len(x), -1)
         x_hat = (flat @ self.components.T) @ self.components
         return np.clip(x_hat.reshape(x.shape) + self.mean, 0, 1).astype(np.float32)
 
 
 def fit_pixel_pca(images: NDArray[np.uint8], rows: NDArray[np.integer], n_components: int, *, seed: int) -> PixelPCA:
-    """Components of the rows in all 8 orientations, which is what autoencoders see of them.
+    """Return the components of some cutouts in all 8 orientations, which is what autoencoders see of them.
 
-    Randomised subspace iteration (Halko, Martinsson & Tropp 2011, algorithm 4.4) in `N_PASSES` passes over the store,
-    a block at a time: memory holds n_components + `N_SPARE` cutouts.
+    Randomised subspace iteration makes `N_PASSES` passes over the store, a block at a time. Memory holds
+    n_components + `N_SPARE` cutouts.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, side, side, 3)
+        May be memory-mapped.
+    rows
+        Rows to use.
+    seed
+        Seed of the first directions.
 
     Raises
     ------
     DataError
         If there are more components than rows or values.
+
+    References
+    ----------
+    Halko, Martinsson & Tropp 2011, SIAM Review 53, 217, algorithm 4.4.
     """
     n_values = int(np.prod(images.shape[1:]))
     largest = min(len(rows), n_values)
@@ -61,12 +74,14 @@ def fit_pixel_pca(images: NDArray[np.uint8], rows: NDArray[np.integer], n_compon
 
 
 def save_pixel_pca(directory: Path, pca: PixelPCA) -> None:
+    """Write `pixel_pca.safetensors` into a directory."""
     from safetensors.numpy import save
 
     (directory / FILE).write_bytes(save(pca._asdict()))
 
 
 def load_pixel_pca(directory: Path) -> PixelPCA:
+    """Return the components that `save_pixel_pca` wrote."""
     from safetensors.numpy import load_file
 
     return PixelPCA(**load_file(directory / FILE))
@@ -75,7 +90,7 @@ def load_pixel_pca(directory: Path) -> PixelPCA:
 def _scatter(
     images: NDArray[np.uint8], rows: NDArray[np.integer], mean: NDArray[np.float32], directions: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The scatter matrix of the cutouts times some directions."""
+    """Return the scatter matrix of the cutouts about `mean`, (n_values, n_values), times some directions."""
     product = np.zeros_like(directions)
     for block in _blocks(images, rows):
         block -= mean
@@ -84,7 +99,7 @@ def _scatter(
 
 
 def _blocks(images: NDArray[np.uint8], rows: NDArray[np.integer]) -> Iterator[NDArray[np.float32]]:
-    """Flat cutouts, black 0 and white 1, in each orientation."""
+    """Yield blocks of flat cutouts (n, n_values), black 0 and white 1, in each orientation."""
     for start in range(0, len(rows), BLOCK_IMAGES):
         block = np.asarray(images[rows[start : start + BLOCK_IMAGES]])
         for op in range(N_DIHEDRAL):

@@ -1,10 +1,10 @@
 """Training of autoencoders on cutouts: a Gaussian likelihood of pixels, and what holds the latents to their prior."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,31 +12,62 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfnetlab.errors import DataError
-from sfnetlab.methods.vae import VAE
 from sfnetlab.models.vae import ConvVAE, Posterior, as_intensity
-from sfnetlab.settings import Training
 from sfnetlab.surveys.images import channel_statistics, random_dihedral
-from sfnetlab.training.loop import AUGMENTATION, START, Course, Record, Report, generator, train
-from sfnetlab.training.network import embed_batches
-from sfnetlab.training.optimizers import learning_rate_at, make_optimizer
+from sfnetlab.training.learner import ModuleLearner
+from sfnetlab.training.loop import START, Course, Record, Report, generator, train
+from sfnetlab.training.network import embed_batches, on_device
+from sfnetlab.training.optimizers import Optimization
 
 BANDWIDTHS = (0.25, 1.0, 4.0)
-"""Of the Gaussian kernels, their variances in units of the number of latents, which is half the mean squared distance
-of two draws from the prior: posteriors near to each other and far from the prior both feel a slope."""
-MAX_EVALUATED = 1000
-"""Galaxies of a part on which an epoch is scored."""
+"""Variances of the Gaussian kernels of the MMD, in units of the number of latents, which is half the mean squared
+distance of two draws from the prior: posteriors near to each other and far from the prior both feel a slope."""
+MAX_SCORED = 1000
+"""Galaxies of a part on which an epoch is scored, at most."""
 EVALUATION_BATCH = 256
 
 
 class Terms(NamedTuple):
-    """What losses are made of, as means over images: scalars."""
+    """What losses are made of: means over images, scalars."""
 
     squared_error: Tensor
     """Summed over the values of an image, black 0 and white 1."""
     kl: Tensor
-    """Nats an image from posterior to prior; 0 for a plain autoencoder."""
+    """KL divergence from posterior to prior, nats an image; 0 for a plain autoencoder."""
     mmd: Tensor
     """`squared_mmd` of the latents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAELoss:
+    """What an autoencoder minimises for each image of D values and d latents, in nats:
+
+    D/2 log(2 pi s2) + squared error / (2 s2) + penalty.
+    """
+
+    objective: Literal["elbo", "mmd", "none"]
+    """The penalty: the KL divergence; d / (2 s2) times the squared MMD (the weight that galaxy-autoencoders gave it);
+    or nothing."""
+    pixel_variance: float | None
+    """s2; None: the mean squared error of each batch, a constant for the gradient."""
+
+    def variance(self, terms: Terms, n_values: int) -> Tensor:
+        """Return s2, a scalar, for images of `n_values` values."""
+        if self.pixel_variance is not None:
+            return terms.squared_error.new_tensor(self.pixel_variance)
+        return (terms.squared_error / n_values).detach()
+
+    def per_image(self, terms: Terms, variance: Tensor, vae: ConvVAE) -> Tensor:
+        """Return the formula's value, a scalar, for this s2 and an autoencoder of this size."""
+        precision = 1 / (2 * variance)
+        likelihood = vae.n_values / 2 * torch.log(2 * math.pi * variance) + precision * terms.squared_error
+        match self.objective:
+            case "elbo":
+                return likelihood + terms.kl
+            case "mmd":
+                return likelihood + precision * vae.n_latents * terms.mmd
+            case "none":
+                return likelihood
 
 
 def train_vae(
@@ -44,30 +75,31 @@ def train_vae(
     images: NDArray[np.uint8],
     train_rows: NDArray[np.integer],
     valid_rows: NDArray[np.integer],
-    settings: VAE,
     *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    loss: VAELoss,
+    label: str,
     seed: int,
     device: str,
     checkpoint: Path,
     report: Report,
 ) -> list[Record]:
-    """Train an autoencoder in place; afterwards it is on the device and ready to encode.
+    """Train an autoencoder in place and return the history; it is then on the device and ready to encode.
 
-    Adam and the one-cycle schedule minimise, for each image of D values and d latents, in nats,
-
-        D/2 log(2 pi s2) + squared error / (2 s2) + penalty,
-
-    where the penalty is the KL divergence ("elbo"), d / (2 s2) times the squared MMD ("mmd", the weight that
-    galaxy-autoencoders gave it), or nothing. s2 is `settings.pixel_variance`, or else the mean squared error of each
-    batch, a constant for the gradient. Cutouts are flipped and turned at random. Every image has one draw of its
-    latents a step, which the decoder and the MMD share.
+    AdamW without weight decay follows the one-cycle schedule, whose largest rate is `learning_rate`. Cutouts are
+    flipped and turned at random. In each step every image has one draw of its latents, which the decoder and the MMD
+    share.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n, height, width, 3)
         May be memory-mapped; square.
+    label
+        What progress and errors call the run.
     seed
-        Of the order of rows, the augmentation and the draws of latents. The weights are their maker's.
+        Seed of the order of rows, the augmentation and the draws of latents. The first weights do not depend on it.
     checkpoint
         Where the run's state is kept; a run that finds it goes on from there, see `loop.train`.
     report
@@ -77,9 +109,9 @@ def train_vae(
     -------
     list of dict
         A record an epoch: `epoch` (from 1), `step`, `learning_rate`, `pixel_variance`, and with "train_" and "valid_"
-        before them `loss_per_image` (the formula above), `loss_per_pixel` (nats a value),
-        `squared_error_per_image`, `squared_error_per_pixel` (black 0 and white 1), `kl_per_image`, `mmd`. Both parts
-        are scored alike, after the epoch: as many galaxies, not flipped, with one draw of the latents.
+        before them `loss_per_image` (see `VAELoss`), `loss_per_pixel` (nats a value), `squared_error_per_image`,
+        `squared_error_per_pixel` (black 0 and white 1), `kl_per_image`, `mmd`. Both parts are scored alike, after the
+        epoch: as many galaxies, not flipped, with one draw of the latents.
 
     Raises
     ------
@@ -88,40 +120,51 @@ def train_vae(
     TrainingError, ArtifactError
         See `loop.train`.
     """
-    for part, rows in (("train", train_rows), ("valid", valid_rows)):
-        if len(rows) < 2:
-            raise DataError(f"an autoencoder needs at least 2 {part} galaxies, got {len(rows)}; enlarge their share")
+    scored = _scored_rows(train_rows, valid_rows, seed)
     vae.to(device=device, memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
     if not checkpoint.exists():
         vae.start_at(channel_statistics(images, train_rows)[0])
     course = Course(
         n_rows=len(train_rows),
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
+        batch_size=batch_size,
+        epochs=epochs,
         seed=seed,
         checkpoint=checkpoint,
-        settings=asdict(settings) | {"seed": seed, "n_train": len(train_rows)},
-        label=f"{settings.name} seed={seed}",
+        settings=asdict(loss) | {"learning_rate": learning_rate, "n_latents": vae.n_latents},
+        label=label,
         unit="image",
         smallest_batch=2,
     )
-    learner = _VAELearner(vae, images, train_rows, valid_rows, settings, course, device)
+    learner = ModuleLearner(
+        vae,
+        course,
+        Optimization(optimizer="adamw", schedule="one_cycle", learning_rate=learning_rate, weight_decay=0.0),
+        rows=train_rows,
+        batch_loss=partial(_batch_loss, vae, images, loss, device=device),
+        scores=partial(_scores, vae, images, loss, scored=scored, seed=seed, device=device),
+    )
     history = train(learner, course, report)
     vae.eval()
     return history
 
 
 def kl_divergence(posterior: Posterior) -> Tensor:
-    """Nats from each Gaussian posterior to the standard normal prior, (n,); Kingma & Welling 2014, appendix B."""
+    """Return the KL divergence in nats from each Gaussian posterior to the standard normal prior, (n,).
+
+    References
+    ----------
+    Kingma & Welling 2014, arXiv:1312.6114, appendix B.
+    """
     mean, log_variance = posterior
     return (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
 
 
 def squared_mmd(latents: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy between latents (n, d) and the standard normal, mean over `BANDWIDTHS`.
+    """Return the squared maximum mean discrepancy between latents (n, d) and the standard normal, a scalar.
 
-    Unbiased: 0 on average for draws from the prior whatever n is, so that values of different batches compare, and
-    slightly negative by chance. The prior's own averages of a Gaussian kernel are known, so no prior is drawn.
+    It is the mean over the kernels of `BANDWIDTHS`. The estimate is unbiased: for draws from the prior it is 0 on
+    average whatever n is, so that values of different batches compare, and it can be slightly negative by chance. The
+    prior's own averages of a Gaussian kernel are known, so no prior is drawn.
 
     References
     ----------
@@ -145,12 +188,15 @@ def squared_mmd(latents: Tensor) -> Tensor:
 def encode_batches(
     vae: ConvVAE, images: NDArray[np.uint8], device: str, rows: NDArray[np.integer] | None = None
 ) -> NDArray[np.float32]:
-    """Posterior means (n, n_latents) of cutouts, uint8 (n, side, side, 3), perhaps memory-mapped; default: all rows."""
+    """Return the posterior means (n, n_latents) of cutouts, in the order of `rows` (default: all).
+
+    Cutouts are uint8 (n, side, side, 3) and may be memory-mapped; errors are those of `embed_batches`.
+    """
     return np.concatenate(list(embed_batches(vae.encode, images, rows, device=device)))
 
 
 def decode_batches(vae: ConvVAE, latents: NDArray[np.floating], device: str) -> NDArray[np.float32]:
-    """Cutouts (n, side, side, 3), black 0 and white 1, of latents (n, n_latents).
+    """Return the cutouts (n, side, side, 3), black 0 and white 1, that latents (n, n_latents) stand for.
 
     Raises
     ------
@@ -168,129 +214,106 @@ def decode_batches(vae: ConvVAE, latents: NDArray[np.floating], device: str) -> 
     return out
 
 
-class _VAELearner:
-    at_once = 1
+def _scored_rows(
+    train_rows: NDArray[np.integer], valid_rows: NDArray[np.integer], seed: int
+) -> dict[str, NDArray[np.integer]]:
+    """Return the rows of each part on which epochs are scored: as many of each, drawn at random, in the file's order.
 
-    def __init__(
-        self,
-        vae: ConvVAE,
-        images: NDArray[np.uint8],
-        train_rows: NDArray[np.integer],
-        valid_rows: NDArray[np.integer],
-        settings: VAE,
-        course: Course,
-        device: str,
-    ) -> None:
-        self.vae = vae.train()
-        self.images, self.train_rows = images, train_rows
-        self.settings, self.course, self.device = settings, course, device
-        self.optimization = Training(
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            weight_decay=0.0,
-        )
-        self.optimizer = make_optimizer(vae, self.optimization)
-        n_evaluated = min(len(train_rows), len(valid_rows), MAX_EVALUATED)
-        self.evaluated = {
-            part: rows[np.sort(generator(course.seed, START, i).permutation(len(rows))[:n_evaluated])]
-            for i, (part, rows) in enumerate((("train", train_rows), ("valid", valid_rows)))
+    Raises
+    ------
+    DataError
+        If a part has fewer than two rows.
+    """
+    parts = {"train": train_rows, "valid": valid_rows}
+    for part, rows in parts.items():
+        if len(rows) < 2:
+            raise DataError(f"an autoencoder needs at least 2 {part} galaxies, got {len(rows)}; enlarge their share")
+    n_scored = min(len(train_rows), len(valid_rows), MAX_SCORED)
+    return {
+        part: rows[np.sort(generator(seed, START, i).permutation(len(rows))[:n_scored])]
+        for i, (part, rows) in enumerate(parts.items())
+    }
+
+
+def _batch_loss(
+    vae: ConvVAE,
+    images: NDArray[np.uint8],
+    loss: VAELoss,
+    rows: NDArray[np.integer],
+    rng: np.random.Generator,
+    *,
+    device: str,
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of some rows, flipped and turned, and its terms (3,)."""
+    batch = on_device(random_dihedral(images[rows], rng), device)
+    posterior = vae.posterior(batch)
+    latents = _draw(vae, posterior, rng)
+    squared_error = _squared_errors(vae, batch, latents).mean()
+    terms = Terms(squared_error, _divergence(vae, posterior).mean(), squared_mmd(latents))
+    return loss.per_image(terms, loss.variance(terms, vae.n_values), vae), torch.stack(terms)
+
+
+def _scores(
+    vae: ConvVAE,
+    images: NDArray[np.uint8],
+    loss: VAELoss,
+    terms: NDArray[np.float64],
+    *,
+    scored: dict[str, NDArray[np.integer]],
+    seed: int,
+    device: str,
+) -> Record:
+    """Return the pixel variance of an epoch, from its terms (3,), and the losses of both parts, see `train_vae`."""
+    variance = loss.variance(Terms(*torch.from_numpy(terms)), vae.n_values)
+    record: Record = {"pixel_variance": float(variance)}
+    for part, rows in scored.items():
+        # The draws of the latents are the same for both parts and after every epoch.
+        found = _mean_terms(vae, images, rows, generator(seed, START, 2), device)
+        per_image = float(loss.per_image(found, variance, vae))
+        record |= {
+            f"{part}_loss_per_image": per_image,
+            f"{part}_loss_per_pixel": per_image / vae.n_values,
+            f"{part}_squared_error_per_image": float(found.squared_error),
+            f"{part}_squared_error_per_pixel": float(found.squared_error) / vae.n_values,
+            f"{part}_kl_per_image": float(found.kl),
+            f"{part}_mmd": float(found.mmd),
         }
-
-    def learn(self, batches: Sequence[NDArray[np.intp]], step: int) -> Tensor:
-        (rows,) = batches
-        rng = generator(self.course.seed, AUGMENTATION, step)
-        images = random_dihedral(self.images[self.train_rows[rows]], rng)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self.course.n_steps, self.optimization)
-        terms = self._terms(images, rng)
-        self.optimizer.zero_grad()
-        self._loss(terms, self._pixel_variance(terms)).backward()
-        self.optimizer.step()
-        return torch.stack(terms).detach()[None] * len(rows)
-
-    def records(self, sums: NDArray[np.float64], step: int) -> list[Record]:
-        epoch = Terms(*torch.from_numpy(sums / self.course.n_rows))
-        variance = self._pixel_variance(epoch)
-        record: Record = {
-            "learning_rate": learning_rate_at(step - 1, self.course.n_steps, self.optimization),
-            "pixel_variance": float(variance),
-        }
-        self.vae.eval()
-        for part, rows in self.evaluated.items():
-            record |= {f"{part}_{name}": value for name, value in self._score(rows, variance).items()}
-        self.vae.train()
-        return [record]
-
-    def _score(self, rows: NDArray[np.integer], variance: Tensor) -> dict[str, float]:
-        """Losses of some rows with one draw of their latents, the same after every epoch."""
-        rng = generator(self.course.seed, START, 2)
-        squared_error = kl = 0.0
-        drawn = []
-        for start in range(0, len(rows), EVALUATION_BATCH):
-            with torch.inference_mode():
-                images = _on_device(self.images[rows[start : start + EVALUATION_BATCH]], self.device)
-                posterior = self.vae.posterior(images)
-                latents = self._draw(posterior, rng)
-                squared_error += float(self._squared_errors(images, latents).double().sum())
-                kl += float(self._kl(posterior).double().sum())
-                drawn.append(latents)
-        mmd = squared_mmd(torch.cat(drawn)).cpu()
-        terms = Terms(torch.tensor(squared_error / len(rows)), torch.tensor(kl / len(rows)), mmd)
-        loss = float(self._loss(terms, variance))
-        return {
-            "loss_per_image": loss,
-            "loss_per_pixel": loss / self.vae.n_values,
-            "squared_error_per_image": float(terms.squared_error),
-            "squared_error_per_pixel": float(terms.squared_error) / self.vae.n_values,
-            "kl_per_image": float(terms.kl),
-            "mmd": float(terms.mmd),
-        }
-
-    def _terms(self, images: NDArray[np.uint8], rng: np.random.Generator) -> Terms:
-        batch = _on_device(images, self.device)
-        posterior = self.vae.posterior(batch)
-        latents = self._draw(posterior, rng)
-        return Terms(self._squared_errors(batch, latents).mean(), self._kl(posterior).mean(), squared_mmd(latents))
-
-    def _draw(self, posterior: Posterior, rng: np.random.Generator) -> Tensor:
-        if not self.vae.is_variational:
-            return posterior.mean
-        noise = torch.from_numpy(rng.standard_normal(posterior.mean.shape, dtype=np.float32)).to(self.device)
-        return posterior.mean + torch.exp(posterior.log_variance / 2) * noise
-
-    def _squared_errors(self, images: Tensor, latents: Tensor) -> Tensor:
-        return (self.vae.decode(latents) - as_intensity(images)).square().sum(dim=(1, 2, 3))
-
-    def _kl(self, posterior: Posterior) -> Tensor:
-        if not self.vae.is_variational:
-            return posterior.mean.new_zeros(len(posterior.mean))
-        return kl_divergence(posterior)
-
-    def _pixel_variance(self, terms: Terms) -> Tensor:
-        if self.settings.pixel_variance is not None:
-            return terms.squared_error.new_tensor(self.settings.pixel_variance)
-        return (terms.squared_error / self.vae.n_values).detach()
-
-    def _loss(self, terms: Terms, variance: Tensor) -> Tensor:
-        """The formula of `train_vae`."""
-        precision = 1 / (2 * variance)
-        likelihood = self.vae.n_values / 2 * torch.log(2 * math.pi * variance) + precision * terms.squared_error
-        match self.settings.objective:
-            case "elbo":
-                return likelihood + terms.kl
-            case "mmd":
-                return likelihood + precision * self.vae.n_latents * terms.mmd
-            case "none":
-                return likelihood
-
-    def state(self) -> Record:
-        return {"vae": self.vae.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def restore(self, state: Record) -> None:
-        self.vae.load_state_dict(state["vae"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    return record
 
 
-def _on_device(images: NDArray[np.uint8], device: str) -> Tensor:
-    return torch.from_numpy(np.asarray(images)).to(device)
+def _mean_terms(
+    vae: ConvVAE, images: NDArray[np.uint8], rows: NDArray[np.integer], rng: np.random.Generator, device: str
+) -> Terms:
+    """Return the terms of some rows as they lie in the store, on the CPU; the MMD is over all of them at once."""
+    squared_error = kl = 0.0
+    drawn = []
+    for start in range(0, len(rows), EVALUATION_BATCH):
+        with torch.inference_mode():
+            batch = on_device(images[rows[start : start + EVALUATION_BATCH]], device)
+            posterior = vae.posterior(batch)
+            latents = _draw(vae, posterior, rng)
+            squared_error += float(_squared_errors(vae, batch, latents).double().sum())
+            kl += float(_divergence(vae, posterior).double().sum())
+            drawn.append(latents)
+    mmd = squared_mmd(torch.cat(drawn)).cpu()
+    return Terms(torch.tensor(squared_error / len(rows)), torch.tensor(kl / len(rows)), mmd)
+
+
+def _draw(vae: ConvVAE, posterior: Posterior, rng: np.random.Generator) -> Tensor:
+    """Return one draw of each image's latents, (n, n_latents): the code itself for a plain autoencoder."""
+    if not vae.is_variational:
+        return posterior.mean
+    noise = torch.from_numpy(rng.standard_normal(posterior.mean.shape, dtype=np.float32)).to(posterior.mean.device)
+    return posterior.mean + torch.exp(posterior.log_variance / 2) * noise
+
+
+def _squared_errors(vae: ConvVAE, images: Tensor, latents: Tensor) -> Tensor:
+    """Return the squared error of each reconstruction, (n,), summed over its values."""
+    return (vae.decode(latents) - as_intensity(images)).square().sum(dim=(1, 2, 3))
+
+
+def _divergence(vae: ConvVAE, posterior: Posterior) -> Tensor:
+    """Return the KL divergence of each posterior, (n,): zeros for a plain autoencoder."""
+    if not vae.is_variational:
+        return posterior.mean.new_zeros(len(posterior.mean))
+    return kl_divergence(posterior)

@@ -1,6 +1,6 @@
-"""Fine-tuning of a pretrained encoder by Zoobot, and the network that comes of it.
+"""Fine-tuning of a pretrained encoder by Zoobot, which trains through Lightning.
 
-Zoobot trains, through Lightning; images come from our store, and what is left is a network like any other trained here.
+Images come from our store, and the result is a network like any other that is trained here.
 """
 
 # ruff: noqa: ARG002 - Lightning calls its hooks with all that it has
@@ -9,9 +9,9 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from sfnetlab.errors import ArtifactError, DataError, TrainingError
-from sfnetlab.methods.zoobot import Zoobot
 from sfnetlab.models.backbones import ImageEncoder
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 from sfnetlab.surveys.images import random_dihedral
@@ -45,6 +44,22 @@ LAST, BEST = "last", "best"
 VALID_BATCH = 256
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What Zoobot is told about the training."""
+
+    training_mode: Literal["full", "head_only"]
+    """Which weights are trained: all, or those of the linear head."""
+    layer_decay: float
+    """Factor by which learning rates shrink from each of timm's groups of layers to the one below."""
+    learning_rate: float
+    """Constant rate of AdamW for the head."""
+    weight_decay: float
+    """Decoupled weight decay."""
+    head_dropout: float
+    """Share of the pooled features that are hidden from the head in a training step."""
+
+
 @torch.random.fork_rng(devices=[])
 def finetune(
     encoder: ImageEncoder,
@@ -53,42 +68,46 @@ def finetune(
     targets: NDArray[np.floating],
     train_rows: NDArray[np.integer],
     valid_rows: NDArray[np.integer],
-    settings: Zoobot,
     *,
+    epochs: int,
+    batch_size: int,
+    tuning: Tuning,
+    augment: bool,
     seed: int,
     device: str,
     directory: Path,
     report: Report,
 ) -> tuple[SparseFeatureNetwork, list[Record]]:
-    """Train an encoder on, with a linear head, by Zoobot's own loss, optimiser and layer-wise learning rates.
+    """Train an encoder further, with a linear head, and return the network and its history.
 
-    The loss is the squared error of targets that are standardised with the train rows, pooled over columns. Images
-    keep the convention of the encoder; features are pooled as its model pools them. A run that is killed goes on
-    from its last whole epoch and, on the CPU, ends where an uninterrupted one does.
+    Zoobot's own loss, optimiser and layer-wise learning rates are used. The loss is the squared error of targets that
+    are standardised with the train rows, pooled over columns. Images keep the convention of the encoder; features are
+    pooled as its model pools them. A run that is killed goes on from its last whole epoch and, on the CPU, ends where
+    an uninterrupted one does.
 
     Parameters
     ----------
     encoder
         Where to start; it is trained in place.
     architecture
-        Its model's name, by which `load_network` makes it again.
+        Name of its model, by which `load_network` makes it again.
     images : ndarray of uint8, shape (n, side, side, 3)
         May be memory-mapped; read a batch at a time.
     targets : ndarray of shape (n, n_outputs)
         In label units; only the rows in use need be finite.
-    settings
-        Of the training; what to start from is `encoder`.
+    augment
+        Flip and turn each cutout at random.
     directory
-        Where Lightning keeps its checkpoints, which are this run's alone.
+        Folder of Lightning's checkpoints; no other run may use it.
     report
         Gets the history after every epoch.
 
     Returns
     -------
     network
-        The epoch with the least loss on valid rows, on the CPU and ready to predict.
+        The network of the epoch with the least loss on valid rows, on the CPU and ready to predict.
     history : list of dict
-        A record an epoch, as `train_network`'s; `valid_loss` is what chose the epoch.
+        A record an epoch, as that of `train_network`; `valid_loss` is what chose the epoch.
 
     Raises
     ------
@@ -103,11 +122,11 @@ def finetune(
     mean, std = targets[train_rows].mean(axis=0), targets[train_rows].std(axis=0)
     course = Course(
         n_rows=len(train_rows),
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
+        batch_size=batch_size,
+        epochs=epochs,
         seed=seed,
         checkpoint=None,
-        settings=asdict(settings),
+        settings={},
         label=f"zoobot {architecture} seed={seed}",
         unit="image",
         smallest_batch=2,
@@ -115,24 +134,41 @@ def finetune(
     encoder.pooling = "model"
     encoder.train()
     encoder.to(memory_format=torch.channels_last)
+    module, head = _module_and_head(encoder, architecture, len(mean), tuning, seed)
+    labels = ((targets - mean) / std).astype(np.float32)
+    data = _Cutouts(encoder, images, labels, train_rows, valid_rows, course, augment=augment)
+    watch = _Watch(course, std, report)
+    module.load_state_dict(_fit(module, data, watch, course, device, directory))
+    return _as_network(encoder, architecture, head, mean, std), watch.history
+
+
+def _module_and_head(
+    encoder: ImageEncoder, architecture: str, n_outputs: int, tuning: Tuning, seed: int
+) -> tuple[LightningModule, nn.Linear]:
+    """Return what Lightning trains, and the linear head in it."""
     module = FinetuneableZoobotRegressor(
         encoder=encoder.backbone,
-        training_mode=settings.training_mode,
-        layer_decay=settings.layer_decay,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
+        training_mode=tuning.training_mode,
+        layer_decay=tuning.layer_decay,
+        learning_rate=tuning.learning_rate,
+        weight_decay=tuning.weight_decay,
         prog_bar=False,
         seed=seed,
     )
     # Zoobot's head has one output and drops its axis, so that a batch of one has another shape than its labels.
-    head = SparseFeatureNetwork(encoder.backbone, architecture, len(mean), None, seed).head
-    module.head = nn.Sequential(nn.Dropout(settings.head_dropout), head)  # pyrefly: ignore[bad-assignment]
-    labels = ((targets - mean) / std).astype(np.float32)
-    data = _Cutouts(encoder, images, labels, train_rows, valid_rows, course, augment=settings.augment)
-    watch = _Watch(course, std, report)
-    state = _fit(module, data, watch, course, device, directory)
-    module.load_state_dict(state)
+    head = SparseFeatureNetwork(encoder.backbone, architecture, n_outputs, None, seed).head
+    module.head = nn.Sequential(nn.Dropout(tuning.head_dropout), head)  # pyrefly: ignore[bad-assignment]
+    return module, head
 
+
+def _as_network(
+    encoder: ImageEncoder,
+    architecture: str,
+    head: nn.Linear,
+    mean: NDArray[np.floating],
+    std: NDArray[np.floating],
+) -> SparseFeatureNetwork:
+    """Return encoder and head as a dense network whose targets were standardised with `mean` and `std`."""
     network = SparseFeatureNetwork(
         encoder.backbone,
         architecture,
@@ -148,13 +184,13 @@ def finetune(
         target_mean=mean,
         target_std=std,
     )
-    return network.cpu().eval(), watch.history
+    return network.cpu().eval()
 
 
 def _fit(
     module: LightningModule, data: "_Cutouts", watch: "_Watch", course: Course, device: str, directory: Path
 ) -> dict[str, Tensor]:
-    """Train, from the last checkpoint if there is one; returns the module's state after the best epoch."""
+    """Train, from the last checkpoint if there is one, and return the module's state after the best epoch."""
     keeper = ModelCheckpoint(
         dirpath=directory,
         filename=BEST,
@@ -192,7 +228,7 @@ def _fit(
 
 
 class _Batches(Dataset[dict[str, NDArray[Any]]]):
-    """Batches of rows, read and turned when they are asked for."""
+    """Batches of rows, each read when it is asked for; with a first step they are flipped and turned at random."""
 
     def __init__(self, data: "_Cutouts", batches: Sequence[NDArray[np.integer]], first_step: int | None) -> None:
         self.data = data
@@ -211,7 +247,7 @@ class _Batches(Dataset[dict[str, NDArray[Any]]]):
 
 
 class _Cutouts(LightningDataModule):
-    """The survey's store as Lightning wants it: whole batches, whose order depends on seed and epoch alone."""
+    """The survey's store as Lightning wants it: whole batches, in an order that depends on seed and epoch alone."""
 
     def __init__(
         self,

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
-from sklearn.metrics import confusion_matrix as sklearn_confusion
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from sfnetlab.metrics.classification import confusion_matrix, label_scores
-from sfnetlab.probes import common, labels
-from sfnetlab.probes.labels import LABEL_CLASSIFIERS, make_label_classifier
+from sfnetlab.probes import common, knn, make_classifier, names_of
+from sfnetlab.probes.common import named_classes
+
+NAMES = names_of("many_classes")
 
 CENTRES = np.array([[0, 0, 0], [3, 0, 0], [0, 3, 0], [0, 0, 3]])
 SHARES = np.array([0.7, 0.15, 0.1, 0.05])
@@ -29,7 +29,11 @@ def rows(n=400, seed=0, n_classes=4):
 
 
 def fitted(name, train, valid):
-    return make_label_classifier(name, seed=0).fit(*train, *valid)
+    return make_classifier(name, "many_classes").fit(*train, *valid)
+
+
+def named(name, train, valid, X):
+    return named_classes(fitted(name, train, valid).score(X))
 
 
 def balanced(y, predicted):
@@ -44,76 +48,74 @@ def test_logistic_labels_are_scikit_learns_at_the_penalty(penalty, n_classes, mo
     scaler = StandardScaler().fit(X.astype(np.float64))
     oracle = LogisticRegression(class_weight="balanced", C=1 / (penalty * len(y)), max_iter=1000)
     expected = oracle.fit(scaler.transform(X), y).predict(scaler.transform(X))
-    assert np.mean(fitted("logistic", (X, y), (X, y)).predict(X) == expected) > 0.995
+    assert np.mean(named("logistic", (X, y), (X, y), X) == expected) > 0.995
 
 
 @pytest.mark.parametrize("n_neighbours", [1, 7])
 def test_neighbours_labels_are_scikit_learns_shares_over_the_shares_of_the_classes(n_neighbours, monkeypatch):
-    monkeypatch.setattr(labels, "NEIGHBOURS", (n_neighbours,))
+    monkeypatch.setattr(knn, "NEIGHBOURS", (n_neighbours,))
     (X, y), (X_test, _) = rows(), rows(seed=2)
     scaler = StandardScaler().fit(X.astype(np.float64))
     oracle = KNeighborsClassifier(n_neighbours, algorithm="brute").fit(scaler.transform(X), y)
     shares = oracle.predict_proba(scaler.transform(X_test)) / np.bincount(y)
     expected = np.argmax(shares, axis=1)
-    assert np.mean(fitted("knn", (X, y), (X, y)).predict(X_test) == expected) > 0.99
+    assert np.mean(named("knn", (X, y), (X, y), X_test) == expected) > 0.99
 
 
 @pytest.mark.parametrize("name", ["logistic", "knn"])
 def test_rare_classes_are_found_too(name):
     train, valid, (X, y) = rows(800), rows(300, seed=1), rows(600, seed=2)
-    assert balanced(y, fitted(name, train, valid).predict(X)) > 0.75
+    assert balanced(y, named(name, train, valid, X)) > 0.75
 
 
 def test_the_majority_is_named_throughout_and_scores_one_over_the_number_of_classes():
     (X, y), valid = rows(), rows(seed=1)
-    predicted = fitted("majority", (X, y), valid).predict(X)
+    predicted = named("majority", (X, y), valid, X)
     assert set(predicted) == {0}
     assert balanced(y, predicted) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("name", LABEL_CLASSIFIERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_dense_and_sparse_tables_give_the_same_labels(name):
     train, valid, (X, _) = rows(), rows(seed=1), rows(seed=2)
-    dense = fitted(name, train, valid).predict(X)
-    sparse = fitted(name, (sp.csr_array(train[0]), train[1]), (sp.csr_array(valid[0]), valid[1])).predict(
-        sp.csr_array(X)
-    )
+    dense = named(name, train, valid, X)
+    sparse = named(name, (sp.csr_array(train[0]), train[1]), (sp.csr_array(valid[0]), valid[1]), sp.csr_array(X))
     assert np.mean(dense == sparse) > 0.99
 
 
-@pytest.mark.parametrize("name", LABEL_CLASSIFIERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_without_a_column_that_varies_the_majority_is_named(name):
     _, y = rows()
     X = np.ones((len(y), 2))
-    assert set(fitted(name, (X, y), (X, y)).predict(X)) == {0}
+    assert set(named(name, (X, y), (X, y), X)) == {0}
 
 
 def test_shuffled_classes_give_nothing():
     train, valid, (X, y) = rows(800), rows(300, seed=1), rows(600, seed=2)
     shuffled = np.random.default_rng(0).permutation(train[1])
     for name in ("logistic", "knn"):
-        found = fitted(name, (train[0], shuffled), valid).predict(X)
+        found = named(name, (train[0], shuffled), valid, X)
         assert balanced(y, found) < 0.45
 
 
 def test_the_number_of_neighbours_is_chosen_on_valid_rows(monkeypatch):
-    monkeypatch.setattr(labels, "NEIGHBOURS", (1, 5, 60))
+    monkeypatch.setattr(knn, "NEIGHBOURS", (1, 5, 60))
     train, valid = rows(), rows(seed=1)
     chosen = fitted("knn", train, valid).n_neighbours_
     scores = {}
     for n in (1, 5, 60):
-        monkeypatch.setattr(labels, "NEIGHBOURS", (n,))
-        scores[n] = balanced(valid[1], fitted("knn", train, valid).predict(valid[0]))
+        monkeypatch.setattr(knn, "NEIGHBOURS", (n,))
+        scores[n] = balanced(valid[1], named("knn", train, valid, valid[0]))
     assert scores[chosen] == max(scores.values())
 
 
 def test_too_many_rows_are_drawn_from_with_a_warning(monkeypatch, caplog):
-    monkeypatch.setitem(common.MAX_ROWS, "knn", 100)
+    monkeypatch.setattr(knn, "MAX_ROWS", 100)
     train, valid = rows(), rows(seed=1)
     with caplog.at_level(logging.WARNING):
         classifier = fitted("knn", train, valid)
     assert "knn: fitted to 100 of 400 train rows" in caplog.text
-    assert classifier.predict(train[0]).shape == (400,)
+    assert classifier.score(train[0]).shape == (400, 4)
 
 
 @pytest.mark.parametrize(
@@ -124,46 +126,3 @@ def test_classes_that_are_not_numbered_from_0_are_refused(y, message):
     X = np.random.default_rng(0).normal(size=(10, 2))
     with pytest.raises(ValueError, match=message):
         fitted("logistic", (X, y), (X, y))
-
-
-# --- scores -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def predictions():
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 4, 200)
-    return y, np.stack([np.where(rng.uniform(size=200) < p, y, rng.integers(0, 4, 200)) for p in (0.3, 0.8)], axis=1)
-
-
-def test_scores_are_scikit_learns(predictions):
-    y, found = predictions
-    scores = label_scores(y, found, np.ones((1, 200)))
-    for i in range(2):
-        assert scores["accuracy"][0, i] == pytest.approx(accuracy_score(y, found[:, i]))
-        assert scores["balanced_accuracy"][0, i] == pytest.approx(balanced_accuracy_score(y, found[:, i]))
-
-
-def test_a_weight_counts_a_galaxy_as_often(predictions):
-    y, found = predictions
-    counts = np.random.default_rng(1).integers(0, 4, 200)
-    drawn = np.repeat(np.arange(200), counts)
-    scores = label_scores(y, found, counts[None].astype(float))
-    assert scores["balanced_accuracy"][0, 1] == pytest.approx(balanced_accuracy_score(y[drawn], found[drawn, 1]))
-
-
-def test_a_weighting_without_a_class_has_no_balanced_accuracy(predictions):
-    y, found = predictions
-    assert np.isnan(label_scores(y, found, (y != 2)[None].astype(float))["balanced_accuracy"]).all()
-
-
-def test_the_confusion_matrix_is_scikit_learns(predictions):
-    y, found = predictions
-    np.testing.assert_array_equal(confusion_matrix(y, found[:, 0], 4), sklearn_confusion(y, found[:, 0]))
-
-
-def test_a_class_that_nobody_has_keeps_its_place(predictions):
-    y, found = predictions
-    assert confusion_matrix(y, found[:, 0], 6).shape == (6, 6)
-    with pytest.raises(ValueError, match=r"in \[0, 3\)"):
-        confusion_matrix(y, found[:, 0], 3)

@@ -1,3 +1,5 @@
+"""Probes of values: what each does, what all of them keep to, and scikit-learn's answers."""
+
 import logging
 
 import numpy as np
@@ -10,9 +12,11 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from sfnetlab.metrics.regression import r2
-from sfnetlab.probes.regression import PENALTIES, LinearProbe, RidgeProbe, fit_probe, make_probe, ridge_path
+from sfnetlab.probes import make_probe, names_of
+from sfnetlab.probes.linear import LinearProbe
+from sfnetlab.probes.ridge import PENALTIES, RidgeProbe, ridge_path
 
-NAMES = ("linear", "ridge", "xgboost")
+NAMES = names_of("values")
 
 
 def rows(n=300, d=8, seed=0, noise=0.1):
@@ -24,7 +28,7 @@ def rows(n=300, d=8, seed=0, noise=0.1):
 
 
 def fit(name, train, valid, seed=0):
-    return fit_probe(name, *train, *valid, seed=seed, n_threads=1)
+    return make_probe(name, seed=seed).fit(*train, *valid)
 
 
 @pytest.mark.parametrize("storage", [np.asarray, sp.csr_array, sp.csr_matrix])
@@ -43,7 +47,7 @@ def test_ridge_path_is_sklearns_ridge_at_every_penalty(storage, n, d, monkeypatc
     X[:, 0] = np.where(X[:, 0] == 0, 0, 1)
     Z = StandardScaler().fit_transform(X.astype(np.float64))
     for penalty in PENALTIES:
-        monkeypatch.setattr("sfnetlab.probes.regression.PENALTIES", np.array([penalty]))
+        monkeypatch.setattr("sfnetlab.probes.ridge.PENALTIES", np.array([penalty]))
         probe = RidgeProbe().fit(storage(X), Y, storage(X), Y)
         oracle = Ridge(alpha=penalty * n, solver="svd").fit(Z, Y)
         np.testing.assert_allclose(probe.predict(storage(X)), oracle.predict(Z), rtol=1e-6)
@@ -65,8 +69,8 @@ def test_each_label_gets_the_penalty_that_is_best_on_the_valid_rows():
 
 def test_penalty_at_the_edge_is_recorded_and_logged(caplog, monkeypatch):
     X, Y = rows()
-    monkeypatch.setattr("sfnetlab.probes.regression.PENALTIES", np.array([0.1, 1, 10]))
-    with caplog.at_level(logging.DEBUG, "sfnetlab.probes.regression"):
+    monkeypatch.setattr("sfnetlab.probes.ridge.PENALTIES", np.array([0.1, 1, 10]))
+    with caplog.at_level(logging.DEBUG, "sfnetlab.probes.ridge"):
         probe = RidgeProbe().fit(X, Y, X, Y)
     assert probe.is_at_edge_.all()
     assert "2 of 2 label columns" in caplog.text
@@ -178,7 +182,7 @@ def test_same_seed_gives_the_same_trees():
 
 def test_xgboost_stops_where_the_valid_rows_no_longer_gain():
     train, valid = rows(noise=3), rows(seed=1, noise=3)
-    probe = make_probe("xgboost", seed=0, n_threads=1).fit(*train, *valid)
+    probe = make_probe("xgboost").fit(*train, *valid)
     assert all(1 <= n_rounds < 200 for n_rounds in probe.n_rounds_)
 
 
@@ -205,7 +209,7 @@ def test_values_that_are_not_finite_are_counted(name, part):
     tables[part][[0, 5], 1] = np.nan, np.inf
     message = f"{('X', 'Y', 'X_valid', 'Y_valid')[part]}: 2 of {tables[part].size} values are not finite"
     with pytest.raises(ValueError, match=message):
-        fit_probe(name, *tables, seed=0, n_threads=1)
+        make_probe(name).fit(*tables)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -222,8 +226,8 @@ def test_tables_that_do_not_fit_are_refused(name):
 
 
 def test_unknown_probe_is_refused():
-    with pytest.raises(ValueError, match="got 'svm'"):
-        make_probe("svm", seed=0, n_threads=1)
+    with pytest.raises(ValueError, match="expected one of 'linear', 'ridge', 'xgboost', got 'svm'"):
+        make_probe("svm")
 
 
 def test_the_errors_of_a_path_are_those_of_each_ridge_on_the_valid_rows():

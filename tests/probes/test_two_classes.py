@@ -1,4 +1,4 @@
-"""Classifiers: scikit-learn's scores, on any storage, with the penalty chosen on valid rows."""
+"""Classifiers of two classes: scikit-learn's scores, on any storage, with the penalty chosen on valid rows."""
 
 import logging
 
@@ -10,10 +10,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from sfnetlab.metrics.classification import auc
-from sfnetlab.probes import common
-from sfnetlab.probes.classes import make_classifier
+from sfnetlab.probes import common, make_classifier, names_of, rbf_svm
 
-NAMES = ("majority", "logistic", "linear_svm", "rbf_svm")
+NAMES = names_of("two_classes")
 
 
 def rows(n=300, d=6, seed=0, noise=1.0):
@@ -24,7 +23,7 @@ def rows(n=300, d=6, seed=0, noise=1.0):
 
 
 def fitted(name, train, valid):
-    return make_classifier(name, seed=0).fit(*train, *valid)
+    return make_classifier(name, "two_classes").fit(*train, *valid)
 
 
 @pytest.mark.parametrize(
@@ -96,40 +95,47 @@ def test_noise_takes_a_stronger_penalty_than_signal():
     penalties = []
     for noise in (0.01, 20):
         train, valid = rows(60, 30, noise=noise), rows(300, 30, seed=1, noise=noise)
-        penalties.append(fitted("logistic", train, valid).penalty_)
+        penalties.append(fitted("logistic", train, valid).weights_.penalty)
     assert penalties[1] > penalties[0]
 
 
 def test_support_vector_machines_say_that_they_see_a_part_of_the_rows(monkeypatch, caplog):
-    monkeypatch.setattr(common, "MAX_ROWS", {"rbf_svm": 100})
+    monkeypatch.setattr(rbf_svm, "MAX_ROWS", 100)
     with caplog.at_level(logging.WARNING):
         capped = fitted("rbf_svm", rows(), rows(seed=1))
         fitted("logistic", rows(), rows(seed=1))
     assert [record.getMessage() for record in caplog.records] == [
         "rbf_svm: fitted to 100 of 300 train rows, drawn at random, for its time grows too fast"
     ]
-    assert capped._model.n_features_in_ == 6
+    assert capped.n_train_rows_ == 100
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_class_or_other_labels_are_refused(name):
     X, y = rows()
-    with pytest.raises(ValueError, match="expected both classes, got 300 times 1"):
-        fitted(name, (X, np.ones(300)), (X, y))
-    with pytest.raises(ValueError, match="y_valid: expected 0 and 1"):
+    with pytest.raises(ValueError, match=r"y: expected classes 0, 1, ... without a gap, at least two, got \[0\]"):
+        fitted(name, (X, np.zeros(300, int)), (X, y))
+    with pytest.raises(ValueError, match=r"y_valid: classes \[2\] have no train row"):
         fitted(name, (X, y), (X, y + 1))
 
 
-def test_unknown_classifier_is_refused():
-    with pytest.raises(ValueError, match="got 'forest'"):
-        make_classifier("forest", seed=0)
+@pytest.mark.parametrize("name", ["linear_svm", "rbf_svm"])
+def test_three_classes_are_too_many_for_a_support_vector_machine(name):
+    X, y = rows()
+    with pytest.raises(ValueError, match="expected 2 classes, which this classifier tells apart, got 3"):
+        fitted(name, (X, np.arange(300) % 3), (X, y))
+
+
+def test_a_classifier_of_another_task_is_refused():
+    with pytest.raises(ValueError, match="expected one of 'majority', 'logistic', 'linear_svm', 'rbf_svm', got 'knn'"):
+        make_classifier("knn", "two_classes")
 
 
 @pytest.mark.parametrize("name", ["logistic", "linear_svm", "rbf_svm"])
 def test_a_class_of_few_is_looked_for_as_much_as_the_other(name):
     def sample(seed):
         rng = np.random.default_rng(seed)
-        y = (rng.random(600) < 0.06).astype(np.float64)
+        y = (rng.random(600) < 0.06).astype(int)
         return rng.standard_normal((600, 3)) + y[:, None] * 1.2, y
 
     (X, y), valid = sample(0), sample(1)

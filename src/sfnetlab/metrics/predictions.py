@@ -1,0 +1,236 @@
+"""What probes predict, and its scores with their intervals, as rows of the tidy tables of fit-probes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sfnetlab.metrics.bootstrap import bootstrap_intervals, class_intervals, sample_and_resamples
+from sfnetlab.metrics.classification import confusion_matrix, label_scores
+from sfnetlab.metrics.quantiles import quantile_scores
+from sfnetlab.metrics.tidy import CALIBRATED, HEAD, PARTS
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a probe says of every galaxy of a sample."""
+
+    probe: str
+    n_features_used: int
+    values: NDArray[np.float64]
+    """(n, n_columns): label units; of two classes a score, > 0 for class 1; of many the number of the class."""
+
+
+def typed_identity(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with k and seed, where they have these, as nullable integers."""
+    return rows.astype({name: "Int64" for name in ("k", "seed") if name in rows})
+
+
+def value_scores(
+    columns: Sequence[str],
+    Y: NDArray[np.float64],
+    prediction: Prediction,
+    split: NDArray[np.str_],
+    *,
+    n_resamples: int,
+    seed: int,
+    parts: Sequence[str] = PARTS,
+) -> pd.DataFrame:
+    """Errors of predicted label values in each part of the split, of each column and, of several, pooled ("pooled").
+
+    Parameters
+    ----------
+    columns
+        Names of the label columns.
+    Y : ndarray of shape (n, n_columns)
+        Labels in their units; finite.
+    split : ndarray of shape (n,)
+        The part of each galaxy.
+
+    Returns
+    -------
+    DataFrame
+        `column, split, metric, value, low, high, n, probe, n_features_used`: metrics of `bootstrap_intervals`.
+    """
+    rows = []
+    for part in parts:
+        chosen = split == part
+        for interval in bootstrap_intervals(Y[chosen], prediction.values[chosen], n_resamples=n_resamples, seed=seed):
+            if interval.column is not None:
+                about = (columns[interval.column], part, interval.metric)
+            elif len(columns) > 1:
+                about = ("pooled", part, "rmse")
+            else:
+                continue  # pooled over one column: the same number
+            rows.append(_row(prediction, *about, interval[2:], int(chosen.sum())))
+    return pd.DataFrame(rows)
+
+
+def two_class_scores(
+    column: str,
+    y: NDArray[np.integer],
+    predictions: Sequence[Prediction],
+    split: NDArray[np.str_],
+    *,
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Scores of predictions of two classes in each part of the split; columns as of `value_scores`.
+
+    Parameters
+    ----------
+    column
+        Catalogue column that has the classes.
+    y : ndarray of shape (n,)
+        0 or 1.
+
+    Returns
+    -------
+    DataFrame
+        Metrics of `class_intervals`.
+    """
+    scores = np.hstack([prediction.values for prediction in predictions])
+    rows = []
+    for part in PARTS:
+        chosen = split == part
+        for place, metric, *interval in class_intervals(y[chosen], scores[chosen], n_resamples=n_resamples, seed=seed):
+            rows.append(_row(predictions[place], column, part, metric, interval, int(chosen.sum())))
+    return pd.DataFrame(rows)
+
+
+def many_class_scores(
+    column: str,
+    y: NDArray[np.integer],
+    predictions: Sequence[Prediction],
+    split: NDArray[np.str_],
+    *,
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Scores of predictions among many classes in each part of the split; columns as of `value_scores`.
+
+    Parameters
+    ----------
+    column
+        Catalogue column that has the classes.
+    y : ndarray of shape (n,)
+        Class numbers, from 0.
+
+    Returns
+    -------
+    DataFrame
+        Metrics of `label_scores`; resamples without one of the classes do not count for the interval.
+    """
+    found = np.hstack([prediction.values for prediction in predictions]).astype(np.intp)
+    rows = []
+    for part in PARTS:
+        chosen = split == part
+        n = int(chosen.sum())
+        scores = label_scores(y[chosen], found[chosen], sample_and_resamples(n, n_resamples, seed))
+        for metric, values in scores.items():
+            low, high = np.nanquantile(values[1:], (0.025, 0.975), axis=0)
+            for prediction, *interval in zip(predictions, values[0], low, high, strict=True):
+                rows.append(_row(prediction, column, part, metric, interval, n))
+    return pd.DataFrame(rows)
+
+
+def confusion_rows(
+    names: Sequence[str], y: NDArray[np.integer], prediction: Prediction, split: NDArray[np.str_]
+) -> pd.DataFrame:
+    """How many test galaxies of each class are called what.
+
+    Returns
+    -------
+    DataFrame
+        `y_true, y_pred, n, probe, n_features_used`, a row for each pair of the classes' names.
+    """
+    test = split == "test"
+    counts = confusion_matrix(y[test], prediction.values[test, 0].astype(np.intp), len(names))
+    index = pd.MultiIndex.from_product([list(names), list(names)], names=["y_true", "y_pred"])
+    table = pd.DataFrame({"n": counts.ravel()}, index=index).reset_index()
+    return table.assign(probe=prediction.probe, n_features_used=prediction.n_features_used)
+
+
+def prediction_rows(
+    columns: Sequence[str],
+    ids: "pd.Series[str]",
+    Y: NDArray[np.float64],
+    prediction: Prediction,
+    split: NDArray[np.str_],
+) -> pd.DataFrame:
+    """The predictions of the test galaxies beside their labels.
+
+    Returns
+    -------
+    DataFrame
+        `id_str, column, y_true, y_pred, probe, n_features_used`; of two classes `y_true` is 0 or 1 and `y_pred` a
+        score.
+    """
+    test = split == "test"
+    tables = [
+        pd.DataFrame(
+            {"id_str": ids[test], "column": column, "y_true": Y[test, i], "y_pred": prediction.values[test, i]}
+        )
+        for i, column in enumerate(columns)
+    ]
+    return pd.concat(tables).assign(probe=prediction.probe, n_features_used=prediction.n_features_used)
+
+
+def quantile_tables(
+    column: str,
+    ids: "pd.Series[str]",
+    y: NDArray[np.float64],
+    quantiles: tuple[NDArray[np.float64], NDArray[np.float64]],
+    levels: Sequence[float],
+    split: NDArray[np.str_],
+    *,
+    n_resamples: int,
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of a head's predicted quantiles, and the quantiles of the test galaxies.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+        Labels in their unit.
+    quantiles : two ndarrays of shape (n, n_levels)
+        As predicted, and calibrated on the valid rows: those are scored on test rows alone.
+
+    Returns
+    -------
+    scores : DataFrame
+        `metric, value, low, high, probe, column, split, n`: metrics of `quantile_scores`.
+    of_galaxies : DataFrame
+        `id_str, y_true, level, raw, calibrated`, a row a galaxy and level.
+    """
+    raw, adjusted = quantiles
+    scores = []
+    for probe, values, parts in ((HEAD, raw, PARTS), (f"{HEAD}{CALIBRATED}", adjusted, ("test",))):
+        for part in parts:
+            chosen = split == part
+            found = quantile_scores(y[chosen], values[chosen], levels, n_resamples=n_resamples, seed=seed)
+            about = {"probe": probe, "column": column, "split": part, "n": int(chosen.sum())}
+            scores.append(pd.DataFrame(found).assign(**about))
+    test = split == "test"
+    table = pd.DataFrame(
+        {
+            "id_str": np.repeat(ids.to_numpy()[test], len(levels)),
+            "y_true": np.repeat(y[test], len(levels)),
+            "level": np.tile(levels, test.sum()),
+            "raw": raw[test].ravel(),
+            "calibrated": adjusted[test].ravel(),
+        }
+    )
+    return pd.concat(scores, ignore_index=True), table
+
+
+def _row(
+    prediction: Prediction, column: str, split: str, metric: str, interval: Iterable[float], n: int
+) -> dict[str, object]:
+    value, low, high = interval
+    return {
+        "column": column, "split": split, "metric": metric, "value": value, "low": low, "high": high, "n": n,
+        "probe": prediction.probe, "n_features_used": prediction.n_features_used,
+    }  # fmt: skip

@@ -1,0 +1,21 @@
+"""The words of the tidy tables of fit-probes, a row a number: their columns, and names of predictions beside probes."""
+
+IDENTITY = ("features", "kind", "k", "seed")
+"""Columns that tell which feature table a row is about; k and seed are <NA> where a table has none."""
+COLUMNS = (
+    "experiment", *IDENTITY, "probe", "n_features_used", "target", "column", "split", "metric", "value", "low", "high",
+    "n",
+)  # fmt: skip
+"""Columns of `metrics.parquet`."""
+PARTS = ("train", "valid", "test")
+"""Parts of the split."""
+HEAD = "head"
+"""Stands for the network's own head."""
+IN_SAMPLE = "_in_sample"
+"""Ends the names of probes that were fitted to the very test rows that they are scored on."""
+AUGMENTED = "_augmented"
+"""Ends the names of predictions that are means over the 8 symmetries of a cutout."""
+ENSEMBLE = "_ensemble"
+"""Ends the names of predictions that are means over seeds."""
+CALIBRATED = "_calibrated"
+"""Ends the names of quantiles that were calibrated on valid rows."""

@@ -1,0 +1,64 @@
+"""The galaxies on which probes are fitted and scored, and their features: shared by the parts of fit-probes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sfnetlab.methods import TRAITS
+from sfnetlab.metrics.selection import alive_features, features_of_budgets
+from sfnetlab.metrics.tables import FeatureMatrix, rows_of
+from sfnetlab.plan import ProbeSpec
+from sfnetlab.probes.common import Classifier, Probe
+
+N_LEAST = 10
+"""Galaxies in each part of the split, of classes of each class, so that no resample is of a single one."""
+SEED = 0
+"""Of resamples and of XGBoost: the same for every method, so that differences between methods are paired."""
+
+NamedRows = tuple[str, pd.DataFrame]
+"""Rows for one of the stage's files, by its stem."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Galaxies for which a target or a set of classes means something."""
+
+    X: FeatureMatrix
+    """(n, d), their features."""
+    split: NDArray[np.str_]
+    """(n,), the part of the split that each is in."""
+
+    def rows(self, part: str) -> NDArray[np.intp]:
+        """Places of the galaxies of one part, rising."""
+        return np.flatnonzero(self.split == part)
+
+    @cached_property
+    def alive(self) -> NDArray[np.intp]:
+        """Columns that are not zero on some train row: what a probe may use."""
+        return alive_features(rows_of(self.X, self.rows("train")))
+
+    def budgets(self, spec: ProbeSpec, Y: NDArray[np.floating]) -> Iterator[NDArray[np.integer]]:
+        """The features of each budget: the first components, else the best for the train rows of labels Y, (n, m).
+
+        Controls have none: their few columns are what is compared with.
+        """
+        traits = TRAITS[spec.table.kind]
+        if traits.role != "control":
+            train = self.rows("train")
+            yield from features_of_budgets(
+                rows_of(self.X, train), Y[train], self.alive, spec.probes.budgets, is_ordered=traits.is_ordered
+            )
+
+    def fit(self, probe: Probe, chosen: FeatureMatrix, Y: NDArray[np.float64], *, on: str = "train") -> Probe:
+        """Fit a probe to the rows of one part of `chosen` features and labels Y, its choices made on valid rows."""
+        rows, valid = self.rows(on), self.rows("valid")
+        return probe.fit(rows_of(chosen, rows), Y[rows], rows_of(chosen, valid), Y[valid])
+
+    def fit_classifier(self, classifier: Classifier, chosen: FeatureMatrix, y: NDArray[np.intp]) -> Classifier:
+        """Fit a classifier to the train rows of `chosen` features and class numbers y, choices made on valid rows."""
+        rows, valid = self.rows("train"), self.rows("valid")
+        return classifier.fit(rows_of(chosen, rows), y[rows], rows_of(chosen, valid), y[valid])
