@@ -48,7 +48,7 @@ STAGES = {
         Stage("interpret-features", 5, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 2, "which features of different methods and seeds are the same, and what is rare"),
         Stage("test-claims", 1, "which claims of the papers hold on this survey"),
-        Stage("make-figures", 5, "the figures, as PDF and PNG", link="figures"),
+        Stage("make-figures", 6, "the figures, as PDF and PNG", link="figures"),
         Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
     )
 }
@@ -141,15 +141,7 @@ class ClaimsSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FiguresSpec:
-    """Draw the figures."""
-
-    experiment: str
-    targets: dict[str, Target]
-    classes: dict[str, Classes]
-    budgets: tuple[int, ...]
-    labels: tuple[str, ...] = ()
-    other_views: tuple[str, ...] = ()
-    """Names of features that stand in the figures of views alone."""
+    """Draw the figures. What they show, their inputs know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,14 +212,7 @@ def make_plan(config: Experiment) -> list[Job]:
     figures = _job(
         "make-figures",
         "figures",
-        FiguresSpec(
-            experiment=config.name,
-            targets=config.targets,
-            classes=config.classes,
-            budgets=config.probes.budgets,
-            labels=tuple(config.labels),
-            other_views=tuple(sorted({table.spec.features for table in tables if table.is_another_view})),
-        ),
+        FiguresSpec(),
         evidence
         | {str(job): job for job in (*trained, *(table.job for table in tables), *probes, *interpreted, *views)},
     )

@@ -77,8 +77,12 @@ class Record:
 
 
 def with_identity(table: "pd.DataFrame", spec: TableSpec) -> "pd.DataFrame":
-    """Return a tidy table with the columns `features, kind, k, seed`, the last two nullable integers."""
-    return table.assign(**{name: getattr(spec, name) for name in IDENTITY}).astype({"k": "Int64", "seed": "Int64"})
+    """Return a tidy table with the columns `features, kind, k, seed`, the last two nullable integers.
+
+    A column that the table has stays as it is: `k` of the reconstruction by PCA is the number of components kept.
+    """
+    absent = {name: getattr(spec, name) for name in IDENTITY if name not in table}
+    return table.assign(**absent).astype({"k": "Int64", "seed": "Int64"})
 
 
 class TableResult:
@@ -133,6 +137,11 @@ class TableResult:
     def embedding_key(self) -> str:
         """What identifies the embedding that the features are made of: of an embedding itself its own key."""
         return self._records.get("embedding", self._records["features"]).key
+
+    @property
+    def held_fixed(self) -> tuple[str, ...]:
+        """What interpret-features held fixed where it asked what remains of a correlation."""
+        return tuple(self._records["description"].settings["interpretation"]["held_fixed"])
 
     @property
     def source(self) -> Record:
@@ -497,9 +506,36 @@ class Results:
         """Settings of the classes that are told apart, by name."""
         return self._settings["classes"]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels of many classes that are told apart."""
+        return tuple(self._settings["labels"])
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Numbers of features on which linear probes were fitted."""
+        probed = [record for record in self._records.values() if record.stage == PROBED and "probes" in record.settings]
+        return tuple(probed[0].settings["probes"]["budgets"]) if probed else ()
+
     def comparison(self, name: str = "metrics") -> "pd.DataFrame | None":
         """Return a table of the comparison: `metrics`, `differences`, `gains` and others; None where there is none."""
         return None if self._comparison is None else self._comparison.read(name)
+
+    def stability(self) -> "pd.DataFrame | None":
+        """Return how alike the dictionaries of several seeds are, `seed_a, seed_b, metric, value`, seed being missing.
+
+        None where no dictionary has several seeds.
+        """
+        import pandas as pd
+
+        kinds = {table.spec.features: table.spec.kind for table in self.tables}
+        parts: list[pd.DataFrame] = []
+        for record in self.records(DESCRIBED):
+            if "seeds" in record.settings and (stability := record.read("stability")) is not None:
+                features = record.settings["features"]
+                spec = TableSpec(features=features, kind=kinds[features], k=record.settings["k"], seed=None)
+                parts.append(with_identity(stability, spec))
+        return pd.concat(parts, ignore_index=True) if parts else None
 
     def relations(self, name: str) -> "pd.DataFrame | None":
         """Return a table of compare-features: `matching`, `pairs`, `reading` and others; None where there is none."""
