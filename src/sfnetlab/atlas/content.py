@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.atlas.names import GivenName
+from sfnetlab.jobs import TableSpec
 from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 
 How = Literal["exact", "gradient"]
@@ -49,6 +50,7 @@ class Galaxies:
 
     @property
     def is_test(self) -> NDArray[np.bool_]:
+        """Which galaxies are test galaxies, (n,)."""
         return (self.catalog["split"] == "test").to_numpy()
 
 
@@ -117,18 +119,24 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """A feature table: what it is, its values (n, d), and what is known of its features.
+class ShownTable:
+    """A feature table as the atlas shows it.
 
-    `of_interest` are the galaxies that its features are described on; `residuals` says how badly each galaxy is
-    reconstructed: squared error over the embedding's variance.
+    Attributes
+    ----------
+    spec
+        Which table it is.
+    values : (n, d), dense or CSR
+        Its features of the galaxies.
+    of_interest : (n,)
+        The galaxies on which its features are described.
+    residuals : (n,) or None
+        How badly each galaxy is reconstructed: squared error over the embedding's variance.
+    names
+        What the user calls features, by number.
     """
 
-    name: str
-    features: str
-    kind: str
-    k: int | None
-    seed: int | None
+    spec: TableSpec
     values: FeatureMatrix
     of_interest: NDArray[np.bool_]
     evidence: Evidence
@@ -138,7 +146,13 @@ class Table:
     names: dict[int, GivenName] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """What it is called, such as `sae-k4-seed0`."""
+        return self.spec.name
+
+    @property
     def n_features(self) -> int:
+        """Number of its features, active or not."""
         return checked_table(self.values).shape[1]
 
 
@@ -160,7 +174,7 @@ class Atlas:
 
     experiment: str
     galaxies: Galaxies
-    tables: tuple[Table, ...]
+    tables: tuple[ShownTable, ...]
     comparison: pd.DataFrame
     classes: pd.DataFrame
     predictions: tuple[Predictions, ...] = ()

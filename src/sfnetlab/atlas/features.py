@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sfnetlab.atlas.content import FeatureMaps, Galaxies, Table
+from sfnetlab.atlas.content import FeatureMaps, Galaxies, ShownTable
 from sfnetlab.atlas.names import readable, suggestions_of
 from sfnetlab.atlas.packing import finite, pack, pack_correlations, pack_maps, pack_rows
 from sfnetlab.atlas.sprites import PER_CARD
@@ -42,7 +42,7 @@ class Column:
     values: NDArray[np.float32]
 
 
-def columns_of_table(table: Table) -> Iterator[Column]:
+def columns_of_table(table: ShownTable) -> Iterator[Column]:
     """The features that are described, in the order of the wall."""
     features = table.evidence.features["feature"].to_numpy()
     if sparse.issparse(table.values):
@@ -81,7 +81,7 @@ def groups_of(column: Column, is_shown: NDArray[np.bool_], *, is_dense: bool) ->
 
 
 def pairs_to_map(
-    table: Table, galaxies: Galaxies, n_each: int | None = None
+    table: ShownTable, galaxies: Galaxies, n_each: int | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Galaxies and features, pair by pair, that pages show with an activation map; `n_each`: the strongest so many."""
     is_dense = not sparse.issparse(table.values)
@@ -99,7 +99,7 @@ def pairs_to_map(
 # --- the wall ---------------------------------------------------------------------------------------------------------
 
 
-def describe_wall(table: Table, galaxies: Galaxies, labels: list[str]) -> tuple[dict[str, Any], NDArray[np.intp]]:
+def describe_wall(table: ShownTable, galaxies: Galaxies, labels: list[str]) -> tuple[dict[str, Any], NDArray[np.intp]]:
     """A row a feature for the wall, and the rows of its thumbnails (n, 4), -1 where there are fewer galaxies."""
     features = table.evidence.features
     numbers = features["feature"].to_numpy()
@@ -177,7 +177,7 @@ def _rho_matrix(associations: pd.DataFrame, features: NDArray[np.int64], labels:
     return wide.reindex(index=features, columns=labels).to_numpy(dtype=np.float64)
 
 
-def _thumbnails(table: Table, galaxies: Galaxies) -> NDArray[np.intp]:
+def _thumbnails(table: ShownTable, galaxies: Galaxies) -> NDArray[np.intp]:
     is_dense = not sparse.issparse(table.values)
     is_shown = galaxies.is_test & table.of_interest
     rows = np.full((len(table.evidence.features), PER_CARD), -1, dtype=np.intp)
@@ -190,7 +190,7 @@ def _thumbnails(table: Table, galaxies: Galaxies) -> NDArray[np.intp]:
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
-def feature_chunks(table: Table, galaxies: Galaxies, labels: list[str]) -> Iterator[list[dict[str, Any]]]:
+def feature_chunks(table: ShownTable, galaxies: Galaxies, labels: list[str]) -> Iterator[list[dict[str, Any]]]:
     """The pages of each `CHUNK` features, in the order of the wall."""
     pages = _Pages(table, galaxies, labels)
     chunk: list[dict[str, Any]] = []
@@ -206,7 +206,7 @@ def feature_chunks(table: Table, galaxies: Galaxies, labels: list[str]) -> Itera
 class _Pages:
     """Evidence of one table, each table of it grouped by feature once."""
 
-    def __init__(self, table: Table, galaxies: Galaxies, labels: list[str]) -> None:
+    def __init__(self, table: ShownTable, galaxies: Galaxies, labels: list[str]) -> None:
         evidence = table.evidence
         self.table = table
         self.labels = labels

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sfnetlab.atlas.content import Atlas, Galaxies, Table
+from sfnetlab.atlas.content import Atlas, Galaxies, ShownTable
 from sfnetlab.atlas.packing import finite, pack, pack_maps, pack_rows
 from sfnetlab.metrics.tables import checked_table
 from sfnetlab.surveys.lines import KAUFFMANN_POLE, KEWLEY_POLE, kauffmann_2003, kewley_2001, tremonti_2004
@@ -130,7 +130,7 @@ def oddities(atlas: Atlas) -> Iterator[Oddity]:
             )
 
 
-def is_sparse(table: Table) -> bool:
+def is_sparse(table: ShownTable) -> bool:
     """Whether most values of the table are zero, so that galaxies have few active features."""
     return sparse.issparse(table.values)
 
@@ -240,7 +240,7 @@ def describe_galaxies(atlas: Atlas) -> dict[str, Any]:
 class _Codes:
     """A table's values by galaxy, with the neighbours that they give."""
 
-    table: Table
+    table: ShownTable
     values: "sparse.csr_array | NDArray[np.floating]"
     neighbours: tuple[NDArray[np.intp], NDArray[np.float32]] | None
 
@@ -271,7 +271,7 @@ def text_columns(galaxies: Galaxies) -> list[str]:
     return [str(name) for name in words if name not in ("id_str", "split")]
 
 
-def _codes(table: Table) -> _Codes:
+def _codes(table: ShownTable) -> _Codes:
     if not is_sparse(table):
         return _Codes(table, np.asarray(table.values, dtype=np.float32), None)
     values = sparse.csr_array(checked_table(table.values)).astype(np.float32)
@@ -298,7 +298,7 @@ def _of_table(codes: _Codes, rows: slice) -> dict[str, Any]:
     return data
 
 
-def largest_contribution_error(table: Table) -> float:
+def largest_contribution_error(table: ShownTable) -> float:
     """Over all galaxies: how far the sum of weight times feature, plus the bias, is from what the network says."""
     assert table.head is not None
     sums = checked_table(table.values) @ table.head.weights.T + table.head.bias

@@ -28,7 +28,7 @@ _TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Request:
+class MapRequest:
     """Maps to make: for each entry a row of the images and what of the embedding to look at.
 
     Attributes
@@ -72,7 +72,7 @@ def make_maps(
     encoder: ImageEncoder,
     run: Callable[[Tensor], Tensor],
     images: NDArray[np.uint8],
-    requests: Sequence[Request],
+    requests: Sequence[MapRequest],
     how: How,
     *,
     device: str,
