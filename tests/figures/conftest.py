@@ -102,13 +102,13 @@ class MadeUp:
             fixed = {"interpretation": {"held_fixed": ["lgm_tot_p50", "a - b"]}}
             self.add("interpret-features", spec.name, about | fixed, inputs, **described)
 
-    def comparison(self, targets=None, classes=(), labels=(), **tables) -> None:
+    def comparison(self, targets=None, two_classes=(), many_classes=(), **tables) -> None:
         targets = targets or {"metallicity": ["oh_p50"]}
         settings = {
             "experiment": "made_up",
             "targets": {name: {"columns": own, "cut": None, "quantiles": []} for name, own in targets.items()},
-            "classes": {name: {} for name in classes},
-            "labels": {name: {} for name in labels},
+            "classes": {name: {"positive": [1]} for name in two_classes}
+            | {name: {"positive": []} for name in many_classes},
         }
         self.add("fit-probes", "comparison", settings, **tables)
 

@@ -72,7 +72,7 @@ def test_every_file_with_a_draw_is_registered_once():
 def test_nothing_is_drawn_of_tables_without_findings(made_up):
     made_up.survey(6, images=False, oh_p50=9.0)
     made_up.table(SFNET, described={"features": pd.DataFrame({"feature": [1], "name": ["Z1"]})})
-    made_up.comparison(labels=["type"], classes=["agn"])
+    made_up.comparison(two_classes=["agn"], many_classes=["type"])
     unneeded = (
         alignment, confounders, confusion_matrices, contact_sheet, equivariance, fvu_vs_l0, label_scores,
         latent_traversal, latent_walk, localisation, nested_fvu, prediction_examples, prior_samples,
@@ -167,7 +167,8 @@ def test_the_runs_of_one_training_have_one_name(made_up):
     for seed in (0, 1):
         steps = [{"epoch": 1, "train_loss": 1.0 + seed, "valid_rmse": 0.2}]
         made_up.add("train-sfnet", f"sfnet-k4-seed{seed}", {"seed": seed}, progress=steps)
-    steps = [{"epoch": 1, "k": k, "seed": 0, "train_fvu": 0.5, "dead_fraction": 0.0} for k in (2, 4)]
+    step = {"epoch": 1, "seed": 0, "train_loss": 9.0, "train_fvu": 0.5, "dead_fraction": 0.0}
+    steps = [step | {"k": k} for k in (2, 4)]
     made_up.add("train-sae", "sae-seed0", {"sae": {"name": "sae"}, "seeds": [0]}, progress=steps)
     networks, _, dictionaries, _ = made_up.drawn(training_curves.draw)["training_curves"].axes
     assert [(line.get_label(), float(line.get_ydata()[0])) for line in networks.lines] == [("sfnet-k4", 1.5)]

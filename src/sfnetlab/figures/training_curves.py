@@ -11,11 +11,8 @@ from sfnetlab.figures.findings import Figures, Findings
 
 _NETWORKS, _DICTIONARIES = ("train-sfnet", "finetune-zoobot"), ("train-sae",)
 """Stages that train."""
-_PANELS = (
-    (("train_loss", "train loss (target scatter)"), ("valid_rmse", "valid RMSE (target units)")),
-    (("train_fvu", "train FVU (fraction of variance)"), ("dead_fraction", "dead latents (fraction)")),
-)
-"""Quantities of networks and of dictionaries; the first of each tells their rows apart."""
+_OF_NETWORKS = (("train_loss", "train loss (target scatter)"), ("valid_rmse", "valid RMSE (target units)"))
+_OF_DICTIONARIES = (("train_fvu", "train FVU (fraction of variance)"), ("dead_fraction", "dead latents (fraction)"))
 _COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.SKY, style.PURPLE, style.BLACK)
 _LINESTYLES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v")
@@ -45,7 +42,8 @@ def plot_training_curves(history: pd.DataFrame) -> Figure:
     ----------
     history : DataFrame
         Columns `run` (name in the legend) and `epoch`, a row a seed. Networks have `train_loss`, and `valid_rmse` in
-        units of the target, SAEs `train_fvu` and `dead_fraction`. NaN where a quantity was not taken.
+        units of the target; SAEs are the rows with `train_fvu`, and have `dead_fraction`. NaN where a quantity was not
+        taken.
 
     Raises
     ------
@@ -53,13 +51,11 @@ def plot_training_curves(history: pd.DataFrame) -> Figure:
         If columns or rows are missing.
     """
     style.require_columns(history, ("run", "epoch"), "the training history")
+    is_dictionary = history["train_fvu"].notna() if "train_fvu" in history else np.zeros(len(history), dtype=bool)
+    networks, dictionaries = history[~is_dictionary], history[is_dictionary]
     parts = [
-        (rows, panels)
-        for panels in _PANELS
-        if (name := panels[0][0]) in history and len(rows := history[history[name].notna()])
+        (rows, panels) for rows, panels in ((networks, _OF_NETWORKS), (dictionaries, _OF_DICTIONARIES)) if len(rows)
     ]
-    if not parts:
-        raise ValueError("the training history has neither train_loss nor train_fvu")
     heights = [max(2.1, 0.6 + 0.16 * _n_legend_lines(rows)) for rows, _ in parts]
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, sum(heights)), layout="constrained")
     axes = fig.subplots(len(parts), 2, squeeze=False, height_ratios=heights)
