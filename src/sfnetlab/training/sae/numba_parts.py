@@ -15,8 +15,8 @@ Halves = NDArray[np.uint16]
 
 _options: dict[str, Any] = {"nogil": True, "fastmath": set(lanes.FAST), "error_model": "numpy", "forceinline": True}
 kernel: Any = numba.njit(cache=True, **_options)
-"""Inlined where other kernels call it: a process that compiles has, beside the copy of a called kernel that is optimised
-with its caller, the one that is called from Python, and takes the latter, whose sums may be in another order."""
+"""Kernels are inlined where other kernels call them. Otherwise the process that compiles them would run the called
+one's own copy, later processes the copy that was optimised with its caller, and their sums differ in the last bit."""
 part: Any = numba.njit(**_options)
 """Of a kernel: what is given a block, or returns one.
 
