@@ -146,7 +146,7 @@ def test_status_tells_what_a_setting_makes_stale(finished, capsys):
         "fit-probes/comparison",
         "interpret-features/sae-k2-seed0",
         "compare-features/relations",
-        "test-claims/claims",
+        "hold-claims/claims",
         "make-figures/figures",
         "build-atlas/atlas",
     }
@@ -397,13 +397,13 @@ def test_the_claims_of_the_papers_are_tested_from_one_config(tmp_path):
     out = tmp_path / "out"
     assert cli.main(["run", str(config), "--out", str(out), "-q", "--device", "cpu", *overrides]) == 0
 
-    claims = json.loads((out / "test-claims/claims/claims.json").read_text())["claims"]
+    claims = json.loads((out / "hold-claims/claims/claims.json").read_text())["claims"]
     verdicts = {claim["name"]: claim["verdict"] for claim in claims}
     assert list(verdicts) == [claim.name for claim in CLAIMS]
     assert set(verdicts.values()) <= {"holds", "does not hold", "undecided", "cannot be tested here"}
     untested = {claim["name"]: claim["why"] for claim in claims if claim["verdict"] == "cannot be tested here"}
     assert untested == {"frozen encoder": "no encoder that was trained elsewhere (weights from a file or a hub)"}
-    text = (out / "test-claims/claims/claims.md").read_text()
+    text = (out / "hold-claims/claims/claims.md").read_text()
     assert all(f"**{name}**" in text for name in verdicts)
 
     figures = {path.stem for path in (out / "make-figures/figures").glob("*.png")}

@@ -24,7 +24,7 @@ def test_there_are_experiments_to_load():
 @pytest.mark.parametrize("name", ["demo", "mock", "claims_mock"])
 def test_an_experiment_without_files_has_a_plan_to_its_claims(name):
     jobs = {str(job) for job in make_plan(config.load(CONFIGS[0].parent / f"{name}.toml"))}
-    assert {"fit-probes/comparison", "compare-features/relations", "test-claims/claims"} <= jobs
+    assert {"fit-probes/comparison", "compare-features/relations", "hold-claims/claims"} <= jobs
 
 
 def test_the_config_of_the_claims_has_what_the_claims_need():

@@ -9,7 +9,7 @@ from sfnetlab.errors import ConfigError, DataError
 from sfnetlab.jobs import Job
 from sfnetlab.plan import STAGES, make_plan
 
-LAST = ("test-claims/claims", "make-figures/figures", "build-atlas/atlas")
+LAST = ("hold-claims/claims", "make-figures/figures", "build-atlas/atlas")
 LAST_STAGES = {name.partition("/")[0] for name in LAST}
 
 TOML = """
@@ -198,7 +198,7 @@ def test_one_table_of_each_method_is_compared_and_every_seed_of_sfnets(whole):
 
 def test_the_claims_read_the_comparison_the_relations_all_probes_and_all_that_is_told(whole):
     jobs = jobs_of(whole)
-    claims = jobs["test-claims/claims"]
+    claims = jobs["hold-claims/claims"]
     assert claims.inputs["comparison"] is jobs["fit-probes/comparison"]
     assert claims.inputs["relations"] is jobs["compare-features/relations"]
     for stage in ("fit-probes", "interpret-features"):

@@ -143,6 +143,11 @@ class TableResult:
         return self._records.get("embedding", self._records["features"]).key
 
     @property
+    def held_fixed(self) -> tuple[str, ...]:
+        """What interpret-features held fixed where it asked what remains of a correlation."""
+        return tuple(self._records["description"].settings["interpretation"]["held_fixed"])
+
+    @property
     def source(self) -> Record:
         """The result that holds the features: its settings say how they were made."""
         return self._records["features"]
@@ -519,9 +524,41 @@ class Results:
         """Settings of the classes that are told apart, by name."""
         return self._settings["classes"]
 
+    @property
+    def two_classes(self) -> tuple[str, ...]:
+        """Names of the classes of which one is told from another."""
+        return tuple(name for name, classes in self.classes.items() if classes["positive"])
+
+    @property
+    def many_classes(self) -> tuple[str, ...]:
+        """Names of the classes of which one of several is named."""
+        return tuple(name for name, classes in self.classes.items() if not classes["positive"])
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Numbers of features on which linear probes were fitted."""
+        probed = [record for record in self._records.values() if record.stage == PROBED and "probes" in record.settings]
+        return tuple(probed[0].settings["probes"]["budgets"]) if probed else ()
+
     def comparison(self, name: str = "metrics") -> "pd.DataFrame | None":
         """Return a table of the comparison: `metrics`, `differences`, `gains` and others; None where there is none."""
         return None if self._comparison is None else self._comparison.read(name)
+
+    def stability(self) -> "pd.DataFrame | None":
+        """Return how alike the dictionaries of several seeds are, `seed_a, seed_b, metric, value`, seed being missing.
+
+        None where no dictionary has several seeds.
+        """
+        import pandas as pd
+
+        kinds = {table.spec.features: table.spec.kind for table in self.tables}
+        parts: list[pd.DataFrame] = []
+        for record in self.records(DESCRIBED):
+            if "seeds" in record.settings and (stability := record.read("stability")) is not None:
+                features = record.settings["features"]
+                spec = TableSpec(features=features, kind=kinds[features], k=record.settings["k"], seed=None)
+                parts.append(with_identity(stability, spec))
+        return pd.concat(parts, ignore_index=True) if parts else None
 
     def relations(self, name: str) -> "pd.DataFrame | None":
         """Return a table of compare-features: `matching`, `pairs`, `reading` and others; None where there is none."""

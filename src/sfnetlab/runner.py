@@ -202,7 +202,7 @@ def describe_results(root: Path, plan: Sequence[Job]) -> str:
         directory = job.directory(root)
         if (directory / "comparison.txt").exists():
             parts.append((directory / "comparison.txt").read_text())
-        if job.stage == "test-claims":
+        if job.stage == "hold-claims":
             counts = json.loads((directory / "metrics.json").read_text())
             verdicts = ", ".join(f"{name.replace('_', ' ')}: {n}" for name, n in counts.items())
             parts.append(f"claims of the papers: {verdicts}; {directory / 'claims.md'}")

@@ -1,13 +1,12 @@
-"""Ablation and explained variance against slow loops."""
+"""Ablation against a slow loop."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
-from sfnetlab.interpret.ablation import ablate_features, doubling, explained_variance
+from sfnetlab.interpret.ablation import ablate_features, doubling
 from sfnetlab.metrics.bootstrap import bootstrap_intervals
-from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 
 RNG = np.random.default_rng(0)
 VALUES = np.where(RNG.random((300, 6)) < [0.9, 0.05, 0.5, 0.7, 0, 0.3], RNG.gamma(2, size=(300, 6)), 0)
@@ -47,37 +46,6 @@ def test_the_interval_is_that_of_the_common_bootstrap():
 def test_a_head_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"weights \(6, 2\) and bias \(2,\)"):
         ablate_features(VALUES[:200], VALUES[200:], LABELS, WEIGHTS.T, BIAS)
-
-
-@pytest.mark.parametrize("as_table", [np.asarray, sparse.csr_array])
-@pytest.mark.parametrize("fill", [np.zeros(6), VALUES[:200].mean(axis=0)])
-def test_explained_variance_is_one_minus_the_fvu_of_the_kept_features(as_table, fill, monkeypatch):
-    monkeypatch.setattr("sfnetlab.interpret.ablation.BLOCK_VALUES", 1000)
-    atoms, b_dec = RNG.normal(size=(6, 8)), RNG.normal(size=8)
-    x = VALUES @ atoms + b_dec + 0.1 * RNG.normal(size=(300, 8))
-    table = explained_variance(x, as_table(VALUES), atoms, b_dec, ORDER, fill)
-    assert table["n_components"].tolist() == [1, 2, 4, 6]
-    for row in table.itertuples():
-        kept = ORDER[: row.n_components]
-        values = np.tile(fill, (300, 1))
-        values[:, kept] = VALUES[:, kept]
-        fvu = fraction_of_variance_unexplained(x, values @ atoms + b_dec)
-        assert row.explained_variance == pytest.approx(1 - fvu)
-        assert row.l0 == pytest.approx(np.count_nonzero(VALUES[:, kept]) / 300)
-
-
-def test_of_principal_components_it_is_the_sum_of_their_shares():
-    x = RNG.normal(size=(50, 5)) * [5, 4, 3, 2, 1]
-    mean = x.mean(axis=0)
-    _, s, components = np.linalg.svd(x - mean, full_matrices=False)
-    table = explained_variance(x, (x - mean) @ components.T, components, mean, np.arange(5), np.zeros(5))
-    share = np.cumsum(s**2) / np.sum(s**2)
-    np.testing.assert_allclose(table["explained_variance"], share[table["n_components"] - 1])
-
-
-def test_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="do not fit together"):
-        explained_variance(np.ones((3, 2)), np.ones((3, 4)), np.ones((4, 2)), np.ones(3), np.arange(4), np.zeros(4))
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(0, []), (1, [1]), (2, [1, 2]), (5, [1, 2, 4, 5]), (8, [1, 2, 4, 8])])

@@ -6,14 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sfnetlab.interpret.claims import (
-    CLAIMS,
-    CannotTestError,
-    Evidence,
-    Finding,
-    claims_markdown,
-    hold_claims,
-)
+from sfnetlab.interpret.claims import CLAIMS, claims_markdown, judge_claims
+from sfnetlab.interpret.claims.evidence import CannotTestError, ClaimTables, Finding
 
 N = 200
 IDS = [f"{i:03d}" for i in range(N)]
@@ -60,7 +54,7 @@ def evidence(*predictions, **tables):
         "n_sfnet_features": 100,
         "pretrained": frozenset(),
     }
-    return Evidence(**(settings | tables))
+    return ClaimTables(**(settings | tables))
 
 
 def claim(name):
@@ -359,7 +353,7 @@ def test_the_names_of_claims_differ():
 
 
 def test_what_cannot_be_tested_says_why():
-    table = hold_claims(evidence(classes=None)).set_index("name")
+    table = judge_claims(evidence(classes=None)).set_index("name")
     assert (table["verdict"] == "cannot be tested here").all()
     assert (table["why"] != "").all()
     assert table[["value", "low", "high"]].isna().all(axis=None)
@@ -371,12 +365,12 @@ def test_what_cannot_be_tested_says_why():
 
 def test_classes_that_are_not_configured_are_why():
     sfnet = classifier("sfnet", "linear_svm", 0.3, k=4, budget=4)
-    table = hold_claims(evidence(*SFNET_HEADS, sfnet, classes=None)).set_index("name")
+    table = judge_claims(evidence(*SFNET_HEADS, sfnet, classes=None)).set_index("name")
     assert table.loc["fewer for AGN", "why"] == "no [classes] are configured"
 
 
 def test_the_table_of_verdicts_is_plain_json():
-    table = hold_claims(evidence(*SFNET_HEADS, method("encoder", "head", 0.1)))
+    table = judge_claims(evidence(*SFNET_HEADS, method("encoder", "head", 0.1)))
     records = json.loads(table.to_json(orient="records"))
     json.dumps(records, allow_nan=False)
     verdicts = {row["name"]: row["verdict"] for row in records}
@@ -385,7 +379,7 @@ def test_the_table_of_verdicts_is_plain_json():
 
 
 def test_the_report_lists_every_claim_in_a_table_of_four_columns():
-    text = claims_markdown(hold_claims(evidence(alignment=aligned("pca", 0.8, 0.5))), "Claims here")
+    text = claims_markdown(judge_claims(evidence(alignment=aligned("pca", 0.8, 0.5))), "Claims here")
     table = [line for line in text.splitlines() if line.startswith("| ")][2:]
     assert len(table) == len(CLAIMS)
     assert all(line.replace("\\|", "").count("|") == 5 for line in table)

@@ -1,10 +1,12 @@
 """Localisation: shares equal torch's upsampling and sums over pixels; planted maps are inside, flat ones at chance."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from sfnetlab.interpret.localisation import FACTOR_OF_COMPONENT, localise, summarise_localisation, upsampled
+from sfnetlab.interpret.localisation import FACTOR_OF_COMPONENT, ask, localise, summarise_localisation, upsampled
+from sfnetlab.interpret.table import Sight
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.mock_render import MASK_NAMES, component_masks
 
@@ -82,3 +84,49 @@ def test_masks_of_the_mock_survey_fit():
 def test_maps_that_cannot_be_weighed_are_refused(maps, message):
     with pytest.raises(ValueError, match=message):
         localise(maps, maps_and_masks()[1])
+
+
+# --- which features look at components --------------------------------------------------------------------------------
+
+N = 90
+
+
+def looking(described, cells=4):
+    """Features 1 and 2 follow the bulge and the arms; maps say which feature they are of, masks of arms are empty."""
+    rng = np.random.default_rng(0)
+    factors = pd.DataFrame({name: rng.uniform(0.1, 1, N) for name in FACTOR_OF_COMPONENT.values()})
+    factors["factor_companion_flux_ratio"] = 0.0
+    values = np.stack([rng.random(N), factors["factor_bulge_to_total"], factors["factor_arm_strength"]], axis=1)
+
+    def activation_maps(ids, feature):
+        return np.full((len(ids), cells, cells), feature + 1, dtype=np.float32)
+
+    def component_masks(rows, component):
+        return np.full((len(rows), 8, 8), component != "arms")
+
+    sight = Sight(activation_maps, component_masks)
+    return described(factors.assign(size=1.0), values, "sfnet", sight=sight)
+
+
+def test_each_component_is_looked_at_by_the_feature_that_follows_its_factor(described):
+    localised = ask(looking(described)).tables["localised"]
+    assert localised.groupby("component")["feature"].first()["bulge"] == 1
+    assert set(localised["component"]) == {"bulge", "clumps"}  # no companion shows, and no mask of arms
+
+
+def test_maps_and_masks_stand_in_the_order_of_the_galaxies(described):
+    table = looking(described)
+    answer = ask(table)
+    localised, maps, masks = answer.tables["localised"], *(answer.arrays[f"localised_{n}"] for n in ("maps", "masks"))
+    assert set(localised["id_str"]) <= set(table.test.rows["id_str"])
+    assert (maps.shape, maps.dtype) == ((len(localised), 4, 4), np.float32)
+    assert (masks.shape, masks.dtype) == ((len(localised), 8, 8), bool)
+    np.testing.assert_array_equal(maps[:, 0, 0], localised["feature"] + 1)
+
+
+def test_a_map_of_one_cell_points_nowhere(described):
+    assert not ask(looking(described, cells=1)).tables
+
+
+def test_a_network_whose_maps_are_not_known_looks_nowhere(described):
+    assert not ask(described(pd.DataFrame({"size": np.arange(90.0)}), np.ones((90, 2)))).tables

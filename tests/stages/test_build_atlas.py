@@ -50,7 +50,7 @@ PCA = TableSpec(features="pca", kind="pca", k=None, seed=0)
 DENSE = TableSpec(features="dense", kind="encoder", k=None, seed=0)
 MEAN = TableSpec(features="mean", kind="mean", k=None, seed=None)
 COMMON = {"prepare-survey/survey": "survey", "fit-probes/comparison": "comparison",
-          "compare-features/relations": "relations", "test-claims/claims": "claims"}  # fmt: skip
+          "compare-features/relations": "relations", "hold-claims/claims": "claims"}  # fmt: skip
 
 
 class Lab:
@@ -130,7 +130,7 @@ class Lab:
                "low": 0.09, "high": 0.11}  # fmt: skip
         pd.DataFrame([row]).to_csv(directory / "comparison.csv", index=False)
         self.job("compare-features", "relations", RelationsSpec(tables=tables, rare={}))
-        _, directory = self.job("test-claims", "claims")
+        _, directory = self.job("hold-claims", "claims")
         (directory / "claims.json").write_text('{"claims": []}')
 
     def embedded(self, spec, survey, network, values):

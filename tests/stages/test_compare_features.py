@@ -49,7 +49,7 @@ def write_table(directory, values, order=None):
 
 def spec_of(names, rare=None):
     """Tables called `<features>-seed<seed>`; the kind is what their names begin with."""
-    kinds = ("sfnet", "encoder", "pca", "sae", "null_sae")
+    kinds = ("sfnet", "encoder", "pca", "sae", "null_sae", "vae")
     tables = {}
     for name in names:
         features, _, seed = name.partition("-seed")
@@ -63,7 +63,9 @@ def compare(survey, names, rare=None, more=None, jobs=None):
     work = survey.parent / "work"
     work.mkdir()
     inputs = {"survey": survey} | {name: survey.parent / name for name in names} | (more or {})
-    jobs = jobs or {name: embedding_job("one") if name.startswith("encoder") else encoded(name) for name in names}
+    jobs = jobs or {
+        name: embedding_job("one") if name.startswith(("encoder", "vae")) else encoded(name) for name in names
+    }
     job = Job(stage="compare-features", version=1, name="relations", spec=None, inputs=jobs)
     made = Task(inputs=inputs, work=work, device="cpu", job=job)
     metrics = compare_features.build(spec_of(names, rare), made)
@@ -86,7 +88,8 @@ def two(survey):
     write_table(survey.parent / "encoder-seed0", X)
     write_table(survey.parent / "pca-seed0", X[:, ::-1], np.random.default_rng(1).permutation(N))
     components = np.ascontiguousarray(np.eye(D, dtype=np.float32)[::-1])
-    save_file({"components": components}, survey.parent / "pca-seed0" / "model.safetensors")
+    model = {"components": components, "mean": np.zeros(D, dtype=np.float32)}
+    save_file(model, survey.parent / "pca-seed0" / "model.safetensors")
     return survey
 
 
@@ -128,6 +131,19 @@ def test_a_table_alone_has_nothing_to_be_compared_with(two):
     assert not found
 
 
+def test_a_new_relation_is_a_function_and_a_line(two, monkeypatch):
+    def relate(related):
+        return {
+            "widths": pd.DataFrame(
+                {name: [table.values_of(related.ids("test")).shape[1]] for name, table in related.tables.items()}
+            )
+        }
+
+    monkeypatch.setattr(compare_features, "RELATIONS", (*compare_features.RELATIONS, relate))
+    _, found = compare(two, ["encoder-seed0", "pca-seed0"])
+    assert found["widths"].to_dict("records") == [{"encoder-seed0": D, "pca-seed0": D}]
+
+
 # --- what is rare -----------------------------------------------------------------------------------------------------
 
 
@@ -157,9 +173,23 @@ def test_an_absent_column_is_named_with_those_that_there_are(two):
         compare(two, ["encoder-seed0", "pca-seed0"], {"mergers": Rare(column="merger", above=0.5)})
 
 
-def test_rare_galaxies_need_an_encoder(two):
-    with pytest.raises(DataError, match=r"\[rare\] needs an encoder or external embeddings among the \[\[features\]\]"):
+def test_rare_galaxies_need_an_embedding(two):
+    message = r"\[rare\] needs an encoder, a VAE or external embeddings among the \[\[features\]\]"
+    with pytest.raises(DataError, match=message):
         compare(two, ["pca-seed0"], {"some": DISTURBED})
+
+
+def test_rare_galaxies_are_sought_in_a_vae_where_there_is_no_other_embedding(survey):
+    write_table(survey.parent / "vae-seed0", X)
+    _, found = compare(survey, ["vae-seed0"], {"some": DISTURBED})
+    assert set(found["yield"]["method"]) == {"vae", "nearest neighbours", "isolation forest", "random order"}
+
+
+def test_rare_galaxies_are_sought_in_an_encoder_before_a_vae(two):
+    write_table(two.parent / "vae-seed0", np.random.default_rng(5).standard_normal((N, D)).astype(np.float32))
+    _, beside = compare(two, ["vae-seed0", "encoder-seed0", "pca-seed0"], {"some": DISTURBED})
+    neighbours = beside["yield"][beside["yield"]["method"] == "nearest neighbours"]
+    assert neighbours.loc[neighbours["metric"] == "purity", "value"].max() > 0.5
 
 
 def test_too_few_rare_galaxies_are_left_out_with_their_number(two, caplog):
@@ -195,6 +225,13 @@ def test_an_sae_and_a_null_arm_have_the_cosines_of_their_atoms(survey):
     _, found = compare(survey, ["sae-seed0", "null_sae-seed0"], more=more)
     np.testing.assert_allclose(found["pairs"]["cosine"], 1, atol=1e-6)
     np.testing.assert_array_equal(found["pairs"]["feature_b"], 2 * D - 1 - found["pairs"]["feature_a"])
+
+
+def test_latents_of_a_vae_have_the_cosines_of_what_decomposes_them(survey):
+    write_table(survey.parent / "vae-seed0", X)
+    more = write_sae(survey.parent, "sae-seed0", np.concatenate([np.eye(D), -np.eye(D)]).astype(np.float32))
+    _, found = compare(survey, ["vae-seed0", "sae-seed0"], more=more)
+    np.testing.assert_allclose(found["pairs"]["cosine"].abs(), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,22 +11,25 @@ import torch
 
 from sfnetlab.artifacts import read_features, write_csr_features, write_dense_features, write_rows
 from sfnetlab.interpret.claims import CLAIMS
+from sfnetlab.interpret.table import Answer
 from sfnetlab.jobs import Job, TableSpec, Task
 from sfnetlab.methods.decompositions import BaselineSpec
 from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec, Weights
 from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.sae import sae_directory
+from sfnetlab.methods.vae import VAE, VAESpec
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
 from sfnetlab.plan import ClaimsSpec, InterpretSpec, ProbeSpec, RelationsSpec
 from sfnetlab.schema import Interpretation, Probes
 from sfnetlab.settings import Target
-from sfnetlab.stages import embed_images, fit_baselines, interpret_features, test_claims
+from sfnetlab.stages import embed_images, fit_baselines, hold_claims, interpret_features, train_vae
 from sfnetlab.surveys.catalog import add_line_logs, apply_cut
 from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.perturb import TRANSFORMS
+from sfnetlab.training.pixel_pca import load_pixel_pca
 
 N, D_IN, N_LATENTS, K = 240, 8, 16, 3
 MOCK = MockSurvey(n_galaxies=N, image_size=32)
@@ -34,8 +38,8 @@ SETTINGS = Interpretation(n_permutations=20)
 IDENTITY = ["features", "kind", "k", "seed"]
 
 
-def job(stage, spec, inputs=None):
-    return Job(stage=stage, version=1, name=stage, spec=spec, inputs=inputs or {})
+def job(stage, spec, inputs=None, name="x"):
+    return Job(stage=stage, version=1, name=name, spec=spec, inputs=inputs or {})
 
 
 def task(work, inputs, of=None):
@@ -286,10 +290,53 @@ def test_a_label_that_too_few_galaxies_have_is_no_morphology(made, tmp_path):
     assert "smooth_fraction" in known
 
 
+def test_a_new_question_is_a_function_and_a_line(made, tmp_path, monkeypatch):
+    def ask(table):
+        total = np.asarray(table.test.values).sum(axis=0)
+        features = pd.DataFrame({"feature": np.arange(len(total)), "total": total})
+        return Answer(
+            tables={"totals": features}, of_features=features, arrays={"squares": total**2}, texts={"totals.txt": "few"}
+        )
+
+    monkeypatch.setattr(interpret_features, "QUESTIONS", (*interpret_features.QUESTIONS, ask))
+    work = interpret(made, "encoder", tmp_path / "told")
+    totals = pd.read_parquet(work / "totals.parquet")
+    assert set(IDENTITY) <= set(totals)
+    features = pd.read_parquet(work / "features.parquet").set_index("feature")
+    np.testing.assert_array_equal(features["total"].sort_index(), totals["total"])
+    np.testing.assert_array_equal(np.load(work / "squares.npy"), totals["total"] ** 2)
+    assert (work / "totals.txt").read_text() == "few"
+
+
+# --- autoencoders and their cutouts -----------------------------------------------------------------------------------
+
+
+def test_an_autoencoder_draws_cutouts_of_the_test_galaxies(made, tmp_path):
+    spec = VAESpec(vae=VAE(name="vae", objective="mmd", n_latents=4, epochs=1), seed=0)
+    trained = task(tmp_path / "vae", {"survey": made / "survey"}, job("train-vae", spec))
+    train_vae.build(spec, trained)
+    table = TableSpec(features="vae", kind="vae", k=None, seed=0)
+    of = job("interpret-features", None, {"features": trained.job})
+    described = task(tmp_path / "told", {"survey": made / "survey", "features": trained.work}, of)
+    interpret_features.build(replace(spec_of("encoder"), table=table), described)
+    ids = pd.read_parquet(described.work / "reconstructed.parquet")["id_str"]
+    catalog = catalog_of_mock().set_index("id_str")
+    assert (catalog.loc[ids, "split"] == "test").all()
+    images = np.load(made / "survey/images.npy")[catalog.index.get_indexer(ids)]
+    decoded = np.load(described.work / "reconstructions.npy")
+    assert decoded.shape == images.shape
+    pca = load_pixel_pca(trained.work).reconstruct(images.astype(np.float32) / 255)
+    np.testing.assert_array_equal(np.load(described.work / "pca_reconstructions.npy"), np.rint(pca * 255))
+    latents = pd.read_parquet(trained.work / "latents.parquet").set_index("latent")
+    traversed = pd.read_parquet(described.work / "traversed.parquet").set_index("latent")
+    pd.testing.assert_frame_equal(traversed[latents.columns], latents.loc[traversed.index])
+    assert {path.stem for path in described.work.glob("*.npy")} >= {"traversal", "walk", "prior_samples"}
+
+
 # --- claims -----------------------------------------------------------------------------------------------------------
 
 
-def probe_of(folder, table, probe, error):
+def probe_of(folder, table, probe, error, features):
     """A job of fit-probes and what it wrote: predictions of the metallicity of test galaxies."""
     catalog = catalog_of_mock()
     rows = catalog[(catalog["split"] == "test") & apply_cut(catalog, "metallicity")]
@@ -300,12 +347,12 @@ def probe_of(folder, table, probe, error):
     directory.mkdir()
     predictions.to_parquet(directory / "predictions.parquet")
     about = {"experiment": "e", "table": table, "targets": TARGETS, "classes": {}, "head_target": None}
-    return job("fit-probes", ProbeSpec(probes=Probes(), **about)), directory
+    return job("fit-probes", ProbeSpec(probes=Probes(), **about), {"features": features}, table.name), directory
 
 
 @pytest.fixture
 def held(made, told, tmp_path):
-    """Where test-claims wrote: an SFNet as good as the encoder, which has been trained elsewhere."""
+    """Where hold-claims wrote: an SFNet as good as the encoder, which has been trained elsewhere."""
     weights = FrozenEmbeddingSpec(
         backbone="resnet10t", weights=Weights(source="imagenet", path=None), image_size=None, seed=None
     )
@@ -313,13 +360,16 @@ def held(made, told, tmp_path):
         "encoder": job("embed-images", weights),
         "sfnet": job("embed-images", TrainedEmbeddingSpec()),
     }
+    embedded |= {kind: job("encode-embeddings", None) for kind in told if kind not in embedded}
     jobs, places = {}, {}
     for kind, work in told.items():
-        features = embedded.get(kind, job("encode-embeddings", None))
-        jobs[f"told of {kind}"] = job("interpret-features", spec_of(kind), {"features": features})
+        spec = spec_of(kind)
+        inputs = {"features": embedded[kind]}
+        jobs[f"told of {kind}"] = job("interpret-features", spec, inputs, spec.table.name)
         places[f"told of {kind}"] = work
     for kind, probe, error in (("sfnet", "head", 0.1), ("encoder", "ridge", 0.1), ("pca", "linear", 0.2)):
-        jobs[f"probe of {kind}"], places[f"probe of {kind}"] = probe_of(tmp_path, spec_of(kind).table, probe, error)
+        made_probe = probe_of(tmp_path, spec_of(kind).table, probe, error, embedded[kind])
+        jobs[f"probe of {kind}"], places[f"probe of {kind}"] = made_probe
     seeds = {f"sfnet-{seed}": TableSpec(features="sfnet", kind="sfnet", k=K, seed=seed) for seed in (0, 1, 2)}
     jobs["relations"] = job("compare-features", RelationsSpec(tables=seeds, rare={}))
     places["relations"] = tmp_path / "relations"
@@ -327,8 +377,8 @@ def held(made, told, tmp_path):
     pairs = {"table_a": ["sfnet-0", "sfnet-0", "sfnet-1"], "table_b": ["sfnet-1", "sfnet-2", "sfnet-2"]}
     pd.DataFrame(pairs | {"share_above_null": [0.8, 0.9, 0.7]}).to_parquet(places["relations"] / "matching.parquet")
     spec = ClaimsSpec(experiment="e", survey="mock", targets=TARGETS, classes={})
-    made_claims = task(tmp_path / "claims", places, job("test-claims", spec, jobs))
-    return test_claims.build(spec, made_claims), made_claims.work
+    made_claims = task(tmp_path / "claims", places, job("hold-claims", spec, jobs))
+    return hold_claims.build(spec, made_claims), made_claims.work
 
 
 def test_every_claim_gets_its_verdict_from_what_the_stages_wrote(held):

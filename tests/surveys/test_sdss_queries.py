@@ -340,11 +340,12 @@ def test_no_network_is_one_message_that_says_what_to_do(connect: Callable[..., s
 
 def test_queries_keep_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdss_queries, "_QUERIES_PER_S", 10.0)
-    with telling(*[(200, TABLE)] * 3) as server:
+    with telling(*[(200, TABLE)] * 4) as server:
         ask = sdss_queries.skyserver(server.url, 17)
-        for _ in range(3):
+        for _ in range(4):
             ask("SELECT 1")
-    assert server.times[2] - server.times[0] > 0.17
+    _, first, _, last = server.times  # the very first one also loads astroquery, on its way
+    assert last - first > 0.17
 
 
 def test_casjobs_gets_the_token_and_the_query_as_json() -> None:

@@ -8,20 +8,43 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings, compared
+from sfnetlab.figures.kinds import EMBEDDINGS
 from sfnetlab.probes import probes_of
 
 _COLUMNS = ("features", "k", "seed", "probe", "n_features_used", "target", "split", "metric", "value")
 _COUNTS = ("true_negative", "false_positive", "false_negative", "true_positive")
+BUDGET = 4
+"""Features of the matrices at the right, where classifiers were fitted on so many."""
+N_TABLES = 5
+_RANKS = {kind: rank for rank, kind in enumerate(("sfnet", "photometry", *EMBEDDINGS, "pca", "vae", "sae"))}
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure for each two classes, of a few feature tables."""
+    metrics = compared(findings)
+    if metrics is None:
+        return
+    for name in findings.two_classes:
+        own = metrics[metrics["target"] == name]
+        tables = own[own["kind"].isin(_RANKS)].drop_duplicates("features")
+        ordered = tables.iloc[np.argsort(tables["kind"].map(_RANKS), kind="stable")]["features"].tolist()[:N_TABLES]
+        budgets = sorted(set(own["n_features_used"]) & set(findings.budgets))
+        if ordered and budgets:
+            budget = BUDGET if BUDGET in budgets else budgets[-1]
+            figure = plot_confusion_matrices(metrics, name, ordered, budget, (f"not {name}", name))
+            yield f"confusion-{name}", figure
 
 
 @style.paper_figure
 def plot_confusion_matrices(
     metrics: pd.DataFrame, target: str, features: Sequence[str], budget: int, class_names: tuple[str, str]
 ) -> Figure:
-    """Shares of each true class by predicted class: classifiers on all features and on the best `budget` of them.
+    """Draw the shares of each true class by predicted class, a row a feature table and a column a classifier.
 
-    Cells show the share of the true class and the number of galaxies, means over seeds; above each matrix F1 and AUC.
-    Of several k the largest is drawn. Tables without that budget (photometry) have empty places.
+    Classifiers at the left use all features, those at the right the best `budget` of them. Cells show the share of the
+    true class and the number of galaxies, means over seeds; above each matrix stand F1 and AUC. Of several k the
+    largest is drawn. Tables without that budget (photometry) have empty places.
 
     Parameters
     ----------

@@ -1,16 +1,26 @@
-"""How many features are needed: the head's error, and the variance of the embedding, with only some of them kept."""
+"""How many features a network's head needs: its error with only some of them kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable
 from sfnetlab.metrics.bootstrap import resample_counts
-from sfnetlab.metrics.dictionary import fvu_of_blocks
 from sfnetlab.metrics.regression import rmse
 from sfnetlab.metrics.sparsity import activation_frequency
-from sfnetlab.metrics.tables import BLOCK_VALUES, FeatureMatrix, checked_labels, checked_table, column_mean_sd
+from sfnetlab.metrics.tables import FeatureMatrix, checked_labels, checked_table, column_mean_sd
+
+
+def ask(table: DescribedTable) -> Answer:
+    """Return the table `ablation`; nothing where there is no head."""
+    if table.head is None:
+        return NOTHING
+    weights, bias = table.head
+    labels = table.test.rows[list(table.head_columns)]
+    ablation = ablate_features(table.train.values, table.test.values, labels, weights.T, bias, seed=SEED)
+    return Answer(tables={"ablation": ablation})
 
 
 def ablate_features(
@@ -24,7 +34,7 @@ def ablate_features(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """RMSE on test galaxies of a given linear head that sees only the most frequent features.
+    """Return the RMSE on test galaxies of a given linear head that sees only the most frequent features.
 
     Frequencies and means are of the train galaxies. The head is not fitted again: that is what a probe on few features
     is for. The features left out are set to zero (they did not fire) and, the other time, to their train mean (nothing
@@ -37,18 +47,20 @@ def ablate_features(
     labels_test : DataFrame, n_test rows
         A column an output of the head, in its order; finite.
     weights, bias : (d, m), (m,)
-        Of the head, in label units.
+        The head's, in label units.
     min_galaxies : sequence of int
-        Numbers of train galaxies: kept are the features active in at least so many.
+        Numbers of train galaxies: the rule "min_galaxies" keeps the features active in at least so many.
     n_resamples, seed
-        Of the bootstrap over galaxies; the same galaxies are drawn for every row of the table.
+        Resamples of the galaxies for the intervals, and their seed; the same galaxies are drawn for every row of the
+        table.
 
     Returns
     -------
     DataFrame
         `rule` ("most_frequent" or "min_galaxies"), `threshold` (the number of features or galaxies of the rule),
         `n_kept` (features kept), `fill` ("zero" or "train_mean"), `column`, `rmse`, `low`, `high` (95 %, percentile),
-        `n` (galaxies). The rule "most_frequent" keeps 1, 2, 4, ... and all features active on train; ties by number.
+        `n` (galaxies). The rule "most_frequent" keeps 1, 2, 4, ... and all features active on train; of equally
+        frequent ones the lower number comes first.
 
     Raises
     ------
@@ -75,10 +87,10 @@ def ablate_features(
     errors: list[NDArray[np.float64]] = []
     for fill in ("zero", "train_mean"):
         for rule, threshold, n_kept in kept:
-            own, left = weights.copy(), order[n_kept:]
-            own[left] = 0
+            kept_weights, left = weights.copy(), order[n_kept:]
+            kept_weights[left] = 0
             constant = bias if fill == "zero" else bias + mean[left] @ weights[left]
-            predicted = table @ own + constant
+            predicted = table @ kept_weights + constant
             for j, column in enumerate(labels_test.columns):
                 errors.append((predicted[:, j] - truth[:, j]) ** 2)
                 rows.append(
@@ -91,71 +103,8 @@ def ablate_features(
     return pd.DataFrame(rows).assign(low=low, high=high, n=table.shape[0])
 
 
-def explained_variance(
-    embedding: NDArray[np.floating],
-    values: FeatureMatrix,
-    W_dec: NDArray[np.floating],
-    b_dec: NDArray[np.floating],
-    order: NDArray[np.integer],
-    fill: NDArray[np.floating],
-) -> pd.DataFrame:
-    """Variance of the embedding that its reconstruction from the first few features alone explains, for any dictionary.
-
-    1 - FVU of x_hat = sum over features of value times atom, plus `b_dec`, where the features not kept have the value
-    `fill`; nothing is fitted again. PCA is a dictionary too: scores, components and mean. FVU is about the column means
-    of these rows.
-
-    Parameters
-    ----------
-    embedding : ndarray of shape (n, d_in)
-        Test galaxies, on the scale on which `W_dec` reconstructs.
-    values : ndarray or CSR of shape (n, d)
-        Their scores or latents.
-    W_dec, b_dec : ndarray of shapes (d, d_in), (d_in,)
-    order : ndarray of shape (d,)
-        Features in the order in which they are kept, judged on other galaxies: PCA by number, SAE latents by frequency
-        or as Matryoshka groups have them.
-    fill : ndarray of shape (d,)
-        Train means, so that features left out cost their variance alone, as those of PCA (means 0) do; zeros give what
-        a Matryoshka prefix is trained for.
-
-    Returns
-    -------
-    DataFrame
-        `n_components` (features kept, 1, 2, 4, ... and all of `order`), `l0` (mean number of kept features that are
-        active a galaxy), `explained_variance` (share; below 0 where worse than the column means).
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit or a value is not finite.
-    """
-    x, table = np.asarray(checked_table(embedding, "embedding")), checked_table(values, "values")
-    n, d = table.shape
-    if len(x) != n or W_dec.shape != (d, x.shape[1]) or b_dec.shape != (x.shape[1],) or fill.shape != (d,):
-        raise ValueError(
-            f"embedding {x.shape}, values {table.shape}, W_dec {W_dec.shape}, b_dec {b_dec.shape}, "
-            f"fill {fill.shape} do not fit together"
-        )
-    sizes = doubling(len(order))
-    steps = [order[low:high] for low, high in zip([0, *sizes], sizes, strict=False)]
-
-    constant = b_dec + fill @ W_dec
-
-    def reconstructions() -> Iterator[tuple[NDArray[np.floating], NDArray[np.float64]]]:
-        n_rows = max(1, BLOCK_VALUES // (len(sizes) * x.shape[1]))
-        for start in range(0, n, n_rows):
-            block = table[start : start + n_rows]
-            added = [(block[:, step] @ W_dec[step]).astype(np.float64) - fill[step] @ W_dec[step] for step in steps]
-            yield x[start : start + n_rows], np.cumsum(np.stack(added, axis=1), axis=1) + constant
-
-    fvu = fvu_of_blocks(reconstructions())
-    n_active = np.cumsum(activation_frequency(values)[order])
-    return pd.DataFrame({"n_components": sizes, "l0": n_active[np.array(sizes) - 1], "explained_variance": 1 - fvu})
-
-
 def doubling(n: int) -> list[int]:
-    """1, 2, 4, ... below n, and n itself; none for 0."""
+    """Return 1, 2, 4, ... below n, and n itself; nothing for 0."""
     return [1 << i for i in range(max(0, n - 1).bit_length())] + [n] if n else []
 
 

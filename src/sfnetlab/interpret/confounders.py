@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
+from sfnetlab.interpret.table import NOTHING, Answer, DescribedTable, known_columns, usable_labels
 from sfnetlab.metrics.association import (
     MIN_ROWS,
     correlation_interval,
@@ -24,7 +25,7 @@ fitted, or one has a |Spearman rho| above one half with it (a quarter of the var
 
 
 class Confounders(NamedTuple):
-    """Features against nuisance columns and targets."""
+    """What features have to do with nuisance columns and targets."""
 
     features: pd.DataFrame
     """A row a feature: `feature`, `r2_nuisances`, `worst_nuisance`, `worst_rho`, `is_confounded`, `warning` ("" for
@@ -36,6 +37,24 @@ class Confounders(NamedTuple):
     columns held fixed `partial_rho, partial_low, partial_high`."""
 
 
+def ask(table: DescribedTable) -> Answer:
+    """Return the tables `nuisances` and `partial`, and of each feature whether it follows a nuisance.
+
+    Nothing where the catalogue has no usable column of [interpretation] nuisances.
+    """
+    nuisances = usable_labels(table, table.nuisances, "columns of [interpretation] nuisances")
+    if nuisances is None:
+        return NOTHING
+    labels = table.test.labels
+    known = [text for text in table.held_fixed if set(text.split(" - ")) <= set(labels)]
+    held_fixed = pd.DataFrame({text: column_or_difference(labels, text) for text in known}).reindex(labels.index)
+    targets = sorted({name for target in table.targets.values() for name in target.columns})
+    found = find_confounders(
+        table.valid.values, nuisances[0], table.test.values, nuisances[1], labels[targets], held_fixed
+    )
+    return Answer(tables={"nuisances": found.nuisances, "partial": found.targets}, of_features=found.features)
+
+
 def find_confounders(
     values_valid: FeatureMatrix,
     nuisances_valid: pd.DataFrame,
@@ -44,11 +63,11 @@ def find_confounders(
     targets_test: pd.DataFrame,
     held_fixed_test: pd.DataFrame,
 ) -> Confounders:
-    """What of each feature nuisances explain, and its correlation with the targets where other columns are held fixed.
+    """Return what nuisances explain of each feature, and how it goes with the targets where other columns are fixed.
 
-    `r2_nuisances` is of a ridge regression of the feature on the ranks of all nuisances and their squares, so that what
-    rises and falls again is seen; fitted on valid, scored on test galaxies. A missing nuisance becomes the mean rank,
-    and which are missing is a predictor too. The rule of the warning is that of `R2_WARNING` and `RHO_WARNING`.
+    `r2_nuisances` is that of a ridge regression of the feature on the ranks of all nuisances and their squares, so that
+    what rises and falls again is seen; fitted on valid, scored on test galaxies. A missing nuisance becomes the mean
+    rank, and which are missing is a predictor too. The rule of the warning is that of `R2_WARNING` and `RHO_WARNING`.
 
     Parameters
     ----------
@@ -72,13 +91,7 @@ def find_confounders(
     ValueError
         If the nuisance columns differ, or none is known for enough galaxies.
     """
-    if list(nuisances_valid.columns) != list(nuisances_test.columns):
-        columns = f"{list(nuisances_valid.columns)}, {list(nuisances_test.columns)}"
-        raise ValueError(f"valid and test nuisances differ: {columns}")
-    kept = (nuisances_valid.notna().sum() >= MIN_ROWS) & (nuisances_test.notna().sum() >= MIN_ROWS)
-    if not kept.any():
-        raise ValueError(f"none of {len(kept)} nuisances is known for {MIN_ROWS} valid and {MIN_ROWS} test galaxies")
-    names = list(kept.index[kept])
+    names = list(known_columns(nuisances_valid, nuisances_test, "nuisances"))
     valid, test = (part[names].to_numpy(dtype=np.float64) for part in (nuisances_valid, nuisances_test))
 
     d = checked_table(values_test, "values_test").shape[1]
@@ -121,7 +134,7 @@ def find_confounders(
 
 
 def column_or_difference(catalog: pd.DataFrame, text: str) -> pd.Series:
-    """The column of that name, or for "a - b" the difference of two, in float64 and named by the text.
+    """Return the column of that name, or for "a - b" the difference of two, in float64 and named by the text.
 
     Raises
     ------

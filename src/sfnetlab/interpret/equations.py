@@ -3,14 +3,19 @@
 A law is a tidy table, a row a term; `equation_text` and `equation_latex` print it.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sfnetlab.interpret.table import N_BOOTSTRAP, SEED, Answer, DescribedTable, Part
 from sfnetlab.metrics import regression
+from sfnetlab.metrics.association import MIN_ROWS
+from sfnetlab.metrics.selection import select_forward
+from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import (
     BLOCK_VALUES,
     CONSTANT_SPREAD,
@@ -18,8 +23,12 @@ from sfnetlab.metrics.tables import (
     Table,
     checked_table,
     columns_of,
+    rows_of,
     transpose_product,
 )
+from sfnetlab.surveys.catalog import LINE_FLUXES
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
@@ -32,7 +41,9 @@ UNIT = f"{100 * SCALE_QUANTILE:.0f}th percentile on train galaxies"
 N_LEAST_ACTIVE = 10
 """Train galaxies in which a feature must be active, so that no resample is without it."""
 MAX_CONDITION = 1e10
-"""Of the correlation matrix; beyond it features are collinear and their coefficients mean nothing."""
+"""Largest condition number of the correlation matrix; beyond it coefficients of collinear features mean nothing."""
+N_TERMS = 4
+"""Features of a fitted equation, as many as the SFNet paper's."""
 
 _RATIOS = {"log([NII]/Hα)": ("log_N2", "log_Ha"), "log([OIII]/Hβ)": ("log_O3", "log_Hb")}
 _LATEX = {character: "\\" + character for character in "_%&#${}"} | {
@@ -40,10 +51,78 @@ _LATEX = {character: "\\" + character for character in "_%&#${}"} | {
 }  # fmt: skip
 
 
-def line_ratios(labels: pd.DataFrame) -> pd.DataFrame:
-    """log([NII]/Hα) and log([OIII]/Hβ), dex, from the columns `log_N2`, `log_Ha`, `log_O3`, `log_Hb`; NaN where one is.
+def ask(table: DescribedTable) -> Answer:
+    """Return the laws of the network's own head, and those of least squares for every label that targets name.
 
-    The columns are the properties' names in equations and the axes of the BPT diagram.
+    Where a target is the four line fluxes, their two ratios have laws too. `equations.txt` and `equations.tex` hold the
+    laws as people read them.
+    """
+    laws = [*_head_laws(table), *_fitted_laws(table)]
+    return Answer(
+        tables={"equations": pd.concat(laws, ignore_index=True)} if laws else {},
+        texts={
+            "equations.txt": "".join(f"{equation_text(law, n_terms=N_TERMS)}\n" for law in laws),
+            "equations.tex": "".join(f"\\[ {equation_latex(law, n_terms=N_TERMS)} \\]\n" for law in laws),
+        },
+    )
+
+
+def _properties(part: Part, columns: Sequence[str]) -> pd.DataFrame:
+    """The label columns, with the line ratios if all fluxes are among them."""
+    labels = part.labels[list(columns)]
+    return pd.concat([labels, line_ratios(labels)], axis=1) if set(LINE_FLUXES) <= set(columns) else labels
+
+
+def _head_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
+    if table.head is None:
+        return
+    labels = _properties(table.test, table.head_columns)
+    weights, bias = (pd.DataFrame(np.atleast_2d(each.T), columns=list(table.head_columns)) for each in table.head)
+    if set(LINE_FLUXES) <= set(table.head_columns):
+        weights = pd.concat([weights, line_ratios(weights)], axis=1)
+        bias = pd.concat([bias, line_ratios(bias)], axis=1)
+    for name in labels:
+        law = head_equation(
+            str(name),
+            weights[name].to_numpy(),
+            float(bias[name].iloc[0]),
+            table.train.values,
+            table.test.values,
+            labels[name].to_numpy(),
+        )
+        yield law.assign(origin="head")
+
+
+def _fitted_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
+    for target in table.targets.values():
+        train, test = (_properties(part, target.columns) for part in (table.train, table.test))
+        for name in train:
+            y_train, y_test = train[name].to_numpy(), test[name].to_numpy()
+            known = np.flatnonzero(np.isfinite(y_train))
+            values = rows_of(table.train.values, known)
+            usable = np.flatnonzero(activation_frequency(values) * len(known) >= N_LEAST_ACTIVE)
+            if len(usable) == 0 or np.isfinite(y_test).sum() < MIN_ROWS:
+                log.info("no equation for %s: no feature is active in %d galaxies that have it", name, N_LEAST_ACTIVE)
+                continue
+            n_terms = min(N_TERMS, len(usable))
+            chosen = usable[select_forward(columns_of(values, usable), y_train[known][:, None], n_terms)]
+            law = regression_equation(
+                str(name),
+                chosen,
+                table.train.values,
+                y_train,
+                table.test.values,
+                y_test,
+                n_resamples=N_BOOTSTRAP,
+                seed=SEED,
+            )
+            yield law.assign(origin="regression")
+
+
+def line_ratios(labels: pd.DataFrame) -> pd.DataFrame:
+    """Return log([NII]/Hα) and log([OIII]/Hβ), dex, from the columns `log_N2`, `log_Ha`, `log_O3`, `log_Hb`.
+
+    The columns are called as equations and the axes of the BPT diagram call them. NaN where a flux is NaN.
     """
     return pd.DataFrame(
         {name: labels[upper].astype(np.float64) - labels[lower] for name, (upper, lower) in _RATIOS.items()},
@@ -52,7 +131,7 @@ def line_ratios(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def activation_scales(train: FeatureMatrix, features: NDArray[np.integer]) -> Array:
-    """The unit of each chosen feature, (n_chosen,): see `SCALE_QUANTILE`. NaN where no train galaxy activates it."""
+    """Return the unit of each chosen feature, (n_chosen,): see `SCALE_QUANTILE`; NaN where no train galaxy has it."""
     columns = sparse.csc_array(columns_of(train, features))
     columns.eliminate_zeros()
     active = [columns.data[start:stop] for start, stop in zip(columns.indptr[:-1], columns.indptr[1:], strict=True)]
@@ -60,14 +139,14 @@ def activation_scales(train: FeatureMatrix, features: NDArray[np.integer]) -> Ar
 
 
 def normalised_activations(values: FeatureMatrix, features: NDArray[np.integer], scales: Array) -> Array:
-    """Activations of the chosen features in units of `activation_scales`, dense (n, n_chosen): 1 is strong."""
+    """Return the activations of chosen features in units of `activation_scales`, dense (n, n_chosen): 1 is strong."""
     return _dense(checked_table(columns_of(values, features))) / scales
 
 
 def head_equation(
     name: str, weights: Array, bias: float, train: FeatureMatrix, test: FeatureMatrix, y_test: NDArray[np.floating]
 ) -> pd.DataFrame:
-    """The law that a linear head applies to its features.
+    """Return the law that a linear head applies to its features.
 
     Parameters
     ----------
@@ -114,7 +193,7 @@ def regression_equation(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """The law that least squares finds on train galaxies between a few features and a property.
+    """Return the law that least squares finds on train galaxies between a few features and a property.
 
     Parameters
     ----------
@@ -124,8 +203,9 @@ def regression_equation(
     y_train, y_test : ndarray of shape (n,)
         Label units; galaxies with NaN are left out.
     n_resamples, seed
-        Of the 95 % percentile intervals: train galaxies are resampled whole, so residuals may be of any shape.
-        Features count as given: that they were chosen on the same galaxies is not in the intervals.
+        Resamples for the 95 % percentile intervals, and their seed: train galaxies are resampled whole, so residuals
+        may be of any shape. Features count as given: that they were chosen on the same galaxies is not in the
+        intervals.
 
     Returns
     -------
@@ -159,7 +239,7 @@ def regression_equation(
 
 
 def printed_terms(table: pd.DataFrame, *, normalised: bool = True) -> pd.DataFrame:
-    """The table with what to print of each term: `value`, `half_width` (of its interval, or NaN) and `n_decimals`.
+    """Return the table with what to print of each term: `value`, `half_width` (of its interval, or NaN), `n_decimals`.
 
     Three significant digits of the value, fewer where the second digit of the half-width stands before.
 
@@ -177,7 +257,7 @@ def printed_terms(table: pd.DataFrame, *, normalised: bool = True) -> pd.DataFra
 
 
 def equation_text(table: pd.DataFrame, *, n_terms: int | None = None, normalised: bool = True) -> str:
-    """One law as a line of text: `Z = 8.72 + 0.503 A61 - 0.593 A256 (test R² 0.75, RMSE 0.086, n = 23444; A: ...)`.
+    """Return a law as text: `Z = 8.72 + 0.503 A61 - 0.593 A256 (test R² 0.75, RMSE 0.086, n = 23444; A: ...)`.
 
     Parameters
     ----------
@@ -206,7 +286,10 @@ def equation_text(table: pd.DataFrame, *, n_terms: int | None = None, normalised
 
 
 def equation_latex(table: pd.DataFrame, *, n_terms: int | None = None, normalised: bool = True) -> str:
-    """One law in LaTeX's mathematics, without dollars: parameters and digits as `equation_text`, intervals as ±."""
+    """Return a law in LaTeX's mathematics, without dollars.
+
+    Parameters and digits are those of `equation_text`, intervals are written with ±.
+    """
     _require_one(table)
     written = printed_terms(table if n_terms is None else table.head(1 + n_terms), normalised=normalised)
     parts = []

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable
 from sfnetlab.metrics.bootstrap import sample_and_resamples
 from sfnetlab.metrics.tables import CONSTANT_SPREAD, FeatureMatrix, Table, checked_table, column_mean_sd
 
@@ -24,10 +25,24 @@ N_LEAST_ACTIVE = 10
 """Galaxies in which a feature must be active as they are, lest its change be that of a handful."""
 
 
+def ask(table: DescribedTable) -> Answer:
+    """Return the table `changes`, and of each feature whether it is about the galaxy.
+
+    Nothing where the network behind the table was not run over changed cutouts.
+    """
+    if table.load_perturbed is None:
+        return NOTHING
+    embeddings, transforms = table.load_perturbed()
+    changes = feature_changes([table.reader.encode(np.asarray(each)) for each in embeddings], transforms, seed=SEED)
+    summary = summarise_changes(changes).rename(columns={"warning": "equivariance_warning"})
+    wanted = ["feature", "worst_symmetry", "symmetry_change", "is_equivariant", "equivariance_warning"]
+    return Answer(tables={"changes": changes}, of_features=summary[wanted])
+
+
 def feature_changes(
     activations: Sequence[FeatureMatrix], transforms: pd.DataFrame, *, n_resamples: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """A row for every feature and transform.
+    """Return how much each feature changes under each transform.
 
     Parameters
     ----------
@@ -36,15 +51,16 @@ def feature_changes(
     transforms : DataFrame
         A row for each: `name, level, label, is_symmetry`; the first is called "identity".
     n_resamples, seed
-        Of the 95 % percentile intervals, over galaxies.
+        Resamples of the galaxies for the 95 % percentile intervals, and their seed.
 
     Returns
     -------
     DataFrame
-        `feature, n_active` (galaxies, as they are), the columns of `transforms`, `change` = rms(b - a) / sd(a) with
-        `low` and `high`, `correlation` of a with b, `jaccard` = galaxies active in both over those active in either,
-        and `mean_change` = mean(b - a) / sd(a), for a as is and b transformed. Not for the identity. NaN where the
-        feature is constant or active in fewer than `N_LEAST_ACTIVE` galaxies; `correlation` also where b is constant.
+        A row for each feature and transform: `feature, n_active` (galaxies, as they are), the columns of `transforms`,
+        `change` = rms(b - a) / sd(a) with `low` and `high`, `correlation` of a with b, `jaccard` = galaxies active in
+        both over those active in either, and `mean_change` = mean(b - a) / sd(a), for a as is and b transformed. Not
+        for the identity. NaN where the feature is constant or active in fewer than `N_LEAST_ACTIVE` galaxies;
+        `correlation` also where b is constant.
 
     Raises
     ------
@@ -95,7 +111,7 @@ def feature_changes(
 
 
 def summarise_changes(changes: pd.DataFrame) -> pd.DataFrame:
-    """A row a feature: whether it is about the galaxy, and how it takes worse pictures.
+    """Return whether each feature is about the galaxy, and how it takes worse pictures.
 
     Parameters
     ----------
@@ -105,10 +121,10 @@ def summarise_changes(changes: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `feature, n_active`; `worst_symmetry` ("rotation 90°"), the symmetry under which it changes most, with its
-        `symmetry_change`, `low`, `high`; `change_<name>` for each other transform, the largest over its levels;
-        `is_equivariant` (nullable boolean): False where `low` is above `MAX_CHANGE`, True where `high` is not, missing
-        where neither can be said or nothing was measured; `warning`, empty unless False.
+        A row a feature: `feature, n_active`; `worst_symmetry` ("rotation 90°"), the symmetry under which it changes
+        most, with its `symmetry_change`, `low`, `high`; `change_<name>` for each other transform, the largest over its
+        levels; `is_equivariant` (nullable boolean): False where `low` is above `MAX_CHANGE`, True where `high` is not,
+        missing where neither can be said or nothing was measured; `warning`, empty unless False.
     """
     measured = changes.dropna(subset="change")
     symmetries = measured[measured["is_symmetry"]]

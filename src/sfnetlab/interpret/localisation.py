@@ -1,10 +1,15 @@
 """Where in the cutout a feature looks: weight of its activation map inside the mask of a component, against chance."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.interpret.table import N_BOOTSTRAP, NOTHING, SEED, Answer, DescribedTable, Sight
+from sfnetlab.metrics.association import spearman
 from sfnetlab.metrics.bootstrap import resample_counts
+from sfnetlab.metrics.tables import columns_of
 
 FACTOR_OF_COMPONENT = {
     "bulge": "factor_bulge_to_total",
@@ -13,10 +18,73 @@ FACTOR_OF_COMPONENT = {
     "companion": "factor_companion_flux_ratio",
 }
 """The factor of the mock survey that makes each component for which there are masks."""
+N_LOCALISED = 100
+"""Galaxies whose activation maps are held against the mask of a component."""
+
+
+class _Localised(NamedTuple):
+    """Where the feature of one component looks."""
+
+    rows: pd.DataFrame
+    maps: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+
+
+def ask(table: DescribedTable) -> Answer:
+    """Return where the feature that follows each component of mock galaxies best looks; nothing without maps and masks.
+
+    `localised` has a row a galaxy and component, `localisation` the means over galaxies. The arrays `localised_maps`
+    (n, h, w), float32, and `localised_masks` (n, side, side), bool, have the rows of `localised`.
+    """
+    if table.sight is None:
+        return NOTHING
+    components = [
+        found
+        for component, factor in FACTOR_OF_COMPONENT.items()
+        if (found := _localise_component(table, table.sight, component, factor)) is not None
+    ]
+    if not components:
+        return NOTHING
+    localised = pd.concat([found.rows for found in components], ignore_index=True)
+    by = ["component", "factor", "feature", "rho"]
+    summaries = [
+        summarise_localisation(rows, n_bootstrap=N_BOOTSTRAP, seed=SEED).assign(**dict(zip(by, about, strict=True)))
+        for about, rows in localised.groupby(by)
+    ]
+    return Answer(
+        tables={"localised": localised, "localisation": pd.concat(summaries, ignore_index=True)},
+        arrays={
+            "localised_maps": np.concatenate([found.maps for found in components]),
+            "localised_masks": np.concatenate([found.masks for found in components]),
+        },
+    )
+
+
+def _localise_component(table: DescribedTable, sight: Sight, component: str, factor: str) -> _Localised | None:
+    """The feature that follows the factor best on train and valid galaxies, on test galaxies that have both."""
+    known = pd.concat([table.train.rows, table.valid.rows])
+    rho = spearman(table.values_of(known["id_str"]), known[[factor]].to_numpy(dtype=np.float64))[:, 0]
+    if not np.isfinite(rho).any():
+        return None
+    feature = int(np.nanargmax(rho))
+    values = columns_of(table.test.values, np.array([feature])).sum(axis=1)
+    shown = np.flatnonzero((values > 0) & (table.test.rows[factor].to_numpy() > 0))
+    shown = np.sort(np.random.default_rng(SEED).permutation(shown)[:N_LOCALISED])
+    if len(shown) < 2:
+        return None
+    rows = table.test.rows.iloc[shown]
+    masks, maps = sight.component_masks(rows, component), sight.activation_maps(rows["id_str"], feature)
+    if maps[0].size == 1:
+        return None  # of cutouts this small a map is one number, which points nowhere
+    localised = localise(maps, masks)
+    if localised["inside"].notna().sum() < 2:
+        return None
+    about = {"component": component, "factor": factor, "feature": feature, "rho": float(rho[feature])}
+    return _Localised(localised.assign(id_str=rows["id_str"].to_numpy(), **about), maps, masks)
 
 
 def localise(maps: NDArray[np.floating], masks: NDArray[np.bool_]) -> pd.DataFrame:
-    """Share of each map's weight that falls inside the mask, once the map is upsampled bilinearly to the cutout.
+    """Return which share of each map's weight falls inside the mask, with the map bilinear on the cutout's pixels.
 
     Nothing is upsampled: the weight of a coarse map inside a mask is its product with the mask carried down to the
     map's grid, so that memory stays small.
@@ -62,12 +130,14 @@ def localise(maps: NDArray[np.floating], masks: NDArray[np.bool_]) -> pd.DataFra
 
 
 def summarise_localisation(table: pd.DataFrame, *, n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """Means over galaxies with 95 % percentile intervals.
+    """Return means over galaxies with 95 % percentile intervals.
 
     Parameters
     ----------
     table : DataFrame
         From `localise`; rows of NaN are left out.
+    n_bootstrap, seed
+        Resamples of the galaxies for the intervals, and their seed.
 
     Returns
     -------
@@ -95,7 +165,7 @@ def summarise_localisation(table: pd.DataFrame, *, n_bootstrap: int, seed: int) 
 
 
 def upsampled(activation_map: NDArray[np.floating], height: int, width: int) -> NDArray[np.float64]:
-    """One map (h, w), or a batch (..., h, w), bilinearly on the pixels of the cutout, (..., height, width)."""
+    """Return maps (..., h, w) on the pixels of the cutout, (..., height, width), bilinearly."""
     down, right = (
         _upsampling(size, cells) for size, cells in zip((height, width), activation_map.shape[-2:], strict=True)
     )

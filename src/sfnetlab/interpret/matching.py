@@ -1,4 +1,4 @@
-"""Which features of any two methods are the same feature: every pair of feature tables on the same galaxies."""
+"""Which features of any two tables are the same feature, and whether they point the same way in an embedding."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -7,11 +7,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sfnetlab.metrics.matching import match_features, summarise_match
+from sfnetlab.interpret.related import RelatedTable, RelatedTables
+from sfnetlab.interpret.table import SEED
+from sfnetlab.metrics.matching import match_features, pair_cosines, summarise_match
 from sfnetlab.metrics.tables import FeatureMatrix
 
 NULL_LEVELS = np.linspace(0, 1, 101)
 """Quantiles by which a null distribution is kept."""
+N_PERMUTATIONS = 20
+"""Permutations of the galaxies for the null of matched correlations, each of which is a matching of its own."""
 
 
 class MatchedTables(NamedTuple):
@@ -25,15 +29,42 @@ class MatchedTables(NamedTuple):
     """`table_a`, `table_b`, `level` (0 to 1), `correlation`: quantiles of |test correlation| of permuted tables."""
 
 
+def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
+    """Return `pairs`, `matching` and `null` of every two tables, see `MatchedTables`; nothing for fewer than two.
+
+    `pairs` has a column `cosine` too: that of the two features' directions in the embedding, NaN where the tables
+    share none.
+    """
+    if len(related.tables) < 2:
+        return {}
+    fit, test = related.ids("train"), related.ids("test")
+    values = {name: (table.values_of(fit), table.values_of(test)) for name, table in related.tables.items()}
+    matched = match_tables(values, N_PERMUTATIONS, SEED)
+    pairs = _with_cosines(matched.pairs, related.tables)
+    return {"pairs": pairs, "matching": matched.summary, "null": matched.null}
+
+
+def _with_cosines(pairs: pd.DataFrame, tables: Mapping[str, RelatedTable]) -> pd.DataFrame:
+    cosine = pd.Series(np.nan, index=pairs.index)
+    for (name_a, name_b), of_two in pairs.groupby(["table_a", "table_b"], sort=False):
+        a, b = tables[str(name_a)], tables[str(name_b)]
+        if a.embedding != b.embedding or a.reader.directions is None or b.reader.directions is None:
+            continue
+        cosine[of_two.index] = pair_cosines(of_two, a.reader.directions, b.reader.directions)
+    return pairs.assign(cosine=cosine)
+
+
 def match_tables(
     tables: Mapping[str, tuple[FeatureMatrix, FeatureMatrix]], n_permutations: int, seed: int
 ) -> MatchedTables:
-    """Match the features of every two tables on the fit rows and measure the pairs on the test rows.
+    """Return the features of every two tables matched on the fit rows, the pairs measured on the test rows.
 
     Parameters
     ----------
     tables : mapping
-        Name to the rows (fit, test) of a table; the same galaxies in the same order in all of them.
+        From names to the rows (fit, test) of a table; the same galaxies in the same order in all of them.
+    n_permutations, seed
+        Permutations of the galaxies for the null, and their seed.
 
     Raises
     ------

@@ -1,12 +1,14 @@
 """What one method can read of another: ridge from all features of one table to each feature of the other."""
 
 from collections.abc import Iterator
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.interpret.related import RelatedTables
 from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_table, column_mean_sd
 from sfnetlab.probes.ridge import PENALTIES, RidgeProbe
 
@@ -22,8 +24,27 @@ class Parts(NamedTuple):
     test: FeatureMatrix
 
 
+def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
+    """Return `reading`, how well each method's features are read of each other's; nothing for fewer than two tables.
+
+    A row every two tables, in both directions: `reader`, `target` and what `summarise_reading` returns. Of a method
+    with several seeds only the first is read and reads.
+    """
+    if len(related.tables) < 2:
+        return {}
+    parts = {
+        name: Parts(*(related.tables[name].values_of(related.ids(part)) for part in ("train", "valid", "test")))
+        for name in related.first_seeds.values()
+    }
+    rows = [
+        {"reader": reader, "target": target} | summarise_reading(read_across(parts[reader], parts[target]))
+        for reader, target in permutations(parts, 2)
+    ]
+    return {"reading": pd.DataFrame(rows)}
+
+
 def read_across(reader: Parts, target: Parts) -> pd.DataFrame:
-    """R² on test rows of each target feature, predicted by ridge from all features of the reader.
+    """Return how well ridge on all features of the reader predicts each feature of the target, R² on test rows.
 
     Ridge is fitted to train rows, its penalty chosen for each target feature on valid rows. Target features are taken
     a block at a time, so that a wide CSR table is never held dense.
@@ -70,7 +91,12 @@ def read_across(reader: Parts, target: Parts) -> pd.DataFrame:
 
 
 def summarise_reading(readings: pd.DataFrame) -> dict[str, float]:
-    """One table read by another in a few numbers.
+    """Return one table read by another in a few numbers.
+
+    Parameters
+    ----------
+    readings : DataFrame
+        From `read_across`.
 
     Returns
     -------

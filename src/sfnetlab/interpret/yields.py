@@ -3,6 +3,7 @@
 Whatever is chosen is chosen on the galaxies whose rarity is known (train and valid), and scored on test galaxies.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,14 +11,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.errors import DataError
+from sfnetlab.interpret.related import RelatedTables
+from sfnetlab.interpret.table import SEED
 from sfnetlab.metrics.bootstrap import resample_counts
 from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_table
+from sfnetlab.surveys.catalog import measured_labels
+
+log = logging.getLogger(__name__)
 
 MIN_RARE = 5
 """Rare galaxies among those known, and among those to find; with fewer nothing is said."""
 N_NEIGHBOURS = 5
 """Known rare galaxies to which the distance counts, as the mean over the nearest."""
 NEIGHBOURS, FOREST, RANDOM = "nearest neighbours", "isolation forest", "random order"
+INSPECTED = (10, 20, 50, 100, 200)
+"""Numbers of galaxies that an inspection looks at."""
+N_RESAMPLES = 500
+"""Resamples of the test galaxies for intervals."""
 
 
 class Choice(NamedTuple):
@@ -29,6 +40,74 @@ class Choice(NamedTuple):
     average_precision: float
 
 
+def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
+    """Return `yield`: for each kind of rare galaxies what the first table of each method and other searches find.
+
+    The rows are those of `find_rare`, with the kind in `rare`. Outliers are sought in the first embedding; a VAE counts
+    as one where there is no other. Kinds with fewer than `MIN_RARE` galaxies are left out. Nothing where no kind is
+    asked for.
+
+    Raises
+    ------
+    DataError
+        If there is no embedding, or no kind has enough galaxies.
+    """
+    if not related.rare:
+        return {}
+    tables, known, test = related.tables, related.ids("train", "valid"), related.ids("test")
+    embeddings = [name for name, table in tables.items() if table.traits.role == "embedding"]
+    embeddings += [name for name, table in tables.items() if table.traits.can_be_decomposed]
+    if not embeddings:
+        raise DataError(
+            "[rare] needs an encoder, a VAE or external embeddings among the [[features]]: in them outliers are sought"
+        )
+    searched = tables[embeddings[0]]
+    embedding = np.asarray(searched.values_of(known)), np.asarray(searched.values_of(test))
+    values = {
+        features: (tables[name].values_of(known), tables[name].values_of(test))
+        for features, name in related.first_seeds.items()
+        if tables[name].traits.role != "embedding"
+    }
+    is_test = (related.catalog["split"] == "test").to_numpy()
+    parts: list[pd.DataFrame] = []
+    for name, flags in related.rare.items():
+        n_known, n_test = (int(np.nansum(flags[part])) for part in (~is_test, is_test))
+        if min(n_known, n_test) < MIN_RARE:
+            log.info("rare %s: %d known and %d test galaxies, fewer than %d: left out", name, n_known, n_test, MIN_RARE)
+            continue
+        rare = flags[~is_test], flags[is_test]
+        found = find_rare(values, embedding, rare, INSPECTED, n_bootstrap=N_RESAMPLES, seed=SEED)
+        parts.append(found.assign(rare=name))
+    if not parts:
+        raise DataError(f"none of [rare] has {MIN_RARE} test galaxies: use other limits or more galaxies")
+    return {"yield": pd.concat(parts, ignore_index=True)}
+
+
+def rare_flags(
+    catalog: pd.DataFrame, column: str, *, above: float | None, below: float | None, where: str
+) -> NDArray[np.float64]:
+    """Return which galaxies lie beyond a limit of a catalogue column, (n,): 1 rare, 0 not, NaN where it is not known.
+
+    Parameters
+    ----------
+    above, below
+        The limit, one of the two: rare are galaxies with a greater, or with a smaller value.
+    where
+        The place in the configuration, for the message.
+
+    Raises
+    ------
+    DataError
+        If the catalogue has no such numeric column.
+    """
+    labels = measured_labels(catalog)
+    if column not in labels:
+        raise DataError(f"{where}: no numeric column {column!r} in the catalogue; it has {', '.join(map(str, labels))}")
+    values = labels[column].to_numpy()
+    beyond = values > above if above is not None else values < below
+    return np.where(np.isnan(values), np.nan, beyond.astype(np.float64))
+
+
 def find_rare(
     tables: Mapping[str, tuple[FeatureMatrix, FeatureMatrix]],
     embedding: tuple[NDArray[np.floating], NDArray[np.floating]],
@@ -38,23 +117,25 @@ def find_rare(
     n_bootstrap: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Purity and recall of the first N test galaxies of each way of searching, with 95 % intervals over galaxies.
+    """Return purity and recall of the first N test galaxies of each way of searching, with 95 % intervals.
 
-    Of each table the one feature is used that has the largest average precision on the known galaxies; tables with
-    negative values (principal components) may be read from either end. Beside them stand `NEIGHBOURS` (mean distance
-    in the embedding to the `N_NEIGHBOURS` nearest known rare galaxies), `FOREST` (isolation forest of the embedding,
-    which knows no rare galaxy; Liu, Ting & Zhou 2008) and `RANDOM`. Galaxies of equal score, such as the zeros of a
-    sparse feature, are taken in random order: what is given is the expectation over it.
+    Intervals are over galaxies. Of each table the one feature is used that has the largest average precision on the
+    known galaxies; tables with negative values (principal components) may be read from either end. Beside them stand
+    `NEIGHBOURS` (mean distance in the embedding to the `N_NEIGHBOURS` nearest known rare galaxies), `FOREST` (isolation
+    forest of the embedding, which knows no rare galaxy; Liu, Ting & Zhou 2008) and `RANDOM`. Galaxies of equal score,
+    such as the zeros of a sparse feature, are taken in random order: what is given is the expectation over it.
 
     Parameters
     ----------
     tables : mapping
-        Name to the rows (known, test) of a feature table.
+        From names to the rows (known, test) of a feature table.
     embedding : (n_known, d_in) and (n_test, d_in)
     rare : (n_known,) and (n_test,)
         1 rare, 0 not; NaN where it is not known, such galaxies are left out.
     budgets
         Numbers of galaxies to inspect; those larger than the number of test galaxies are left out.
+    n_bootstrap, seed
+        Resamples of the test galaxies for the intervals, and their seed, which the isolation forest has too.
 
     Returns
     -------
@@ -119,7 +200,7 @@ def _best_feature(table: Table, is_rare: NDArray[np.bool_]) -> Choice:
 
 
 def average_precision(score: NDArray[np.floating], is_rare: NDArray[np.bool_]) -> float:
-    """Mean precision over the rare galaxies, at the score of each; galaxies of equal score come in together."""
+    """Return the mean over rare galaxies of the precision at their score; galaxies of equal score come in together."""
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     found = np.cumsum(is_rare[order])[ends]

@@ -48,20 +48,20 @@ class AssociationTest(NamedTuple):
 
     @property
     def null_mean(self) -> NDArray[np.float64]:
-        """(d,), mean over permutations of the largest |rho|: what a maximum over that many labels is by chance."""
+        """Mean over permutations of the largest |rho|, (d,): what a maximum over that many labels is by chance."""
         return self.null_max.mean(axis=0, dtype=np.float64)
 
     @property
     def null_q95(self) -> NDArray[np.float64]:
-        """(d,), 95 % quantile over permutations of the largest |rho|."""
+        """The 95 % quantile over permutations of the largest |rho|, (d,)."""
         return np.quantile(self.null_max, 0.95, axis=0).astype(np.float64)
 
 
 def spearman(features: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Spearman rank correlation of every feature with every label, average ranks for ties.
+    """Return the Spearman rank correlation of every feature with every label, with average ranks for ties.
 
-    Everything is ranked once for each pattern of missing labels, then a matrix product. Of a CSR table only the
-    stored values are ranked: the zeros of a column are one tie.
+    Everything is ranked once for each pattern of missing labels, then a matrix product follows. In a CSR table only
+    the stored values are ranked: the zeros of a column are one tie.
 
     Parameters
     ----------
@@ -83,19 +83,19 @@ def spearman(features: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[n
 
 
 def pearson(features: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Pearson correlation of every feature with every label; shapes, NaN and errors as in `spearman`."""
+    """Return the Pearson correlation of every feature with every label; shapes, NaN and errors as in `spearman`."""
     return _by_pattern(features, labels, lambda X, Y: _correlate(_value_parts(X), _centred(Y)))
 
 
 def correlation_matrix(features: FeatureMatrix) -> NDArray[np.float64]:
-    """Pearson correlation of every feature with every other, (d, d); NaN in rows and columns of constant features."""
+    """Return the Pearson correlation of every feature with every other, (d, d); NaN for constant features."""
     table = checked_table(features, "features")
     d = table.shape[1]
     return np.concatenate([np.zeros((0, d)), *(block for _, block in _correlation_blocks(table))])
 
 
 def closest_feature(features: FeatureMatrix) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The Pearson correlation of largest size that each feature has with another, and with which; both (d,).
+    """Return the largest Pearson correlation in size that each feature has with another, and that other; both (d,).
 
     NaN and -1 for constant features and where no other feature varies. In blocks of features, so that the d x d
     matrix is never held.
@@ -121,7 +121,7 @@ def correlation_interval(
     n_held_fixed: int = 0,
     level: float = 0.95,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Low and high end of the interval of a correlation over n rows: Fisher's z, in the shape of `r`.
+    """Return the low and high end of the interval of correlations over n rows, by Fisher's z, in the shape of `r`.
 
     The variance of z is 1 / (n - 3) for Pearson and (1 + r² / 2) / (n - 3) for Spearman; columns held fixed count off
     n. Spearman's holds for features that are mostly zero and for fractions too (covers 94 to 98 % in simulation).
@@ -144,7 +144,7 @@ def correlation_interval(
 def partial_correlation(
     features: FeatureMatrix, label: NDArray[np.floating], held_fixed: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Rank correlation of every feature with a label where other columns are held fixed, (d,).
+    """Return the rank correlation of every feature with a label while other columns are held fixed, (d,).
 
     All are ranked; the ranks of the columns held fixed (and a constant) are regressed out of both sides; what is left
     is correlated. A relation that is monotone, but not linear in ranks, is not wholly taken out.
@@ -187,9 +187,10 @@ def partial_correlation(
 
 
 def single_feature_auc(features: FeatureMatrix, classes: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Area under the ROC curve of every feature as a classifier of every column of 0/1 classes, ties counted half.
+    """Return the area under the ROC curve of every feature as a classifier of every column of 0/1 classes.
 
-    Above one half where the feature is larger in class 1, below where it is smaller; one half for a constant feature.
+    Ties are counted half. The area is above one half where the feature is larger in class 1, below where it is
+    smaller, and one half for a constant feature.
 
     Parameters
     ----------
@@ -222,7 +223,7 @@ def single_feature_auc(features: FeatureMatrix, classes: NDArray[np.floating]) -
 def association_test(
     features: FeatureMatrix, labels: NDArray[np.floating], *, n_permutations: int, seed: int
 ) -> AssociationTest:
-    """Spearman correlations of all features with all labels, against permuted galaxies.
+    """Return the Spearman correlations of all features with all labels, tested against permuted galaxies.
 
     A permutation moves whole rows of labels, missing values with them, against the rows of features: labels keep
     their correlations and which of them are missing together, which a permutation within each label would destroy. If
@@ -290,7 +291,10 @@ def association_test(
 
 
 def benjamini_hochberg(p: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Smallest false discovery rate at which each hypothesis is rejected, in the shape of `p`; NaN are not counted."""
+    """Return the smallest false discovery rate at which each hypothesis is rejected, in the shape of `p`.
+
+    NaN stay as they are and are not counted.
+    """
     q = np.full(np.shape(p), np.nan)
     known = ~np.isnan(p)
     if known.any():
@@ -301,7 +305,7 @@ def benjamini_hochberg(p: NDArray[np.floating]) -> NDArray[np.float64]:
 def labels_as_predictors(
     fit: NDArray[np.floating], score: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Labels with missing values as complete columns for a regression, learnt on `fit` (n, m), for both arrays.
+    """Return two arrays of labels as complete columns for a regression, with what is learnt from `fit` (n, m) alone.
 
     A missing value becomes the mean of the fitted rows, and each pattern of missing labels gets a 0/1 column: that a
     question was not asked is information by itself. Columns have mean 0 and variance 1 on the fitted rows; those that
@@ -326,7 +330,7 @@ def held_out_r2(
     features_score: FeatureMatrix,
     predictors_score: NDArray[np.floating],
 ) -> NDArray[np.float64]:
-    """R² on rows not fitted of every feature regressed on all predictors at once, (d,).
+    """Return the R² of every feature on rows that were not fitted, regressed on all predictors at once, (d,).
 
     Ridge with intercept; each feature takes the one of `PENALTIES` with the least generalised cross-validation error
     on the fitted rows. R² is about the mean of the scored rows; below 0 the prediction is worse than that mean.
@@ -395,7 +399,7 @@ class _Part(NamedTuple):
 
 
 class _LabelScores(NamedTuple):
-    """What of the labels is permuted as one array."""
+    """The part of the labels that is permuted as one array."""
 
     columns: NDArray[np.floating]
     """(n, m + q): centred ranks of each label among its rows, of norm 1, 0 where missing; then the q distinct sets of

@@ -60,7 +60,7 @@ def bootstrap_intervals(
     seed: int,
     level: float = 0.95,
 ) -> list[Interval]:
-    """Each regression metric of each column with its percentile interval over galaxies.
+    """Return each regression metric of each column with its percentile interval over galaxies.
 
     Percentile rather than BCa: BCa's acceleration comes from a jackknife, which is not consistent for the median in
     NMAD. Galaxies are drawn with replacement, all columns of a galaxy together.
@@ -100,7 +100,7 @@ def class_intervals(
     seed: int,
     level: float = 0.95,
 ) -> list[ClassInterval]:
-    """Each of `CLASS_METRICS` of each column of scores with its percentile interval over galaxies.
+    """Return each of `CLASS_METRICS` of each column of scores with its percentile interval over galaxies.
 
     The AUC of a resample is the linear part of its U-statistic, a mean of `classification.placements`: what is left out
     is of order 1/n, and a thousand resamples of many methods become matrix products. Resamples without one of the
@@ -138,7 +138,7 @@ def paired_difference(
     seed: int,
     level: float = 0.95,
 ) -> Difference:
-    """A metric of predictions a minus the same of b on the same galaxies, with percentile interval and p-value.
+    """Return a metric of predictions a minus that of b on the same galaxies, with percentile interval and p-value.
 
     p is twice the smaller share of resamples on either side of zero, each count plus one, so never 0. Bias keeps its
     sign: a difference of biases says nothing about which is the larger.
@@ -175,7 +175,7 @@ def paired_differences(
     seed: int,
     level: float = 0.95,
 ) -> list[Difference]:
-    """As `paired_difference`, for many differences at once, each between means over several runs.
+    """Return many differences as `paired_difference` does, each between means over several runs.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def paired_differences(
 
 
 def holm(p: NDArray[np.floating]) -> NDArray[np.float64]:
-    """P-values (n,) after Holm's step-down correction: those below 0.05 hold together with a 5 % risk of any error.
+    """Return p-values (n,) after Holm's step-down correction: those below 0.05 hold together with a 5 % risk of error.
 
     References
     ----------
@@ -235,14 +235,14 @@ def _values(metric: Metric, truth: NDArray[np.float64], prediction: NDArray[np.f
 
 
 def resample_counts(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """How often each of n galaxies is drawn, one resample at a time: small enough to stay in the processor's cache."""
+    """Yield how often each of n galaxies is drawn, a resample at a time, so that it stays in the processor's cache."""
     rng = np.random.default_rng(seed)
     for _ in range(n_resamples):
         yield np.bincount(rng.integers(n, size=n), minlength=n)
 
 
 def sample_and_resamples(n: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """Weights (1 + n_resamples, n) that sum to 1: of the sample itself, then of the resamples of `resample_counts`."""
+    """Return weights (1 + n_resamples, n) that sum to 1, the first of the sample itself, then of `resample_counts`."""
     return np.stack([np.ones(n), *resample_counts(n, n_resamples, seed)]) / n
 
 

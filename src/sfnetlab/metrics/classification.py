@@ -8,41 +8,41 @@ from numpy.typing import NDArray
 
 
 def accuracy(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
-    """Share of galaxies on the right side of 0; arrays of shape (n,)."""
+    """Return the share of galaxies on the right side of 0; arrays of shape (n,)."""
     truth, scores = _checked(y_true, score)
     return float(np.mean((scores > 0) == truth))
 
 
 def balanced_accuracy(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
-    """Mean of the shares of the positive and of the negative galaxies on their right side of 0; arrays of (n,)."""
+    """Return the mean of the shares of positive and of negative galaxies on their right side of 0; arrays of (n,)."""
     truth, scores = _checked(y_true, score)
     return float((np.mean(scores[truth] > 0) + np.mean(scores[~truth] <= 0)) / 2)
 
 
 def f1(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
-    """Harmonic mean of precision and recall of the positive class, 0 where none is found; arrays of shape (n,)."""
+    """Return the harmonic mean of precision and recall of the positive class, 0 where none is found; arrays of (n,)."""
     counts = confusion_counts(y_true, score)
     right = 2 * counts["true_positive"]
     return right / (right + counts["false_positive"] + counts["false_negative"])
 
 
 def auc(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
-    """Area under the ROC curve: how often a positive galaxy scores higher than a negative one, ties half.
+    """Return the area under the ROC curve: how often a positive galaxy scores higher than a negative one, ties half.
 
-    Of scores, never of hard labels, whose "AUC" is the balanced accuracy; arrays of shape (n,).
+    It is for scores, never for hard labels, whose "AUC" is the balanced accuracy; arrays of shape (n,).
     """
     truth, scores = _checked(y_true, score)
     return float(placements(truth, scores)[truth].mean())
 
 
 def confusion_counts(y_true: NDArray[np.number], score: NDArray[np.floating]) -> dict[str, int]:
-    """Numbers of `true_positive`, `false_positive`, `true_negative` and `false_negative` galaxies."""
+    """Return the numbers of `true_positive`, `false_positive`, `true_negative` and `false_negative` galaxies."""
     truth, scores = _checked(y_true, score)
     return {name: int(is_counted.sum()) for name, is_counted in outcomes(truth, scores).items()}
 
 
 def outcomes(truth: NDArray[np.bool_], score: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
-    """Which galaxies are which of the four, masks of the shape of the scores, (n,) or (n, m) with truth (n, 1)."""
+    """Return which galaxies are which of the four, in the shape of the scores, (n,), or (n, m) with truth (n, 1)."""
     found = score > 0
     return {
         "true_positive": found & truth,
@@ -55,7 +55,7 @@ def outcomes(truth: NDArray[np.bool_], score: NDArray[np.floating]) -> dict[str,
 def label_scores(
     y_true: NDArray[np.integer], y_pred: NDArray[np.integer], weights: NDArray[np.floating]
 ) -> dict[str, NDArray[np.float64]]:
-    """Accuracy and balanced accuracy of several predictions among many classes, under several weightings of galaxies.
+    """Return accuracy and balanced accuracy of several predictions among many classes, for several weights of galaxies.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def label_scores(
 
 
 def confusion_matrix(y_true: NDArray[np.integer], y_pred: NDArray[np.integer], n_classes: int) -> NDArray[np.int64]:
-    """Numbers of galaxies (n_classes, n_classes): true classes are the rows, predicted ones the columns."""
+    """Return the numbers of galaxies (n_classes, n_classes): true classes are rows, predicted ones columns."""
     for name, labels in (("y_true", y_true), ("y_pred", y_pred)):
         if labels.shape != y_true.shape or labels.ndim != 1 or not np.isin(labels, np.arange(n_classes)).all():
             raise ValueError(f"{name}: expected {y_true.shape} class numbers in [0, {n_classes}), got {labels}")
@@ -97,7 +97,7 @@ def confusion_matrix(y_true: NDArray[np.integer], y_pred: NDArray[np.integer], n
 
 
 def placements(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each galaxy's share of right pairs with the other class: of a positive, the share of negatives below it.
+    """Return each galaxy's share of right pairs with the other class: for a positive, the share of negatives below it.
 
     The mean over the positives, and that over the negatives, is the AUC.
 
@@ -117,7 +117,7 @@ def placements(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> NDArray[
 def checked_classes(
     y_true: NDArray[np.number], score: NDArray[np.floating]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Labels (n,) as bool and scores, (n,) or (n, m), in float64."""
+    """Return labels (n,) as bool and scores, (n,) or (n, m), in float64, if they are 0 and 1 and finite numbers."""
     labels, scores = np.asarray(y_true), np.asarray(score, dtype=np.float64)
     if labels.ndim != 1 or scores.shape[:1] != labels.shape or scores.ndim > 2:
         raise ValueError(f"expected y_true (n,) and scores of as many rows, got {labels.shape} and {scores.shape}")

@@ -25,7 +25,7 @@ class Spectrum(NamedTuple):
 
 
 def max_cosines(W_dec: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Largest cosine of each atom to any other, shape (n_latents,); near 1: the same atom twice.
+    """Return the largest cosine of each atom to any other, shape (n_latents,); near 1 it is the same atom twice.
 
     NaN for an atom of zeros, and where there is no other.
     """
@@ -44,7 +44,7 @@ def max_cosines(W_dec: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def decoder_spectrum(W_dec: NDArray[np.floating]) -> Spectrum:
-    """Singular values of the directions of the atoms (n_latents, d_in), and how many count."""
+    """Return the singular values of the directions of the atoms (n_latents, d_in), and how many count."""
     atoms, is_zero = _unit_atoms(W_dec)
     if is_zero.all():
         raise ValueError(f"all {len(atoms)} atoms are zero: they have no spectrum")
@@ -54,7 +54,7 @@ def decoder_spectrum(W_dec: NDArray[np.floating]) -> Spectrum:
 
 
 def describe_latents(codes: FeatureMatrix, W_dec: NDArray[np.floating]) -> pd.DataFrame:
-    """A row for each latent, in order.
+    """Return a table with a row for each latent, in order.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def describe_latents(codes: FeatureMatrix, W_dec: NDArray[np.floating]) -> pd.Da
 
 
 def l0_distribution(codes: FeatureMatrix) -> pd.DataFrame:
-    """How many rows have how many active latents: columns `l0` (0 to the largest) and `n_rows`."""
+    """Return how many rows have how many active latents: columns `l0` (0 to the largest) and `n_rows`."""
     n_rows = np.bincount(l0(codes))
     return pd.DataFrame({"l0": np.arange(len(n_rows)), "n_rows": n_rows})
 
@@ -104,7 +104,7 @@ def l0_distribution(codes: FeatureMatrix) -> pd.DataFrame:
 def fvu_of_blocks(
     blocks: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]],
 ) -> NDArray[np.float64]:
-    """Fraction of variance unexplained of several reconstructions at once, in one pass and bounded memory.
+    """Return the fraction of variance unexplained of several reconstructions, in one pass and bounded memory.
 
     As `fraction_of_variance_unexplained` about the column means of all rows, for what is never held whole: the
     reconstructions of Matryoshka prefixes, codes of several kinds.

@@ -26,11 +26,11 @@ COLUMNS = [
 
 
 def compared_runs(runs: pd.DataFrame, on_all: Sequence[str], on_budgets: Sequence[str]) -> pd.DataFrame:
-    """The runs that stand for their feature tables, with `budget`: how many features were chosen, NA for all of them.
+    """Return the runs that stand for their tables, with `budget`: how many features were chosen, NA for all of them.
 
-    Of runs on all features these are the network's own head and the first probe of `on_all` that is there (of
-    photometry XGBoost too, as its best), of runs on a budget the first of `on_budgets`. At a budget each name of
-    features stands with one k: see `has_nearest_k`.
+    On all features these are the network's own head and the first probe of `on_all` that is there (for photometry
+    XGBoost too, as its best), on a budget it is the first of `on_budgets`. At a budget each name of features stands
+    with one k: see `has_nearest_k`.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def compared_runs(runs: pd.DataFrame, on_all: Sequence[str], on_budgets: Sequenc
 def paired_runs(
     predictions: pd.DataFrame, columns: Sequence[str], on_all: Sequence[str], on_budgets: Sequence[str]
 ) -> tuple[pd.DataFrame, NDArray[np.float64], NDArray[np.float64]]:
-    """The runs to compare, with their predictions of the same galaxies, joined by id.
+    """Return the runs to compare, with their predictions of the same galaxies, joined by id.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def differences_of_target(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """The paired differences of one target or set of classes, of each label column and, of several, pooled ("pooled").
+    """Return the paired differences of one target or set of classes, of each label column and of all pooled ("pooled").
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def difference_table(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Paired differences between all comparable methods, a minus b, averaged over the seeds that both have.
+    """Return paired differences between all comparable methods, a minus b, averaged over the seeds that both have.
 
     Comparable are methods of all their features with the same k (or without one, as controls are), and methods with
     the same budget. Methods without seeds are compared with every seed of the other; two that share no seed, not at

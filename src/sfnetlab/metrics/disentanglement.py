@@ -67,7 +67,9 @@ def match_factors(
     factors_test: NDArray[np.floating],
     method: Literal["pearson", "spearman"] = "pearson",
 ) -> FactorMatch:
-    """One-to-one pairs of factor and feature with the largest sum of |correlation| on fit rows, measured on test rows.
+    """Return one-to-one pairs of factor and feature with the largest sum of |correlation| on fit rows.
+
+    Their correlations are measured on fit and on test rows.
 
     The mean of |correlation_test| is the mean correlation coefficient, MCC: 1 for factors found up to order, sign and
     scale ("spearman": any monotonic change).
@@ -102,10 +104,10 @@ def match_factors(
 
 
 def dci(importance: NDArray[np.floating]) -> DCI:
-    """Disentanglement and completeness from how much each feature counts for each factor.
+    """Return disentanglement and completeness from how much each feature counts for each factor.
 
-    Of a feature's importances, as shares of their sum, disentanglement is one minus the entropy with the number of
-    factors as base; completeness is the same of a factor's importances over features. A completeness of many
+    The disentanglement of a feature is one minus the entropy of its importances, as shares of their sum, with the
+    number of factors as base; completeness is the same of a factor's importances over features. A completeness of many
     features is therefore not comparable with one of few: state d.
 
     Parameters
@@ -138,7 +140,7 @@ def dci(importance: NDArray[np.floating]) -> DCI:
 
 
 class LassoImportance(NamedTuple):
-    """What DCI is computed from."""
+    """The matrix that DCI is computed from, and the predictions that say whether it means something."""
 
     importance: NDArray[np.float64]
     """(d, n_factors), |weight| of standardised features for standardised factors."""
@@ -149,7 +151,7 @@ class LassoImportance(NamedTuple):
 def lasso_importance(
     features_fit: FeatureMatrix, factors_fit: NDArray[np.floating], features_test: FeatureMatrix, seed: int
 ) -> LassoImportance:
-    """Weights of a lasso from all features to each factor, and its predictions of the test rows.
+    """Return the weights of a lasso from all features to each factor, and its predictions of the test rows.
 
     The lasso is Eastwood & Williams' linear regressor: weights that are not needed are exactly zero. The penalty of
     each factor is the one of `N_PENALTIES`, down to `SMALLEST_PENALTY` of the largest, with the least squared error on
@@ -198,7 +200,7 @@ def factor_absorption(
     labels_test: NDArray[np.bool_],
     parent: NDArray[np.integer],
 ) -> pd.DataFrame:
-    """Where the feature of a general label is silent because the feature of a special one speaks.
+    """Return where the feature of a general label is silent because the feature of a special one speaks.
 
     The feature of a label is that whose activity (value above zero) correlates most with it on the fit rows; of a
     child, among the rows that have the parent. Absorption shows on test rows in the parent's feature being silent
@@ -267,7 +269,7 @@ def factor_absorption(
 def difference_of_shares(
     a: NDArray[np.bool_], b: NDArray[np.bool_]
 ) -> tuple[tuple[float, float], tuple[float, float, float]]:
-    """The shares of true values in two samples, and how much larger the first is, with its 95 % interval.
+    """Return the shares of true values in two samples, and how much larger the first is, with its 95 % interval.
 
     Newcombe's hybrid score interval (1998, Statistics in Medicine 17, 873, method 10): unlike a bootstrap's it has a
     width where a share is 0 or 1. All NaN where a sample is empty.
@@ -303,7 +305,7 @@ def _require_factors(
 
 
 def _entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each row, in nats."""
+    """Return the entropy of each row, in nats."""
     return -np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=1)
 
 

@@ -38,7 +38,7 @@ def gains(
     n_resamples: int,
     seed: int,
 ) -> list[Gain]:
-    """Each gain that the predictions allow, paired over the same galaxies; networks are taken as trained.
+    """Return each gain that the predictions allow, paired over the same galaxies; networks are taken as trained.
 
     Parameters
     ----------
@@ -76,8 +76,9 @@ def gains(
 def combine_predictions(
     predictions: pd.DataFrame, columns_of: Mapping[str, Sequence[str]], *, n_resamples: int, seed: int
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
-    """Scores of means over seeds, and what these and test-time augmentation gain, of heads and probes on all features.
+    """Return scores of means over seeds, and what these and test-time augmentation gain.
 
+    Combined are heads and probes on all features.
     A method that has no seeds and is not augmented gains nothing and has no row.
 
     Parameters
@@ -130,7 +131,7 @@ def _by_galaxy(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArray[np.f
 
 
 def format_gains(table: pd.DataFrame) -> str:
-    """The gains of heads as text, a line each; empty where there is no head.
+    """Return the gains of heads as text, a line each; empty where there is no head.
 
     Parameters
     ----------

@@ -17,19 +17,19 @@ SSIM_SIGMA_PX = 1.5
 
 
 def squared_error(x: NDArray[np.floating], x_hat: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Sum over the values of each cutout, (n,)."""
+    """Return the sum of squared errors over the values of each cutout, (n,)."""
     _require_pairs(x, x_hat)
     return np.square(x_hat - x, dtype=np.float64).sum(axis=(1, 2, 3))
 
 
 def peak_signal_to_noise(x: NDArray[np.floating], x_hat: NDArray[np.floating]) -> NDArray[np.float64]:
-    """PSNR of each cutout in dB, (n,): -10 log10 of the mean squared error, for white is 1; infinite where equal."""
+    """Return the PSNR of each cutout in dB, (n,): -10 log10 of its mean squared error; infinite where equal."""
     with np.errstate(divide="ignore"):
         return -10 * np.log10(squared_error(x, x_hat) / x[0].size)
 
 
 def structural_similarity(x: NDArray[np.floating], x_hat: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Mean SSIM of each cutout, (n,), over its channels; 1 where equal.
+    """Return the mean SSIM of each cutout over its channels, (n,); 1 where equal.
 
     With the Gaussian window and the constants of the paper, as scikit-image computes it.
 
@@ -59,14 +59,14 @@ def reconstruction_quality(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Every measure of several reconstructions of the same cutouts, with 95 % bootstrap intervals over galaxies.
+    """Return every measure of several reconstructions of the same cutouts, with 95 % bootstrap intervals.
 
     Parameters
     ----------
     x : ndarray of shape (n, height, width, 3)
     reconstructions : mapping of name to ndarray of that shape
     mean : ndarray of shape (height, width, 3)
-        Of the train cutouts: what the fraction of variance unexplained compares with.
+        The mean train cutout: the fraction of variance unexplained compares with it.
     reference
         The name of the one that FVUs of the others are compared with, on the same galaxies.
 
@@ -108,16 +108,16 @@ def latent_contributions(
     x: NDArray[np.floating],
     mean: NDArray[np.floating],
 ) -> pd.DataFrame:
-    """What the reconstruction of some cutouts loses when one latent is set to its mean.
+    """Return what the reconstruction of some cutouts loses when one latent is set to its mean.
 
     Parameters
     ----------
     decode
         Latents (n, n_latents) to cutouts (n, height, width, 3).
     latents : ndarray of shape (n, n_latents)
-        Of the cutouts `x`.
+        The latents of the cutouts `x`.
     mean_latents : ndarray of shape (n_latents,)
-        Of the train cutouts.
+        Their means over the train cutouts.
     mean : ndarray of shape (height, width, 3)
         The mean train cutout.
 

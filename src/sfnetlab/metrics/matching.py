@@ -28,7 +28,7 @@ SHARED_COSINES = (0.7, 0.9)
 
 
 class Dictionary(NamedTuple):
-    """What one run learned."""
+    """The atoms and encoder that one run learned."""
 
     W_dec: NDArray[np.floating]
     """(n_latents, d_in)"""
@@ -85,7 +85,7 @@ class FeatureMatch(NamedTuple):
 
 
 def cross_correlations(a: FeatureMatrix, b: FeatureMatrix) -> NDArray[np.float64]:
-    """Pearson correlation of every feature of a with every feature of b over the same rows, shape (d_a, d_b).
+    """Return the Pearson correlation of every feature of a with every feature of b over the same rows, (d_a, d_b).
 
     Tables are dense or CSR, in any combination, and never densified. NaN where a feature is constant on these rows.
 
@@ -105,9 +105,10 @@ def match_features(
     n_permutations: int,
     seed: int,
 ) -> FeatureMatch:
-    """One-to-one pairs of features of any two tables with the largest sum of |Pearson correlation| (Hungarian method).
+    """Return one-to-one pairs of features of two tables with the largest sum of |Pearson correlation|.
 
-    Pairs are chosen on the fit rows and measured on the test rows, so that chance has no part in what is reported.
+    The Hungarian method chooses the pairs on the fit rows, and they are measured on the test rows, so that chance has
+    no part in what is reported.
     Features that are constant, for example silent, on either sample are left out. What unrelated tables would give
     is seen by permuting the galaxies of b, on both samples, and matching anew: a correlation of test rows that
     unrelated features reach depends on how often they are active.
@@ -159,7 +160,7 @@ def match_features(
 
 
 def summarise_match(match: FeatureMatch) -> dict[str, float]:
-    """How much two tables share, in a few numbers, all of |correlation| on the test rows.
+    """Return how much two tables share, in a few numbers, all of |correlation| on the test rows.
 
     Returns
     -------
@@ -186,7 +187,7 @@ def summarise_match(match: FeatureMatch) -> dict[str, float]:
 def pair_cosines(
     pairs: pd.DataFrame, directions_a: NDArray[np.floating], directions_b: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Cosine of the directions of each pair's features, shape (n_pairs,), where both tables share an embedding.
+    """Return the cosine of the directions of each pair's features, (n_pairs,), where both tables share an embedding.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ def pair_cosines(
 
 
 def match_dictionaries(a: Dictionary, b: Dictionary) -> Match:
-    """One-to-one pairs of alive latents with the largest sum of decoder cosines (the Hungarian method).
+    """Return one-to-one pairs of alive latents with the largest sum of decoder cosines (the Hungarian method).
 
     Where one dictionary has more alive latents than the other, some of its stay without a partner. An atom of zeros
     has cosine 0 with everything.
@@ -231,7 +232,7 @@ def match_dictionaries(a: Dictionary, b: Dictionary) -> Match:
 
 
 def activation_correlation(match: Match, codes_a: FeatureMatrix, codes_b: FeatureMatrix) -> NDArray[np.float64]:
-    """Pearson correlation of the activations of each matched pair over the same rows, shape (n_pairs,).
+    """Return the Pearson correlation of the activations of each matched pair over the same rows, (n_pairs,).
 
     Codes are CSR and are never densified. NaN where a latent is constant, for example silent, on these rows.
 
@@ -247,7 +248,7 @@ def activation_correlation(match: Match, codes_a: FeatureMatrix, codes_b: Featur
 
 
 def unrelated_dictionary(dictionary: Dictionary, seed: int) -> Dictionary:
-    """Atoms drawn at random with the mean and covariance of a dictionary's own: what agreement by chance looks like.
+    """Return atoms drawn at random with the mean and covariance of a dictionary's own, which agree by chance alone.
 
     Every new latent is a Gaussian mixture of the alive ones, the same mixture in decoder and encoder. Atoms of one
     embedding crowd its few directions of large variance, where even unrelated ones are alike; atoms drawn in all
@@ -262,7 +263,7 @@ def unrelated_dictionary(dictionary: Dictionary, seed: int) -> Dictionary:
 def seed_stability(
     dictionaries: Mapping[int, Dictionary], codes: Mapping[int, FeatureMatrix] | None = None
 ) -> pd.DataFrame:
-    """How alike the dictionaries of every two seeds are, with the level that chance reaches.
+    """Return how alike the dictionaries of every two seeds are, with the level that chance reaches.
 
     Parameters
     ----------
@@ -316,7 +317,7 @@ def _agreement(match: Match) -> dict[str, float]:
 def consensus_dictionary(
     dictionaries: Sequence[Dictionary], min_cosine: float = 0.7, min_share: float = 0.5
 ) -> Consensus:
-    """Atoms that recur in at least a share of the *other* runs, averaged over the runs that have them.
+    """Return atoms that recur in at least a share of the *other* runs, averaged over the runs that have them.
 
     Runs are taken in turn: the alive latents of each are matched one-to-one (Hungarian) with the mean directions found
     so far, and join where the cosine is above `min_cosine`; the others found new directions. So no run is the
@@ -327,7 +328,7 @@ def consensus_dictionary(
     dictionaries : sequence
         One for each run, two or more.
     min_cosine
-        What makes two latents the same.
+        Two latents are the same above it.
     min_share
         An atom of r runs is kept if (r - 1) / (n_runs - 1) is at least this; 0 keeps every alive latent.
 
@@ -365,7 +366,7 @@ def consensus_dictionary(
 
 
 def recovery(atoms: NDArray[np.floating], W_dec: NDArray[np.floating]) -> Recovery:
-    """How well learned atoms (n_latents, d_in) cover planted ones (n_true, d_in); a learned one may serve several.
+    """Return how well learned atoms (n_latents, d_in) cover planted ones (n_true, d_in); one may serve several.
 
     References
     ----------
@@ -376,7 +377,7 @@ def recovery(atoms: NDArray[np.floating], W_dec: NDArray[np.floating]) -> Recove
 
 
 def splitting(atoms: NDArray[np.floating], W_dec: NDArray[np.floating], min_cosine: float = 0.5) -> NDArray[np.int64]:
-    """How many latents share each planted atom, shape (n_true,): 1 is right, 0 is lost, more is split.
+    """Return how many latents share each planted atom, shape (n_true,): 1 is right, 0 is lost, more is split.
 
     A latent belongs to the atom of the largest cosine, if that is above `min_cosine`; pass only alive latents.
 
@@ -401,7 +402,7 @@ def split_latents(
     codes_large: FeatureMatrix,
     min_cosine: float = 0.5,
 ) -> pd.DataFrame:
-    """What becomes of the latents of a small dictionary in a larger one on the same embedding.
+    """Return what becomes of the latents of a small dictionary in a larger one on the same embedding.
 
     Each latent of the large dictionary has as its parent the latent of the small one with the largest decoder cosine.
 
@@ -456,7 +457,7 @@ def split_latents(
 
 
 def children_per_latent(split: pd.DataFrame, n_alive_small: int) -> pd.DataFrame:
-    """How many latents of the small dictionary have how many children: columns `n_children` (0 up) and `n_latents`.
+    """Return how many latents of the small dictionary have how many children: `n_children` (0 up), `n_latents`.
 
     Parameters
     ----------
@@ -479,7 +480,7 @@ def absorption(
     parent: NDArray[np.integer],
     min_weight: float = 0.3,
 ) -> pd.DataFrame:
-    """Where the latent of a general atom is silent because latents of its children say it too.
+    """Return where the latent of a general atom is silent because latents of its children say it too.
 
     Chanin et al. ask on which rows a feature is present, its latent silent, and another latent, along the feature's
     direction, fires instead. They find feature and latent with a probe; here both are known. A parent's *own* latent
@@ -492,7 +493,7 @@ def absorption(
     Parameters
     ----------
     codes : CSR of shape (n, n_latents)
-        What the SAE says; a latent fires where its value is not zero.
+        The codes of the SAE; a latent fires where its value is not zero.
     true_codes : CSR of shape (n, n_true)
         The planted coefficients of the same rows.
     atoms : ndarray of shape (n_true, d_in)

@@ -15,16 +15,16 @@ from sfnetlab.metrics.tidy import CALIBRATED, HEAD, PARTS
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a probe says of every galaxy of a sample."""
+    """The predictions of one probe for every galaxy of a sample."""
 
     probe: str
     n_features_used: int
     values: NDArray[np.float64]
-    """(n, n_columns): label units; of two classes a score, > 0 for class 1; of many the number of the class."""
+    """(n, n_columns): values in label units; for two classes a score, > 0 for class 1; for many the class number."""
 
 
 def typed_identity(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with k and seed, where they have these, as nullable integers."""
+    """Return the rows with k and seed, where they have these, as nullable integers."""
     return rows.astype({name: "Int64" for name in ("k", "seed") if name in rows})
 
 
@@ -38,7 +38,7 @@ def value_scores(
     seed: int,
     parts: Sequence[str] = PARTS,
 ) -> pd.DataFrame:
-    """Errors of predicted label values in each part of the split, of each column and, of several, pooled ("pooled").
+    """Return errors of predicted label values in each part of the split, of each column and of all pooled ("pooled").
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def two_class_scores(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Scores of predictions of two classes in each part of the split; columns as of `value_scores`.
+    """Return scores of predictions of two classes in each part of the split, in the columns of `value_scores`.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def many_class_scores(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Scores of predictions among many classes in each part of the split; columns as of `value_scores`.
+    """Return scores of predictions among many classes in each part of the split, in the columns of `value_scores`.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def many_class_scores(
 def confusion_rows(
     names: Sequence[str], y: NDArray[np.integer], prediction: Prediction, split: NDArray[np.str_]
 ) -> pd.DataFrame:
-    """How many test galaxies of each class are called what.
+    """Return how many test galaxies of each class are called what.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def prediction_rows(
     prediction: Prediction,
     split: NDArray[np.str_],
 ) -> pd.DataFrame:
-    """The predictions of the test galaxies beside their labels.
+    """Return the predictions of the test galaxies beside their labels.
 
     Returns
     -------
@@ -189,7 +189,7 @@ def quantile_tables(
     n_resamples: int,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores of a head's predicted quantiles, and the quantiles of the test galaxies.
+    """Return scores of a head's predicted quantiles, and the quantiles of the test galaxies.
 
     Parameters
     ----------

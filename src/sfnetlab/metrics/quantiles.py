@@ -31,9 +31,10 @@ class QuantileScore(NamedTuple):
 def pinball_losses(
     y_true: NDArray[np.floating], quantiles: NDArray[np.floating], levels: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Loss of each predicted quantile, (n, n_levels): level times what truth lies above, 1 - level times below.
+    """Return the pinball loss of each predicted quantile, (n, n_levels), in label units.
 
-    Its mean is least for the true quantile, as that of squares is for the mean.
+    The loss is the level times what truth lies above the quantile, and 1 - level times what it lies below. Its mean is
+    least for the true quantile, as that of squares is for the mean.
 
     References
     ----------
@@ -46,7 +47,7 @@ def pinball_losses(
 
 
 def intervals_of(levels: Sequence[float]) -> dict[str, tuple[int, int]]:
-    """Name of each central interval, its nominal coverage in whole per cent, to the places of its two levels.
+    """Return the name of each central interval, its nominal coverage in per cent, and the places of its two levels.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def intervals_of(levels: Sequence[float]) -> dict[str, tuple[int, int]]:
 
 
 def nominal_coverage(levels: Sequence[float], name: str) -> float:
-    """The share of galaxies that an interval of `intervals_of` says it holds."""
+    """Return the share of galaxies that an interval of `intervals_of` says it holds."""
     low, high = intervals_of(levels)[name]
     return levels[high] - levels[low]
 
@@ -79,7 +80,7 @@ def quantile_scores(
     seed: int,
     confidence: float = 0.95,
 ) -> list[QuantileScore]:
-    """Pinball loss over all levels, and coverage and mean width of every interval, with percentile intervals.
+    """Return pinball loss over all levels, and coverage and mean width of every interval, with percentile intervals.
 
     An interval holds a truth that equals one of its ends.
 
@@ -106,7 +107,7 @@ def quantile_scores(
 def conformal_offsets(
     y_true: NDArray[np.floating], quantiles: NDArray[np.floating], levels: Sequence[float]
 ) -> NDArray[np.float64]:
-    """What to add to each quantile, (n_levels,), so that intervals hold as many of *other* galaxies as they say.
+    """Return what to add to each quantile, (n_levels,), so that intervals hold as many *other* galaxies as they say.
 
     Conformalised quantile regression: by how much the truth of a galaxy that was not trained on lies outside of its
     interval (inside: less than 0) is a score; the ceil((n + 1) c)-th smallest of n scores, taken from the lower end and
@@ -116,7 +117,7 @@ def conformal_offsets(
     Parameters
     ----------
     y_true, quantiles
-        Of galaxies on which nothing was fitted: valid rows.
+        Labels and predictions of galaxies on which nothing was fitted: valid rows.
 
     Raises
     ------
@@ -144,7 +145,7 @@ def conformal_offsets(
 def calibrated(
     quantiles: NDArray[np.floating], offsets: NDArray[np.float64], levels: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Quantiles moved by `conformal_offsets`; where they would cross, the outer gives way to the inner.
+    """Return quantiles moved by `conformal_offsets`; where they would cross, the outer gives way to the inner.
 
     Ends are kept on their side of the median: an interval cannot hold less than that one value.
     """

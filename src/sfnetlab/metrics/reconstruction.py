@@ -13,7 +13,7 @@ from sfnetlab.metrics.tables import checked_table, row_slices
 def fraction_of_variance_unexplained(
     x: NDArray[np.floating], x_hat: NDArray[np.floating], mean: NDArray[np.floating] | None = None
 ) -> float:
-    """Residual sum of squares over total sum of squares about each column's mean.
+    """Return the residual sum of squares over the total sum of squares about each column's mean.
 
     1 is what predicting the column means achieves, 0 is perfect, more than 1 is worse than the means. The total is
     taken about *column* means: about one grand mean, unequal columns make a constant predictor look nearly perfect.
@@ -67,7 +67,7 @@ def loss_recovered(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """What a probe of an embedding keeps when it is given reconstructions, on test galaxies.
+    """Return what a probe of an embedding keeps when it is given reconstructions, on test galaxies.
 
     `rmse_reconstruction` is its error on them, in label units, and `loss_recovered` = (MSE of the mean - MSE on
     reconstructions) / (MSE of the mean - MSE on embeddings): 1 is nothing lost, 0 is no better than the mean of the
@@ -81,7 +81,7 @@ def loss_recovered(
     y_true, of_embedding, of_reconstruction : ndarray of shape (n, n_columns)
         Labels, and predictions of the probe from embeddings and from reconstructions, in label units.
     mean : ndarray of shape (n_columns,)
-        Of the train labels.
+        The means of the train labels.
 
     Returns
     -------

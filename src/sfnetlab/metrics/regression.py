@@ -11,17 +11,17 @@ NMAD_SCALE = 1.4826
 
 
 def rmse(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> float:
-    """Root mean squared error, in the unit of the label; arrays of shape (n,)."""
+    """Return the root mean squared error, in the unit of the label; arrays of shape (n,)."""
     return float(np.sqrt(np.mean(_residuals(y_true, y_pred, ndim=1) ** 2)))
 
 
 def pooled_rmse(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> float:
-    """Root of the mean over all columns of their mean squared errors; arrays of shape (n, m), columns of one unit."""
+    """Return the root of the mean over columns of their mean squared errors; arrays of (n, m), columns of one unit."""
     return float(np.sqrt(np.mean(_residuals(y_true, y_pred, ndim=2) ** 2)))
 
 
 def nmad(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> float:
-    """Normalised median absolute deviation of the residuals about their own median, in the unit of the label.
+    """Return the normalised median absolute deviation of the residuals about their own median, in the label's unit.
 
     The standard deviation of a Gaussian, blind to outliers and to a constant bias; arrays of shape (n,).
     """
@@ -30,7 +30,7 @@ def nmad(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> float:
 
 
 def r2(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> float:
-    """One minus the residual over the total sum of squares about the mean of `y_true`; arrays of shape (n,).
+    """Return one minus the residual over the total sum of squares about the mean of `y_true`; arrays of (n,).
 
     0 is what the mean of these very rows achieves; predicting the train mean on other rows scores slightly below.
     ValueError also where `y_true` is constant.
@@ -43,7 +43,7 @@ def r2(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> float:
 
 
 def bias(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> float:
-    """Mean of prediction minus truth, in the unit of the label; arrays of shape (n,)."""
+    """Return the mean of prediction minus truth, in the unit of the label; arrays of shape (n,)."""
     return float(np.mean(_residuals(y_true, y_pred, ndim=1)))
 
 

@@ -20,7 +20,7 @@ COLLINEAR = 1e-8
 
 
 def alive_features(X: FeatureMatrix) -> NDArray[np.intp]:
-    """Columns of an (n, d) dense or CSR table that are not zero on some row, rising."""
+    """Return the columns of an (n, d) dense or CSR table that are not zero on some row, rising."""
     return np.flatnonzero(activation_frequency(X) > 0)
 
 
@@ -32,7 +32,7 @@ def features_of_budgets(
     *,
     is_ordered: bool,
 ) -> Iterator[NDArray[np.integer]]:
-    """The features of each budget that is smaller than the number of alive features, in the order of the budgets.
+    """Yield the features of each budget that is smaller than the number of alive features, budget by budget.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def features_of_budgets(
 
 
 def has_nearest_k(runs: pd.DataFrame, budget: str) -> "pd.Series[bool]":
-    """Which runs have the k that is nearest to their budget among those of the same features; of two, the larger.
+    """Return which runs have the k nearest to their budget among those of the same features; of two, the larger.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def has_nearest_k(runs: pd.DataFrame, budget: str) -> "pd.Series[bool]":
 
 
 def select_forward(X: FeatureMatrix, Y: NDArray[np.floating], n_select: int) -> NDArray[np.int64]:
-    """Greedy forward selection of columns: orthogonal least squares.
+    """Return the columns that greedy forward selection takes (orthogonal least squares), in the order of their choice.
 
     At each step the column is taken with which the linear model (with intercept) of the columns so far leaves the
     least residual sum of squares, summed over standardised targets. Ties go to the first column.

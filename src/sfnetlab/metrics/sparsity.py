@@ -7,7 +7,7 @@ from sfnetlab.metrics.tables import FeatureMatrix, checked_table, row_slices
 
 
 def activation_frequency(features: FeatureMatrix) -> NDArray[np.float64]:
-    """Share of the rows of (n, d) features, dense or CSR, on which each feature is active; shape (d,)."""
+    """Return the share of the rows of (n, d) features, dense or CSR, on which each feature is active; shape (d,)."""
     table = checked_table(features, "features")
     n, d = table.shape
     if n == 0:
@@ -20,7 +20,7 @@ def activation_frequency(features: FeatureMatrix) -> NDArray[np.float64]:
 
 
 def l0(features: FeatureMatrix) -> NDArray[np.int64]:
-    """Number of active features of each row of (n, d) features, dense or CSR; shape (n,)."""
+    """Return the number of active features of each row of (n, d) features, dense or CSR; shape (n,)."""
     table = checked_table(features, "features")
     if not isinstance(table, np.ndarray):
         n_before = np.concatenate([[0], np.cumsum(table.data != 0)])
@@ -31,19 +31,19 @@ def l0(features: FeatureMatrix) -> NDArray[np.int64]:
 
 
 def n_alive(frequency: NDArray[np.floating]) -> int:
-    """Number of features that are active on at least one row, from their activation frequencies (d,)."""
+    """Return how many features are active on at least one row, from their activation frequencies (d,)."""
     return int(np.count_nonzero(frequency))
 
 
 def dead_fraction(frequency: NDArray[np.floating]) -> float:
-    """Share of the features that are active on no row, from their activation frequencies (d,)."""
+    """Return the share of the features that are active on no row, from their activation frequencies (d,)."""
     if frequency.size == 0:
         raise ValueError("the share of dead features is undefined without features")
     return 1 - n_alive(frequency) / frequency.size
 
 
 def usage_entropy(frequency: NDArray[np.floating]) -> float:
-    """Entropy in nats of the activations over features, from their activation frequencies (d,).
+    """Return the entropy in nats of the activations over features, from their activation frequencies (d,).
 
     Its exponential, the perplexity, is the effective number of features in use: m features that are equally often
     active give log m. ValueError where no feature is ever active.

@@ -11,11 +11,11 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 FeatureMatrix = NDArray[np.floating] | sp.csr_array | sp.csr_matrix
-"""What callers may pass, shape (n, d)."""
+"""Features as callers may pass them, dense or CSR, shape (n, d)."""
 
 
 class CSR(Protocol):
-    """What is used of `scipy.sparse.csr_array`, which has no types of its own."""
+    """The part of `scipy.sparse.csr_array` that is used here, for it has no types of its own."""
 
     shape: tuple[int, int]
     nnz: int
@@ -43,7 +43,7 @@ the rounding of float32."""
 
 
 def checked_table(X: FeatureMatrix, name: str = "X") -> Table:
-    """The table itself, CSR as sorted `csr_array` without repeats; ValueError unless (n, d) and finite throughout."""
+    """Return the table, CSR as sorted `csr_array` without repeats; ValueError unless (n, d) and finite throughout."""
     table: Table = cast("CSR", _canonical(X, name)) if sp.issparse(X) else np.asarray(X)
     if len(table.shape) != 2:
         raise ValueError(f"{name}: expected shape (n, d), got {table.shape}")
@@ -57,7 +57,7 @@ def checked_table(X: FeatureMatrix, name: str = "X") -> Table:
 
 
 def checked_labels(Y: NDArray[np.floating], n: int, name: str = "Y") -> NDArray[np.float64]:
-    """The labels in float64; ValueError unless (n, m) and finite throughout."""
+    """Return the labels in float64; ValueError unless (n, m) and finite throughout."""
     labels = checked_table(Y, name)
     if not isinstance(labels, np.ndarray) or labels.shape[0] != n:
         raise ValueError(f"{name}: expected a dense array of {n} rows, one a row of features, got {labels.shape}")
@@ -77,31 +77,31 @@ def _canonical(X: Any, name: str) -> Any:
 
 
 def rows_of(X: FeatureMatrix, rows: NDArray[np.integer]) -> FeatureMatrix:
-    """Some rows of a table, dense or CSR, as a table of the same kind."""
+    """Return some rows of a table, dense or CSR, as a table of the same kind."""
     return cast(FeatureMatrix, X[rows])
 
 
 def columns_of(X: FeatureMatrix, columns: NDArray[np.integer]) -> FeatureMatrix:
-    """Some columns of a table, dense or CSR, as a table of the same kind."""
+    """Return some columns of a table, dense or CSR, as a table of the same kind."""
     return cast(FeatureMatrix, X[:, columns])
 
 
 def row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Consecutive row ranges that cover an (n, d) array in blocks of at most `BLOCK_VALUES` values (or one row)."""
+    """Yield consecutive row ranges that cover an (n, d) array in blocks of at most `BLOCK_VALUES` values (or a row)."""
     n_rows = max(1, BLOCK_VALUES // max(1, shape[1]))
     for start in range(0, shape[0], n_rows):
         yield slice(start, min(start + n_rows, shape[0]))
 
 
 def row_blocks(X: Table) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Each row range and its rows as a dense float64 array."""
+    """Yield each row range and its rows as a dense float64 array."""
     for rows in row_slices(X.shape):
         block = X[rows]
         yield rows, (block if isinstance(block, np.ndarray) else block.toarray()).astype(np.float64)
 
 
 def column_mean_sd(X: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and population standard deviation of each column; the sd of a constant column is exactly 0."""
+    """Return mean and population standard deviation of each column; the sd of a constant column is exactly 0."""
     n, d = X.shape
     if n == 0:
         raise ValueError("mean and standard deviation need at least one row, got none")
@@ -118,7 +118,7 @@ def column_mean_sd(X: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def transpose_product(X: Table, V: NDArray[np.float64]) -> NDArray[np.float64]:
-    """X.T @ V in float64, for V of shape (n,) or (n, m)."""
+    """Return X.T @ V in float64, for V of shape (n,) or (n, m)."""
     if not isinstance(X, np.ndarray):
         return X.T @ V
     product = np.zeros((X.shape[1], *V.shape[1:]))

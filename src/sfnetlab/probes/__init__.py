@@ -51,7 +51,7 @@ class ProbeKind:
         return self.short or self.label
 
     def make(self, *, seed: int, n_threads: int) -> Any:
-        """The unfitted probe; its module is imported now."""
+        """Return the unfitted probe; its module is imported now."""
         module, _, cls = self.maker.partition(".")
         given = {"seed": seed, "n_threads": n_threads}
         return getattr(import_module(f"{__name__}.{module}"), cls)(**{name: given[name] for name in self.needs})
@@ -73,26 +73,27 @@ PROBES = (
 
 
 def probes_of(task: ProbeTask) -> tuple[ProbeKind, ...]:
-    """The probes that are fitted for a task, in the order of `PROBES`."""
+    """Return the probes that are fitted for a task, in the order of `PROBES`."""
     return tuple(kind for kind in PROBES if task in kind.tasks)
 
 
 def names_of(task: ProbeTask) -> tuple[str, ...]:
-    """The names of `probes_of` a task."""
+    """Return the names of `probes_of` a task."""
     return tuple(kind.name for kind in probes_of(task))
 
 
 def standing_for(task: ProbeTask) -> tuple[str, ...]:
-    """Names of the probes on all features, from the first that may stand for its table: ridge, then in their order.
+    """Return the names of the probes on all features, from the first that may stand for its table.
 
-    Ridge goes before least squares, which fits the noise of the train rows where features are many.
+    They are in the order of `PROBES`, but ridge goes before least squares, which fits the noise of the train rows where
+    features are many.
     """
     names = [kind.name for kind in probes_of(task) if kind.on_all]
     return tuple(sorted(names, key=lambda name: name != "ridge"))
 
 
 def shown_probe(present: Container[str]) -> str | None:
-    """Whose predictions figures and the atlas show: the network's own head, else the first of `standing_for` "values".
+    """Return the probe whose predictions figures and the atlas show: the network's own head, else ridge, else the next.
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ def shown_probe(present: Container[str]) -> str | None:
 
 
 def probe_kind(name: str, task: ProbeTask) -> ProbeKind:
-    """The probe of that name.
+    """Return the probe of that name.
 
     Raises
     ------
@@ -117,12 +118,12 @@ def probe_kind(name: str, task: ProbeTask) -> ProbeKind:
 
 
 def make_probe(name: str, *, seed: int = 0, n_threads: int = 1) -> "Probe":
-    """The unfitted probe of values with that name; seed and threads are for those that draw or run in parallel."""
+    """Return the unfitted probe of values with that name; seed and threads are for those that need them."""
     probe: Probe = probe_kind(name, "values").make(seed=seed, n_threads=n_threads)
     return probe
 
 
 def make_classifier(name: str, task: ProbeTask, *, seed: int = 0) -> "Classifier":
-    """The unfitted classifier of that name for a task; the seed is for those that draw some of the train rows."""
+    """Return the unfitted classifier of that name for a task; the seed is for those that draw train rows."""
     classifier: Classifier = probe_kind(name, task).make(seed=seed, n_threads=1)
     return classifier

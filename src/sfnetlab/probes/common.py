@@ -31,7 +31,7 @@ class Probe(Protocol):
         ...
 
     def predict(self, X: FeatureMatrix) -> NDArray[np.float64]:
-        """Predicted labels of shape (n, m), in label units."""
+        """Return predicted labels of shape (n, m), in label units."""
         ...
 
 
@@ -55,15 +55,15 @@ class Classifier(Protocol):
         ...
 
     def score(self, X: FeatureMatrix) -> NDArray[np.float64]:
-        """Scores as scikit-learn's decision functions have them: (n,) of two classes, > 0 for class 1; else (n, m).
+        """Return scores like a decision function of scikit-learn: (n,) of two classes, > 0 for class 1; else (n, m).
 
-        Of m classes the one with the largest score is named: see `named_classes`.
+        Among m classes the one with the largest score is named: see `named_classes`.
         """
         ...
 
 
 def named_classes(scores: NDArray[np.floating]) -> NDArray[np.intp]:
-    """The class numbers (n,) that scores of a `Classifier` stand for; of equal scores the first class is named."""
+    """Return the class numbers (n,) that scores of a `Classifier` stand for; of equal scores the first class."""
     return (scores > 0).astype(np.intp) if scores.ndim == 1 else np.argmax(scores, axis=1)
 
 
@@ -84,7 +84,7 @@ class Scaling:
         self.mean = mean[self.kept] if isinstance(table, np.ndarray) else np.zeros(self.kept.size)
 
     def apply(self, table: Table) -> Any:
-        """The kept columns (n, n_kept) of a table, scaled; dense or CSR as it was."""
+        """Return the kept columns (n, n_kept) of a table, scaled; dense or CSR as it was."""
         chosen = table[:, self.kept]
         if isinstance(chosen, np.ndarray):
             return (chosen - self.mean) / self.sd
@@ -93,7 +93,7 @@ class Scaling:
         return sp.csr_array((chosen.data / self.sd[chosen.indices], indices, starts), shape=chosen.shape)
 
     def undone(self, weights: NDArray[np.float64], intercept: float) -> tuple[NDArray[np.float64], float]:
-        """Weights (d,) and intercept for the unscaled columns, from those (n_kept,) of the scaled ones."""
+        """Return weights (d,) and intercept for the unscaled columns, from those (n_kept,) of the scaled ones."""
         coef = np.zeros(self.n_columns)
         coef[self.kept] = weights / self.sd
         return coef, float(intercept - self.mean @ coef[self.kept])
@@ -110,7 +110,7 @@ class LinearScores(NamedTuple):
     """The chosen one of `CLASS_PENALTIES`; NaN where there was nothing to fit."""
 
     def of(self, X: FeatureMatrix) -> NDArray[np.float64]:
-        """The scores that `Classifier.score` returns."""
+        """Return the scores that `Classifier.score` returns."""
         scores = linear_prediction(checked_table(X), self.coef, self.intercept)
         return scores[:, 0] if self.intercept.size == 1 else scores
 
@@ -154,7 +154,7 @@ def fit_linear(
 
 
 def linear_prediction(X: Table, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The product X @ coef + intercept, (n, m), a block of rows at a time where X is dense."""
+    """Return X @ coef + intercept, (n, m), a block of rows at a time where X is dense."""
     require_columns(X, coef.shape[0])
     if isinstance(X, np.ndarray):
         return np.concatenate(
@@ -164,28 +164,28 @@ def linear_prediction(X: Table, coef: NDArray[np.float64], intercept: NDArray[np
 
 
 def class_log_odds(classes: NDArray[np.intp]) -> NDArray[np.float64]:
-    """The scores by which a classifier without features names the class of most rows.
+    """Return the scores by which a classifier without features names the class of most rows.
 
-    Of two classes the log odds of class 1, (1,); of m classes the logarithms of their counts, (m,).
+    For two classes they are the log odds of class 1, (1,), for m classes the logarithms of their counts, (m,).
     """
     counts = np.bincount(classes)
     return np.log(counts[1:] / counts[:1]) if counts.size == 2 else np.log(counts)
 
 
 def constant_scores(log_odds: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """The same `class_log_odds` for n rows, in the shape of `Classifier.score`."""
+    """Return the same `class_log_odds` for n rows, in the shape of `Classifier.score`."""
     return np.full(n, log_odds[0]) if log_odds.size == 1 else np.tile(log_odds, (n, 1))
 
 
 def balanced_mean(losses: NDArray[np.float64], classes: NDArray[np.generic]) -> float:
-    """The mean over the classes that occur of the mean loss of each."""
+    """Return the mean over the classes that occur of the mean loss of each."""
     return float(np.mean([losses[classes == value].mean() for value in np.unique(classes)]))
 
 
 def capped(
     name: str, table: Table, classes: NDArray[np.intp], max_rows: int, seed: int
 ) -> tuple[Table, NDArray[np.intp]]:
-    """At most `max_rows` of the train rows, drawn at random with all classes in their proportion; a warning says so."""
+    """Return at most `max_rows` of the train rows, drawn at random, all classes in proportion; a warning says so."""
     n = len(classes)
     if n <= max_rows:
         return table, classes
@@ -200,7 +200,7 @@ def capped(
 def checked_rows(
     X: FeatureMatrix, Y: NDArray[np.floating], X_valid: FeatureMatrix, Y_valid: NDArray[np.floating]
 ) -> tuple[Table, NDArray[np.float64], Table, NDArray[np.float64]]:
-    """The arguments of `Probe.fit`, labels in float64; ValueError unless they are finite and their shapes fit."""
+    """Return the arguments of `Probe.fit`, labels in float64; ValueError unless they are finite and fit together."""
     train, valid = checked_table(X), checked_table(X_valid, "X_valid")
     labels, valid_labels = checked_labels(Y, train.shape[0]), checked_labels(Y_valid, valid.shape[0], "Y_valid")
     if 0 in labels.shape or 0 in valid_labels.shape or labels.shape[1] != valid_labels.shape[1]:
@@ -217,7 +217,7 @@ def checked_classes(
     *,
     at_most: int | None = None,
 ) -> tuple[Table, NDArray[np.intp], Table, NDArray[np.intp]]:
-    """The arguments of `Classifier.fit`; ValueError as there, and for more than `at_most` classes."""
+    """Return the arguments of `Classifier.fit`; ValueError as there, and for more than `at_most` classes."""
     for name, labels in (("y", y), ("y_valid", y_valid)):
         if np.ndim(labels) != 1 or not np.issubdtype(np.asarray(labels).dtype, np.integer):
             raise ValueError(
@@ -236,6 +236,6 @@ def checked_classes(
 
 
 def require_columns(X: Table, n_columns: int) -> None:
-    """ValueError unless the table has as many columns as the train rows had."""
+    """Raise ValueError unless the table has as many columns as the train rows had."""
     if X.shape[1] != n_columns:
         raise ValueError(f"expected {n_columns} feature columns as in the train rows, got {X.shape[1]}")

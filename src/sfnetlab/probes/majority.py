@@ -13,7 +13,7 @@ class MajorityClassifier:
     """Names the class of most train rows for every galaxy: its balanced accuracy is one over the number of classes."""
 
     log_odds_: NDArray[np.float64]
-    """Of class 1 among the train rows, (1,); of more than two classes the logarithms of their counts, (m,)."""
+    """Log odds of class 1 among the train rows, (1,); for m classes the logarithms of their counts, (m,)."""
 
     def fit(
         self, X: FeatureMatrix, y: NDArray[np.integer], X_valid: FeatureMatrix, y_valid: NDArray[np.integer]

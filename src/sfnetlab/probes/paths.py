@@ -46,14 +46,14 @@ class PenaltyPath:
         self.rank = int(np.count_nonzero(self._is_kept))
 
     def coefficients(self, alpha: float) -> NDArray[np.float64]:
-        """Weights (d, m) of the unscaled features at penalty alpha, as sklearn's Ridge counts it; 0: least squares."""
+        """Return weights (d, m) of the unscaled features at penalty alpha, as sklearn's Ridge counts it."""
         inverse = np.divide(1.0, self._values + alpha, out=np.zeros_like(self._values), where=self._is_kept)
         coef = np.zeros((self._scale.size, self._target.shape[1]))
         coef[self._kept] = (self._basis @ (inverse[:, None] * self._target)) * self._scale[self._kept, None]
         return coef
 
     def intercept(self, coef: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Intercepts (..., m) that go with weights (..., d, m)."""
+        """Return the intercepts (..., m) that go with weights (..., d, m)."""
         return self._label_mean - self._mean @ coef
 
 

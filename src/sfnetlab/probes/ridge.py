@@ -68,7 +68,7 @@ def ridge_path(
     Y_valid: NDArray[np.floating],
     alphas: NDArray[np.floating],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ridge solutions for features of unit variance at every penalty, and their mean squared errors on the valid rows.
+    """Return ridge solutions for features of unit variance at every penalty, and their mean squared valid errors.
 
     Parameters
     ----------

@@ -1,0 +1,231 @@
+"""What claims are judged by: tables of one experiment, the rows of one method in them, numbers with their intervals."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sfnetlab.methods import TRAITS
+from sfnetlab.methods.sfnet import SFNet
+from sfnetlab.metrics.bootstrap import sample_and_resamples
+from sfnetlab.metrics.tidy import HEAD
+
+N_RESAMPLES = 1000
+SEED = 0
+"""Seed of the resamples of galaxies: the same for every method, so that differences are paired."""
+
+Verdict = Literal["holds", "does not hold", "undecided", "cannot be tested here"]
+Sample = NDArray[np.float64]
+"""A number (first) and what resamples of the galaxies make of it, shape (1 + N_RESAMPLES,)."""
+
+
+class CannotTestError(Exception):
+    """This survey or configuration lacks what the claim is about; the message says what."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A number to hold against a line, with its 95 % interval."""
+
+    what: str
+    value: float
+    low: float
+    high: float
+    line: float
+    side: Literal["above", "below"]
+    """On which side of the line the claim holds."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What follows from it: a verdict wants the whole interval on one side of the line."""
+        if not np.isfinite([self.value, self.low, self.high]).all():
+            return "undecided"
+        is_above, is_below = self.low > self.line, self.high < self.line
+        if not is_above and not is_below:
+            return "undecided"
+        return "holds" if is_above == (self.side == "above") else "does not hold"
+
+
+@dataclass(frozen=True)
+class ClaimTables:
+    """Tidy tables of one experiment, as the stages wrote them; `features, kind, k, seed` say of which feature table."""
+
+    predictions: pd.DataFrame
+    """Predictions for test galaxies: `target, column, probe, n_features_used, id_str, y_true, y_pred`."""
+    alignment: pd.DataFrame
+    """What interpret/alignment.py found, a row a feature."""
+    associations: pd.DataFrame
+    """What interpret/catalog.py found, a row a feature and label."""
+    recovery: pd.DataFrame
+    """What interpret/recovery.py found; empty without known factors."""
+    matching: pd.DataFrame
+    """What interpret/matching.py found, a row every two tables, with `features_a, kind_a, features_b, kind_b`."""
+    frequencies: pd.DataFrame
+    """`feature, frequency` of test galaxies, for features that are active in any."""
+    regression: str
+    """The target on which the claims about a continuous property are tested."""
+    column: str
+    """Its first column."""
+    classes: str | None
+    """The pair of classes on which those about classification are tested."""
+    n_sfnet_features: int
+    """How many features an SFNet may choose from."""
+    pretrained: frozenset[str]
+    """Names of encoders whose weights were learned elsewhere, on something else than the target."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper that numbers can uphold."""
+
+    name: str
+    source: str
+    statement: str
+    their_number: str
+    rule: str
+    test: Callable[[ClaimTables], Finding]
+
+
+# --- the rows of one method -------------------------------------------------------------------------------------------
+
+
+def rows_of_kind(tables: ClaimTables, table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return the rows of methods of a kind; of networks that learn their features for a target, only for this one."""
+    if len(table) == 0:
+        return table
+    of_kind = table[table["kind"] == kind]
+    if TRAITS[kind].role != "network" or not TRAITS[kind].supervised:
+        return of_kind
+    every = tables.predictions
+    heads = every[(every["kind"] == kind) & (every["probe"] == HEAD) & (every["target"] == tables.regression)]
+    return of_kind[of_kind["features"].isin(heads["features"])]
+
+
+def predictions_of(
+    tables: ClaimTables,
+    kind: str,
+    probe: str,
+    *,
+    k: int | None = None,
+    budget: int | None = None,
+    features: str | None = None,
+    of_classes: bool = False,
+) -> pd.DataFrame:
+    """Return the predictions of one method of a kind by a probe, a row a galaxy and seed.
+
+    Of several methods it is the first by name, of several k the smallest.
+
+    Parameters
+    ----------
+    k, features
+        Only methods with this k, or of this name.
+    budget
+        Only probes on so many features; None: on all that the method has.
+    of_classes
+        Whether classes are predicted, and not the continuous property.
+
+    Raises
+    ------
+    CannotTestError
+        If there are none.
+    ValueError
+        If they are not of all galaxies of the target, which could not be compared with others.
+    """
+    target = tables.classes if of_classes else tables.regression
+    if target is None:
+        raise CannotTestError("no [classes] are configured")
+    of_target = tables.predictions[tables.predictions["target"] == target]
+    if not of_classes:
+        of_target = of_target[of_target["column"] == tables.column]
+    chosen = rows_of_kind(tables, of_target[of_target["probe"] == probe], kind)
+    if features is not None:
+        chosen = chosen[chosen["features"] == features]
+    if k is not None:
+        chosen = chosen[chosen["k"] == k]
+    if budget is not None:
+        chosen = chosen[chosen["n_features_used"] == budget]
+    if len(chosen) == 0:
+        at = "".join([f", k = {k}" if k is not None else "", f", {budget} features in all" if budget else ""])
+        raise CannotTestError(f"no {probe} of features of kind {kind!r}{at}")
+    chosen = chosen[chosen["features"] == chosen["features"].min()]
+    if k is None and chosen["k"].notna().any():
+        chosen = chosen[chosen["k"] == chosen["k"].min()]
+    by_seed = chosen.groupby("seed", dropna=False)
+    chosen = chosen[chosen["n_features_used"] == by_seed["n_features_used"].transform("max")]
+    n_galaxies, n_runs = of_target["id_str"].nunique(), by_seed.ngroups
+    if len(chosen) != n_galaxies * n_runs:
+        raise ValueError(
+            f"{probe} of {chosen['features'].iloc[0]}: expected predictions of the {n_galaxies} galaxies of {target} "
+            f"by each of {n_runs} runs, found {len(chosen)}: methods of different galaxies cannot be compared"
+        )
+    return chosen
+
+
+def described_of(tables: ClaimTables, table: pd.DataFrame, kind: str, what: str) -> pd.DataFrame:
+    """Return what is described of one method of a kind: the first by name, its smallest k of 4 or more, its first seed.
+
+    Where no k is 4 or more it is the largest.
+
+    Raises
+    ------
+    CannotTestError
+        If there is none; `what` says of what.
+    """
+    chosen = rows_of_kind(tables, table, kind)
+    if len(chosen) == 0:
+        raise CannotTestError(f"no {what} of features of kind {kind!r}")
+    chosen = chosen[chosen["features"] == chosen["features"].min()]
+    if chosen["k"].notna().any():
+        ks = sorted(chosen["k"].unique())
+        chosen = chosen[chosen["k"] == next((k for k in ks if k >= 4), ks[-1])]
+    return chosen[chosen["seed"].isna() | (chosen["seed"] == chosen["seed"].min())]
+
+
+def ks_of(tables: ClaimTables, kind: str) -> list[int]:
+    """Return the numbers of active features k that methods of a kind have, rising."""
+    return sorted(int(k) for k in rows_of_kind(tables, tables.predictions, kind)["k"].dropna().unique())
+
+
+def shared_ks(tables: ClaimTables, kind: str) -> list[int]:
+    """Return the k that SFNets and methods of a kind have, rising.
+
+    Raises
+    ------
+    CannotTestError
+        If they share none.
+    """
+    shared = sorted(set(ks_of(tables, SFNet.kind)) & set(ks_of(tables, kind)))
+    if not shared:
+        raise CannotTestError(f"no k that features of kind {SFNet.kind!r} and {kind!r} share")
+    return shared
+
+
+def main_k(tables: ClaimTables) -> int:
+    """Return the k of the SFNet that claims are about: the paper's 4, else the largest.
+
+    Raises
+    ------
+    CannotTestError
+        If there is no SFNet for the target.
+    """
+    ks = ks_of(tables, SFNet.kind)
+    if not ks:
+        raise CannotTestError(f"no features of kind {SFNet.kind!r} for this target")
+    return 4 if 4 in ks else ks[-1]
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def finding_of(what: str, sample: Sample, line: float, side: Literal["above", "below"]) -> Finding:
+    """Return a number with its 95 % percentile interval, to hold against a line."""
+    low, high = np.quantile(sample[1:], (0.025, 0.975))
+    return Finding(what, float(sample[0]), float(low), float(high), line, side)
+
+
+def resampled_shares(n: int) -> NDArray[np.float64]:
+    """Return what galaxies count, (1 + N_RESAMPLES, n): as they are, then in resamples of them, as shares."""
+    return sample_and_resamples(n, N_RESAMPLES, SEED)

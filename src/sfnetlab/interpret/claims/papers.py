@@ -1,0 +1,156 @@
+"""The claims: a sentence of a paper or of ours each, with the rule by which this survey's numbers uphold it or not."""
+
+from collections.abc import Sequence
+
+from sfnetlab.interpret.claims import features, predictions
+from sfnetlab.interpret.claims.evidence import Claim
+from sfnetlab.interpret.claims.features import COMMON
+from sfnetlab.interpret.claims.predictions import MARGIN
+
+SFNET, EUCLID, WU_BOADA, OURS = "SFNet paper", "Euclid SAE paper", "Wu & Boada 2019", "the question of this lab"
+
+CLAIMS: Sequence[Claim] = (
+    Claim(
+        "accuracy",
+        SFNET,
+        "An SFNet does not sacrifice accuracy.",
+        "RMSE 0.086 dex against 0.085 of a CNN",
+        f"The RMSE of the SFNet's head (k = 4, else the largest) is less than {MARGIN:.0%} above that of the dense "
+        "network's head.",
+        predictions.accuracy,
+    ),
+    Claim(
+        "two features",
+        SFNET,
+        "Two features suffice for metallicity.",
+        "RMSE 0.087 dex with two features, 0.086 with all",
+        "A linear probe on two features in all (chosen on train) of the sparsest SFNet has an RMSE less than "
+        f"{MARGIN:.0%} above that of its head.",
+        predictions.two_features,
+    ),
+    Claim(
+        "any k",
+        SFNET,
+        "Performance is robust against k.",
+        "RMSE 0.0852 to 0.0875 for k = 2 to 8",
+        f"The RMSEs of the heads differ by less than {MARGIN:.0%} of their mean over all k.",
+        predictions.any_k,
+    ),
+    Claim(
+        "components",
+        SFNET,
+        "Principal components of a dense network do worse than an SFNet at every small k.",
+        "RMSE 0.175 against 0.086 at k = 2, 0.103 against 0.086 at k = 4",
+        "At every k the linear probe on the first k components has a larger RMSE than the SFNet's head.",
+        predictions.components_do_worse,
+    ),
+    Claim(
+        "frozen encoder",
+        SFNET,
+        "No linear combination of Zoobot's features reconstructs metallicity.",
+        "RMSE 0.183 of a scatter of 0.207: R2 0.22 (with weights that may have been random)",
+        "Ridge on all dimensions of every encoder that was trained elsewhere explains less than half of the variance.",
+        predictions.frozen_encoder,
+    ),
+    Claim(
+        "one feature",
+        SFNET,
+        "A single feature follows metallicity.",
+        "r = 0.85 of feature Z61",
+        "The feature that most galaxies use has |Pearson r| above 0.7 with the target, on test galaxies.",
+        features.one_feature_follows,
+    ),
+    Claim(
+        "library",
+        SFNET,
+        "An SFNet learns a library of features.",
+        "11 of 512 features are ever active, 4 in more than 100 of 23,444 galaxies",
+        f"More than half of the pooled features are active in more than {COMMON:.1%} of test galaxies.",
+        features.library,
+    ),
+    Claim(
+        "fewer for AGN",
+        SFNET,
+        "Four features tell AGN better than all of them: sparsity reduces noise.",
+        "F1 0.72 against 0.70",
+        "A linear SVM on four features in all has a larger F1 than one on all features.",
+        predictions.fewer_is_better_for_agn,
+    ),
+    Claim(
+        "AGN against photometry",
+        SFNET,
+        "A few features of an image tell AGN as networks do.",
+        "F1 0.72; but 0.69 by logistic regression on photometry",
+        "A linear SVM on four SFNet features has a larger F1 than logistic regression on photometry.",
+        predictions.better_than_photometry_for_agn,
+    ),
+    Claim(
+        "alignment",
+        EUCLID,
+        "SAE features align better with Galaxy Zoo than principal components.",
+        "peaks of the densities near 0.27 against 0.10",
+        "The mean over the 64 most frequent latents of the largest |Spearman rho| with a morphology label, above its "
+        "permutation null, exceeds that of the first 64 components; intervals are over features.",
+        features.latents_align_better,
+    ),
+    Claim(
+        "novelty",
+        EUCLID,
+        "SAE features lie more outside the morphology labels than principal components.",
+        "densities only, in-sample",
+        "The mean of 1 - R2 from all morphology labels, fitted on valid and scored on test, is larger for the 64 most "
+        "frequent latents than for the first 64 components; intervals are over features.",
+        features.latents_are_novel,
+    ),
+    Claim(
+        "first component",
+        EUCLID,
+        "The first principal component is a morphology label.",
+        "rho 0.85 with smooth or featured",
+        "The first component has |Spearman rho| above 0.7 with the label that fits it best on valid galaxies, on test.",
+        features.first_component_is_a_label,
+    ),
+    Claim(
+        "images beat photometry",
+        WU_BOADA,
+        "A network on images predicts metallicity better than photometry does.",
+        "RMSE 0.085 against 0.130 dex",
+        "The dense network's head has a smaller RMSE than XGBoost on magnitudes, colours and sizes.",
+        predictions.photometry_is_worse,
+    ),
+    Claim(
+        "trained sparse",
+        OURS,
+        "Features that are trained sparse are better than those that an SAE finds afterwards.",
+        "not tested",
+        "At the smallest k that both have, ridge on all SFNet features has a smaller RMSE than on the latents of every "
+        "SAE.",
+        predictions.trained_sparse_is_better,
+    ),
+    Claim(
+        "better than null",
+        OURS,
+        "An SAE's latents carry more than those of SAEs of which a part stays random.",
+        "not tested",
+        "Ridge on SAE latents has a smaller RMSE than on those of every null arm, at the largest k that all have.",
+        predictions.better_than_null,
+    ),
+    Claim(
+        "recurrence",
+        OURS,
+        "Another seed finds the same features.",
+        "not tested (three seeds, one table)",
+        "In every two seeds of every SFNet, whatever its target, more than half of the features, matched on train "
+        "galaxies, correlate on test galaxies above the 95 % of permuted galaxies; the interval is the range over "
+        "pairs of seeds.",
+        features.features_recur,
+    ),
+    Claim(
+        "factors",
+        OURS,
+        "SFNet features are closer to the factors that made the galaxies than SAE latents.",
+        "not known for real galaxies",
+        "MCC of the SFNet on test galaxies is larger than that of an SAE; the intervals are taken as independent.",
+        features.factors,
+    ),
+)

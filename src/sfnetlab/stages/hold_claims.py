@@ -1,0 +1,70 @@
+"""Stage hold-claims: `claims.md` and `claims.json`, which claims of the papers hold on this survey by written rules."""
+
+import json
+from functools import partial
+
+import pandas as pd
+
+from sfnetlab.files import write_text
+from sfnetlab.interpret.claims import claims_markdown, judge_claims
+from sfnetlab.interpret.claims.evidence import ClaimTables
+from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods.sfnet import N_SFNET_FEATURES
+from sfnetlab.plan import ClaimsSpec
+from sfnetlab.results import Results, TableResult
+from sfnetlab.runner import stage_main
+
+
+def build(spec: ClaimsSpec, task: Task) -> Metrics:
+    results = Results.of_task(task)
+    regression = next(iter(spec.targets))
+    tables = ClaimTables(
+        predictions=_gathered(results, "predictions"),
+        alignment=_gathered(results, "alignment"),
+        associations=_gathered(results, "associations"),
+        recovery=_gathered(results, "recovery"),
+        matching=_matching(results),
+        frequencies=_gathered(results, "features"),
+        regression=regression,
+        column=spec.targets[regression].columns[0],
+        classes=next((name for name, classes in spec.classes.items() if classes.are_two), None),
+        n_sfnet_features=N_SFNET_FEATURES,
+        pretrained=frozenset(table.spec.features for table in results.tables if _is_pretrained(table)),
+    )
+    verdicts = judge_claims(tables)
+    records = json.loads(verdicts.to_json(orient="records"))
+    about = {"experiment": spec.experiment, "survey": spec.survey, "target": tables.column}
+    write_text(task.work / "claims.json", json.dumps(about | {"claims": records}, indent=1) + "\n")
+    title = f"Claims on the {spec.survey} survey of {spec.experiment}: {tables.column}"
+    write_text(task.work / "claims.md", claims_markdown(verdicts, title))
+    return {str(verdict).replace(" ", "_"): int(n) for verdict, n in verdicts["verdict"].value_counts().items()}
+
+
+def _gathered(results: Results, name: str) -> pd.DataFrame:
+    """One table of all feature tables that have it, empty where none has."""
+    found = results.gathered(name)
+    return pd.DataFrame() if found is None else found
+
+
+def _matching(results: Results) -> pd.DataFrame:
+    """The matches of every two tables, with what the tables are."""
+    matching = results.relations("matching")
+    if matching is None:
+        return pd.DataFrame()
+    for side in ("a", "b"):
+        for name in ("features", "kind"):
+            of_side = [getattr(results.related[table], name) for table in matching[f"table_{side}"]]
+            matching[f"{name}_{side}"] = of_side
+    return matching
+
+
+def _is_pretrained(table: TableResult) -> bool:
+    """Whether a network gives the features whose weights were learned elsewhere."""
+    weights = table.source.settings.get("weights", {}) if table.source.stage == "embed-images" else {}
+    return weights.get("source", "random") != "random"
+
+
+main = partial(stage_main, "hold-claims")
+
+if __name__ == "__main__":
+    raise SystemExit(main())
