@@ -5,6 +5,7 @@ import pytest
 from sfnetlab import config
 from sfnetlab.errors import ConfigError
 from sfnetlab.plan import make_plan
+from sfnetlab.results import Results
 
 TOML = """
 name = "test"
@@ -82,7 +83,12 @@ def test_all_views_are_probed_and_held_against_each_other(path):
     assert [name for name, viewed in views.views.items() if viewed.is_first] == [
         "dense-seed0", "dense-seed1", "sfnet-k4-seed0", "sfnet-k4-seed1",
     ]  # fmt: skip
-    assert jobs["make-figures/figures"].spec.other_views == ("dense-px4", "sfnet-grey", "sfnet-px4")
+
+
+def test_results_tell_other_views_from_the_first(path, tmp_path):
+    tables = Results.of_plan(jobs_of(path).values(), tmp_path).tables
+    others = {table.spec.features for table in tables if table.is_another_view}
+    assert others == {"dense-px4", "sfnet-grey", "sfnet-px4"}
 
 
 def test_a_network_of_one_view_is_one_like_any_other(path):

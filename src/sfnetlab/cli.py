@@ -86,11 +86,11 @@ def _do(arguments: argparse.Namespace) -> None:
         case "schema":
             print(config.describe_schema())
         case "export":
-            from sfnetlab.export import export_command
+            from sfnetlab.exporting import export_command
 
             print(export_command(arguments))
         case "cross-match":
-            from sfnetlab.export import cross_match_command
+            from sfnetlab.exporting.crossmatch import cross_match_command
 
             print(cross_match_command(arguments))
         case "download":

@@ -43,7 +43,7 @@ STAGES = {
         Stage("interpret-features", 6, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 3, "which features of different methods and seeds are the same, and what is rare"),
         Stage("hold-claims", 1, "which claims of the papers hold on this survey"),
-        Stage("make-figures", 5, "the figures, as PDF and PNG", link="figures"),
+        Stage("make-figures", 6, "the figures, as PDF and PNG", link="figures"),
         Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
     )
 }
@@ -135,14 +135,7 @@ class ClaimsSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FiguresSpec:
-    """Draw the figures."""
-
-    experiment: str
-    targets: dict[str, Target]
-    classes: dict[str, Classes]
-    budgets: tuple[int, ...]
-    other_views: tuple[str, ...] = ()
-    """Names of features that stand in the figures of views alone."""
+    """Draw the figures. What they show, their inputs know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,13 +206,7 @@ def make_plan(config: Experiment) -> list[Job]:
     figures = _job(
         "make-figures",
         "figures",
-        FiguresSpec(
-            experiment=config.name,
-            targets=config.targets,
-            classes=config.classes,
-            budgets=config.probes.budgets,
-            other_views=tuple(sorted({table.spec.features for table in tables if table.is_another_view})),
-        ),
+        FiguresSpec(),
         evidence
         | {str(job): job for job in (*trained, *(table.job for table in tables), *probes, *interpreted, *views)},
     )

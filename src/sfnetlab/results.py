@@ -53,6 +53,11 @@ class Record:
     """Role to key of what it read."""
     path: Path | None
     """None where a stage may know of it but does not read it."""
+    job: Job | None = None
+    """The job of the plan, whose spec holds paths too; None in a folder that was opened."""
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.name}"
 
     def read(self, name: str) -> "pd.DataFrame | None":
         """Return one of its tables, None where it has none of this name."""
@@ -71,13 +76,17 @@ class Record:
             If it is no input of the stage that asks.
         """
         if self.path is None:
-            raise ArtifactError(f"{self.stage}/{self.name} is not among the results that may be read here")
+            raise ArtifactError(f"{self} is not among the results that may be read here")
         return self.path
 
 
 def with_identity(table: "pd.DataFrame", spec: TableSpec) -> "pd.DataFrame":
-    """Return a tidy table with the columns `features, kind, k, seed`, the last two nullable integers."""
-    return table.assign(**{name: getattr(spec, name) for name in IDENTITY}).astype({"k": "Int64", "seed": "Int64"})
+    """Return a tidy table with the columns `features, kind, k, seed`, the last two nullable integers.
+
+    A column that the table has stays as it is: `k` of the reconstruction by PCA is the number of components kept.
+    """
+    absent = {name: getattr(spec, name) for name in IDENTITY if name not in table}
+    return table.assign(**absent).astype({"k": "Int64", "seed": "Int64"})
 
 
 class TableResult:
@@ -134,6 +143,11 @@ class TableResult:
         return self._records.get("embedding", self._records["features"]).key
 
     @property
+    def held_fixed(self) -> tuple[str, ...]:
+        """What interpret-features held fixed where it asked what remains of a correlation."""
+        return tuple(self._records["description"].settings["interpretation"]["held_fixed"])
+
+    @property
     def source(self) -> Record:
         """The result that holds the features: its settings say how they were made."""
         return self._records["features"]
@@ -141,6 +155,10 @@ class TableResult:
     def has(self, role: str) -> bool:
         """Return whether there is a result of this role, one of those of `__init__`, that may be read."""
         return role in self._records and self._records[role].path is not None
+
+    def record(self, role: str) -> Record | None:
+        """Return the result of a role, one of those of `__init__`, whether or not it may be read; None without one."""
+        return self._records.get(role)
 
     def directory(self, role: str) -> Path:
         """Return where the result of a role lies, for what reads more than tables."""
@@ -280,27 +298,18 @@ class Results:
             If there are no results in it.
         """
         folder = Path(folder).expanduser()
-        paths = sorted(folder.glob(f"*/*/{MANIFEST}"))
+        # Names with a dot are work in progress or were replaced; a shard is a part of another result.
+        paths = [
+            path.parent
+            for path in sorted(folder.glob(f"*/*/{MANIFEST}"))
+            if not path.parent.name.startswith(".") and ".shard-" not in path.parent.name
+        ]
         if not paths:
             raise ArtifactError(
                 f"{folder}: no results here; give the folder of an experiment, such as results/demo, "
                 f"or make them with `uv run sfnetlab run CONFIG`"
             )
-        manifests = [(path.parent, read_manifest(path.parent)) for path in paths if ".shard-" not in path.parent.name]
-        return cls(
-            (
-                Record(
-                    stage=manifest["stage"],
-                    name=manifest["name"],
-                    key=manifest["key"],
-                    settings=manifest["recipe"]["settings"],
-                    inputs=manifest["recipe"]["inputs"],
-                    path=path,
-                )
-                for path, manifest in manifests
-            ),
-            str(folder),
-        )
+        return cls((_record_in(path) for path in paths), str(folder))
 
     @classmethod
     def of_task(cls, task: Task) -> Self:
@@ -398,9 +407,16 @@ class Results:
             for record in self.records(stage):
                 if "table" in record.settings:
                     by_table.setdefault(record.name, (record, {}))[1][role] = record
-        order = {} if self._comparison is None else {key: n for n, key in enumerate(self._comparison.inputs.values())}
-        made = sorted(by_table.values(), key=lambda each: order.get(each[0].key, len(order)))
+        made = sorted(by_table.values(), key=lambda each: self._order.get(each[0].inputs["features"], len(self._order)))
         return tuple(self._table(record, found) for record, found in made)
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        """Keys of the features in the order of the configuration, which is that of what the comparison compares."""
+        if self._comparison is None:
+            return {}
+        probed = [self._records[key] for key in self._comparison.inputs.values() if key in self._records]
+        return {record.inputs["features"]: n for n, record in enumerate(probed) if "features" in record.inputs}
 
     def table(self, name: str) -> TableResult:
         """Return one feature table by its name, such as `sae-k4-seed0`.
@@ -441,6 +457,18 @@ class Results:
             part for table in (self.tables if tables is None else tables) if (part := table.read(name)) is not None
         ]
         return pd.concat(parts, ignore_index=True) if parts else None
+
+    def across_seeds(self, table: TableResult) -> Record | None:
+        """Return what interpret-features found about the seeds of a table's autoencoder; None where it found nothing.
+
+        Its `consensus.safetensors` holds the atoms that recur, its table `stability` how alike two seeds are.
+        """
+        for record in self.records(DESCRIBED):
+            compared = record.settings
+            is_of_table = (compared.get("features"), compared.get("k")) == (table.spec.features, table.spec.k)
+            if is_of_table and table.spec.seed in compared["seeds"]:
+                return record
+        return None
 
     def _table(self, record: Record, found: Mapping[str, Record]) -> TableResult:
         spec = TableSpec(**record.settings["table"])
@@ -496,9 +524,41 @@ class Results:
         """Settings of the classes that are told apart, by name."""
         return self._settings["classes"]
 
+    @property
+    def two_classes(self) -> tuple[str, ...]:
+        """Names of the classes of which one is told from another."""
+        return tuple(name for name, classes in self.classes.items() if classes["positive"])
+
+    @property
+    def many_classes(self) -> tuple[str, ...]:
+        """Names of the classes of which one of several is named."""
+        return tuple(name for name, classes in self.classes.items() if not classes["positive"])
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Numbers of features on which linear probes were fitted."""
+        probed = [record for record in self._records.values() if record.stage == PROBED and "probes" in record.settings]
+        return tuple(probed[0].settings["probes"]["budgets"]) if probed else ()
+
     def comparison(self, name: str = "metrics") -> "pd.DataFrame | None":
         """Return a table of the comparison: `metrics`, `differences`, `gains` and others; None where there is none."""
         return None if self._comparison is None else self._comparison.read(name)
+
+    def stability(self) -> "pd.DataFrame | None":
+        """Return how alike the dictionaries of several seeds are, `seed_a, seed_b, metric, value`, seed being missing.
+
+        None where no dictionary has several seeds.
+        """
+        import pandas as pd
+
+        kinds = {table.spec.features: table.spec.kind for table in self.tables}
+        parts: list[pd.DataFrame] = []
+        for record in self.records(DESCRIBED):
+            if "seeds" in record.settings and (stability := record.read("stability")) is not None:
+                features = record.settings["features"]
+                spec = TableSpec(features=features, kind=kinds[features], k=record.settings["k"], seed=None)
+                parts.append(with_identity(stability, spec))
+        return pd.concat(parts, ignore_index=True) if parts else None
 
     def relations(self, name: str) -> "pd.DataFrame | None":
         """Return a table of compare-features: `matching`, `pairs`, `reading` and others; None where there is none."""
@@ -547,6 +607,20 @@ class Results:
         return f"<p>Results of {html.escape(self._where)}</p><table>{head}{rows}</table>"
 
 
+def _record_in(directory: Path) -> Record:
+    """The result that a directory holds, by its manifest."""
+    manifest = read_manifest(directory)
+    recipe = manifest["recipe"]
+    return Record(
+        stage=manifest["stage"],
+        name=manifest["name"],
+        key=manifest["key"],
+        settings=recipe["settings"],
+        inputs=recipe["inputs"],
+        path=directory,
+    )
+
+
 def _records_behind(jobs: Iterable[Job], paths: Mapping[str, Path]) -> Iterable[Record]:
     """Records of jobs and of all jobs behind them, in that order; those without a path are known, but not read."""
     records: dict[str, Record] = {}
@@ -556,7 +630,8 @@ def _records_behind(jobs: Iterable[Job], paths: Mapping[str, Path]) -> Iterable[
         for job in waiting:
             if job.key not in records:
                 inputs = {role: needed.key for role, needed in job.inputs.items()}
-                records[job.key] = Record(job.stage, job.name, job.key, as_recipe(job.spec), inputs, paths.get(job.key))
+                path = paths.get(job.key)
+                records[job.key] = Record(job.stage, job.name, job.key, as_recipe(job.spec), inputs, path, job)
                 behind += job.inputs.values()
         waiting = behind
     return records.values()

@@ -27,7 +27,7 @@ def site(made_up, tmp_path_factory):
     feature = int(sae.evidence.features["feature"].iloc[3])
     named = replace(sae, names={feature: GivenName("my dust lane", "seen in edge-on discs", False)})
     folder = tmp_path_factory.mktemp("atlas")
-    write_site(folder, replace(made_up, tables=(sfnet, named)), {"sfnet-seed0": "1" * 64, "sae-seed0": "2" * 64})
+    write_site(folder, replace(made_up, tables=(sfnet, named)), {"sfnet-k4-seed0": "1" * 64, "sae-k6-seed0": "2" * 64})
     return folder
 
 

@@ -2,9 +2,14 @@
 
 import csv
 import re
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+
+from sfnetlab.atlas.site import write_site
+from sfnetlab.methods import TRAITS
 
 from .conftest import HOSTILE
 
@@ -28,12 +33,12 @@ def routes(made_up):
     sfnet, sae = made_up.tables
     return [
         "#/",
-        "#/features/sfnet-seed0",
-        "#/features/sae-seed0",
-        f"#/feature/sfnet-seed0/{first_feature(sfnet)}",
-        f"#/feature/sae-seed0/{first_feature(sae)}",
+        "#/features/sfnet-k4-seed0",
+        "#/features/sae-k6-seed0",
+        f"#/feature/sfnet-k4-seed0/{first_feature(sfnet)}",
+        f"#/feature/sae-k6-seed0/{first_feature(sae)}",
         f"#/galaxy/{ids.iloc[5]}",
-        "#/query/sae-seed0",
+        "#/query/sae-k6-seed0",
         "#/outliers",
     ]
 
@@ -55,7 +60,7 @@ def test_no_page_is_wider_than_a_phone(visit, site, made_up, options):
 
 
 def test_cards_are_sorted_by_any_number_and_either_way(visit, site, made_up):
-    page = visit(site).open("#/features/sae-seed0")
+    page = visit(site).open("#/features/sae-k6-seed0")
     table = features_of(made_up.tables[1])
     for key in ("frequency", "novelty"):
         page.select_option("#sort", key)
@@ -66,7 +71,7 @@ def test_cards_are_sorted_by_any_number_and_either_way(visit, site, made_up):
 
 
 def test_cards_are_sorted_by_the_size_of_a_labels_correlation(visit, site, made_up):
-    page = visit(site).open("#/features/sae-seed0")
+    page = visit(site).open("#/features/sae-k6-seed0")
     label = list(made_up.galaxies.labels).index("lgm_tot_p50")
     page.select_option("#sort", f"rho:{label}")
     own = made_up.tables[1].evidence.associations
@@ -76,7 +81,7 @@ def test_cards_are_sorted_by_the_size_of_a_labels_correlation(visit, site, made_
 
 
 def test_cards_are_found_by_name_label_and_the_users_own_name(visit, site):
-    page = visit(site).open("#/features/sae-seed0")
+    page = visit(site).open("#/features/sae-k6-seed0")
     everything = page.locator(".found").text_content()
     page.fill("#search", "dust lane")
     assert page.locator(".wall .card").count() == 1
@@ -88,7 +93,7 @@ def test_cards_are_found_by_name_label_and_the_users_own_name(visit, site):
 
 
 def test_cards_with_a_warning_can_be_left_out(visit, site, made_up):
-    page = visit(site).open("#/features/sae-seed0")
+    page = visit(site).open("#/features/sae-k6-seed0")
     n_warned = int((features_of(made_up.tables[1])["warning"] != "").sum())
     page.select_option('select[aria-label="Warnings"]', "with")
     assert page.locator(".found").text_content() == f"{n_warned} features"
@@ -97,7 +102,7 @@ def test_cards_with_a_warning_can_be_left_out(visit, site, made_up):
 
 def test_keys_lead_through_wall_and_features(visit, site, made_up):
     at = visit(site)
-    page = at.open("#/features/sae-seed0")
+    page = at.open("#/features/sae-k6-seed0")
     names = features_of(made_up.tables[1])["name"].tolist()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -110,13 +115,13 @@ def test_keys_lead_through_wall_and_features(visit, site, made_up):
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     features = features_of(made_up.tables[1])["feature"].tolist()
-    at.shown(f"#/feature/sae-seed0/{features[2]}")
+    at.shown(f"#/feature/sae-k6-seed0/{features[2]}")
     page.keyboard.press("ArrowRight")
-    at.shown(f"#/feature/sae-seed0/{features[3]}")
+    at.shown(f"#/feature/sae-k6-seed0/{features[3]}")
     page.keyboard.press("ArrowLeft")
-    at.shown(f"#/feature/sae-seed0/{features[2]}")
+    at.shown(f"#/feature/sae-k6-seed0/{features[2]}")
     page.keyboard.press("Escape")
-    at.shown("#/features/sae-seed0")
+    at.shown("#/features/sae-k6-seed0")
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "search"
     page.keyboard.press("Escape")
@@ -128,7 +133,7 @@ def test_keys_lead_through_wall_and_features(visit, site, made_up):
 
 
 def test_every_control_can_be_reached_by_the_tab_key_and_shows_it(visit, site):
-    page = visit(site).open("#/features/sae-seed0")
+    page = visit(site).open("#/features/sae-k6-seed0")
     seen = []
     for _ in range(14):
         page.keyboard.press("Tab")
@@ -141,7 +146,7 @@ def test_every_control_can_be_reached_by_the_tab_key_and_shows_it(visit, site):
 
 def test_maps_are_laid_over_cutouts_on_demand(visit, site, made_up):
     feature = first_feature(made_up.tables[0])
-    page = visit(site).open(f"#/feature/sfnet-seed0/{feature}")
+    page = visit(site).open(f"#/feature/sfnet-k4-seed0/{feature}")
     assert page.locator(".overlay").count() == 0
     page.click("button.maps")
     assert page.locator(".overlay").count() == int((made_up.tables[0].maps.features == feature).sum())
@@ -153,7 +158,7 @@ def test_maps_are_laid_over_cutouts_on_demand(visit, site, made_up):
 
 
 def test_cutouts_are_drawn_with_scale_and_compass(visit, site, made_up):
-    page = visit(site).open(f"#/feature/sfnet-seed0/{first_feature(made_up.tables[0])}")
+    page = visit(site).open(f"#/feature/sfnet-k4-seed0/{first_feature(made_up.tables[0])}")
     first = page.locator(".galaxy").first
     assert first.locator(".marks .ink text").all_text_contents() == ["10″", "N", "E"]
     page.wait_for_timeout(100)
@@ -200,7 +205,7 @@ def test_a_query_finds_the_galaxies_with_the_combination(visit, site, made_up):
     a, b, c = features_of(table)["feature"].iloc[[0, 1, 2]].tolist()
     largest = dense.max(axis=0)
     expected = (dense[:, a] >= np.float32(0.1) * largest[a]) & (dense[:, b] == 0) & (dense[:, c] == 0)
-    page = visit(site).open(f"#/query/sae-seed0?f={a}:0.1,{b}:0")
+    page = visit(site).open(f"#/query/sae-k6-seed0?f={a}:0.1,{b}:0")
     page.fill("#search", f"F{c}")
     page.press("#search", "Enter")
     slider = page.locator(".sliders input").nth(2)
@@ -209,12 +214,12 @@ def test_a_query_finds_the_galaxies_with_the_combination(visit, site, made_up):
     assert int(found.split(" galaxies")[0]) == expected.sum() > 0
     ids = page.locator(".galaxies .galaxy").evaluate_all("(links) => links.map((link) => link.title)")
     assert set(ids) <= set(made_up.galaxies.catalog["id_str"][expected])
-    assert page.evaluate("location.hash").startswith(f"#/query/sae-seed0?f={a}:0.1,{b}:0,{c}:")
+    assert page.evaluate("location.hash").startswith(f"#/query/sae-k6-seed0?f={a}:0.1,{b}:0,{c}:")
 
 
 def test_outliers_are_sorted_by_how_far_out_they_are(visit, site, made_up):
     table = made_up.tables[1]
-    page = visit(site).open("#/outliers/poor%20reconstruction%20(sae-seed0)")
+    page = visit(site).open("#/outliers/poor%20reconstruction%20(sae-k6-seed0)")
     first = page.locator(".galaxies .galaxy").first.get_attribute("title")
     assert first == made_up.galaxies.catalog["id_str"].iloc[int(np.argmax(table.residuals))]
 
@@ -237,6 +242,44 @@ def test_a_table_is_sorted_filtered_and_saved(visit, site, tmp_path):
     assert rows[0]["rmse"] == "0.14"
 
 
+def rgb(colour):
+    return f"rgb({', '.join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))})"
+
+
+def colours_of_curves(page):
+    """By the text of the legend."""
+    script = "(items) => Object.fromEntries(items.map((li) => [li.textContent, li.querySelector('svg').style.color]))"
+    return page.locator(".legend li").evaluate_all(script)
+
+
+@pytest.fixture(scope="module")
+def with_embeddings(made_up, tmp_path_factory):
+    """The atlas with two encoders in its comparison, which figures draw in grey and black."""
+    folder = tmp_path_factory.mktemp("embeddings")
+    rows = made_up.comparison
+    last = rows.iloc[-1:].assign(kind="encoder", k=None, probe="ridge")
+    both = [last.assign(features=name) for name in ("b", "a")]
+    write_site(
+        folder, replace(made_up, comparison=pd.concat([rows, *both])), {each.name: "0" for each in made_up.tables}
+    )
+    return folder
+
+
+def test_curves_have_the_colours_of_the_figures(visit, with_embeddings):
+    colours = colours_of_curves(visit(with_embeddings, color_scheme="light").open("#/"))
+    expected = {"sfnet k=4": ("sfnet", 0), "sae k=6": ("sae", 0), "a": ("encoder", 0), "b": ("encoder", 1)}
+    for name, (kind, rank) in expected.items():
+        assert colours[name] == rgb(TRAITS[kind].look.colors[rank]), name
+
+
+def test_black_and_grey_curves_are_seen_on_a_dark_page(visit, with_embeddings):
+    page = visit(with_embeddings, color_scheme="dark").open("#/")
+    colours = colours_of_curves(page)
+    assert colours["sfnet k=4"] == rgb(TRAITS["sfnet"].look.colors[0])
+    (grey, black) = (int(re.search(r"\d+", colours[name])[0]) for name in ("a", "b"))
+    assert black > grey > 150
+
+
 def test_colours_follow_the_choice(visit, site):
     page = visit(site, color_scheme="light").open("#/")
     background = "getComputedStyle(document.body).backgroundColor"
@@ -248,7 +291,7 @@ def test_colours_follow_the_choice(visit, site):
 
 
 @pytest.mark.parametrize(
-    "route", ["#/feature/sae-seed0/9999", "#/galaxy/none", "#/features/none", "#/nowhere", "#/%E0%A4%A"]
+    "route", ["#/feature/sae-k6-seed0/9999", "#/galaxy/none", "#/features/none", "#/nowhere", "#/%E0%A4%A"]
 )
 def test_what_is_not_there_is_said(visit, site, route):
     page = visit(site).open(route)
@@ -260,7 +303,7 @@ def test_a_catalogue_that_means_ill_does_nothing(visit, hostile, made_up):
     feature = first_feature(made_up.tables[1])
     page = at.open("#/")
     assert HOSTILE in page.locator("h1").text_content()
-    for route in ("#/features/sae-seed0", f"#/feature/sae-seed0/{feature}", "#/query/sae-seed0"):
+    for route in ("#/features/sae-k6-seed0", f"#/feature/sae-k6-seed0/{feature}", "#/query/sae-k6-seed0"):
         page = at.open(route)
         assert HOSTILE in page.locator("main").text_content(), route
     page.goto("about:blank")
@@ -276,10 +319,6 @@ def test_a_catalogue_that_means_ill_does_nothing(visit, hostile, made_up):
 
 
 def test_a_survey_without_images_can_be_read(visit, made_up, tmp_path):
-    from dataclasses import replace
-
-    from sfnetlab.atlas.site import write_site
-
     galaxies = replace(made_up.galaxies, images=None, pixel_scale_arcsec=None)
     tables = tuple(replace(table, maps=None) for table in made_up.tables)
     write_site(tmp_path, replace(made_up, galaxies=galaxies, tables=tables), {table.name: "0" * 64 for table in tables})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfnetlab.atlas.maps import GRID, Request, how_maps_are_made, make_maps
+from sfnetlab.atlas.maps import GRID, MapRequest, how_maps_are_made, make_maps
 from sfnetlab.models.backbones import ImageEncoder, make_backbone
 from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.models.sfnet import SparseFeatureNetwork
@@ -27,7 +27,7 @@ def embedding(network):
 
 def request(rows, directions, offsets=None):
     offsets = np.zeros(len(rows)) if offsets is None else offsets
-    return Request(np.asarray(rows, dtype=np.intp), lambda entries: directions[entries], offsets)
+    return MapRequest(np.asarray(rows, dtype=np.intp), lambda entries: directions[entries], offsets)
 
 
 def made(network, *requests, batch_size=4):

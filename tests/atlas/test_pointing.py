@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sfnetlab.atlas.maps import Request, make_maps
+from sfnetlab.atlas.maps import MapRequest, make_maps
 from sfnetlab.interpret.localisation import localise
 from sfnetlab.metrics.association import spearman
 from sfnetlab.models.backbones import make_backbone
@@ -56,7 +56,7 @@ def test_the_map_of_the_feature_that_follows_clumps_lies_on_the_clumps(tmp_path)
     active = test[(values[test, feature] > 0) & (strength[test] > 0)]
     shown = active[np.argsort(-strength[active])][:N_SHOWN]
     unit = np.eye(network.n_features, dtype=np.float32)[[feature] * N_SHOWN]
-    request = Request(shown, lambda entries: unit[entries], np.zeros(N_SHOWN))
+    request = MapRequest(shown, lambda entries: unit[entries], np.zeros(N_SHOWN))
     (maps,) = make_maps(network.encoder, network.encoder, images, [request], "exact", device="cpu").maps
     masks = [component_masks(catalog.iloc[row], SIDE, FIELD_ARCSEC, 0)["clumps"] for row in shown]
     found = localise(maps, np.stack(masks))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ import pytest
 import tomli
 
 from sfnetlab.atlas.site import MODULES, bundle, write_site
+from sfnetlab.methods import TRAITS
 
 
 def data_of(folder, key):
@@ -108,13 +110,13 @@ def test_associations_are_those_of_the_table(site, made_up):
 
 def test_the_folder_holds_a_names_file_with_what_was_given(site):
     tree = tomli.loads((site / "names.toml").read_text(encoding="utf-8"))
-    (feature,) = set(tree["sae-seed0"]) - {"key"}
-    assert tree["sae-seed0"][feature] == {"name": "my dust lane", "note": "seen in edge-on discs"}
-    assert tree["sae-seed0"]["key"] == "2" * 12
+    (feature,) = set(tree["sae-k6-seed0"]) - {"key"}
+    assert tree["sae-k6-seed0"][feature] == {"name": "my dust lane", "note": "seen in edge-on discs"}
+    assert tree["sae-k6-seed0"]["key"] == "2" * 12
 
 
 def test_an_atlas_is_the_same_at_every_build(made_up, site, tmp_path):
-    write_site(tmp_path, made_up, {"sfnet-seed0": "1" * 64, "sae-seed0": "2" * 64})
+    write_site(tmp_path, made_up, {"sfnet-k4-seed0": "1" * 64, "sae-k6-seed0": "2" * 64})
     for path in site.rglob("*"):
         if path.is_file() and path.name not in ("names.toml", "wall1.js"):  # the site has a name of the user's
             assert (tmp_path / path.relative_to(site)).read_bytes() == path.read_bytes(), path
@@ -136,6 +138,32 @@ def test_the_script_is_one_classic_script_of_all_modules():
         assert f"modules.{name} = (() => {{" in text
     assert "\nimport " not in text
     assert "\nexport " not in text
+
+
+def test_colours_and_labels_of_kinds_are_those_of_the_figures(site):
+    kinds = data_of(site, "overview")["kinds"]
+    assert kinds.keys() == TRAITS.keys()
+    for kind, traits in TRAITS.items():
+        assert kinds[kind] == {"label": traits.label, "colours": list(traits.look.colors)}
+
+
+def test_the_script_tells_no_kind_from_another():
+    text = bundle()
+    for kind in TRAITS:
+        assert f'"{kind}"' not in text
+        assert not re.search(rf"^\s*{kind}:", text, re.MULTILINE)
+
+
+def test_errors_that_take_no_feature_are_levels(made_up, tmp_path):
+    rows = made_up.comparison
+    floor = rows.iloc[:1].assign(features="noise floor", kind="noise_floor", probe="none", rmse=0.05)
+    dead = rows[rows["kind"] == "sfnet"].iloc[:1].assign(n_features_used=0)
+    write_site(tmp_path, replace(made_up, tables=(), comparison=pd.concat([floor, rows, dead])), {})
+    levels = data_of(tmp_path, "overview")["levels"]
+    assert [(level["name"], level["rmse"]) for level in levels] == [
+        ("noise floor", 0.05),
+        ("predicting the mean", 0.19),
+    ]
 
 
 def test_no_page_makes_html_of_text():

@@ -119,7 +119,13 @@ def test_a_measure_that_is_missing_is_named(quality):
 
 def test_latents_stand_in_order_of_their_variance():
     latents = pd.DataFrame(
-        {"features": "mmd", "latent": [0, 1, 2], "variance": [0.1, 2.0, 0.001], "fvu_gain": [0.01, 0.2, 0.0]}
+        {
+            "features": "mmd",
+            "kind": "vae",
+            "latent": [0, 1, 2],
+            "variance": [0.1, 2.0, 0.001],
+            "fvu_gain": [0.01, 0.2, 0.0],
+        }
     )
     fig = plot_latent_variances(latents, 0.01)
     np.testing.assert_allclose(fig.axes[0].lines[0].get_ydata(), [2.0, 0.1, 0.001])
@@ -128,7 +134,7 @@ def test_latents_stand_in_order_of_their_variance():
 
 
 def test_training_draws_both_parts_of_every_quantity_and_no_zeros():
-    history = pd.DataFrame({"features": "ae", "epoch": [2, 1]})
+    history = pd.DataFrame({"features": "ae", "kind": "vae", "epoch": [2, 1]})
     for name, _ in TRAINING:
         for part, value in (("train", 1.0), ("valid", 2.0)):
             history[f"{part}_{name}"] = [value, value + 2] if name != "kl_per_image" else 0.0

@@ -22,7 +22,7 @@ LONG = "sae-on-the-dense-network-of-a-very-long-survey-name-with-many-words"
 LATENTS = pd.DataFrame(
     [
         {"features": name, "kind": kind, "seed": seed, "frequency": frequency, "max_cosine": cosine}
-        for name, kind in (("sae", "sae"), ("random", "random_dictionary"))
+        for name, kind in (("sae", "sae"), ("random", "null_sae"))
         for seed in (0, 1)
         for frequency, cosine in ((0.0, np.nan), (0.002, 0.21), (0.002, 0.22), (0.5, 0.9))
     ]
@@ -30,7 +30,7 @@ LATENTS = pd.DataFrame(
 SPECTRA = pd.DataFrame(
     [
         {"features": name, "kind": kind, "seed": seed, "component": i, "singular_value": (3.0 + seed) / (i + 1)}
-        for name, kind in (("sae", "sae"), ("random", "random_dictionary"))
+        for name, kind in (("sae", "sae"), ("random", "null_sae"))
         for seed in (0, 1)
         for i in range(4)
     ]
@@ -89,7 +89,7 @@ def curves(ax: Axes) -> dict[str, np.ndarray]:
 
 def test_twenty_dictionaries_look_different():
     names = [f"sae {i:02d}" for i in range(16)] + ["null 1", "null 2", "null 3", "pca"]
-    kinds = ["sae"] * 16 + ["frozen_decoder", "frozen_encoder", "random_dictionary", "pca"]
+    kinds = ["sae"] * 16 + ["null_sae"] * 3 + ["pca"]
     looks = dictionary_looks(pd.DataFrame({"features": names, "kind": kinds}))
     assert sorted(looks) == sorted(names)
     assert len(set(looks.values())) == 20
@@ -224,7 +224,7 @@ def test_unusable_tables_are_refused(plot, message):
 def named(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """The rows of "sae" or "better" once for each name, the last a null arm."""
     own = table[table["features"].isin(["sae", "better"])]
-    return pd.concat(own.assign(features=name, kind="null" if name is names[-1] else "sae") for name in names)
+    return pd.concat(own.assign(features=name, kind="null_sae" if name is names[-1] else "sae") for name in names)
 
 
 @pytest.mark.parametrize("names", [["a"], [f"{i} {LONG}" for i in range(12)]], ids=["one", "twelve of long names"])

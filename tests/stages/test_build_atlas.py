@@ -22,8 +22,8 @@ from sfnetlab.metrics.tables import checked_table
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
-from sfnetlab.plan import AtlasSpec, InterpretSpec, RelationsSpec, StabilitySpec
-from sfnetlab.schema import Interpretation
+from sfnetlab.plan import AtlasSpec, ComparisonSpec, InterpretSpec, ProbeSpec, RelationsSpec, StabilitySpec
+from sfnetlab.schema import Interpretation, Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages import build_atlas
 
@@ -45,7 +45,12 @@ CATALOG = pd.DataFrame(
 TARGETS = {"metallicity": Target(columns=("y",))}
 SFNET = TableSpec(features="sfnet", kind="sfnet", k=K, seed=0)
 SAE = TableSpec(features="sae", kind="sae", k=K, seed=0)
+NULL_SAE = TableSpec(features="null", kind="null_sae", k=K, seed=0)
 PCA = TableSpec(features="pca", kind="pca", k=None, seed=0)
+DENSE = TableSpec(features="dense", kind="encoder", k=None, seed=0)
+MEAN = TableSpec(features="mean", kind="mean", k=None, seed=None)
+COMMON = {"prepare-survey/survey": "survey", "fit-probes/comparison": "comparison",
+          "compare-features/relations": "relations", "hold-claims/claims": "claims"}  # fmt: skip
 
 
 class Lab:
@@ -69,7 +74,7 @@ class Lab:
             interpretation=Interpretation(),
             mock=None,
         )
-        _, directory = self.job("interpret-features", features.name, spec, features=features, **inputs)
+        _, directory = self.job("interpret-features", table.name, spec, features=features, **inputs)
         test = CATALOG[SPLIT == "test"]
         values = checked_table(read_features(features.directory(self.root)).of(test["id_str"]))
         labels = test[["y", "z", "petroR50_r"]].reset_index(drop=True)
@@ -78,11 +83,22 @@ class Lab:
         )
         associate_features(values, labels).to_parquet(directory / "associations.parquet")
 
+    def predicted(self, table, features, *predictions):
+        """Predictions of test galaxies: for each probe and number of features one value for all."""
+        spec = ProbeSpec(
+            experiment="small", table=table, targets=TARGETS, classes={}, probes=Probes(), head_target=None
+        )
+        _, directory = self.job("fit-probes", table.name, spec, features=features)
+        test = CATALOG[SPLIT == "test"].reset_index(drop=True)
+        about = {"target": "metallicity", "column": "y", "y_true": test["y"], "id_str": test["id_str"]}
+        rows = [
+            pd.DataFrame(about | {"probe": probe, "n_features_used": n_used, "y_pred": value})
+            for probe, n_used, value in predictions
+        ]
+        pd.concat(rows).to_parquet(directory / "predictions.parquet")
+
     def build(self, **spec):
-        roles = {"survey": "prepare-survey/survey", "comparison": "fit-probes/comparison"}
-        roles |= {"relations": "compare-features/relations", "claims": "hold-claims/claims"}
-        by_role = {role: self.inputs[name] for role, name in roles.items()}
-        by_role |= {name: job for name, job in self.inputs.items() if name not in roles.values()}
+        by_role = {COMMON.get(name, name): job for name, job in self.inputs.items()}
         settings = {
             "experiment": "small",
             "targets": TARGETS,
@@ -93,8 +109,68 @@ class Lab:
         job = Job(stage="build-atlas", version=1, name="atlas", spec=AtlasSpec(**settings), inputs=by_role)
         work = self.root / "work"
         work.mkdir(exist_ok=True)
-        paths = {role: own.directory(self.root) for role, own in by_role.items()}
+        paths = {role: needed.directory(self.root) for role, needed in by_role.items()}
         return build_atlas.build(job.spec, Task(inputs=paths, work=work, device="cpu", job=job)), work
+
+    # --- what every experiment has, and what some have ---
+
+    def surveyed(self, images):
+        survey, directory = self.job("prepare-survey", "survey")
+        CATALOG.to_parquet(directory / "catalog.parquet")
+        np.save(directory / "images.npy", images)
+        (directory / "metrics.json").write_text('{"pixel_scale_arcsec": 0.4}')
+        return survey
+
+    def compared(self, tables):
+        _, directory = self.job(
+            "fit-probes", "comparison", ComparisonSpec(experiment="small", targets=TARGETS, classes={})
+        )
+        row = {"target": "metallicity", "column": "y", "features": "sfnet", "kind": "sfnet", "supervised": True,
+               "k": K, "probe": "head", "n_features_used": 512, "n_seeds": 1, "rmse": 0.1,
+               "low": 0.09, "high": 0.11}  # fmt: skip
+        pd.DataFrame([row]).to_csv(directory / "comparison.csv", index=False)
+        self.job("compare-features", "relations", RelationsSpec(tables=tables, rare={}))
+        _, directory = self.job("hold-claims", "claims")
+        (directory / "claims.json").write_text('{"claims": []}')
+
+    def embedded(self, spec, survey, network, values):
+        trained, directory = self.job("train-sfnet", spec.name, {"name": spec.name})  # else keys would be the same
+        save_network(directory, network)
+        embedding, directory = self.job(
+            "embed-images", spec.name, TrainedEmbeddingSpec(), survey=survey, network=trained
+        )
+        write_rows(directory, CATALOG)
+        if spec.k is None:
+            write_dense_features(directory, values)
+        else:
+            write_csr_features(directory, sparse.csr_array(values))
+        return embedding
+
+    def encoded(self, spec, embedding, dense):
+        """An SAE with random atoms, described."""
+        sae = SparseAutoencoder(dense.shape[1], N_LATENTS, K)
+        with torch.no_grad():
+            sae.W_enc.normal_(generator=torch.Generator().manual_seed(0))
+            sae.W_dec.copy_(sae.W_enc.T / sae.W_enc.T.norm(dim=1, keepdim=True))
+            sae.mean.copy_(torch.from_numpy(dense.mean(axis=0)))
+            sae.scale.fill_(float(dense.std()))
+        saes, directory = self.job("train-sae", spec.features, embedding=embedding)
+        sae_directory(directory, K, 0).mkdir()
+        save_sae(sae_directory(directory, K, 0), sae)
+        encoded, directory = self.job("encode-embeddings", spec.name, embedding=embedding, saes=saes)
+        write_rows(directory, CATALOG)
+        write_csr_features(directory, sae.encode_csr(dense))
+        self.interpreted(spec, encoded, embedding=embedding, saes=saes)
+
+    def decomposed(self, embedding, dense):
+        pca = decomposition.PCA(4).fit(dense[SPLIT == "train"].astype(float))
+        fitted, directory = self.job("fit-baselines", PCA.name, embedding=embedding)
+        write_rows(directory, CATALOG)
+        write_dense_features(directory, pca.transform(dense))
+        (directory / "model.safetensors").write_bytes(
+            save({"components": np.ascontiguousarray(pca.components_), "mean": pca.mean_})
+        )
+        self.interpreted(PCA, fitted, embedding=embedding)
 
 
 @pytest.fixture(scope="module")
@@ -116,60 +192,28 @@ def networks():
 
 @pytest.fixture
 def lab(tmp_path, networks):
+    """PCA, an SAE and an SFNet, in another order than the atlas has them."""
     images, made = networks
     lab = Lab(tmp_path)
-    survey, directory = lab.job("prepare-survey", "survey")
-    CATALOG.to_parquet(directory / "catalog.parquet")
-    np.save(directory / "images.npy", images)
-    (directory / "metrics.json").write_text('{"pixel_scale_arcsec": 0.4}')
-    embedded = {}
-    for name, (network, values) in made.items():
-        trained, directory = lab.job("train-sfnet", name, {"name": name})  # else their keys would be the same
-        save_network(directory, network)
-        embedded[name], directory = lab.job(
-            "embed-images", name, TrainedEmbeddingSpec(), survey=survey, network=trained
-        )
-        write_rows(directory, CATALOG)
-        if name == "sfnet":
-            write_csr_features(directory, sparse.csr_array(values))
-        else:
-            write_dense_features(directory, values)
+    survey = lab.surveyed(images)
+    embedded = {spec.features: lab.embedded(spec, survey, *made[spec.features]) for spec in (SFNET, DENSE)}
+    lab.decomposed(embedded["dense"], made["dense"][1])
+    lab.encoded(SAE, embedded["dense"], made["dense"][1])
     weights = made["sfnet"][0].head_weights()[0][0]
     lab.interpreted(SFNET, embedded["sfnet"], weights, network=embedded["sfnet"].inputs["network"])
-    dense = made["dense"][1]
+    lab.compared({SFNET.name: SFNET, "sfnet-k3-seed1": replace(SFNET, seed=1), SAE.name: SAE})
+    return lab
 
-    sae = SparseAutoencoder(dense.shape[1], N_LATENTS, K)
-    with torch.no_grad():
-        sae.W_enc.normal_(generator=torch.Generator().manual_seed(0))
-        sae.W_dec.copy_(sae.W_enc.T / sae.W_enc.T.norm(dim=1, keepdim=True))
-        sae.mean.copy_(torch.from_numpy(dense.mean(axis=0)))
-        sae.scale.fill_(float(dense.std()))
-    saes, directory = lab.job("train-sae", "sae", embedding=embedded["dense"])
-    sae_directory(directory, K, 0).mkdir()
-    save_sae(sae_directory(directory, K, 0), sae)
-    encoded, directory = lab.job("encode-embeddings", "sae", embedding=embedded["dense"], saes=saes)
-    write_rows(directory, CATALOG)
-    write_csr_features(directory, sae.encode_csr(dense))
-    lab.interpreted(SAE, encoded, embedding=embedded["dense"], saes=saes)
 
-    pca = decomposition.PCA(4).fit(dense[SPLIT == "train"].astype(float))
-    fitted, directory = lab.job("fit-baselines", "pca", embedding=embedded["dense"])
-    write_rows(directory, CATALOG)
-    write_dense_features(directory, pca.transform(dense))
-    (directory / "model.safetensors").write_bytes(
-        save({"components": np.ascontiguousarray(pca.components_), "mean": pca.mean_})
-    )
-    lab.interpreted(PCA, fitted, embedding=embedded["dense"])
-
-    _, directory = lab.job("fit-probes", "comparison")
-    pd.DataFrame({"target": ["metallicity"], "column": ["y"], "features": ["sfnet"], "rmse": [0.1]}).to_csv(
-        directory / "comparison.csv"
-    )
-    tables = {"sfnet": SFNET, "sfnet-seed1": replace(SFNET, seed=1), "sae": SAE}
-    _, directory = lab.job("compare-features", "relations", RelationsSpec(tables=tables, rare={}))
-    (directory / "pairs.parquet").unlink(missing_ok=True)
-    _, directory = lab.job("hold-claims", "claims")
-    (directory / "claims.json").write_text('{"claims": []}')
+@pytest.fixture
+def controls(tmp_path, networks):
+    """An encoder and a null SAE on it, and nothing else."""
+    images, made = networks
+    lab = Lab(tmp_path)
+    embedding = lab.embedded(DENSE, lab.surveyed(images), *made["dense"])
+    lab.interpreted(DENSE, embedding)
+    lab.encoded(NULL_SAE, embedding, made["dense"][1])
+    lab.compared({DENSE.name: DENSE, NULL_SAE.name: NULL_SAE})
     return lab
 
 
@@ -190,45 +234,91 @@ def pages_of(work, place):
     ]
 
 
+def require_exact_maps(work, place):
+    """The mean of every map of a table is the activation."""
+    for page in pages_of(work, place):
+        values = unpack(page["values"])
+        rows = np.arange(N) if page["rows"] is None else unpack(page["rows"])
+        at = dict(zip(rows.tolist(), values.tolist(), strict=True))
+        packed = page["maps"]
+        assert packed["how"] == "exact"
+        cells = unpack(packed["cells"]).reshape(-1, packed["h"] * packed["w"])
+        means = unpack(packed["low"]) + unpack(packed["step"]) * cells.mean(axis=1)
+        expected = [at[row] for row in unpack(packed["rows"]).tolist()]
+        np.testing.assert_allclose(means, expected, rtol=1e-3, atol=1e-3)
+
+
+def oddities_of(work):
+    return {odd["name"]: unpack(odd["values"]) for odd in data_of(work, "galaxies")["oddities"]}
+
+
 def test_an_experiment_becomes_a_folder_that_opens(lab):
     metrics, work = lab.build()
     assert (metrics["n_galaxies"], metrics["n_tables"]) == (N, 3)
     assert metrics["largest_contribution_error"] < 1e-5
     assert (work / "index.html").exists()
     overview = data_of(work, "overview")
-    assert [table["name"] for table in overview["tables"]] == ["sfnet", "sae", "pca"]
     assert overview["galaxies"]["is_real"]
     assert overview["galaxies"]["field_arcsec"] == pytest.approx(0.4 * SIDE)
+
+
+def test_tables_stand_in_the_order_of_their_kinds_ranks(lab):
+    _, work = lab.build()
+    names = [table["name"] for table in data_of(work, "overview")["tables"]]
+    assert names == ["sfnet-k3-seed0", "sae-k3-seed0", "pca-seed0"]
+
+
+def test_tables_of_controls_stand_in_the_order_of_their_kinds_ranks(controls):
+    _, work = controls.build()
+    assert [table["name"] for table in data_of(work, "overview")["tables"]] == ["null-k3-seed0", "dense-seed0"]
 
 
 def test_maps_of_every_kind_of_table_have_the_activation_as_their_mean(lab):
     _, work = lab.build()
     for place in range(3):
-        for page in pages_of(work, place):
-            values = unpack(page["values"])
-            rows = np.arange(N) if page["rows"] is None else unpack(page["rows"])
-            at = dict(zip(rows.tolist(), values.tolist(), strict=True))
-            packed = page["maps"]
-            assert packed["how"] == "exact"
-            cells = unpack(packed["cells"]).reshape(-1, packed["h"] * packed["w"])
-            means = unpack(packed["low"]) + unpack(packed["step"]) * cells.mean(axis=1)
-            expected = [at[row] for row in unpack(packed["rows"]).tolist()]
-            np.testing.assert_allclose(means, expected, rtol=1e-3, atol=1e-3)
+        require_exact_maps(work, place)
+
+
+def test_maps_of_null_saes_have_the_activation_as_their_mean(controls):
+    _, work = controls.build()
+    for place in range(2):
+        require_exact_maps(work, place)
+
+
+def test_galaxies_of_which_a_null_sae_gives_nothing_back_stand_out(controls):
+    _, work = controls.build()
+    odd = oddities_of(work)
+    assert set(odd) == {"rare combination (null-k3-seed0)", "poor reconstruction (null-k3-seed0)"}
+    assert (odd["poor reconstruction (null-k3-seed0)"] > 0).all()
+
+
+def test_predictions_are_those_of_a_networks_head_else_of_a_probe_on_all_features(lab):
+    inputs = {name: job.inputs["features"] for name, job in lab.inputs.items() if name.startswith("interpret")}
+    lab.predicted(SFNET, inputs[f"interpret-features/{SFNET.name}"], ("ridge", 512, 1.0), ("head", 512, 2.0))
+    lab.predicted(PCA, inputs[f"interpret-features/{PCA.name}"], ("linear", 4, 3.0), ("linear", 2, 4.0))
+    constant, _ = lab.job("fit-baselines", "mean")
+    lab.predicted(MEAN, constant, ("ridge", 0, 5.0))
+    _, work = lab.build()
+    (about,) = data_of(work, "overview")["predictions"]
+    assert about["methods"] == ["sfnet-k3-seed0, head", "pca-seed0, linear"]
+    values = unpack(data_of(work, "galaxies/0")["predictions"][0]["values"]).reshape(N, 2)
+    assert (values[SPLIT == "test"] == [2, 3]).all()
+    assert np.isnan(values[SPLIT != "test"]).all()
 
 
 def test_galaxies_of_which_an_sae_gives_nothing_back_stand_out(lab):
     _, work = lab.build()
-    odd = {each["name"]: unpack(each["values"]) for each in data_of(work, "galaxies")["oddities"]}
+    odd = oddities_of(work)
     assert set(odd) == {
-        "large residual of y (sfnet)",
-        "rare combination (sfnet)",
-        "rare combination (sae)",
-        "poor reconstruction (sae)",
+        "large residual of y (sfnet-k3-seed0)",
+        "rare combination (sfnet-k3-seed0)",
+        "rare combination (sae-k3-seed0)",
+        "poor reconstruction (sae-k3-seed0)",
     }
-    residual = odd["large residual of y (sfnet)"]
+    residual = odd["large residual of y (sfnet-k3-seed0)"]
     assert np.isnan(residual[SPLIT != "test"]).all()
     assert np.isfinite(residual[SPLIT == "test"]).all()
-    assert (odd["poor reconstruction (sae)"] > 0).all()
+    assert (odd["poor reconstruction (sae-k3-seed0)"] > 0).all()
 
 
 def test_partners_are_found_from_either_side_and_other_seeds_say_how_stable(lab):
@@ -238,20 +328,23 @@ def test_partners_are_found_from_either_side_and_other_seeds_say_how_stable(lab)
     directory = lab.root / "compare-features" / "relations"
     pd.DataFrame(
         [
-            {"table_a": "sfnet", "table_b": "sae", "feature_a": feature, "feature_b": 7} | pair,
-            {"table_a": "sfnet-seed1", "table_b": "sfnet", "feature_a": 3, "feature_b": feature} | pair,
+            {"table_a": "sfnet-k3-seed0", "table_b": "sae-k3-seed0", "feature_a": feature, "feature_b": 7} | pair,
+            {"table_a": "sfnet-k3-seed1", "table_b": "sfnet-k3-seed0", "feature_a": 3, "feature_b": feature} | pair,
         ]
     ).to_parquet(directory / "pairs.parquet")
     _, work = lab.build()
     (page,) = [page for page in pages_of(work, 0) if page["feature"] == feature]
-    assert {(each["table"], each["partner"]) for each in page["partners"]} == {("sae", 7), ("sfnet-seed1", 3)}
+    assert {(each["table"], each["partner"]) for each in page["partners"]} == {
+        ("sae-k3-seed0", 7),
+        ("sfnet-k3-seed1", 3),
+    }
     (stability,) = [each for each in data_of(work, "wall0")["numbers"] if each["key"] == "stability"]
     assert unpack(stability["values"]).tolist() == pytest.approx([0.8] + [0] * (len(unpack(sfnet["feature"])) - 1))
 
 
 def test_the_latents_that_other_seeds_have_are_stable(lab):
     members = np.array([[4, 1], [6, -1]])
-    _, directory = lab.job("interpret-features", "sae-seeds", StabilitySpec(features="sae", k=K, seeds=(0, 1)))
+    _, directory = lab.job("interpret-features", "sae-k3-seeds", StabilitySpec(features="sae", k=K, seeds=(0, 1)))
     (directory / "consensus.safetensors").write_bytes(save({"members": members}))
     _, work = lab.build()
     wall = data_of(work, "wall1")
@@ -267,7 +360,7 @@ def test_names_of_the_users_file_are_shown_and_the_file_is_left_alone(lab, tmp_p
     text = (work / "names.toml").read_text()
     feature = int(unpack(data_of(work, "wall1")["feature"])[0])
     own = tmp_path / "my names.toml"
-    own.write_text(text.replace(f'# ["sae".{feature}]', f'["sae".{feature}]\nname = "knots"'))
+    own.write_text(text.replace(f'# ["sae-k3-seed0".{feature}]', f'["sae-k3-seed0".{feature}]\nname = "knots"'))
     before = own.read_bytes()
     _, work = lab.build(names=own, names_sha256="x")
     assert data_of(work, "wall1")["given"] == [{"feature": feature, "name": "knots", "note": "", "old": False}]

@@ -105,6 +105,14 @@ def test_missing_integers_and_texts_are_missing_in_fits(tmp_path):
     assert table["note"].filled("").tolist() == ["x", ""]
 
 
+def test_missing_verdicts_are_the_null_of_the_standard_in_fits(tmp_path):
+    """Such as `is_equivariant` of features that are active in too few galaxies: a byte of zero."""
+    frame = pd.DataFrame({"is_equivariant": pd.array([True, None, False], dtype="boolean")})
+    write_table(tmp_path / "t.fits", rows_of_frame(frame), "fits")
+    with fits.open(tmp_path / "t.fits", logical_as_bytes=True) as opened:
+        assert opened[1].data["is_equivariant"].tobytes() == b"T\0F"
+
+
 def test_more_columns_than_fits_has_become_a_vector(tmp_path):
     values = np.random.default_rng(0).standard_normal((5, 1200)).astype(np.float32)
     features = pd.DataFrame(values, columns=[f"feature_{i}" for i in range(1200)])

@@ -83,7 +83,7 @@ def test_a_kind_in_the_union_is_read_prepared_and_identified_by_its_own_settings
 
 def test_a_kind_in_the_union_has_a_plan_to_its_claims_and_atlas(toml: Path) -> None:
     specs = {job.stage: job.spec for job in make_plan(config.load(toml))}
-    assert specs["test-claims"].survey == "toy"
+    assert specs["hold-claims"].survey == "toy"
     assert not specs["build-atlas"].is_real
 
 

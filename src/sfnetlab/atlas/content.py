@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.atlas.names import GivenName
+from sfnetlab.jobs import TableSpec
 from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 
 How = Literal["exact", "gradient"]
@@ -49,6 +50,7 @@ class Galaxies:
 
     @property
     def is_test(self) -> NDArray[np.bool_]:
+        """Whether each galaxy is a test galaxy, (n,)."""
         return (self.catalog["split"] == "test").to_numpy()
 
 
@@ -80,7 +82,17 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMaps:
-    """Activation maps (m, h, w) of pairs of a galaxy and a feature; those of a feature stand together."""
+    """Activation maps of pairs of a galaxy and a feature.
+
+    Attributes
+    ----------
+    rows, features : (m,)
+        Galaxy and feature of each map; the maps of a feature stand together.
+    maps : (m, h, w)
+        Cells in units of the feature: north up, east left, as the cutouts.
+    how
+        Whether the mean of a map is the activation, or the map is a hint.
+    """
 
     rows: NDArray[np.intp]
     features: NDArray[np.intp]
@@ -90,7 +102,7 @@ class FeatureMaps:
 
 @dataclass(frozen=True)
 class Stability:
-    """How well other seeds have each feature, and how that is measured."""
+    """How well other seeds have each feature: a value a feature, and a sentence that says how it is measured."""
 
     explanation: str
     values: "pd.Series[float]"
@@ -117,18 +129,24 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """A feature table: what it is, its values (n, d), and what is known of its features.
+class ShownTable:
+    """A feature table as the atlas shows it.
 
-    `of_interest` are the galaxies that its features are described on; `residuals` says how badly each galaxy is
-    reconstructed: squared error over the embedding's variance.
+    Attributes
+    ----------
+    spec
+        Which table it is.
+    values : (n, d), dense or CSR
+        Its features of the galaxies.
+    of_interest : (n,)
+        The galaxies on which its features are described.
+    residuals : (n,) or None
+        How badly each galaxy is reconstructed: squared error over the embedding's variance.
+    names
+        What the user calls features, by number.
     """
 
-    name: str
-    features: str
-    kind: str
-    k: int | None
-    seed: int | None
+    spec: TableSpec
     values: FeatureMatrix
     of_interest: NDArray[np.bool_]
     evidence: Evidence
@@ -138,13 +156,29 @@ class Table:
     names: dict[int, GivenName] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """What it is called, such as `sae-k4-seed0`."""
+        return self.spec.name
+
+    @property
     def n_features(self) -> int:
+        """Number of its features, active or not."""
         return checked_table(self.values).shape[1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What methods predict for galaxies of the test part: `values` (n, n_methods), NaN elsewhere."""
+    """What methods predict of one label column.
+
+    Attributes
+    ----------
+    y_true : (n,)
+        What the catalogue says, in the label's unit.
+    methods
+        Names of feature tables, each with its probe.
+    values : (n, n_methods)
+        Predictions for test galaxies, in the label's unit; NaN for all others.
+    """
 
     target: str
     column: str
@@ -156,11 +190,21 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas:
-    """All of it. `comparison` is the table of report.comparison_table; `classes` that of report.class_table."""
+    """All that an atlas shows.
+
+    Attributes
+    ----------
+    comparison, classes
+        The tables that report.comparison_table and report.class_table make; empty where there are none.
+    claims
+        A claim of the papers each, with `name, statement, source, what, verdict, why`.
+    config_toml
+        The settings of the experiment, as TOML.
+    """
 
     experiment: str
     galaxies: Galaxies
-    tables: tuple[Table, ...]
+    tables: tuple[ShownTable, ...]
     comparison: pd.DataFrame
     classes: pd.DataFrame
     predictions: tuple[Predictions, ...] = ()

@@ -1,4 +1,4 @@
-"""Gives tables their activation maps, and the table that a network's head reads its predictions and their maps.
+"""Gives tables their activation maps, and gives the table that a network's head reads the predictions with their maps.
 
 Networks are run once, whatever number of tables stands on what they give.
 """
@@ -11,32 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sfnetlab.atlas.content import FeatureMaps, Galaxies, Head, Table
+from sfnetlab.atlas.content import FeatureMaps, Galaxies, Head, ShownTable
 from sfnetlab.atlas.features import pairs_to_map
-from sfnetlab.atlas.maps import Request, how_maps_are_made, make_maps
+from sfnetlab.atlas.maps import MapRequest, how_maps_are_made, make_maps
 from sfnetlab.models.backbones import ImageEncoder
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 
 log = logging.getLogger(__name__)
 
 N_BY_GRADIENT = 4
-"""Galaxies of a feature that get a map where each map costs a run of the network."""
+"""Maps of a feature where each costs a run of the network: those of its strongest galaxies."""
 MAX_BY_GRADIENT = 4000
-"""Such maps of a table."""
+"""Maps of a table where each costs a run of the network."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How features read an embedding: `directions` (n_features, d_in) and `offsets` (n_features,), before any of them
-    is set to zero."""
-
-    directions: NDArray[np.floating]
-    offsets: NDArray[np.floating]
+Reading = tuple[NDArray[np.floating], NDArray[np.floating]]
+"""How features read an embedding: see `methods.contract.Reader.reading`."""
 
 
 @dataclass(frozen=True)
 class HeadOf:
-    """Which table, by its place, a network's head reads, and the labels that it predicts."""
+    """A network, the place of the table that its head reads, and the labels that it predicts."""
 
     place: int
     network: SparseFeatureNetwork
@@ -44,15 +39,15 @@ class HeadOf:
 
 
 def with_maps(
-    tables: Sequence[Table],
+    tables: Sequence[ShownTable],
     readings: Sequence[Reading],
     encoder: ImageEncoder,
     galaxies: Galaxies,
     head: HeadOf | None,
     *,
     device: str,
-) -> list[Table]:
-    """The tables, each with maps of what its pages show, and the one that the head reads with the head.
+) -> list[ShownTable]:
+    """Return the tables with maps of what their pages show, and the table that the head reads with that head.
 
     Parameters
     ----------
@@ -88,12 +83,16 @@ def with_maps(
     return done
 
 
-def _feature_request(reading: Reading, rows: NDArray[np.intp], features: NDArray[np.intp]) -> Request:
-    return Request(rows, lambda entries: reading.directions[features[entries]], reading.offsets[features])
+def _feature_request(reading: Reading, rows: NDArray[np.intp], features: NDArray[np.intp]) -> MapRequest:
+    directions, offsets = reading
+    return MapRequest(rows, lambda entries: directions[features[entries]], offsets[features])
 
 
-def _contribution_request(table: Table, network: SparseFeatureNetwork, places: NDArray[np.intp]) -> Request:
-    """For each galaxy and output the weights of its active features. The bias is left out: it comes from nowhere."""
+def _contribution_request(table: ShownTable, network: SparseFeatureNetwork, places: NDArray[np.intp]) -> MapRequest:
+    """Ask for a map for each galaxy and output, of the weights of its active features.
+
+    The bias is left out: it comes from nowhere.
+    """
     weights, _ = network.head_weights()
     n_outputs = len(weights)
     values = sparse.csr_array(table.values)
@@ -102,10 +101,10 @@ def _contribution_request(table: Table, network: SparseFeatureNetwork, places: N
         active = sparse.csr_array(values[entries // n_outputs]).toarray() != 0
         return active * weights[entries % n_outputs]
 
-    return Request(np.repeat(places, n_outputs), directions, np.zeros(len(places) * n_outputs))
+    return MapRequest(np.repeat(places, n_outputs), directions, np.zeros(len(places) * n_outputs))
 
 
-def _head(table: Table, head: HeadOf, predictions: NDArray[np.float32], maps: NDArray[np.float32]) -> Head:
+def _head(table: ShownTable, head: HeadOf, predictions: NDArray[np.float32], maps: NDArray[np.float32]) -> Head:
     network = head.network
     weights, bias = network.head_weights()
     if network.quantiles:

@@ -1,6 +1,7 @@
 """Writes the folder of an atlas: page, style, script, data and sheets of cutouts."""
 
 import re
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sfnetlab.atlas.content import Atlas, Table
+from sfnetlab.atlas.content import Atlas, ShownTable
 from sfnetlab.atlas.features import ASSOCIATION_NUMBERS, describe_wall, feature_chunks
 from sfnetlab.atlas.galaxies import (
     CHUNK,
@@ -29,6 +30,7 @@ from sfnetlab.atlas.sprites import (
     write_sheets,
     write_wall,
 )
+from sfnetlab.methods import TRAITS
 
 MODULES = (
     "data",
@@ -44,7 +46,7 @@ MODULES = (
     "query",
     "main",
 )
-"""Of the script, each after those that it imports."""
+"""Modules of the script, each after those that it imports."""
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async )?(?:function|const) (\w+))", re.MULTILINE)
 
@@ -107,7 +109,7 @@ def write_page(directory: Path, experiment: str) -> None:
 
 
 def bundle() -> str:
-    """The modules of the script as one classic script, for browsers load no module from disk.
+    """Return the modules of the script as one classic script, because browsers load no module from disk.
 
     Each module is a function that returns what it exports.
     """
@@ -146,24 +148,28 @@ def _overview(atlas: Atlas, labels: list[str]) -> dict[str, Any]:
         "walls": {"across": CARDS_ACROSS, "cards_per_sheet": CARDS_PER_SHEET},
         "associations": list(ASSOCIATION_NUMBERS),
         "tables": [_about(table, galaxies.is_test) for table in atlas.tables],
+        "kinds": {
+            kind: {"label": traits.label, "colours": list(traits.look.colors)} for kind, traits in TRAITS.items()
+        },
         "predictions": [
             {"target": each.target, "column": each.column, "unit": each.unit, "methods": list(each.methods)}
             for each in atlas.predictions
         ],
         "comparison": _rows(atlas.comparison),
+        "levels": list(_levels(atlas.comparison)),
         "classes": _rows(atlas.classes),
         "claims": list(atlas.claims),
         "config": atlas.config_toml,
     }
 
 
-def _about(table: Table, is_test: Any) -> dict[str, Any]:
+def _about(table: ShownTable, is_test: Any) -> dict[str, Any]:
     return {
         "name": table.name,
-        "features": table.features,
-        "kind": table.kind,
-        "k": table.k,
-        "seed": table.seed,
+        "features": table.spec.features,
+        "kind": table.spec.kind,
+        "k": table.spec.k,
+        "seed": table.spec.seed,
         "n_features": len(table.evidence.features),
         "n_all": table.n_features,
         "n_described": int((is_test & table.of_interest).sum()),
@@ -174,13 +180,25 @@ def _about(table: Table, is_test: Any) -> dict[str, Any]:
     }
 
 
+def _levels(comparison: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the errors that take no feature at all: the noise floor, predicting the mean. They are drawn as lines."""
+    if comparison.empty:
+        return
+    rows = comparison[comparison["n_features_used"] == 0].drop_duplicates(["target", "column", "features"])
+    for row in rows.to_dict("records"):
+        traits = TRAITS.get(row["kind"])
+        if traits is None or traits.role == "control":
+            name = row["features"] if traits is None else f"predicting the {traits.label}"
+            yield {"target": row["target"], "column": row["column"], "name": name, "rmse": finite(row["rmse"])}
+
+
 def _best(features: pd.DataFrame) -> list[str]:
-    """The labels that most features follow best, in words."""
+    """Return the labels that most features follow best, in words."""
     return [readable(label) for label in features["best_label"].value_counts().head(3).index]
 
 
 def _rows(table: pd.DataFrame) -> dict[str, Any]:
-    """A small table for a page to sort: column names and rows."""
+    """Return a small table for a page to sort: column names and rows."""
     rows = [
         [finite(value) if isinstance(value, float) else None if pd.isna(value) else value for value in row]
         for row in table.itertuples(index=False, name=None)

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sfnetlab import runtime
-from sfnetlab.atlas.content import Atlas, Evidence, Galaxies, Predictions, Table
+from sfnetlab.atlas.content import Atlas, Evidence, Galaxies, Predictions, ShownTable
 from sfnetlab.atlas.site import write_site
 from sfnetlab.bench.compare import Row
 from sfnetlab.interpret.catalog import associate_features, describe_features
+from sfnetlab.jobs import TableSpec
 from sfnetlab.metrics.tables import rows_of
 from sfnetlab.surveys.catalog import measured_labels
 from sfnetlab.surveys.mock_population import make_population
@@ -234,15 +235,17 @@ def made_up_atlas(
     network = _network(n_sfnet, k_sfnet, images, catalog[COLUMN].to_numpy())
     of_network = _embedded(network, images) if is_network_run else _random_codes(n_galaxies, n_sfnet, k_sfnet, rng)
     is_measured = galaxies.labels[COLUMN].notna().to_numpy()
-    sfnet = _table("sfnet-seed0", "sfnet", k_sfnet, of_network, galaxies, is_measured, network)
+    sfnet_spec = TableSpec(features="sfnet", kind="sfnet", k=k_sfnet, seed=0)
+    sfnet = _table(sfnet_spec, of_network, galaxies, is_measured, network)
     of_sae = _random_codes(n_galaxies, n_sae, k_sae, rng)
-    sae = _table("sae-seed0", "sae", k_sae, of_sae, galaxies, np.ones(n_galaxies, dtype=bool), None)
+    sae_spec = TableSpec(features="sae", kind="sae", k=k_sae, seed=0)
+    sae = _table(sae_spec, of_sae, galaxies, np.ones(n_galaxies, dtype=bool), None)
     predictions = Predictions(
         target="metallicity",
         column=COLUMN,
         unit="dex",
         y_true=galaxies.labels[COLUMN].to_numpy(),
-        methods=("sfnet-seed0, head", "sae-seed0, ridge"),
+        methods=(f"{sfnet.name}, head", f"{sae.name}, ridge"),
         values=rng.normal(8.8, 0.2, (n_galaxies, 2)),
     )
     made = Atlas(
@@ -259,13 +262,13 @@ def made_up_atlas(
 
 def mapped(plain: Atlas, networks: dict[str, Any], device: str) -> Atlas:
     """Return the atlas with maps, which the networks of `made_up_atlas` make of its cutouts."""
-    from sfnetlab.atlas.mapping import HeadOf, Reading, with_maps
+    from sfnetlab.atlas.mapping import HeadOf, with_maps
 
     network = networks["network"].to(device)
     sfnet, sae = plain.tables
     d_in = network.n_features
-    latents = Reading(networks["directions"], np.zeros(len(networks["directions"])))
-    identity = Reading(np.eye(d_in, dtype=np.float32), np.zeros(d_in))
+    latents = (networks["directions"], np.zeros(len(networks["directions"])))
+    identity = (np.eye(d_in, dtype=np.float32), np.zeros(d_in))
     head = HeadOf(0, network, (COLUMN,))
     tables = [
         *with_maps([sfnet], [identity], network.encoder, plain.galaxies, head, device=device),
@@ -342,20 +345,18 @@ def _random_codes(n: int, d: int, k: int, rng: np.random.Generator) -> "sparse.c
 
 
 def _table(
-    name: str,
-    kind: str,
-    k: int,
+    spec: TableSpec,
     values: "sparse.csr_array",
     galaxies: Galaxies,
     of_interest: NDArray[np.bool_],
     network: Any,
-) -> Table:
+) -> ShownTable:
     """Return a table of the atlas: associations are computed, all other evidence is random."""
     test = np.flatnonzero(galaxies.is_test & of_interest)
     tested, labels = rows_of(values, test), galaxies.labels.iloc[test].reset_index(drop=True)
     weights = {} if network is None else {COLUMN: network.head_weights()[0][0]}
-    features = describe_features(tested, labels, weights, "Z" if kind == "sfnet" else "F")
-    rng = np.random.default_rng(len(name))
+    features = describe_features(tested, labels, weights, "F" if network is None else "Z")
+    rng = np.random.default_rng(len(spec.name))
     n_features = len(features)
     features = features.assign(
         novelty=rng.uniform(0, 1, n_features),
@@ -370,12 +371,8 @@ def _table(
     nuisances = nuisances.assign(low=nuisances["rho"] - 0.05, high=nuisances["rho"] + 0.05)
     partners = pd.DataFrame({"feature": numbers, "table": "pca-seed0", "partner": np.arange(n_features)})
     partners = partners.assign(correlation_fit=0.5, correlation_test=rng.uniform(-1, 1, n_features), p=0.05)
-    return Table(
-        name=name,
-        features=kind,
-        kind=kind,
-        k=k,
-        seed=0,
+    return ShownTable(
+        spec=spec,
         values=values,
         of_interest=of_interest,
         evidence=Evidence(
@@ -384,5 +381,5 @@ def _table(
             nuisances=nuisances,
             partners=partners,
         ),
-        residuals=rng.exponential(0.2, len(galaxies.catalog)) if kind == "sae" else None,
+        residuals=rng.exponential(0.2, len(galaxies.catalog)) if network is None else None,
     )

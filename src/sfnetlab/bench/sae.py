@@ -195,7 +195,7 @@ def _window(step: Callable[[Tensor, int], Tensor], z: Tensor, batch_size: int, n
 
 def _our_loop(case: Case, z: Tensor, device: str) -> Callable[[Tensor, int], Tensor]:
     stack = _stack(case, z, device)
-    steps, rates = choose_steps([stack], device, "auto"), [[Rates(case.k, LEARNING_RATE)]]
+    steps, rates = choose_steps([stack], device), [[Rates(case.k, LEARNING_RATE)]]
     return lambda rows, number: steps([rows], rates, number)
 
 

@@ -1,4 +1,4 @@
-"""How the head's error falls with the number of features that it may see."""
+"""How the error of a network's head falls with the number of features that it may see."""
 
 import numpy as np
 import pandas as pd
@@ -6,6 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.network_features import networks
+from sfnetlab.surveys.catalog import unit_of
 
 _FILLS = {
     "zero": ("others zero", style.MethodStyle(style.BLUE, "o", "-")),
@@ -13,20 +16,27 @@ _FILLS = {
 }
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw a figure a network."""
+    for network in networks(findings):
+        ablation = network.need("ablation")
+        yield f"ablation-{network.spec.features}", plot_ablation(ablation, unit_of(ablation["column"].iloc[0]))
+
+
 @style.paper_figure
 def plot_ablation(table: pd.DataFrame, unit: str) -> Figure:
-    """Test RMSE of a network's own head on its most frequent features, a panel a label column.
+    """Draw the test RMSE of a network's own head on its most frequent features, a panel a label column.
 
-    Bars are 95 % intervals over galaxies. Ticks above the panel say in how many train galaxies at least the kept
-    features are active, where they have room.
+    Bars are 95 % intervals over galaxies. Ticks above the panel say in how many train galaxies the kept features are
+    active at least, where there is room for them.
 
     Parameters
     ----------
     table : DataFrame
-        `interpret.ablation.ablate_features` of one network, with `seed`: `rule, threshold, n_kept, fill, column, rmse,
-        low, high`.
+        `interpret.ablation.ablate_features` of one network, with `seed`: columns `rule, threshold, n_kept, fill,
+        column, rmse, low, high, seed`.
     unit : str
-        Of all label columns; "" for a pure number.
+        Unit of all label columns; "" for a pure number.
 
     Raises
     ------
@@ -57,7 +67,7 @@ def plot_ablation(table: pd.DataFrame, unit: str) -> Figure:
 
 
 def _mark_galaxies(ax: Axes, bounds: pd.DataFrame) -> None:
-    """Least numbers of galaxies above the axes, the largest number of those that keep the same features."""
+    """Write numbers of galaxies above the axes: of those that keep the same features the largest."""
     largest = bounds.groupby("threshold")["n_kept"].median().reset_index().groupby("n_kept")["threshold"].max()
     low, high = ax.get_xlim()
     places = [float(x) for x in largest.index if low <= x <= high]

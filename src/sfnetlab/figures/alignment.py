@@ -1,4 +1,4 @@
-"""How well features align with labels, as densities beside what permuted galaxies give."""
+"""How well features align with labels: densities over features, beside what permuted galaxies give."""
 
 from typing import Literal, NamedTuple
 
@@ -13,33 +13,70 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.kinds import EMBEDDINGS, TRAINED_DICTIONARIES
 
 By = Literal["features", "group", "matryoshka_group"]
 
 _GRID = np.linspace(0, 1, 401)
 MIN_FOR_DENSITY = 8
-"""Of fewer features no density is drawn, only the share above."""
+"""Of fewer features only the share above is drawn, no density."""
 
 _GROUP_TITLES = {"group": "ranks by frequency", "matryoshka_group": "Matryoshka groups"}
 
 
 class Quantity(NamedTuple):
-    """What is drawn: a column with values in [0, 1], the column of its null, and words."""
+    """A number a feature to draw densities of."""
 
     column: str
+    """Its column, with values in [0, 1]."""
     null_column: str
+    """The column of what permuted galaxies give."""
     x_label: str
     what: str
+    """What messages call the table."""
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw all methods in one figure, and dictionaries by their groups of latents.
+
+    A figure is drawn where features of some group differ: on few galaxies all may be the same.
+    """
+    alignment = findings.gathered("alignment", findings.typical())
+    if alignment is None:
+        return
+    by_feature = methods_of(alignment)
+    if differ(by_feature, "features", "max_rho"):
+        yield "alignment", plot_alignment(by_feature, "features")
+    latents = alignment[alignment["kind"].isin(TRAINED_DICTIONARIES)]
+    if differ(latents, "group", "max_rho"):
+        yield "alignment_by_frequency", plot_alignment(latents, "group")
+    if differ(latents, "matryoshka_group", "max_rho"):
+        yield "alignment_by_prefix", plot_alignment(latents, "matryoshka_group")
+
+
+def methods_of(alignment: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of methods, without those of embeddings that are there to be decomposed; all if no others."""
+    learned = alignment[~alignment["kind"].isin(EMBEDDINGS)]
+    return learned if len(learned) else alignment
+
+
+def differ(alignment: pd.DataFrame, by: By, column: str) -> bool:
+    """Return whether two features of one group have different values in a column."""
+    if by not in alignment:
+        return False
+    values = alignment.dropna(subset=[by]).groupby(["features", by])[column]
+    return bool((values.min() < values.max()).any())
 
 
 @style.paper_figure
 def plot_alignment(table: pd.DataFrame, by: By) -> Figure:
-    """Density over features of the largest |Spearman rho| over labels, all features that vary, none picked.
+    """Draw the density over features of the largest |Spearman rho| over labels: all features that vary, none picked.
 
-    Dotted in the same colour: the same maxima under one permutation of the galaxies, as many draws as features. Above
-    kernel densities (Scott's bandwidth times 0.7, as in the Euclid paper, reflected at 0 and 1; of at least
-    `MIN_FOR_DENSITY` features; nulls are narrow and may leave the panel), below the share of features above each value,
-    which no bandwidth smooths.
+    Above are kernel densities (Scott's bandwidth times 0.7, as in the Euclid paper, reflected at 0 and 1) of at least
+    `MIN_FOR_DENSITY` features. Below is the share of features above each value, which no bandwidth smooths. Dotted
+    lines of the same colour are the same maxima under one permutation of the galaxies, as many draws as features; they
+    are narrow and may leave the panel.
 
     Parameters
     ----------
@@ -47,8 +84,8 @@ def plot_alignment(table: pd.DataFrame, by: By) -> Figure:
         Rows of `interpret.alignment.align_features` (`max_rho`, `null_draw`) with `features` and `kind`; seeds are
         pooled.
     by : {"features", "group", "matryoshka_group"}
-        A curve each: "features" draws all tables in one panel; the others a panel a table and a curve a group, from
-        frequent (dark) to rare, or from the first prefix on. Tables without groups (NaN) have no panel.
+        What a curve is. "features" draws all tables in one panel; the others draw a panel a table and a curve a group,
+        from frequent (dark) to rare, or from the first prefix on. Tables without groups (NaN) have no panel.
 
     Raises
     ------
@@ -60,7 +97,7 @@ def plot_alignment(table: pd.DataFrame, by: By) -> Figure:
 
 
 def plot_unit_densities(table: pd.DataFrame, by: By, quantity: Quantity) -> Figure:
-    """What `plot_alignment` and `plot_novelty` share; called inside `style.paper_figure`."""
+    """Draw what `plot_alignment` and `plot_novelty` share; they call it inside `style.paper_figure`."""
     column, null = quantity.column, quantity.null_column
     style.require_columns(table, ("features", "kind", column, null, by), quantity.what)
     rows = table.dropna(subset=[column, by])
@@ -107,7 +144,7 @@ def plot_unit_densities(table: pd.DataFrame, by: By, quantity: Quantity) -> Figu
 
 
 def _of_table(name: str, kinds: dict[str, str], rows: pd.DataFrame) -> tuple[str, str, str, pd.DataFrame]:
-    """Label, colour, line style and rows of a curve; dots are for nulls."""
+    """Return label, colour, line style and rows of a curve; dots are for nulls."""
     kind = kinds[name]
     look = style.method_style(name, kind, [other for other in kinds if kinds[other] == kind])
     label = style.wrapped(f"{style.method_name(name, kind)} (n = {len(rows):,})", 40)
@@ -138,7 +175,7 @@ def _draw_panel(top: Axes, bottom: Axes, curves: list[tuple[str, str, str, pd.Da
 
 
 def _highest(ax: Axes) -> float:
-    """The highest point of the densities of features, nulls left out: these are narrow and may leave the panel."""
+    """Return the highest point of the densities of features, without nulls, which may leave the panel."""
     heights = [float(np.max(np.asarray(line.get_ydata()))) for line in ax.lines if line.get_label() != "_null"]
     return max(heights, default=1.0)
 
@@ -148,7 +185,7 @@ def _null_handle() -> Line2D:
 
 
 def _density(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian kernel density on the grid, reflected at 0 and 1, so that it integrates to 1 between them."""
+    """Return the Gaussian kernel density on the grid, reflected at 0 and 1, so that it integrates to 1 between them."""
     width = max(0.7 * float(np.std(values)) * len(values) ** -0.2, 0.02)
     density = np.zeros(_GRID.size)
     for mirrored in (values, -values, 2 - values):

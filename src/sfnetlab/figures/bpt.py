@@ -1,4 +1,4 @@
-"""Features on the BPT diagram: which emission-line galaxies activate each, and what the strongest look like."""
+"""Features on the BPT diagram: which emission-line galaxies activate each feature, and what the strongest look like."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,33 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.network_features import networks, on_diagram
+from sfnetlab.interpret.equations import UNIT, line_ratios
+from sfnetlab.surveys.catalog import LINE_FLUXES, measured_labels
 from sfnetlab.surveys.lines import kauffmann_2003, kewley_2001
 
 X_RANGE, Y_RANGE = (-1.55, 0.55), (-1.05, 1.3)
-"""Of log([NII]/Hα) and log([OIII]/Hβ), as in the SFNet paper."""
+"""Ranges of log([NII]/Hα) and log([OIII]/Hβ), as in the SFNet paper."""
 _N_ACROSS = 3
 """Examples stand in a square of three by three."""
 _GAP = 0.05
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure a network, where some test galaxies have all four lines."""
+    for network in networks(findings):
+        shown = on_diagram(findings, network)
+        if shown is None:
+            continue
+        labels = measured_labels(shown.test)
+        if not set(LINE_FLUXES) <= set(labels):
+            continue
+        ratios = line_ratios(labels).to_numpy()
+        if np.isfinite(ratios).all(axis=1).any():
+            examples = [findings.cutouts(network.strongest(feature, _N_ACROSS**2)) for feature in shown.names]
+            figure = plot_bpt(ratios[:, 0], ratios[:, 1], shown.activations, list(shown.names.values()), examples, UNIT)
+            yield f"bpt-{network.spec.features}", figure
 
 
 @style.paper_figure
@@ -29,23 +49,24 @@ def plot_bpt(
     examples: Sequence[NDArray[np.uint8]],
     unit: str,
 ) -> Figure:
-    """A BPT diagram for each feature, galaxies coloured by its activation, with its strongest galaxies at the right.
+    """Draw a BPT diagram for each feature, galaxies coloured by its activation, its strongest galaxies at the right.
 
-    The strongest are drawn last, so that weak ones do not hide them. Lines: Kauffmann et al. 2003 (dashed) and Kewley
-    et al. 2001 (solid), each up to where it leaves the frame, before its pole. N is how many galaxies on the diagram
-    activate the feature; galaxies outside the frame are counted in a corner.
+    The strongest are drawn last, so that weak ones do not hide them. Lines are those of Kauffmann et al. 2003 (dashed)
+    and Kewley et al. 2001 (solid), each up to where it leaves the frame, before its pole. N is how many galaxies on the
+    diagram activate the feature; a corner says how many lie outside the frame.
 
     Parameters
     ----------
     log_nii_ha, log_oiii_hb : ndarray of shape (n_galaxies,)
-        dex; galaxies in which one is not finite are not on the diagram.
+        In dex; galaxies in which one is not finite are not on the diagram.
     activations : ndarray of shape (n_galaxies, n_features)
         `interpret.equations.normalised_activations`, not negative; above 1 the colour stays.
     names : sequence of str, length n_features
+        What the features are called.
     examples : sequence of uint8 ndarrays of shape (at most 9, side, side, 3), one a feature
         Strongest first; row 0 of an image is north, column 0 east.
     unit : str
-        Of activations, in words: `interpret.equations.UNIT`.
+        Unit of activations, in words: `interpret.equations.UNIT`.
 
     Raises
     ------
@@ -78,11 +99,7 @@ def plot_bpt(
         x0 = column * block_in + left_in
         y0 = height_in - (row + 1) * (top_in + panel_in)
         ax = fig.add_axes((x0 / width_in, y0 / height_in, pair_in[0] / width_in, panel_in / height_in))
-        order = np.argsort(strength[:, i], kind="stable")
-        ax.scatter(
-            x[order], y[order], c=strength[order, i], s=_dot_size(len(x)), linewidths=0, cmap=colours, vmin=0, vmax=1,
-            rasterized=True,
-        )  # fmt: skip
+        _draw_galaxies(ax, x, y, strength[:, i], colours)
         _draw_frame(ax, x, y)
         ax.set_title(f"{name} (N = {np.count_nonzero(strength[:, i]):,})", pad=3)
         is_lowest = i + n_columns >= n_features
@@ -111,22 +128,30 @@ def require_activations(activations: NDArray[np.floating]) -> None:
 
 
 def activation_colours() -> Colormap:
-    """Pale to dark, even in lightness, without the palest, which would be lost on white."""
+    """Return colours from pale to dark, even in lightness, without the palest, which would be lost on white."""
     return ListedColormap(matplotlib.colormaps["magma_r"](np.linspace(0.09, 0.97, 256)))
 
 
 def _draw_bar(fig: Figure, ax: Axes, colours: Colormap, unit: str) -> None:
-    """A horizontal bar of normalised activations from 0 to 1, where the last colour goes on."""
+    """Draw a horizontal bar of normalised activations from 0 to 1, where the last colour goes on."""
     mappable = ScalarMappable(Normalize(0, 1), colours)
     fig.colorbar(mappable, cax=ax, orientation="horizontal", extend="max")
     ax.set_xlabel(f"activation / its {unit}", labelpad=1)
 
 
-def _dot_size(n_galaxies: int) -> float:
-    return float(np.clip(6000 / max(n_galaxies, 1), 1.0, 7.0))
+def _draw_galaxies(
+    ax: Axes, x: NDArray[np.floating], y: NDArray[np.floating], strength: NDArray[np.floating], colours: Colormap
+) -> None:
+    """Draw a dot a galaxy, the strongest last."""
+    order = np.argsort(strength, kind="stable")
+    size = float(np.clip(6000 / len(x), 1.0, 7.0))
+    ax.scatter(
+        x[order], y[order], c=strength[order], s=size, linewidths=0, cmap=colours, vmin=0, vmax=1, rasterized=True
+    )
 
 
 def _draw_frame(ax: Axes, x: NDArray[np.floating], y: NDArray[np.floating]) -> None:
+    """Draw the two lines, set the limits, and count the galaxies outside."""
     grid = np.linspace(*X_RANGE, 500)
     for curve, dashes, label in ((kauffmann_2003, "--", "Kauffmann+03"), (kewley_2001, "-", "Kewley+01")):
         values = curve(grid)

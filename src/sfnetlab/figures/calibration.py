@@ -1,30 +1,52 @@
-"""Whether predicted quantiles are what they say: shares of galaxies below each, and within each interval."""
+"""Whether predicted quantiles hold what they say: shares of galaxies below each, and within each interval."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
 from sfnetlab.metrics.quantiles import intervals_of, nominal_coverage, quantile_scores
+from sfnetlab.surveys.catalog import unit_of
 
 _LOOKS = {
     "raw": (style.VERMILION, "o", "as predicted"),
     "calibrated": (style.BLUE, "s", "calibrated on valid galaxies"),
 }
 TOLERANCE = 0.03
+"""Half the width of the grey band, as a share of galaxies."""
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure a network whose head predicts quantiles."""
+    for table in findings.typical():
+        quantiles = table.read("quantiles")
+        if table.head_target is not None and quantiles is not None:
+            column = str(quantiles["column"].iloc[0])
+            yield f"calibration-{table.name}", plot_calibration(quantiles, column, unit_of(column))
 
 
 @style.paper_figure
 def plot_calibration(quantiles: pd.DataFrame, column: str, unit: str, *, n_resamples: int = 1000) -> Figure:
-    """Left, the share of test galaxies below each predicted quantile against its level; right, coverage of intervals.
+    """Draw the share of test galaxies below each quantile against its level (left), and the coverage of intervals.
 
-    Bars are 95 % bootstrap intervals over galaxies; the grey band is ±3 percentage points about what is said. Numbers
-    are the intervals' mean widths. Averages alone: a group of galaxies may still be covered less than another.
+    Bars are 95 % intervals over galaxies, at the right by bootstrap; the grey band is ±3 percentage points about what
+    is said. Numbers are the intervals' coverages and mean widths. These are averages: one group of galaxies may still
+    be covered less than another.
 
     Parameters
     ----------
     quantiles : DataFrame
-        Columns `id_str`, `y_true`, `level`, `raw` and `calibrated`, a row a galaxy and level, of one column.
+        Columns `id_str`, `y_true`, `level`, `raw` and `calibrated`, a row a galaxy and level, of one label column.
+    column, unit : str
+        The label column and its unit; "" for a pure number.
+    n_resamples : int
+        Bootstrap resamples of the galaxies.
+
+    Raises
+    ------
+    ValueError
+        If columns or rows are missing.
     """
     style.require_columns(quantiles, ("id_str", "y_true", "level", "raw", "calibrated"), "the table of quantiles")
     levels = sorted(quantiles["level"].unique())

@@ -7,17 +7,32 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.network_features import feature_names, networks
+
+N_FEATURES = 15
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure a network, where the catalogue has nuisances."""
+    for network in networks(findings):
+        nuisances = network.read("nuisances")
+        if nuisances is not None:
+            names = dict(list(feature_names(network).items())[:N_FEATURES])
+            held_fixed = " and ".join(network.held_fixed)
+            figure = plot_confounders(network.need("features"), nuisances, network.need("partial"), names, held_fixed)
+            yield f"confounders-{network.spec.features}", figure
 
 
 @style.paper_figure
 def plot_confounders(
     features: pd.DataFrame, nuisances: pd.DataFrame, targets: pd.DataFrame, names: Mapping[int, str], held_fixed: str
 ) -> Figure:
-    """Spearman correlations of features with nuisances, R² of all nuisances, and correlations with each target.
+    """Draw the Spearman correlations of features with nuisances, and what is left of those with each target.
 
-    A heat map of features by nuisances; beside it the held-out R² of all nuisances together, then a panel a target:
-    the plain correlation (open) and that with other columns held fixed (filled), with 95 % intervals. Names of flagged
-    features are bold with an asterisk.
+    At the left is a heat map of features by nuisances; then the R² of all nuisances together on held-out galaxies; then
+    a panel a target with the plain correlation (open) and that with other columns held fixed (filled), with 95 %
+    intervals. Names of features that follow nuisances are bold with an asterisk.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A grid of survey cutouts with small labels: what the galaxies of a sample look like."""
+"""A grid of cutouts with small labels: what the galaxies of a survey look like."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,34 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.surveys.catalog import measured_labels
 
 _GAP = 0.04
 _N_COLUMNS = 8
 _N_LABEL_CHARACTERS = 30
 
 
+N_GALAXIES = 64
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw some galaxies at random, the same ones of the same survey, with the first label of the first target."""
+    if not findings.has_images:
+        return
+    catalog, target = findings.catalog, next(iter(findings.targets.values()))
+    rows = np.sort(np.random.default_rng(0).permutation(len(catalog))[:N_GALAXIES])
+    values = measured_labels(catalog)[target.columns[0]].iloc[rows]
+    labels = [f"{value:.2f}" if np.isfinite(value) else "–" for value in values]
+    cutouts = findings.cutouts(catalog["id_str"].iloc[rows])
+    yield "survey", plot_contact_sheet(cutouts, labels, findings.pixel_scale_arcsec)
+
+
 @style.paper_figure
 def plot_contact_sheet(
     images: NDArray[np.uint8], labels: Sequence[str] | None, pixel_scale_arcsec: float | None
 ) -> Figure:
-    """Cutouts in reading order, each with its label beneath; scale bar and compass on the first.
+    """Draw cutouts in reading order, each with its label beneath, and scale bar and compass on the first.
 
     Parameters
     ----------

@@ -7,25 +7,44 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings, rows_of
+from sfnetlab.figures.network_features import feature_names, networks
+from sfnetlab.metrics.association import correlation_matrix
+from sfnetlab.metrics.tables import columns_of
 
 _NUMBER_IN = 0.27
 """Side of a cell in which a two-digit number fits."""
 
 
+N_FEATURES = 10
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure a network, of its most used features on the test galaxies."""
+    for network in networks(findings):
+        names = dict(list(feature_names(network).items())[:N_FEATURES])
+        values = network.values(rows_of(findings.catalog, "test")["id_str"])
+        correlation = correlation_matrix(columns_of(values, np.array(list(names))))
+        figure = plot_correlation_matrix(correlation, list(names.values()), is_clustered=False)
+        yield f"correlation_matrix-{network.spec.features}", figure
+
+
 @style.paper_figure
 def plot_correlation_matrix(correlation: NDArray[np.floating], names: Sequence[str], *, is_clustered: bool) -> Figure:
-    """Pearson correlations of activations, printed where they fit; a grey cell is a constant feature.
+    """Draw the Pearson correlations of activations, printed where they fit; a grey cell is a constant feature.
 
-    Of activations as they are: dividing each galaxy's by their length first would make features that are independent
-    look opposed.
+    Activations are taken as they are: if those of each galaxy were divided by their length first, features that are
+    independent would look opposed.
 
     Parameters
     ----------
     correlation : ndarray of shape (d, d)
         `metrics.association.correlation_matrix` of the most used features; NaN where a feature is constant.
     names : sequence of str, length d
+        What the features are called.
     is_clustered : bool
-        Put features with large |correlation| beside each other (average linkage of 1 - |r|); else in the given order.
+        Whether features with large |correlation| stand beside each other (average linkage of 1 - |r|); else they stand
+        in the given order.
 
     Raises
     ------

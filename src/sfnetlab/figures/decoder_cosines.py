@@ -1,26 +1,36 @@
-"""How alike the atoms of a dictionary are: each one's nearest neighbour, and the spectrum of all."""
+"""How alike the atoms of a dictionary are: the cosine of each to its nearest, and the spectrum of all."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
-from sfnetlab.figures.dictionaries import dictionary_looks
+from sfnetlab.figures.dictionaries import dictionaries, dictionary_looks, named_with_k
+from sfnetlab.figures.findings import Figures, Findings
 
 _EDGES = np.linspace(-1, 1, 81)
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw all dictionaries in one figure."""
+    tables = dictionaries(findings)
+    latents, spectra = (findings.gathered(name, tables) for name in ("latents", "spectrum"))
+    if latents is not None and spectra is not None:
+        yield "decoder_cosines", plot_decoder_cosines(named_with_k(latents), named_with_k(spectra))
+
+
 @style.paper_figure
 def plot_decoder_cosines(latents: pd.DataFrame, spectra: pd.DataFrame) -> Figure:
-    """Left, histogram of the largest cosine of each atom to another; right, singular values of the atoms' directions.
+    """Draw a histogram of the largest cosine of each atom to another (left), and the atoms' singular values (right).
+
+    Singular values are of the atoms' directions, means over seeds; latents of several seeds are taken together.
 
     Parameters
     ----------
     latents : DataFrame
-        `features`, `kind` and `max_cosine`, a row a latent (NaN, an atom of zeros, is left out); the latents of
-        several seeds of one name are taken together.
+        Columns `features`, `kind` and `max_cosine`, a row a latent; NaN, an atom of zeros, is left out.
     spectra : DataFrame
-        `features`, `kind`, `seed`, `component` (0 is the largest) and `singular_value`; means over seeds are drawn.
+        Columns `features`, `kind`, `seed`, `component` (0 is the largest) and `singular_value`.
 
     Raises
     ------

@@ -1,39 +1,52 @@
-"""How dictionaries look in figures that hold many of them: trained variants, null arms, PCA."""
+"""How dictionaries look in figures that hold many of them: trained ones, null ones, components."""
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Findings, TableFindings
+from sfnetlab.figures.kinds import COMPONENTS, DICTIONARIES, NULL_DICTIONARIES, TRAINED_DICTIONARIES
+from sfnetlab.methods.contract import Look
 
-_TRAINED_COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.SKY, style.PURPLE)
-_TRAINED_MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
-_TRAINED_LINES = ("-", "--", "-.", ":")
-_NULL_COLORS = (style.GREY, "#9A9A9A", style.BLACK)
-_NULL_MARKERS = ("X", "d", "*", "h")
-_NULL_LINES = ("--", ":", "-.")
+_TRAINED = Look(
+    colors=(style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.SKY, style.PURPLE),
+    markers=("o", "s", "^", "D", "v", "P", "<", ">"),
+    linestyles=("-", "--", "-.", ":"),
+)
+_NULL = Look(colors=(style.GREY, style.SILVER, style.BLACK), markers=("X", "d", "*", "h"), linestyles=("--", ":", "-."))
+_COMPONENTS = Look(colors=(style.BLACK,), markers=("s", "p", "8"), linestyles=(":", "-.", "--"))
+
+
+def dictionaries(findings: Findings) -> Sequence[TableFindings]:
+    """Return the tables of all dictionaries, of every k and seed."""
+    return [table for table in findings.tables if table.spec.kind in DICTIONARIES]
+
+
+def named_with_k(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a tidy table whose `features` say k too, so that the dictionaries of each k have a name of their own."""
+    pairs = zip(table["features"], table["k"], strict=True)
+    return table.assign(features=[name if pd.isna(k) else f"{name} k={k}" for name, k in pairs])
 
 
 def dictionary_looks(table: pd.DataFrame) -> dict[str, style.MethodStyle]:
-    """Look of each name in `features`, by its rank among names alike: trained in colour, null arms grey, PCA black.
+    """Return the look of each name in `features`: trained dictionaries in colour, null ones grey, components black.
 
-    `kind` tells them apart: "sae" is trained, "pca" is PCA, every other kind is a null arm.
+    Names of one family differ by their rank among them. Colours of dictionaries change first, then lines: those of one
+    colour differ in line and marker.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `features` and `kind`.
     """
-    kinds = table.groupby("features")["kind"].first().sort_index()
+    by_name = table.groupby("features")["kind"].first().sort_index()
     looks: dict[str, style.MethodStyle] = {}
-    for rank, name in enumerate(kinds.index[kinds == "sae"]):
-        looks[name] = _look(rank, _TRAINED_COLORS, _TRAINED_MARKERS, _TRAINED_LINES)
-    for rank, name in enumerate(kinds.index[~kinds.isin(["sae", "pca"])]):
-        looks[name] = _look(rank, _NULL_COLORS, _NULL_MARKERS, _NULL_LINES)
-    for rank, name in enumerate(kinds.index[kinds == "pca"]):
-        looks[name] = style.MethodStyle(style.BLACK, ("s", "p", "8")[rank % 3], (":", "-.", "--")[rank % 3])
+    for family, members in ((_TRAINED, TRAINED_DICTIONARIES), (_NULL, NULL_DICTIONARIES)):
+        for rank, name in enumerate(by_name.index[by_name.isin(members)]):
+            line = family.linestyles[rank // len(family.colors) % len(family.linestyles)]
+            looks[name] = replace(style.member_style(family, rank), linestyle=line)
+    for rank, name in enumerate(by_name.index[by_name.isin(COMPONENTS)]):
+        looks[name] = style.member_style(_COMPONENTS, rank)
     return looks
-
-
-def _look(
-    rank: int, colors: tuple[str, ...], markers: tuple[str, ...], linestyles: tuple[str, ...]
-) -> style.MethodStyle:
-    """Colours change first, then lines: the names of one colour differ in line and marker."""
-    return style.MethodStyle(
-        colors[rank % len(colors)],
-        markers[rank % len(markers)],
-        linestyles[rank // len(colors) % len(linestyles)],
-    )

@@ -1,9 +1,13 @@
-"""Paired differences of all methods to one of them, at equal budgets, with what is significant after correction."""
+"""Paired differences of all methods to one of them at equal budgets, and which are significant after correction."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings, compared
+from sfnetlab.figures.kinds import NETWORKS
+from sfnetlab.metrics.tidy import HEAD
+from sfnetlab.surveys.catalog import unit_of
 
 _COLUMNS = (
     "target", "column", "metric", "budget", "features_a", "k_a", "probe_a", "features_b", "k_b", "probe_b",
@@ -13,12 +17,28 @@ _SIGNIFICANT = 0.05
 _LINE_IN = 0.155
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw a figure for each label column and each network that others are compared with."""
+    metrics, differences = compared(findings), compared(findings, "differences")
+    if metrics is None or differences is None:
+        return
+    references = metrics.loc[metrics["kind"].isin(NETWORKS), "features"].unique()
+    for name, target in findings.targets.items():
+        for column in target.columns:
+            own = differences[(differences["target"] == name) & (differences["column"] == column)]
+            for reference in references:
+                if (own[["features_a", "features_b"]] == reference).any(axis=None):
+                    figure = plot_differences(differences, name, column, unit_of(column), reference)
+                    yield f"differences-{reference}-{name}-{column}", figure
+
+
 @style.paper_figure
 def plot_differences(differences: pd.DataFrame, target: str, column: str, unit: str, reference: str) -> Figure:
-    """Metric of every method minus that of the reference features: 95 % intervals, filled where significant.
+    """Draw the metric of every method minus that of the reference, with 95 % intervals, filled where significant.
 
-    Left, probes on all features: the reference with its own head (else ridge) at each of its k, against methods with
-    that k and controls without one. Right, linear probes on the same number of features in all. Zero is the reference.
+    At the left are probes on all features: the reference with its own head (else ridge) at each of its k, against
+    methods with that k and controls without one. At the right are linear probes on the same number of features in all.
+    Zero is the reference.
 
     Parameters
     ----------
@@ -43,7 +63,7 @@ def plot_differences(differences: pd.DataFrame, target: str, column: str, unit: 
     if pairs.empty:
         raise ValueError(f"{reference!r} is compared with nothing for target {target!r}, column {column!r}")
     on_all, on_budget = pairs[pairs["budget"].isna()], pairs[pairs["budget"].notna()]
-    own_probe = "head" if (on_all["probe_a"] == "head").any() else None
+    own_probe = HEAD if (on_all["probe_a"] == HEAD).any() else None
     if own_probe:
         on_all = on_all[on_all["probe_a"] == own_probe]
     panels = [
@@ -95,7 +115,7 @@ def plot_differences(differences: pd.DataFrame, target: str, column: str, unit: 
 
 
 def _turned(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same differences as b minus a."""
+    """Return the same differences as b minus a."""
     swap = {
         f"{name}_{a}": f"{name}_{b}" for name in ("features", "k", "probe", "n_features_used") for a, b in ("ab", "ba")
     }

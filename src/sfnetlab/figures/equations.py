@@ -1,4 +1,4 @@
-"""Linear laws as the SFNet paper writes them: the symbol of a feature is the galaxy that activates it most."""
+"""Linear laws as the SFNet paper writes them: the symbol of a feature is the galaxy in which it is strongest."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings, TableFindings
+from sfnetlab.figures.network_features import name_prefix, networks
+from sfnetlab.interpret.equations import UNIT, printed_terms
+from sfnetlab.surveys.catalog import LINE_FLUXES
 
 _COLUMNS = ("property", "term", "value", "half_width", "n_decimals", "share", "n_test", "r2_test", "rmse_test")
 _SIDE_IN = 0.7
@@ -20,6 +24,36 @@ _ROW_IN = 0.98
 _NOTE_IN = 0.22
 _TERMS_A_ROW = int((style.PAGE_WIDTH_IN - _NAME_IN - _NUMBER_IN) // _TERM_IN)
 _FIRST_PT = 9.0
+N_TERMS = 4
+"""Features of each equation."""
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure a network: the laws that least squares fit for what its head predicts."""
+    for network in networks(findings):
+        laws = _fitted_laws(findings, network)
+        if laws is None or laws.empty:
+            continue
+        cutouts = {
+            (row["property"], row["term"]): findings.cutouts(network.strongest(int(row["term"]), 1))[0]
+            for row in laws.to_dict("records")
+            if row["term"].isdigit()
+        }
+        prefixes = dict.fromkeys(laws["property"].unique(), name_prefix(network))
+        figure = plot_equations(printed_terms(laws), cutouts, prefixes, UNIT)
+        yield f"equations-{network.spec.features}", figure
+
+
+def _fitted_laws(findings: Findings, network: TableFindings) -> pd.DataFrame | None:
+    """Return the first terms of each law; of a network that predicts emission lines, laws of their ratios."""
+    laws = network.read("equations")
+    if laws is None or network.head_target is None:
+        return None
+    laws = laws[laws["origin"] == "regression"]
+    predicted = findings.targets[network.head_target].columns
+    ratios = [name for name in laws["property"].unique() if str(name).startswith("log([")]
+    wanted = ratios if set(LINE_FLUXES) <= set(predicted) and ratios else list(predicted)
+    return laws[laws["property"].isin(wanted)].groupby("property", sort=False).head(1 + N_TERMS)
 
 
 @style.paper_figure
@@ -29,24 +63,24 @@ def plot_equations(
     prefixes: Mapping[str, str],
     unit: str,
 ) -> Figure:
-    """An equation a property, one beneath the other; a long one goes on in the next row.
+    """Draw an equation a property, one beneath the other; a long one goes on in the next row.
 
-    Coefficients multiply normalised activations, so that the galaxy shown stands for about 1. Beneath each are half
-    the width of its 95 % interval, where it has one, and beneath a cutout the feature's name and its share of the
-    prediction's variance.
+    Coefficients multiply normalised activations, so that the galaxy shown stands for about 1. Beneath a coefficient
+    stands half the width of its 95 % interval, where it has one, beneath a cutout the feature's name and its share of
+    the prediction's variance.
 
     Parameters
     ----------
     table : DataFrame
-        `interpret.equations.printed_terms` of laws one under the other: columns `property, term, value, half_width,
-        n_decimals, share, n_test, r2_test, rmse_test`; the first row of each property is the intercept. All terms
-        given are drawn; take the first rows of a long law, and the quality stays that of the whole.
+        `interpret.equations.printed_terms` of laws one under the other, columns `property, term, value, half_width,
+        n_decimals, share, n_test, r2_test, rmse_test`. The first row of each property is the intercept. All terms given
+        are drawn; if they are the first rows of a longer law, the quality is still that of the whole.
     cutouts : mapping of (property, term) to uint8 (side, side, 3)
         The strongest galaxy of every feature in the table; row 0 is north, column 0 east.
     prefixes : mapping of property to str
-        What names its features: "Z" makes "Z61" of the term "61".
+        What the names of its features begin with: "Z" makes "Z61" of the term "61".
     unit : str
-        Of activations, in words: `interpret.equations.UNIT`.
+        Unit of activations, in words: `interpret.equations.UNIT`.
 
     Raises
     ------

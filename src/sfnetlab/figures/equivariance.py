@@ -9,27 +9,43 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.kinds import EMBEDDINGS
+from sfnetlab.figures.network_features import networks
+from sfnetlab.interpret.equivariance import MAX_CHANGE
 
 _COLUMNS = ("features", "kind", "feature", "label", "is_symmetry", "change")
 _UNRELATED = float(np.sqrt(2))
 _N_WORST = 15
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw all methods in one figure, and a figure a network of the features that change most."""
+    methods = [table for table in findings.typical() if table.spec.kind not in EMBEDDINGS]
+    changes = findings.gathered("changes", methods)
+    if changes is not None and changes["change"].notna().any():
+        yield "equivariance", plot_equivariance(changes, MAX_CHANGE)
+    for network in networks(findings):
+        changes = network.read("changes")
+        if changes is not None and changes["change"].notna().any():
+            yield f"least_equivariant-{network.spec.features}", plot_least_equivariant(changes)
+
+
 @style.paper_figure
 def plot_equivariance(changes: pd.DataFrame, max_change: float) -> Figure:
-    """For each transform and method the distribution over features of their change.
+    """Draw how features of each method change under each transform, as a distribution over features.
 
     Boxes are the quartiles and the median, whiskers the 5th and 95th percentiles, over features that are active often
-    enough. Beyond the dashed line, under a symmetry, features count as not about the galaxy; the dotted one at 1.41 is
-    what two unrelated galaxies differ by.
+    enough. A feature that a symmetry changes by more than the dashed line counts as not about the galaxy. The dotted
+    line at 1.41 is what two unrelated galaxies differ by.
 
     Parameters
     ----------
     changes : DataFrame
-        Tables of `interpret.equivariance.feature_changes`, one for a method, with two columns more, `features` (the
-        method's name) and `kind`. NaN changes are left out.
+        Tables of `interpret.equivariance.feature_changes`, one for each method, with the columns `features` (the
+        method's name) and `kind` added. NaN changes are left out.
     max_change : float
-        The rule, `interpret.equivariance.MAX_CHANGE`.
+        Place of the dashed line, `interpret.equivariance.MAX_CHANGE`.
 
     Raises
     ------
@@ -71,12 +87,17 @@ def plot_equivariance(changes: pd.DataFrame, max_change: float) -> Figure:
 
 @style.paper_figure
 def plot_least_equivariant(changes: pd.DataFrame) -> Figure:
-    """The features of one method that change most under a symmetry, and their change under every transform.
+    """Draw the features of one method that change most under a symmetry, with their change under every transform.
 
     Parameters
     ----------
     changes : DataFrame
         As for `plot_equivariance`, of one method.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or no change under a symmetry was measured.
     """
     style.require_columns(changes, _COLUMNS, "table of changes")
     measured = changes.dropna(subset="change")
@@ -104,7 +125,7 @@ def plot_least_equivariant(changes: pd.DataFrame) -> Figure:
 
 
 def _transforms(changes: pd.DataFrame) -> list[tuple[str, bool]]:
-    """Every transform once, symmetries first, else in the order of the table."""
+    """Return every transform once, symmetries first, else in the order of the table."""
     each = changes[["label", "is_symmetry"]].drop_duplicates()
     each = each.sort_values("is_symmetry", ascending=False, kind="stable")
     return list(each.itertuples(index=False, name=None))

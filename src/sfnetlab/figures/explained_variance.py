@@ -1,4 +1,4 @@
-"""How much of the embedding its reconstruction from few features explains: PCA and SAEs on the same footing."""
+"""How much of an embedding its reconstruction from few features explains: PCA and SAEs on the same footing."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -6,13 +6,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
 
 _X_LABELS = {"n_components": "features kept in all", "l0": "kept features active per galaxy"}
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw all decompositions in one figure."""
+    explained = findings.gathered("explained_variance", findings.typical())
+    if explained is not None:
+        yield "explained_variance", plot_explained_variance(explained)
+
+
 @style.paper_figure
 def plot_explained_variance(table: pd.DataFrame) -> Figure:
-    """Explained variance of the reconstruction against the features kept in all, and against those active per galaxy.
+    """Draw the explained variance against the features kept in all (left) and those active per galaxy (right).
 
     Lines join means over seeds, small dots are the seeds. A component of PCA is active in every galaxy, so its two
     budgets are one. 0 (thin line) is what the column means achieve.
@@ -20,10 +28,10 @@ def plot_explained_variance(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        `features, kind, k, seed` (k NaN where there is none), `n_components` (features kept; the others stay at
-        one value and nothing is fitted again), `l0` (mean number of kept features active a test galaxy),
-        `explained_variance` (1 - FVU of the reconstruction about column means, test
-        galaxies): `interpret.ablation.explained_variance`.
+        `interpret.ablation.explained_variance` with the columns `features, kind, k, seed` added (k NaN where there is
+        none). `n_components` are the features kept (the others stay at one value and nothing is fitted again), `l0` is
+        the mean number of kept features that a test galaxy activates, `explained_variance` 1 - FVU of the
+        reconstruction about column means on test galaxies.
 
     Raises
     ------

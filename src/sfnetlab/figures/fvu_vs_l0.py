@@ -8,27 +8,37 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from sfnetlab.figures import style
-from sfnetlab.figures.dictionaries import dictionary_looks
+from sfnetlab.figures.dictionaries import dictionaries, dictionary_looks
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.kinds import COMPONENTS, NULL_DICTIONARIES
 
 _AXES_WIDTH_PT = 210.0
 """About what the legend leaves of the figure's width."""
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw all dictionaries and principal components in one figure, where there is a dictionary."""
+    table = findings.gathered("reconstruction")
+    if table is not None and dictionaries(findings):
+        is_prefix = table["is_whole"].eq(False)  # components have no such column: it is missing
+        yield "fvu_vs_l0", plot_fvu_vs_l0(table[~is_prefix])
+
+
 @style.paper_figure
 def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
-    """Fraction of variance unexplained on test rows against active latents: SAEs, null arms (grey) and PCA.
+    """Draw the fraction of variance unexplained on test rows against active latents: SAEs, null arms (grey) and PCA.
 
-    Points are means over the seeds of one k, small dots the seeds. L0 is what was measured where the table has it,
-    for a threshold holds k only on average; PCA's is its number of components. FVU is about column means: 1 (thin
-    line) is what predicting the means achieves. The axes, logarithmic, span what is not PCA, whose curve is cut there;
-    what is 0 (L0 of a dictionary that is silent, FVU of all components) has no place on them. The legend is in the
+    Points are means over the seeds of one k, small dots the seeds. L0 is measured where the table has it, because a
+    threshold holds k only on average; PCA's is its number of components. FVU is about column means: 1 (thin line) is
+    what predicting the means achieves. The axes are logarithmic and span everything but PCA, whose curve is cut there.
+    What is 0 (L0 of a dictionary that is silent, FVU of all components) has no place on them. The legend is in the
     order of the curves at their right ends.
 
     Parameters
     ----------
     table : DataFrame
         Columns `features, kind, k, seed, split, fvu` and perhaps `l0` (mean active latents of a row of the split; NaN:
-        k); rows of other splits are left out.
+        k is taken). Rows of other splits than "test" are left out.
 
     Raises
     ------
@@ -45,7 +55,8 @@ def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
     rows = rows[(rows["x"] > 0) & (rows["fvu"] > 0)]
     if rows.empty:
         raise ValueError("the FVU table has no test row with an active latent and fvu above 0")
-    framed = rows if (rows["kind"] == "pca").all() else rows[rows["kind"] != "pca"]
+    is_framed = ~rows["kind"].isin(COMPONENTS)
+    framed = rows[is_framed] if is_framed.any() else rows
     x_limits = framed["x"].min() / 1.25, framed["x"].max() * 1.25
     means = rows.groupby(["features", "kind", "k"])[["x", "fvu"]].mean().reset_index().sort_values("x")
     height_at_end = {
@@ -75,7 +86,7 @@ def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
 
 
 def _draw(ax: Axes, label: str, means: pd.DataFrame, rows: pd.DataFrame, look: style.MethodStyle) -> Line2D:
-    is_null = rows["kind"].iloc[0] not in ("sae", "pca")
+    is_null = rows["kind"].iloc[0] in NULL_DICTIONARIES
     (line,) = ax.plot(
         means["x"], means["fvu"], color=look.color, marker=look.marker, linestyle=look.linestyle, zorder=2.5,
         markerfacecolor="white" if is_null else look.color, label=label,
@@ -89,7 +100,7 @@ def _draw(ax: Axes, label: str, means: pd.DataFrame, rows: pd.DataFrame, look: s
 
 
 def _label_ticks(ax: Axes, budgets: list[float]) -> None:
-    """Ticks at the budgets asked for, labelled as far as labels fit, and at 1, 2 and 5 of each decade of FVU."""
+    """Set ticks at the budgets asked for, labelled as far as labels fit, and at 1, 2 and 5 of each decade of FVU."""
     low, high = ax.get_xlim()
     octave_pt = _AXES_WIDTH_PT / float(np.log2(high / low))
     labelled = style.labelled_budgets(budgets, octave_pt)

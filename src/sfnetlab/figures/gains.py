@@ -1,21 +1,32 @@
-"""What predicting more than once changes: over the symmetries of a cutout, over the networks of several seeds."""
+"""What means over several predictions gain: over the symmetries of a cutout, over the networks of several seeds."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings, compared
 from sfnetlab.metrics.gains import GAINS
+from sfnetlab.metrics.tidy import HEAD
+from sfnetlab.surveys.catalog import unit_of
 
 _LINE_IN = 0.165
 _MARKERS = dict(zip(GAINS, "osD", strict=True))
 _COLORS = dict(zip(GAINS, (style.ORANGE, style.BLUE, style.BLACK), strict=True))
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw a figure for each label column that heads predict."""
+    table = compared(findings, "gains")
+    if table is not None:
+        for column in table.loc[table["probe"] == HEAD, "column"].unique():
+            yield f"gains-{column}", plot_gains(table, column, unit_of(column))
+
+
 @style.paper_figure
 def plot_gains(table: pd.DataFrame, column: str, unit: str) -> Figure:
-    """Change of the test RMSE of each network's own head, with 95 % interval over galaxies; left of zero is better.
+    """Draw the change of the test RMSE of each network's own head, with 95 % interval; left of zero is better.
 
-    Zero is the mean over seeds of one network's error on the cutouts as they lie.
+    Zero is the mean over seeds of one network's error on the cutouts as they lie. Intervals are over galaxies.
 
     Parameters
     ----------
@@ -33,7 +44,7 @@ def plot_gains(table: pd.DataFrame, column: str, unit: str) -> Figure:
     """
     wanted = ("gain", "n_seeds", "difference", "low", "high", "features", "k", "probe", "target", "column")
     style.require_columns(table, wanted, "the table of gains")
-    rows = table[(table["probe"] == "head") & (table["column"] == column)]
+    rows = table[(table["probe"] == HEAD) & (table["column"] == column)]
     if rows.empty:
         raise ValueError(f"the table of gains has no head that predicts {column!r}")
     has_targets = len(rows["target"].unique()) > 1

@@ -7,26 +7,34 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from sfnetlab.figures import style
-from sfnetlab.figures.dictionaries import dictionary_looks
+from sfnetlab.figures.dictionaries import dictionaries, dictionary_looks
+from sfnetlab.figures.findings import Figures, Findings
 
 _QUANTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _AXES_WIDTH_PT = 220.0
 """About what the names leave of the figure's width."""
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw all dictionaries in one figure."""
+    table = findings.gathered("l0", dictionaries(findings))
+    if table is not None:
+        yield "l0_distribution", plot_l0_distribution(table)
+
+
 @style.paper_figure
 def plot_l0_distribution(table: pd.DataFrame) -> Figure:
-    """Active latents of a row (L0), a line a dictionary, by the k aimed at and then by name.
+    """Draw how many latents of a row are active (L0), a line a dictionary, by the k aimed at and then by name.
 
-    The marker is the mean, the vertical bar k; the thin line reaches from the 5 % to the 95 % quantile, the pale bar
-    between the quartiles, with a tick at the median. Exact top-k has all of them in one place. The axis is logarithmic,
-    but linear from 0 to 1.
+    The marker is the mean, the vertical bar k. The thin line reaches from the 5 % to the 95 % quantile, the pale bar
+    from quartile to quartile, with a tick at the median. Exact top-k has all of them in one place. The axis is
+    logarithmic, but linear from 0 to 1.
 
     Parameters
     ----------
     table : DataFrame
-        `features`, `kind`, `k`, `l0` and `n_rows` (rows with so many active latents); the seeds of one `features` and
-        `k` are taken together.
+        Columns `features`, `kind`, `k`, `l0` and `n_rows` (rows with so many active latents). The seeds of one
+        `features` and `k` are taken together.
 
     Raises
     ------

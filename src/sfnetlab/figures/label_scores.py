@@ -1,4 +1,4 @@
-"""How well each method's features tell many classes apart: balanced accuracy, and which class is taken for which."""
+"""How well the features of each method tell many classes apart, and which class is taken for which."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,39 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings, compared
 from sfnetlab.probes import probes_of, standing_for
 
 _SHIFT = 0.12
-"""Of the outer classifiers from the middle of a method's row."""
+"""How far the outer classifiers are from the middle of a method's row."""
+N_CONFUSED = 6
+"""Methods whose confusions are shown."""
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw scores and confusions for each set of labels, confusions of the methods that score best."""
+    metrics, confusions = compared(findings), findings.gathered("confusion", findings.typical())
+    if metrics is None:
+        return
+    (shown_probe, *_) = standing_for("many_classes")
+    for name in findings.many_classes:
+        yield f"label_scores-{name}", plot_label_scores(metrics, name)
+        if confusions is not None:
+            own = metrics[
+                (metrics["target"] == name) & (metrics["split"] == "test") & (metrics["probe"] == shown_probe)
+            ]
+            scores = own[own["metric"] == "balanced_accuracy"].groupby("features")["value"].max()
+            best = scores.sort_values(ascending=False).index
+            shown = [features for features in best if features in set(confusions["features"])][:N_CONFUSED]
+            yield f"label_confusion-{name}", plot_label_confusion(confusions, name, shown)
 
 
 @style.paper_figure
 def plot_label_scores(metrics: pd.DataFrame, target: str) -> Figure:
-    """A row a method: test balanced accuracy on all its features, mean over seeds, interval over galaxies.
+    """Draw the test balanced accuracy of each method on all its features: mean over seeds, interval over galaxies.
 
-    The first classifier has filled markers, the others open ones; of several k the largest is drawn. The line is what
-    naming the majority scores, one over the number of classes.
+    The first classifier has filled markers, the others open ones; of several k the largest is drawn. The line is the
+    score of always naming the majority, one over the number of classes.
 
     Parameters
     ----------
@@ -80,17 +101,22 @@ def plot_label_scores(metrics: pd.DataFrame, target: str) -> Figure:
 
 @style.paper_figure
 def plot_label_confusion(confusion: pd.DataFrame, target: str, names: Sequence[str]) -> Figure:
-    """A panel a method: shares of each true class by what the first classifier on all features calls it.
+    """Draw the shares of each true class by what the first classifier on all features calls it, a panel a method.
 
     Parameters
     ----------
     confusion : DataFrame
-        `confusion.parquet` of fit-probes of one run of each method, with `features` added: `features, probe,
+        `confusion.parquet` of fit-probes, of one run of each method, with `features` added: columns `features, probe,
         n_features_used, target, y_true, y_pred, n`.
     target : str
         Name of the labels.
     names : sequence of str
         Which methods, in order.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, or a method has no confusion.
     """
     wanted = ("features", "probe", "n_features_used", "target", "y_true", "y_pred", "n")
     style.require_columns(confusion, wanted, "the confusion table")

@@ -5,20 +5,28 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
-from sfnetlab.figures.dictionaries import dictionary_looks
+from sfnetlab.figures.dictionaries import dictionaries, dictionary_looks, named_with_k
+from sfnetlab.figures.findings import Figures, Findings
 
 _BINS_PER_DECADE = 4
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw all dictionaries in one figure."""
+    latents = findings.gathered("latents", dictionaries(findings))
+    if latents is not None:
+        yield "latent_frequency", plot_latent_frequency(named_with_k(latents))
+
+
 @style.paper_figure
 def plot_latent_frequency(table: pd.DataFrame) -> Figure:
-    """Share of a dictionary's latents in each bin of the share of rows on which they are active; left, the dead ones.
+    """Draw a histogram of how often the latents of each dictionary are active, the share of dead ones at the left.
 
     Parameters
     ----------
     table : DataFrame
-        `features`, `kind` and `frequency` (share of rows; 0: dead), a row a latent; the latents of several seeds of
-        one name are taken together.
+        Columns `features`, `kind` and `frequency` (share of rows on which the latent is active; 0: dead), a row a
+        latent. The latents of several seeds of one name are taken together.
 
     Raises
     ------

@@ -8,22 +8,43 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
 from sfnetlab.figures.reconstructions import plot_image_rows
+from sfnetlab.interpret.latents import TRAVERSED_SIGMAS
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure an autoencoder."""
+    for table in findings.typical():
+        images = table.read_array("traversal")
+        if images is not None:
+            figure = plot_latent_traversal(
+                images, TRAVERSED_SIGMAS, table.need("traversed"), findings.pixel_scale_arcsec
+            )
+            yield f"latent_traversal-{table.spec.features}", figure
 
 
 def plot_latent_traversal(
     images: NDArray[np.uint8], sigmas: Sequence[float], latents: pd.DataFrame, pixel_scale_arcsec: float | None
 ) -> Figure:
-    """A row a latent, a column a value of it in standard deviations, the other latents at their means.
+    """Draw decoded cutouts, a row a latent and a column a value of it; the other latents are at their means.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n_latents, n_values, height, width, 3)
         Decoded cutouts.
     sigmas : sequence of float, length n_values
+        The values, in standard deviations from the latent's mean.
     latents : DataFrame
         A row a row of the figure: `latent`, `variance` (of posterior means over galaxies), `fvu_gain` (what the
         reconstruction's FVU gains by it).
+    pixel_scale_arcsec : float or None
+        Arcseconds a pixel; None draws no scale bar.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, or there are not as many cutouts as latents and values.
     """
     style.require_columns(latents, ("latent", "variance", "fvu_gain"), "the table of latents")
     style.require_cutouts(images, n_dimensions=5)

@@ -8,21 +8,38 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
 from sfnetlab.figures.reconstructions import plot_image_rows
 
 FRAME_MS = 50
+GIF_SIDE_PX = 320
 _N_COLUMNS = 8
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw a figure an autoencoder, and the same as an animation."""
+    for table in findings.typical():
+        frames = table.read_array("walk")
+        if frames is not None:
+            n_waypoints = len(table.need("waypoints"))
+            yield f"latent_walk-{table.spec.features}", plot_latent_walk(frames, n_waypoints)
+            yield f"latent_walk-{table.spec.features}", walk_gif(frames, GIF_SIDE_PX)
+
+
 def plot_latent_walk(frames: NDArray[np.uint8], n_waypoints: int) -> Figure:
-    """Frames at even steps of the walk, eight a leg: a row from each waypoint towards the next, the first one last.
+    """Draw frames of a walk, a row from each waypoint to the next, eight at even steps; the last row closes the walk.
 
     Parameters
     ----------
     frames : ndarray of uint8, shape (n_waypoints * n_steps, height, width, 3)
         Decoded cutouts of a closed walk, n_steps a leg.
-    n_waypoints
+    n_waypoints : int
         Galaxies that the walk goes through.
+
+    Raises
+    ------
+    ValueError
+        If frames are not uint8 RGB, or do not divide by the waypoints.
     """
     style.require_cutouts(frames, n_dimensions=4)
     if len(frames) % n_waypoints:
@@ -37,7 +54,7 @@ def plot_latent_walk(frames: NDArray[np.uint8], n_waypoints: int) -> Figure:
 
 
 def walk_gif(frames: NDArray[np.uint8], side_px: int) -> bytes:
-    """An endless GIF of frames (n, height, width, 3), `FRAME_MS` each, enlarged to `side_px`; all share one palette."""
+    """Return an endless GIF of frames (n, height, width, 3), `FRAME_MS` each, enlarged to `side_px`, of one palette."""
     style.require_cutouts(frames, n_dimensions=4)
     size = (side_px, side_px)
     large = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]

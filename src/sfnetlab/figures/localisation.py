@@ -3,16 +3,65 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings, TableFindings
+from sfnetlab.figures.network_features import name_prefix, networks
+from sfnetlab.interpret.localisation import upsampled
 
+N_EXAMPLES = 5
 _GAP = 0.05
 _LABEL_IN = 1.25
 _LEVELS = (0.5, 0.8)
 """Contours of a map, as shares of its maximum."""
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure a network on a survey whose components are known."""
+    for network in networks(findings):
+        localised, maps = network.read("localised"), network.read_array("localised_maps")
+        if localised is not None and maps is not None:
+            yield f"localisation-{network.spec.features}", _of_network(findings, network, localised, maps)
+
+
+def _of_network(
+    findings: Findings, network: TableFindings, localised: pd.DataFrame, coarse: NDArray[np.float32]
+) -> Figure:
+    """Draw a few galaxies of each component, with the map of the feature that follows it.
+
+    Parameters
+    ----------
+    localised : DataFrame
+        A row a galaxy and component: `component, id_str, feature, inside, area`.
+    coarse : ndarray of shape (n_rows, h, w)
+        The feature's map of each row.
+    """
+    outlines, means = network.read_array("localised_masks"), network.need("localisation")
+    assert outlines is not None
+    localised = localised.reset_index(drop=True)
+    rows = localised[localised["inside"].notna()].groupby("component", sort=False).head(N_EXAMPLES)
+    size = outlines.shape[1]
+    shape = (rows["component"].nunique(), N_EXAMPLES, size, size)
+    images, maps, masks = np.zeros((*shape, 3), np.uint8), np.zeros(shape), np.zeros(shape, dtype=bool)
+    inside, area = np.full(shape[:2], np.nan), np.full(shape[:2], np.nan)
+    names: list[str] = []
+    for i, (component, own) in enumerate(rows.groupby("component", sort=False)):
+        n = len(own)
+        images[i, :n] = findings.cutouts(own["id_str"])
+        maps[i, :n] = upsampled(coarse[own.index], size, size)
+        masks[i, :n] = outlines[own.index]
+        inside[i, :n], area[i, :n] = own["inside"], own["area"]
+        mean = means[means["component"] == component].set_index("metric")["value"]
+        names.append(
+            f"{component}\n{name_prefix(network)}{own['feature'].iloc[0]}\n{mean['inside']:.0%} inside,\n"
+            f"{mean['area']:.0%} of the area"
+        )
+    return plot_localisation(images, maps, masks, inside, area, names, findings.pixel_scale_arcsec)
 
 
 @style.paper_figure
@@ -25,9 +74,9 @@ def plot_localisation(
     names: Sequence[str],
     pixel_scale_arcsec: float | None,
 ) -> Figure:
-    """A row a component: cutouts with contours of the feature's map and the component's outline.
+    """Draw cutouts with contours of a feature's map and the outline of the component it follows, a row a component.
 
-    Beneath each cutout stands the share of the map's weight inside the outline, and the share of the cutout that the
+    Beneath each cutout stand the share of the map's weight inside the outline, and the share of the cutout that the
     outline covers, which is what chance gives.
 
     Parameters
@@ -51,7 +100,7 @@ def plot_localisation(
         If shapes differ, images are not uint8 RGB, or every number is NaN.
     """
     style.require_cutouts(images, n_dimensions=5)
-    n_components, n_examples, height, width = images.shape[:4]
+    n_components, n_examples = images.shape[:2]
     if maps.shape != images.shape[:4] or masks.shape != maps.shape:
         raise ValueError(f"maps and masks must have shape {images.shape[:4]}, got {maps.shape} and {masks.shape}")
     if inside.shape != images.shape[:2] or area.shape != inside.shape or len(names) != n_components:
@@ -69,7 +118,6 @@ def plot_localisation(
     fig = Figure(figsize=(full_width * side_in, full_height * side_in))
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
-    x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     for i, name in enumerate(names):
         top = _GAP + i * pitch
         title, *notes = name.splitlines()
@@ -79,15 +127,7 @@ def plot_localisation(
         for j in np.flatnonzero(drawn[i]):
             left = label_width + j * (1 + _GAP)
             style.draw_cutout(ax, images[i, j], left, top)
-            levels = np.array(_LEVELS) * maps[i, j].max()
-            if maps[i, j].max() > maps[i, j].min():
-                ax.contour(left + x, top + y, maps[i, j], levels=levels, colors=style.ORANGE, linewidths=(0.8, 1.4))
-            # half a pixel of nothing all round closes outlines that meet the edge
-            closed = np.pad(masks[i, j].astype(float), 1)
-            ax.contour(
-                left + (np.arange(-1, width + 1) + 0.5) / width, top + (np.arange(-1, height + 1) + 0.5) / height,
-                closed, levels=[0.5], colors=style.SKY, linewidths=0.9,
-            )  # fmt: skip
+            _draw_contours(ax, maps[i, j], masks[i, j], left, top)
             ax.text(
                 left + 0.5, top + 1.02, f"{100 * inside[i, j]:.0f} % in {100 * area[i, j]:.0f} %", ha="center",
                 va="top", fontsize=style.SMALL_PT,
@@ -105,3 +145,20 @@ def plot_localisation(
     ]
     ax.legend(handles=handles, loc="lower center", ncols=2, borderaxespad=0.1)
     return fig
+
+
+def _draw_contours(
+    ax: Axes, activation_map: NDArray[np.floating], mask: NDArray[np.bool_], left: float, top: float
+) -> None:
+    """Draw levels of a map and the outline of a component over the cutout at (left, top)."""
+    height, width = mask.shape
+    x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
+    levels = np.array(_LEVELS) * activation_map.max()
+    if activation_map.max() > activation_map.min():
+        ax.contour(left + x, top + y, activation_map, levels=levels, colors=style.ORANGE, linewidths=(0.8, 1.4))
+    # half a pixel of nothing all round closes outlines that meet the edge
+    closed = np.pad(mask.astype(float), 1)
+    ax.contour(
+        left + (np.arange(-1, width + 1) + 0.5) / width, top + (np.arange(-1, height + 1) + 0.5) / height,
+        closed, levels=[0.5], colors=style.SKY, linewidths=0.9,
+    )  # fmt: skip

@@ -5,22 +5,33 @@ from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
 from sfnetlab.figures.dictionaries import dictionary_looks
+from sfnetlab.figures.findings import Figures, Findings, compared
+from sfnetlab.figures.kinds import COMPONENTS, DICTIONARIES, TRAINED_DICTIONARIES
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw all dictionaries in one figure, where the loss of some is known."""
+    metrics = compared(findings)
+    if metrics is not None:
+        is_known = (metrics["metric"] == "loss_recovered") & metrics["kind"].isin(DICTIONARIES)
+        if is_known.any():
+            yield "loss_recovered", plot_loss_recovered(metrics)
 
 
 @style.paper_figure
 def plot_loss_recovered(metrics: pd.DataFrame) -> Figure:
-    """Loss recovered by SAEs and null arms (grey, open) against k, a panel for each column of each target.
+    """Draw the loss recovered by SAEs and null arms (grey, open) against k, a panel for each column of each target.
 
     For thresholds k is the mean L0 aimed at. Lines join means over seeds, small dots are the seeds, bars the mean 95 %
-    bootstrap interval over galaxies. Thin lines are 1, nothing lost, and 0, no better than the mean of the train
-    labels. PCA is a black line across, of as many components as the legend says. Where a value is below -1 or above 2
-    the y axis is logarithmic beyond 1 on either side.
+    bootstrap interval over galaxies. Thin lines are 1, where nothing is lost, and 0, where reconstructions are no
+    better than the mean of the train labels. PCA is a black line across, with as many components as the legend says.
+    Where a value is below -1 or above 2, the y axis is logarithmic beyond 1 on either side.
 
     Parameters
     ----------
     metrics : DataFrame
-        `metrics.parquet` of fit-probes: a row a number, of one experiment. The number of PCA's components is that of
-        the features its probes used.
+        `metrics.parquet` of fit-probes: a row a number, of one experiment. PCA has as many components as its probes
+        used features.
 
     Raises
     ------
@@ -33,7 +44,7 @@ def plot_loss_recovered(metrics: pd.DataFrame) -> Figure:
         "the table of metrics",
     )
     recovered = metrics[metrics["metric"] == "loss_recovered"]
-    rows = recovered[recovered["kind"] != "pca"]
+    rows = recovered[recovered["kind"].isin(DICTIONARIES)]
     if rows.empty:
         raise ValueError(
             "no SAE or null arm has the metric loss_recovered; fit-probes writes it where the embedding helps"
@@ -41,13 +52,14 @@ def plot_loss_recovered(metrics: pd.DataFrame) -> Figure:
     if rows.duplicated(["features", "k", "seed", "target", "column"]).any():
         raise ValueError("a loss_recovered appears twice; give the metrics of one experiment")
     rows = rows.rename(columns={"k": "x", "value": "y"}).astype({"x": float})
-    pca = recovered[recovered["kind"] == "pca"]
+    components = recovered[recovered["kind"].isin(COMPONENTS)]
     n_components = metrics[metrics["metric"] == "rmse"].groupby("features")["n_features_used"].max()
-    looks = dictionary_looks(pd.concat([rows, pca]))
+    looks = dictionary_looks(pd.concat([rows, components]))
     kinds = {str(name): str(kind) for name, kind in rows.groupby("features")["kind"].first().items()}
     labels = {name: style.wrapped(style.method_name(name, kind), 24) for name, kind in kinds.items()}
-    for name in pca["features"].unique():
-        labels[name] = style.wrapped(f"{style.method_name(name, 'pca')}, {n_components[name]} components", 24)
+    for name, kind in components.groupby("features", sort=False)["kind"].first().items():
+        label = f"{style.method_name(str(name), str(kind))}, {n_components[str(name)]} components"
+        labels[str(name)] = style.wrapped(label, 24)
     panels = list(rows.groupby(["target", "column"], sort=False))
     fig, axes = style.panel_grid(len(panels), "loss recovered on test galaxies", labels.values())
     numbers = recovered[["value", "low", "high"]].to_numpy(dtype=float)
@@ -58,12 +70,15 @@ def plot_loss_recovered(metrics: pd.DataFrame) -> Figure:
         for level in (0, 1):
             ax.axhline(level, color=style.GREY, linewidth=0.6, label="_level")
         curves = [
-            style.Curve(labels[name], looks[name], panel[panel["features"] == name], kinds[name] == "sae")
+            style.Curve(
+                labels[name], looks[name], panel[panel["features"] == name], kinds[name] in TRAINED_DICTIONARIES
+            )
             for name in looks
             if (panel["features"] == name).any()
         ]
         style.draw_budget_panel(ax, curves, "active latents per galaxy (k)")
-        for name, value in pca[(pca["target"] == target) & (pca["column"] == column)].groupby("features")["value"]:
+        across = components[(components["target"] == target) & (components["column"] == column)]
+        for name, value in across.groupby("features")["value"]:
             look = looks[str(name)]
             ax.axhline(value.mean(), color=look.color, linestyle=look.linestyle, label=labels[str(name)])
         ax.set_title(style.wrapped(f"{target}: {column}", 34))

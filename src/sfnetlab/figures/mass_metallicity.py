@@ -1,4 +1,4 @@
-"""The mass-metallicity relation: of what networks predict, and which features lie along or across it."""
+"""The mass-metallicity relation of what networks predict, and which features lie along it or across."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,16 +12,76 @@ from numpy.typing import NDArray
 
 from sfnetlab.figures import style
 from sfnetlab.figures.bpt import activation_colours, require_activations
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.heads import Head, heads
+from sfnetlab.figures.network_features import networks, on_diagram
+from sfnetlab.interpret.equations import UNIT
+from sfnetlab.interpret.mzr import TREMONTI_SCATTER_DEX, median_relation
+from sfnetlab.surveys.catalog import measured_labels
 from sfnetlab.surveys.lines import tremonti_2004
 
+MASS, METALLICITY, SFR = "lgm_tot_p50", "oh_p50", "sfr_tot_p50"
 X_RANGE, Y_RANGE = (8.4, 11.6), (8.2, 9.4)
-"""Of log10 of the stellar mass in Msun and of 12 + log(O/H)."""
+"""Ranges of log10 of the stellar mass in Msun and of 12 + log(O/H)."""
 _MOST_ACROSS, _PER_BIN = 26, 6
 """Bins along the mass, fewer where galaxies are few: about so many galaxies a bin along the relation."""
 _SCATTER_RANGE = (0.0, 0.32)
-"""Of the scatter in bins of mass, in dex; more is drawn at the edge."""
+"""Range of the scatter in bins of mass, in dex."""
 N_LEAST = 5
 """Galaxies in a bin that is drawn; the mean of fewer is noise."""
+N_LEAST_ON_RELATION = 50
+"""Galaxies on a diagram of features; fewer do not fill its bins."""
+N_NETWORKS = 2
+"""Networks beside the truth on the relation."""
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure a network of its features, and one of all networks that predict the metallicity, with residuals."""
+    for network in networks(findings):
+        shown = on_diagram(findings, network)
+        if shown is None:
+            continue
+        labels = measured_labels(shown.test)
+        if not {MASS, METALLICITY} <= set(labels):
+            continue
+        mass, metallicity = labels[MASS].to_numpy(), labels[METALLICITY].to_numpy()
+        if np.isfinite(mass + metallicity).sum() >= N_LEAST_ON_RELATION:
+            figure = plot_mass_metallicity(mass, metallicity, shown.activations, list(shown.names.values()), UNIT)
+            yield f"mass_metallicity-{network.spec.features}", figure
+    yield from _relation(findings)
+
+
+def _relation(findings: Findings) -> Figures:
+    """Draw the relation of the first networks that predict the metallicity, as stage fit-probes measured it."""
+    bins, trends = (findings.comparison(f"mass_metallicity_{name}") for name in ("bins", "residuals"))
+    if bins is None or trends is None:
+        return
+    drawn = [head for head in heads(findings) if len(_of_head(bins, head)) and len(_of_head(trends, head))][:N_NETWORKS]
+    if not drawn:
+        return
+    predictions = {head.title: head.of(METALLICITY).set_index("id_str")["y_pred"] for head in drawn}
+    ids = next(iter(predictions.values())).index
+    known = findings.catalog.set_index("id_str").loc[ids, [MASS, METALLICITY, SFR]]
+    values = {"true": known[METALLICITY].to_numpy()}
+    values |= {title: own.loc[ids].to_numpy() for title, own in predictions.items()}
+    bins_of, trends_of = (
+        {"true": table[table["features"] == "true"]} | {head.title: _of_head(table, head) for head in drawn}
+        for table in (bins, trends)
+    )
+    mass = known[MASS].to_numpy()
+    yield "mass_metallicity_relation", plot_relation(mass, values, bins_of, TREMONTI_SCATTER_DEX)
+    residuals = {title: own - median_relation(mass, own)(mass) for title, own in values.items()}
+    quantities = {"log SFR": known[SFR].to_numpy(), "log sSFR": (known[SFR] - known[MASS]).to_numpy()}
+    units = {"log SFR": r"$M_\odot$ / yr", "log sSFR": "1 / yr"}
+    yield "mass_metallicity_residuals", plot_relation_residuals(residuals, quantities, trends_of, units)
+
+
+def _of_head(rows: pd.DataFrame, head: Head) -> pd.DataFrame:
+    """Return the rows about the table that a head reads."""
+    spec = head.table.spec
+    same_k = rows["k"].isna() if spec.k is None else rows["k"] == spec.k
+    same_seed = rows["seed"].isna() if spec.seed is None else rows["seed"] == spec.seed
+    return rows[(rows["features"] == spec.features) & same_k & same_seed]
 
 
 @style.paper_figure
@@ -32,10 +92,10 @@ def plot_mass_metallicity(
     names: Sequence[str],
     unit: str,
 ) -> Figure:
-    """A panel a feature: its mean activation in bins of stellar mass and metallicity, and Tremonti et al. 2004.
+    """Draw the mean activation of each feature in bins of stellar mass and metallicity, and Tremonti et al. 2004.
 
-    Panels share one scale of colours, from 0 to the largest mean. A feature whose colour changes up and down at one
-    mass knows about metallicity more than mass tells. N is how many of the galaxies activate the feature.
+    Panels share one scale of colours, from 0 to the largest mean. A feature whose colour changes upwards at one mass
+    knows more of the metallicity than the mass tells. N is how many of the galaxies activate the feature.
 
     Parameters
     ----------
@@ -44,8 +104,9 @@ def plot_mass_metallicity(
     activations : ndarray of shape (n_galaxies, n_features)
         `interpret.equations.normalised_activations`, not negative.
     names : sequence of str, length n_features
+        What the features are called.
     unit : str
-        Of activations, in words: `interpret.equations.UNIT`.
+        Unit of activations, in words: `interpret.equations.UNIT`.
 
     Raises
     ------
@@ -101,10 +162,10 @@ def plot_relation(
     bins: Mapping[str, pd.DataFrame],
     scatter_dex: float,
 ) -> Figure:
-    """The relation of true and of predicted metallicities with the true masses, and its scatter in bins of mass.
+    """Draw the relation of true and of predicted metallicities with the true masses, and its scatter in bins of mass.
 
-    Counts of galaxies, their median with the 16th and 84th percentiles, and Tremonti et al. 2004 in a panel each;
-    below, NMAD about the median in bins of mass with 95 % bootstrap intervals, that of the true metallicities in grey
+    A panel each has counts of galaxies, their median with the 16th and 84th percentiles, and Tremonti et al. 2004.
+    Below is NMAD about the median in bins of mass with 95 % bootstrap intervals, that of the true metallicities in grey
     in every panel. A network that predicts the mean of what is possible scatters less than the truth.
 
     Parameters
@@ -117,6 +178,11 @@ def plot_relation(
         Label to `interpret.mzr.relation_bins`.
     scatter_dex : float
         Published scatter about the relation, a line.
+
+    Raises
+    ------
+    ValueError
+        If there are no metallicities, or not as many as masses.
     """
     if not metallicities or any(values.shape != log_mass.shape for values in metallicities.values()):
         shapes = {name: values.shape for name, values in metallicities.items()}
@@ -159,10 +225,10 @@ def plot_relation_residuals(
     trends: Mapping[str, pd.DataFrame],
     units: Mapping[str, str],
 ) -> Figure:
-    """Metallicity residuals about the median relation at a galaxy's mass, against other quantities: a panel each.
+    """Draw metallicity residuals about the median relation at a galaxy's mass, against other quantities: a panel each.
 
-    Lines are running medians, the area the 16th to 84th percentiles of the first; the legend gives Spearman's rank
-    correlation with its 95 % bootstrap interval.
+    Lines are running medians, the area reaches from the 16th to the 84th percentile of the first; the legend gives
+    Spearman's rank correlation with its 95 % bootstrap interval.
 
     Parameters
     ----------

@@ -1,21 +1,36 @@
-"""What methods share: correlations of their matched features, beside what permuted galaxies would give."""
+"""What methods share: correlations of their matched features, beside what permuted galaxies give."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+
+N_PANELS = 9
+"""Pairs of tables whose correlations are drawn: those that share most."""
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw all pairs of tables in a matrix, and the correlations of those that share most."""
+    summary, pairs, null = (findings.relations(name) for name in ("matching", "pairs", "null"))
+    if summary is None or pairs is None or null is None:
+        return
+    yield "matching", plot_matching_matrix(summary)
+    best = summary.sort_values("mean_correlation", ascending=False).head(N_PANELS)
+    chosen = best[["table_a", "table_b"]]
+    yield "matched_correlations", plot_matched_correlations(pairs.merge(chosen), null.merge(chosen))
 
 
 @style.paper_figure
 def plot_matching_matrix(summary: pd.DataFrame) -> Figure:
-    """Mean |correlation| of the matched features of every two tables, beneath the diagonal; above it, its null.
+    """Draw the mean |correlation| of the matched features of every two tables below the diagonal, its null above.
 
     Parameters
     ----------
     summary : DataFrame
-        `interpret.matching.MatchedTables.summary`, of which are used `table_a`, `table_b`, `mean_correlation`,
-        `null_mean`, a row every two tables; the names are drawn as they are, in the order in which they come.
+        `interpret.matching.MatchedTables.summary`, a row every two tables, with the columns `table_a`, `table_b`,
+        `mean_correlation` and `null_mean`. Names are drawn as they are, in the order in which they come.
 
     Raises
     ------
@@ -54,15 +69,15 @@ def plot_matching_matrix(summary: pd.DataFrame) -> Figure:
 
 @style.paper_figure
 def plot_matched_correlations(pairs: pd.DataFrame, null: pd.DataFrame) -> Figure:
-    """How many matched pairs are how alike: a panel every two tables, the share of pairs above each |correlation|.
+    """Draw the share of matched pairs of features above each |correlation|, a panel every two tables.
 
     Parameters
     ----------
     pairs : DataFrame
-        `interpret.matching.MatchedTables.pairs`, of which are used `table_a`, `table_b`, `correlation_test`; select
-        the rows of a few tables (up to nine panels are legible).
+        `interpret.matching.MatchedTables.pairs` of up to nine pairs of tables, with the columns `table_a`, `table_b`
+        and `correlation_test`.
     null : DataFrame
-        `MatchedTables.null`: `table_a`, `table_b`, `level`, `correlation`.
+        `MatchedTables.null`: columns `table_a`, `table_b`, `level`, `correlation`.
 
     Raises
     ------

@@ -5,15 +5,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from sfnetlab.figures import style
-from sfnetlab.figures.dictionaries import dictionary_looks
+from sfnetlab.figures.dictionaries import dictionaries, dictionary_looks
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.kinds import TRAINED_DICTIONARIES
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw all dictionaries in one figure, where some are nested."""
+    table = findings.gathered("reconstruction", dictionaries(findings))
+    if table is not None and not table["is_whole"].all():
+        yield "nested_fvu", plot_nested_fvu(table)
 
 
 @style.paper_figure
 def plot_nested_fvu(table: pd.DataFrame) -> Figure:
-    """Fraction of variance unexplained on test rows by the first latents alone, a panel a k.
+    """Draw the fraction of variance that the first latents alone leave unexplained on test rows, a panel a k.
 
-    Curves are of dictionaries with several prefixes (Matryoshka); lone markers are those that have only the whole,
-    trained (filled) or null arms (open). Lines join means over seeds, small dots are the seeds. Latents are chosen
+    Curves are of dictionaries with several prefixes (Matryoshka). Lone markers are of dictionaries without prefixes,
+    trained ones (filled) or null arms (open). Lines join means over seeds, small dots are the seeds. Latents are chosen
     among all, so a prefix has fewer active latents than the whole. FVU is about column means: 1 (thin line) is what
     predicting the means achieves. A k without a curve has no panel.
 
@@ -51,7 +60,7 @@ def plot_nested_fvu(table: pd.DataFrame) -> Figure:
             own = rows[(rows["features"] == name) & (rows["k"] == k)]
             points = pd.DataFrame({"x": own["n_latents"].astype(float), "y": own["fvu"], "seed": own["seed"]})
             if len(points):
-                curves.append(style.Curve(labels[name], looks[name], points, kinds[name] == "sae"))
+                curves.append(style.Curve(labels[name], looks[name], points, kinds[name] in TRAINED_DICTIONARIES))
         ax.axhline(1, color=style.GREY, linewidth=0.6, label="_means")
         ax.set_yscale("log")
         style.draw_budget_panel(ax, curves, "latents in the nested dictionary")

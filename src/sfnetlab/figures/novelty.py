@@ -1,17 +1,32 @@
-"""How much of the features no label explains, as densities beside what permuted galaxies give."""
+"""How much of the features no label explains: densities over features, beside what permuted galaxies give."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
-from sfnetlab.figures.alignment import By, Quantity, plot_unit_densities
+from sfnetlab.figures.alignment import By, Quantity, differ, methods_of, plot_unit_densities
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.kinds import TRAINED_DICTIONARIES
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw all methods in one figure, and dictionaries by their prefixes, where features of some group differ."""
+    alignment = findings.gathered("alignment", findings.typical())
+    if alignment is None:
+        return
+    by_feature = methods_of(alignment)
+    if differ(by_feature, "features", "novelty"):
+        yield "novelty", plot_novelty(by_feature, "features")
+    latents = alignment[alignment["kind"].isin(TRAINED_DICTIONARIES)]
+    if differ(latents, "matryoshka_group", "novelty"):
+        yield "novelty_by_prefix", plot_novelty(latents, "matryoshka_group")
 
 
 @style.paper_figure
 def plot_novelty(table: pd.DataFrame, by: By) -> Figure:
-    """Density over features of the variance that all labels together do not explain on test galaxies.
+    """Draw the density over features of the variance that all labels together do not explain on test galaxies.
 
-    Drawn and divided as in `plot_alignment`; the null (dotted, near 1) is of galaxies permuted against labels.
+    Curves and panels are those of `plot_alignment`. Dotted lines, near 1, are of galaxies permuted against labels.
 
     Parameters
     ----------
@@ -19,11 +34,12 @@ def plot_novelty(table: pd.DataFrame, by: By) -> Figure:
         Rows of `interpret.alignment.align_features` (`novelty`, `null_novelty`) with `features` and `kind`; seeds are
         pooled.
     by : {"features", "group", "matryoshka_group"}
+        What a curve is.
 
     Raises
     ------
     ValueError
-        As `plot_alignment`.
+        If columns or rows are missing, or no curve has two different values.
     """
     words = Quantity(
         "novelty", "null_novelty", "variance that labels do not explain\n(1 - R², test)", "the novelty table"

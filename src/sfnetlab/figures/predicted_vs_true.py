@@ -1,9 +1,10 @@
-"""Predicted against true values of one column: a panel a method, its residuals beneath."""
+"""Predicted against true values of one label column: a panel a method, its residuals beneath."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
@@ -11,7 +12,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.kinds import predicts_the_mean
 from sfnetlab.metrics.regression import bias, nmad, rmse
+from sfnetlab.probes import shown_probe
+from sfnetlab.surveys.catalog import unit_of
 
 _N_DOTS = 1500
 """Beyond this many galaxies dots hide each other, and counts are drawn instead."""
@@ -25,23 +30,50 @@ _N_TICKS = {1: 5, 2: 6, 3: 5, 4: 4}
 _Range = tuple[float, float]
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw a figure for each label column, of one run of each method."""
+    for name, target in findings.targets.items():
+        for column in target.columns:
+            predictions = dict(_predictions(findings, name, column))
+            if predictions:
+                y_true = next(iter(predictions.values()))["y_true"]
+                y_pred = {label: rows["y_pred"].loc[y_true.index].to_numpy() for label, rows in predictions.items()}
+                figure = plot_predicted_vs_true(y_true.to_numpy(), y_pred, column, unit_of(column))
+                yield f"predicted_vs_true-{name}-{column}", figure
+
+
+def _predictions(findings: Findings, target: str, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield a name and test predictions by `id_str` for each method: of a network's own head, or on all features."""
+    for table in findings.typical():
+        rows = table.need("predictions")
+        rows = rows[(rows["target"] == target) & (rows["column"] == column)]
+        if predicts_the_mean(rows).all():
+            continue
+        probe = shown_probe(set(rows["probe"]))
+        rows = rows[rows["probe"] == probe]
+        rows = rows[rows["n_features_used"] == rows["n_features_used"].max()]
+        yield f"{table.label}, {probe}", rows.set_index("id_str")
+
+
 @style.paper_figure
 def plot_predicted_vs_true(
     y_true: NDArray[np.floating], predictions: Mapping[str, NDArray[np.floating]], column: str, unit: str
 ) -> Figure:
-    """Prediction against truth with the 1:1 line, and predicted minus true beneath; dots, or counts when they are many.
+    """Draw predictions against the truth with the 1:1 line, and predicted minus true beneath, a panel a method.
 
-    The red line is the running median in bins of equal numbers of galaxies; thin lines among the residuals are their
-    16th and 84th percentiles. Panels share their axes, which hold all true values and the central 99 % of every
-    method's predictions and residuals; a panel says how many galaxies lie outside.
+    Galaxies are dots, or counts when they are many. The red line is the running median in bins of equal numbers of
+    galaxies; thin lines among the residuals are their 16th and 84th percentiles. Panels share their axes, which hold
+    all true values and the central 99 % of every method's predictions and residuals; a panel says how many galaxies lie
+    outside.
 
     Parameters
     ----------
     y_true : ndarray of shape (n_galaxies,)
+        True values.
     predictions : mapping of str to ndarray of shape (n_galaxies,)
         Method to its predictions of the same galaxies, in the same order and unit.
     column, unit : str
-        What is predicted; an empty unit is a pure number.
+        The label column and its unit; "" for a pure number.
 
     Raises
     ------
@@ -112,7 +144,7 @@ def _draw_method(upper: Axes, lower: Axes, y_true: NDArray[np.floating], y_pred:
 
 
 def _draw_galaxies(ax: Axes, x: NDArray[np.floating], y: NDArray[np.floating], n_y_bins: int) -> None:
-    """Dots, or counts of galaxies in bins, within the limits of the axes."""
+    """Draw dots, or counts of galaxies in bins, within the limits of the axes."""
     x_range, y_range = ax.get_xlim(), ax.get_ylim()
     if len(x) <= _N_DOTS:
         size = float(np.clip(100 / np.sqrt(len(x)), 2.5, 5))
@@ -125,7 +157,7 @@ def _draw_galaxies(ax: Axes, x: NDArray[np.floating], y: NDArray[np.floating], n
 
 
 def _share_counts(fig: Figure, axes: Sequence[Axes]) -> None:
-    """One colour scale and bar for the counts of all panels; nothing where there are dots."""
+    """Give the counts of all panels one colour scale and bar; where there are dots, do nothing."""
     meshes = [mesh for ax in axes for mesh in ax.collections]
     if meshes:
         norm = LogNorm(1, max(10.0, *(mesh.get_clim()[1] for mesh in meshes)))
@@ -137,7 +169,7 @@ def _share_counts(fig: Figure, axes: Sequence[Axes]) -> None:
 def _running_quantiles(
     x: NDArray[np.floating], y: NDArray[np.floating], levels: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Medians of `x`, shape (n_bins,), and quantiles of `y`, shape (n_levels, n_bins), in bins of equal numbers."""
+    """Return medians of `x`, (n_bins,), and quantiles of `y`, (n_levels, n_bins), in bins of equal numbers."""
     bins = np.array_split(np.argsort(x, kind="stable"), int(np.clip(len(x) // 40, 1, 24)))
     centers = np.array([np.median(x[rows]) for rows in bins], dtype=np.float64)
     return centers, np.array([np.quantile(y[rows], levels) for rows in bins], dtype=np.float64).T
@@ -148,7 +180,7 @@ def _central(y: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _common_range(parts: Sequence[NDArray[np.floating]]) -> _Range:
-    """Smallest range that holds all parts, with a margin."""
+    """Return the smallest range that holds all parts, with a margin."""
     low, high = float(min(part.min() for part in parts)), float(max(part.max() for part in parts))
     margin = 0.04 * (high - low) or 0.5
     return low - margin, high + margin

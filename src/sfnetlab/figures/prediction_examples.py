@@ -1,18 +1,62 @@
-"""Galaxies by how they are predicted: the extremes, the worst, and some at random, with both values on each cutout."""
+"""Galaxies by how they are predicted: extremes, the worst, and some at random, with both values on each cutout."""
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.heads import heads
+from sfnetlab.surveys.catalog import unit_of
 
+N_EXAMPLES = 8
 _LABEL_IN = 0.95
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure for each network's own head and each label column that it predicts."""
+    if not findings.has_images:
+        return
+    for head in heads(findings):
+        for column in head.columns:
+            rows = head.of(column)
+            y_true, y_pred = rows["y_true"].to_numpy(), rows["y_pred"].to_numpy()
+            chosen = chosen_examples(y_true, y_pred, min(N_EXAMPLES, len(rows)), seed=0)
+            places = np.stack(list(chosen.values()))
+            cutouts = findings.cutouts(rows["id_str"].to_numpy()[places.ravel()])
+            images = cutouts.reshape(*places.shape, *cutouts.shape[1:])
+            yield (
+                f"examples-{head.table.name}-{column}",
+                plot_prediction_examples(
+                    images,
+                    y_true[places],
+                    y_pred[places],
+                    list(chosen),
+                    column,
+                    unit_of(column),
+                    findings.pixel_scale_arcsec,
+                ),
+            )
 
 
 def chosen_examples(
     y_true: NDArray[np.floating], y_pred: NDArray[np.floating], n: int, seed: int
 ) -> dict[str, NDArray[np.intp]]:
-    """Places of up to n galaxies each of the lowest and highest values, the largest residuals, and at random.
+    """Return which galaxies have the lowest and highest values and the largest residuals, and some at random.
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of shape (n_galaxies,)
+        True and predicted values.
+    n : int
+        Galaxies of each sort.
+    seed : int
+        Seed of those at random.
+
+    Returns
+    -------
+    dict of str to ndarray of int, shape (n,) or less
+        What they are, and their places in the arrays.
 
     Raises
     ------
@@ -43,15 +87,25 @@ def plot_prediction_examples(
     unit: str,
     pixel_scale_arcsec: float | None,
 ) -> Figure:
-    """A row of cutouts for each reason to look at them; the predicted value above the true one in each.
+    """Draw a row of cutouts for each reason to look at them, with the predicted value above the true one in each.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n_rows, n_examples, side, side, 3)
+        Row 0 of an image is north, column 0 east.
     y_true, y_pred : ndarray of shape (n_rows, n_examples)
-        NaN where there is no galaxy.
+        True and predicted values; NaN where there is no galaxy.
     names : list of str, length n_rows
-        `chosen_examples`.
+        The reasons: the keys of `chosen_examples`.
+    column, unit : str
+        The label column and its unit; "" for a pure number.
+    pixel_scale_arcsec : float or None
+        Arcseconds a pixel; None draws no scale bar.
+
+    Raises
+    ------
+    ValueError
+        If images are not uint8 RGB, or there are not as many values and names.
     """
     style.require_cutouts(images, 5)
     n_rows, n_columns = images.shape[:2]

@@ -1,4 +1,4 @@
-"""One method's predictions of one column at a glance: against the truth, in bins of it, their residuals and spread."""
+"""The predictions of a network's head at a glance: against the truth, in bins of it, their residuals and spread."""
 
 import matplotlib
 import numpy as np
@@ -8,7 +8,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.heads import heads
 from sfnetlab.metrics.regression import nmad, rmse
+from sfnetlab.surveys.catalog import unit_of
 
 _N_BINS = 60
 _N_VALUE_BINS = 11
@@ -16,22 +19,37 @@ _N_LEAST = 10
 """Galaxies in a bin of the true value whose scatter is drawn."""
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw a figure for each network's own head and each label column that it predicts."""
+    for head in heads(findings):
+        for column in head.columns:
+            rows = head.of(column)
+            y_true, y_pred = rows["y_true"].to_numpy(), rows["y_pred"].to_numpy()
+            figure = plot_prediction_summary(y_true, y_pred, column, unit_of(column), head.title)
+            yield f"summary-{head.table.name}-{column}", figure
+
+
 @style.paper_figure
 def plot_prediction_summary(
     y_true: NDArray[np.floating], y_pred: NDArray[np.floating], column: str, unit: str, title: str
 ) -> Figure:
-    """Counts of galaxies by true and predicted value, with what summarises them.
+    """Draw counts of galaxies by true and predicted value, with what summarises them.
 
-    Main panel: counts (log scale), the running median of the predictions in bins of the true value, with ±1 RMSE
-    (shaded) and ±1 NMAD (dashed) of the bin's residuals about that median, and the 1:1 line. Above: RMSE and NMAD of
+    The main panel has counts (log scale), the running median of the predictions in bins of the true value, with ±1 RMSE
+    (shaded) and ±1 NMAD (dashed) of the bin's residuals about that median, and the 1:1 line. Above are RMSE and NMAD of
     the residuals in bins of the true value, points larger where galaxies are more, and those over all galaxies as
-    lines. Right: how true and predicted values are distributed. Inset: residuals, and the Gaussian of their median and
-    NMAD; tails that stick out of it are outliers. Panels share the range that holds all true values and the central
-    99 % of the predictions; the legend says how many lie outside.
+    lines. At the right are the distributions of true and predicted values. The inset has the residuals, and the
+    Gaussian of their median and NMAD; tails that stick out of it are outliers. Panels share the range that holds all
+    true values and the central 99 % of the predictions; the legend says how many lie outside.
 
     Parameters
     ----------
     y_true, y_pred : ndarray of shape (n_galaxies,)
+        True and predicted values.
+    column, unit : str
+        The label column and its unit; "" for a pure number.
+    title : str
+        What the network is called.
 
     Raises
     ------

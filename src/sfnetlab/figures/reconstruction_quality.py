@@ -1,10 +1,16 @@
 """How well autoencoders and PCA of the same size reconstruct test cutouts, and how many of their latents are in use."""
 
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings, TableFindings
+from sfnetlab.metrics.images import ACTIVE_VARIANCE
 
 PANELS = (
     ("fvu", "FVU of pixels\n(fraction of variance)"),
@@ -12,18 +18,62 @@ PANELS = (
     ("ssim", "SSIM"),
 )
 _ROW_IN = 0.2
+_PCA = "pca"
+"""What stands for it in the column `objective`; it looks like features of that kind."""
+PIXEL_PCA = "PCA of pixels"
+"""What figures call the control of autoencoders."""
+
+
+class Autoencoder(NamedTuple):
+    """An autoencoder of cutouts: its feature table, what held its latents to a prior, and how many there are."""
+
+    table: TableFindings
+    objective: str
+    n_latents: int
+
+
+def autoencoders(findings: Findings) -> Sequence[Autoencoder]:
+    """Return the typical run of each autoencoder, the smallest codes first."""
+    found: list[Autoencoder] = []
+    for table in findings.typical():
+        quality = table.read("quality")
+        if quality is not None:
+            own = quality[quality["objective"] != _PCA].iloc[0]
+            found.append(Autoencoder(table, str(own["objective"]), int(own["n_latents"])))
+    return sorted(found, key=lambda autoencoder: autoencoder.n_latents)
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw all autoencoders in one figure, and their latents in a figure a number of latents."""
+    quality = findings.gathered("quality")
+    if quality is None:
+        return
+    yield "reconstruction_quality", plot_reconstruction_quality(_on_test_galaxies(quality))
+    for n_latents, group in groupby(autoencoders(findings), key=lambda autoencoder: autoencoder.n_latents):
+        latents = findings.gathered("latents", [autoencoder.table for autoencoder in group])
+        if latents is not None:
+            yield f"latent_variances-d{n_latents}", plot_latent_variances(latents, ACTIVE_VARIANCE)
+
+
+def _on_test_galaxies(quality: pd.DataFrame) -> pd.DataFrame:
+    """Return the test scores of every autoencoder, and of the PCA of each number of latents once."""
+    is_pca = quality["objective"] == _PCA
+    components = quality[is_pca].assign(features=PIXEL_PCA, kind=_PCA, seed=None)
+    table = pd.concat([quality[~is_pca], components], ignore_index=True).astype({"seed": "Int64"})
+    return table[table["split"] == "test"].drop_duplicates(["features", "n_latents", "seed", "metric"])
 
 
 @style.paper_figure
 def plot_reconstruction_quality(quality: pd.DataFrame) -> Figure:
-    """A row a method and number of latents, a panel a measure: the mean over seeds with its interval over galaxies.
+    """Draw each measure of reconstructions, a panel a measure and a row a method and number of latents.
 
-    Small dots are the seeds. FVU is less where better; PSNR and SSIM are more where better.
+    Markers are means over seeds with intervals over galaxies, small dots the seeds. FVU is better where it is less,
+    PSNR and SSIM where they are more.
 
     Parameters
     ----------
     quality : DataFrame
-        Columns `features, kind, n_latents, seed, metric, value, low, high` of test galaxies; kind is "vae" or "pca".
+        Scores of test galaxies: columns `features, kind, n_latents, seed, metric, value, low, high`.
 
     Raises
     ------
@@ -66,28 +116,33 @@ def plot_reconstruction_quality(quality: pd.DataFrame) -> Figure:
 
 @style.paper_figure
 def plot_latent_variances(latents: pd.DataFrame, active_variance: float) -> Figure:
-    """Variance of each latent's posterior mean, and what the reconstruction gains by it, in order of variance.
+    """Draw the variance of each latent's posterior mean, and what the reconstruction gains by it, by rank of variance.
 
-    The line at the left is the variance above which a latent counts as active (Burda et al. 2016). At the right latents
-    that the reconstruction is no worse without are left out.
+    The line at the left is the variance above which a latent counts as active (Burda et al. 2016). The right panel
+    leaves out latents without which the reconstruction is no worse.
 
     Parameters
     ----------
     latents : DataFrame
-        Columns `features, latent, variance, fvu_gain`, a row a latent of one seed.
-    active_variance
-        Of posterior means over galaxies.
+        Columns `features, kind, latent, variance, fvu_gain`, a row a latent of one seed.
+    active_variance : float
+        Variance of posterior means over galaxies.
+
+    Raises
+    ------
+    ValueError
+        If columns or rows are missing.
     """
-    style.require_columns(latents, ("features", "latent", "variance", "fvu_gain"), "the table of latents")
-    names = sorted(latents["features"].unique())
+    style.require_columns(latents, ("features", "kind", "latent", "variance", "fvu_gain"), "the table of latents")
+    names = {str(name): str(kind) for name, kind in latents.groupby("features")["kind"].first().items()}
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, 2.4 + 0.14 * len(names)), layout="constrained")
     left, right = fig.subplots(1, 2)
-    for name in names:
-        look = style.method_style(name, "vae", names)
+    for name, kind in names.items():
+        look = style.method_style(name, kind, names)
         own = latents[latents["features"] == name].sort_values("variance", ascending=False)
         rank = range(1, len(own) + 1)
         settings = {"color": look.color, "marker": look.marker, "linestyle": look.linestyle, "markersize": 3.0}
-        left.plot(rank, own["variance"], label=style.method_name(name, "vae"), **settings)
+        left.plot(rank, own["variance"], label=style.method_name(name, kind), **settings)
         right.plot(rank, own["fvu_gain"].where(own["fvu_gain"] > 0), label="_gain", **settings)
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,15 +1,36 @@
 """Cutouts above what each method reconstructs of them: rows to compare by eye."""
 
 from collections.abc import Mapping
+from itertools import groupby
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.reconstruction_quality import PIXEL_PCA, autoencoders
 
+OBJECTIVES = {"elbo": "ELBO", "mmd": "MMD", "none": "no prior"}
+"""What figures call that which holds latents to a prior."""
 _GAP = 0.05
 _LABEL_IN = 1.1
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure for each number of latents: test galaxies, and what autoencoders and a PCA make of them."""
+    for n_latents, group in groupby(autoencoders(findings), key=lambda autoencoder: autoencoder.n_latents):
+        shown = list(group)
+        control = shown[0].table.read_array("pca_reconstructions")
+        if control is None:
+            continue
+        rows = {"input": findings.cutouts(shown[0].table.need("reconstructed")["id_str"])}
+        for table, objective, _ in shown:
+            images = table.read_array("reconstructions")
+            if images is not None:
+                rows[f"{table.spec.features}\n{OBJECTIVES[objective]}, d = {n_latents}"] = images
+        rows[f"{PIXEL_PCA}\nd = {n_latents}"] = control
+        yield f"reconstructions-d{n_latents}", plot_image_rows(rows, findings.pixel_scale_arcsec)
 
 
 @style.paper_figure
@@ -18,7 +39,7 @@ def plot_image_rows(
     pixel_scale_arcsec: float | None,
     column_labels: tuple[str, ...] = (),
 ) -> Figure:
-    """A row of cutouts a label, on black, the first cutout with scale bar and compass.
+    """Draw a row of cutouts for each label, the first cutout with scale bar and compass.
 
     Parameters
     ----------
@@ -26,8 +47,8 @@ def plot_image_rows(
         Row 0 of a cutout is north, column 0 east. Labels may have several lines.
     pixel_scale_arcsec : float or None
         Arcseconds a pixel; None draws no scale bar.
-    column_labels
-        Above the columns, or none.
+    column_labels : tuple of str
+        What stands above the columns; empty for nothing.
 
     Raises
     ------

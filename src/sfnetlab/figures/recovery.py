@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
 
 _ALL = "all"
 _SCORES = {
@@ -17,14 +18,27 @@ _SCORES = {
 _COLUMNS = ("features", "kind", "factor", "metric", "k", "value")
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw all methods on a survey whose factors are known, in a figure each for factors, scores and absorption."""
+    recovery, absorption = (findings.gathered(name, findings.typical()) for name in ("recovery", "absorption"))
+    if recovery is not None:
+        recovery = recovery.drop(columns="k").rename(columns={"n_features_used": "k"})
+        yield "recovery_of_factors", plot_recovery_matrix(recovery, 1)
+        yield "recovery_scores", plot_recovery_scores(recovery)
+    if absorption is not None and absorption["absorption"].notna().any():
+        yield "absorption", plot_absorption(absorption)
+
+
 @style.paper_figure
 def plot_recovery_matrix(table: pd.DataFrame, k: int) -> Figure:
-    """R² on test galaxies of each factor from the best `k` features of each method, a row a factor, best known first.
+    """Draw the R² of each factor from the best `k` features of each method, the best known factor on top.
 
     Parameters
     ----------
     table : DataFrame
         `interpret.recovery.recover_factors` with the columns `features` and `kind` added; means over seeds are drawn.
+    k : int
+        Number of features.
 
     Raises
     ------
@@ -60,10 +74,10 @@ def plot_recovery_matrix(table: pd.DataFrame, k: int) -> Figure:
 
 @style.paper_figure
 def plot_recovery_scores(table: pd.DataFrame) -> Figure:
-    """All factors together: MCC and the three scores of DCI, a row a method, best MCC on top.
+    """Draw MCC and the three scores of DCI of all factors together, a row a method, the best MCC on top.
 
-    Markers are means over seeds, bars the mean 95 % interval over test galaxies (DCI's first two have none), small
-    dots the seeds.
+    Markers are means over seeds, bars the mean 95 % interval over test galaxies (the first two scores of DCI have
+    none), small dots the seeds.
 
     Parameters
     ----------
@@ -109,10 +123,10 @@ def plot_recovery_scores(table: pd.DataFrame) -> Figure:
 
 @style.paper_figure
 def plot_absorption(table: pd.DataFrame) -> Figure:
-    """How much more often a label's feature is silent where that of a more special label speaks; 0 by chance.
+    """Draw how much more often a label's feature is silent where that of a more special label is active; chance is 0.
 
-    A row for each two labels, a marker a method with its 95 % interval over galaxies; means over seeds. Methods that
-    have one feature for both have none.
+    A row is two labels, a marker a method with its 95 % interval over galaxies, both means over seeds. Methods with the
+    same feature for both labels have no marker.
 
     Parameters
     ----------

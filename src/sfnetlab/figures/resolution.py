@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.kinds import CONTROLS, PREDICT_THE_MEAN, predicts_the_mean
+from sfnetlab.methods import TRAITS
+from sfnetlab.metrics.tidy import HEAD
+from sfnetlab.settings import FULL_VIEW
+from sfnetlab.surveys.catalog import unit_of
 
 _COLUMNS = (
     "target",
@@ -32,6 +38,52 @@ _MOST_LINES = 120
 """Of more features the most used are drawn."""
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw what networks of several views find: scores, surviving features, and what the views show."""
+    scores, survival, views = (findings.views(name) for name in ("scores", "survival", "views"))
+    if scores is None or survival is None or views is None:
+        return
+    names = [str(view) for view in views["view"]]
+    yield "views", plot_views(findings.view_examples(), names, findings.pixel_scale_arcsec)
+    for name, target in findings.targets.items():
+        for column in target.columns:
+            own = scores[(scores["target"] == name) & (scores["column"] == column)]
+            if own.empty:
+                continue
+            controls = _controls(findings, name, column)
+            yield f"view_scores-{name}-{column}", plot_view_scores(scores, name, column, unit_of(column), controls)
+            if own[own["is_degraded"]].groupby("method")["side_px"].nunique().max() > 1:
+                yield f"resolution-{name}-{column}", plot_resolution(scores, name, column, unit_of(column), controls)
+    sizes = scores.drop_duplicates("view").set_index("view")
+    smaller = sizes.drop(names[0]).sort_values("side_px", ascending=False, kind="stable")
+    order = [names[0], *map(str, smaller.index)]
+    ticks = {
+        str(view): f"{row['side_px']}²" if row["is_degraded"] and view != FULL_VIEW else str(view)
+        for view, row in sizes.iterrows()
+    }
+    yield "surviving_features", plot_surviving_features(survival, order, ticks)
+
+
+def _controls(findings: Findings, target: str, column: str) -> dict[str, dict[str, float]]:
+    """Return test RMSE and NMAD of each control, by the probe that is best on valid rows."""
+    metrics = findings.comparison()
+    assert metrics is not None
+    rows = metrics[
+        (metrics["target"] == target) & (metrics["column"] == column) & metrics["metric"].isin(list(_METRICS))
+    ]
+    controls: dict[str, dict[str, float]] = {}
+    for kind in CONTROLS:
+        own = rows[rows["kind"] == kind]
+        if own.empty:
+            continue
+        valid = own[(own["split"] == "valid") & (own["metric"] == "rmse")]
+        best = valid.loc[valid["value"].idxmin(), "probe"]
+        test = own[(own["split"] == "test") & (own["probe"] == best)]
+        name = PREDICT_THE_MEAN if predicts_the_mean(own).all() else f"{TRAITS[kind].label} ({best})"
+        controls[name] = {str(metric): float(value) for metric, value in test.groupby("metric")["value"].mean().items()}
+    return controls
+
+
 @style.paper_figure
 def plot_resolution(
     scores: pd.DataFrame,
@@ -40,7 +92,7 @@ def plot_resolution(
     unit: str,
     controls: Mapping[str, Mapping[str, float]],
 ) -> Figure:
-    """Test RMSE and NMAD of networks that were trained on cutouts of n × n pixels, against n.
+    """Draw test RMSE and NMAD of networks that were trained on cutouts of n × n pixels, against n.
 
     Points are means over seeds, small dots the seeds, bars the mean 95 % bootstrap interval over galaxies; networks of
     one seed have bars alone.
@@ -49,6 +101,8 @@ def plot_resolution(
     ----------
     scores : DataFrame
         `interpret.views.view_scores`; rows of views that change more than the number of pixels are left out.
+    target, column, unit : str
+        Which target, which of its label columns, and the column's unit; "" for a pure number.
     controls : mapping
         Label to metric ("rmse", "nmad") to the level of a horizontal line.
 
@@ -97,9 +151,9 @@ def plot_resolution(
 def plot_view_scores(
     scores: pd.DataFrame, target: str, column: str, unit: str, controls: Mapping[str, Mapping[str, float]]
 ) -> Figure:
-    """Test RMSE of each method through each view, views in the order of their means; bars, dots and lines as above.
+    """Draw the test RMSE of each method through each view, views in the order of their means.
 
-    Parameters as `plot_resolution`, of all views.
+    Bars, dots and lines are those of `plot_resolution`, and so are the parameters, of all views.
     """
     rows = _rows(scores, target, column)
     rows = rows[rows["metric"] == "rmse"]
@@ -132,20 +186,25 @@ def plot_view_scores(
 
 @style.paper_figure
 def plot_surviving_features(survival: pd.DataFrame, views: Sequence[str], sizes: Mapping[str, str]) -> Figure:
-    """How well networks of other views find again what that of the first view has: a panel a method.
+    """Draw how well networks of other views find the features of the first view's network again, a panel a method.
 
-    A line a feature, thick where it is among the six most used, which are named where there is a k; black is the median
-    of all, the grey area what matching permuted galaxies reaches (95 %). Values are means over seeds. The first place
-    is another seed of the same view, where there is one: no view can be expected to do better.
+    A line is a feature. The six most used have thick lines, and names where there is a k. Black is the median of all;
+    the grey area is what matching permuted galaxies reaches (95 %). Values are means over seeds. The first place is
+    another seed of the same view, where there is one: no view can be expected to do better.
 
     Parameters
     ----------
     survival : DataFrame
         `interpret.views.surviving_features`.
     views : sequence of str
-        All views in the order in which they are to stand, the first being the reference.
+        All views in the order in which they are to stand; the first is the reference.
     sizes : mapping
         View to what stands under it on the axis.
+
+    Raises
+    ------
+    ValueError
+        If columns or rows are missing.
     """
     style.require_columns(
         survival, ("method", "k", "view", "feature", "frequency", "correlation", "null_95"), "survival"
@@ -185,11 +244,21 @@ def plot_surviving_features(survival: pd.DataFrame, views: Sequence[str], sizes:
 
 @style.paper_figure
 def plot_views(shown: NDArray[np.uint8], names: Sequence[str], pixel_scale_arcsec: float | None) -> Figure:
-    """A few galaxies (columns) as each view (rows) shows them.
+    """Draw a few galaxies (columns) as each view (rows) shows them.
 
     Parameters
     ----------
     shown : ndarray of uint8, shape (n_views, n_examples, side, side, 3)
+        Row 0 of an image is north, column 0 east.
+    names : sequence of str, length n_views
+        What the views are called.
+    pixel_scale_arcsec : float or None
+        Arcseconds a pixel; None draws no scale bar.
+
+    Raises
+    ------
+    ValueError
+        If images are not uint8 RGB.
     """
     style.require_cutouts(shown, 5)
     n_rows, n_columns = shown.shape[:2]
@@ -220,11 +289,11 @@ def _rows(scores: pd.DataFrame, target: str, column: str) -> pd.DataFrame:
 
 
 def _how(rows: pd.DataFrame) -> str:
-    return ", mean over 8 symmetries" if (rows["probe"] != "head").all() else ""
+    return ", mean over 8 symmetries" if (rows["probe"] != HEAD).all() else ""
 
 
 def _methods(rows: pd.DataFrame) -> list[tuple[str, style.MethodStyle, pd.DataFrame]]:
-    """Label, look and rows of each method and k."""
+    """Return label, look and rows of each method and k."""
     methods = []
     for (method, kind, k), own in rows.groupby(["method", "kind", "k"], dropna=False, sort=False):
         peers = rows.loc[rows["kind"] == kind, "method"].unique()
@@ -236,7 +305,7 @@ def _methods(rows: pd.DataFrame) -> list[tuple[str, style.MethodStyle, pd.DataFr
 
 
 def _name_at_start(ax: Axes, values: "pd.Series[float]") -> None:
-    """The names of features left of their lines, moved apart where they would overlap."""
+    """Write the names of features left of their lines, moved apart where they would overlap."""
     order = values.sort_values()
     stack = _NAME_GAP * np.arange(len(order))
     placed = np.minimum(np.asarray(isotonic_regression(order.to_numpy() - stack).x), 1.0 - stack[-1]) + stack

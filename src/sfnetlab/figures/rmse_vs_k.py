@@ -1,10 +1,11 @@
 """The comparison: test RMSE against features active per galaxy (L0) and against features used in all.
 
-Where the paper showed one budget, both stand here side by side, with intervals, seeds and controls.
+Where the SFNet paper shows one budget, both stand here side by side, with intervals, seeds and controls.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,31 +13,60 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings, compared
+from sfnetlab.figures.kinds import (
+    COMPONENTS,
+    CONTROLS,
+    DENSE,
+    DICTIONARIES,
+    NETWORKS,
+    PREDICT_THE_MEAN,
+    predicts_the_mean,
+)
+from sfnetlab.methods import TRAITS
 from sfnetlab.metrics.selection import has_nearest_k
 from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
+from sfnetlab.surveys.catalog import unit_of
 
 _COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
 
 _SUPERVISED = "† supervised; the others: unsupervised"
-_DENSE = (("encoder", "", "dimensions"), ("external", "", "dimensions"), ("zoobot", "†", "dimensions"),
-          ("vae", "", "latents"))  # fmt: skip
-"""Kinds of which every feature of every galaxy is used: a mark, and what their features are called."""
+_NOISE_FLOOR = "noise_floor"
+"""In the column `kind`: no features, but the scatter of a label that no method can learn."""
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure for each label column."""
+    metrics = compared(findings)
+    if metrics is None:
+        return
+    is_floor = metrics["kind"] == _NOISE_FLOOR
+    for name, target in findings.targets.items():
+        for column in target.columns:
+            is_own = (metrics["target"] == name) & (metrics["column"] == column)
+            floor = metrics.loc[is_own & is_floor, "value"]
+            figure = plot_rmse_vs_k(
+                metrics[~is_floor], name, column, unit_of(column), floor.iloc[0] if len(floor) else None
+            )
+            yield f"rmse_vs_k-{name}-{column}", figure
 
 
 @style.paper_figure
 def plot_rmse_vs_k(
     metrics: pd.DataFrame, target: str, column: str, unit: str, noise_floor: float | None = None
 ) -> Figure:
-    """Test RMSE of every method at equal budgets, one panel for each meaning of "few features".
+    """Draw the test RMSE of every method at equal budgets, one panel for each meaning of "few features".
 
-    Left, features active per galaxy: SFNet(k) with its own head and with a linear probe on all its features; SAEs and
-    their null arms with k active latents, a ridge probe on all latents (where the table has no such rows, ridge for the
-    first and linear for the others; the legend says which); PCA and PLS with k components. Right, features used in all,
-    linear probe: the n best of SFNet(k) and of SAE(k), k = n or the nearest that was trained (of two the larger); the
-    first n components; the n best dimensions of each encoder and latents of each VAE. Points are means over seeds,
-    small dots the seeds, bars the mean 95 % bootstrap interval over galaxies; what is higher than 1.6 times the mean's
-    error is an arrowhead at the upper edge. Horizontal lines are the controls: the mean, photometry with the probe that
-    is best on valid rows, and each encoder and VAE with ridge on all it gives.
+    The left panel is about features active per galaxy: SFNet(k) with its own head and with a linear probe on all its
+    features; SAEs and their null arms with k active latents and a ridge probe on all latents; PCA and PLS with k
+    components. Where a table has no such probe, ridge stands in for linear and linear for ridge; the legend says which.
+    The right panel is about features used in all, by a linear probe: the n best of SFNet(k) and of SAE(k), k = n or the
+    nearest that was trained (of two the larger); the first n components; the n best dimensions of each encoder and
+    latents of each VAE.
+
+    Points are means over seeds, small dots the seeds, bars the mean 95 % bootstrap interval over galaxies. An arrowhead
+    at the upper edge is what is higher than 1.6 times the mean's error. Horizontal lines are the controls: the mean,
+    photometry with the probe that is best on valid rows, and each encoder and VAE with ridge on all it gives.
 
     Parameters
     ----------
@@ -79,7 +109,7 @@ def plot_rmse_vs_k(
             ax.set(xticks=[], xlabel=label)
     left.set_ylabel(style.wrapped(style.with_unit(f"test RMSE of {column}", unit), 34))
     bottom, top = left.get_ylim()
-    highest = 1.6 * max((level for name, level, _, _ in levels if name == "predict the mean"), default=np.inf)
+    highest = 1.6 * max((level for name, level, _, _ in levels if name == PREDICT_THE_MEAN), default=np.inf)
     if top > highest:  # the margin below was a share of what is cut off
         lowest = min(ax.dataLim.y0 for ax in (left, right))
         bottom, top = lowest - 0.05 * (highest - lowest), highest
@@ -94,7 +124,7 @@ def plot_rmse_vs_k(
 
 
 def _mark_what_is_above(ax: Axes, curves: Sequence[style.Curve], highest: float) -> None:
-    """An arrowhead at the upper edge for each mean that is higher still."""
+    """Draw an arrowhead at the upper edge for each mean that is higher still."""
     for curve in curves:
         means = curve.rows.groupby("x")["y"].mean()
         for x in means.index[means > highest]:
@@ -109,7 +139,7 @@ def _level_text(name: str, level: float, interval: tuple[float, float] | None) -
 
 
 def _rmse_rows(metrics: pd.DataFrame, target: str, column: str, split: str) -> pd.DataFrame:
-    """Rows of the RMSE of one column and split, `k` and `n_features_used` as floats, each number once."""
+    """Return the rows of the RMSE of one column and split, `k` and `n_features_used` as floats, each number once."""
     style.require_columns(metrics, _COLUMNS, "the metrics table")
     rows = metrics[(metrics["metric"] == "rmse") & (metrics["split"] == split)]
     rows = rows[(rows["target"] == target) & (rows["column"] == column)]
@@ -125,55 +155,53 @@ def _rmse_rows(metrics: pd.DataFrame, target: str, column: str, split: str) -> p
 
 
 def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
+    """Return curves by k, the number of features that a galaxy activates: of networks and of dictionaries."""
     with_all = _with_all_features(rows)
     curves: list[style.Curve] = []
-    for name, look, own in _methods(rows, "sfnet"):
-        label = f"{style.method_name(name, 'sfnet')}†(k)"
+    for method in _methods(rows, NETWORKS):
+        own = rows[rows["features"] == method.name]
         head = own[own["probe"] == HEAD]
-        on_all = with_all[with_all["features"] == name]
+        on_all = with_all[with_all["features"] == method.name]
         probe = "linear" if (on_all["probe"] == "linear").any() else "ridge"
         refitted = on_all[on_all["probe"] == probe]
         curves += [
-            style.Curve(f"{label}, own head", look, head.assign(x=head["k"])),
+            style.Curve(f"{method.label}(k), own head", method.look, head.assign(x=head["k"])),
             style.Curve(
-                f"{label}, {probe} probe on all features",
-                replace(look, linestyle=":"),
+                f"{method.label}(k), {probe} probe on all {method.noun}",
+                replace(method.look, linestyle=":"),
                 refitted.assign(x=refitted["k"]),
                 is_filled=False,
             ),
         ]
-    for kind in ("sae", "null_sae"):
-        for name, look, _ in _methods(rows, kind):
-            own = with_all[with_all["features"] == name]
-            probe = "ridge" if (own["probe"] == "ridge").any() else "linear"
-            label = f"{style.method_name(name, kind)}(k), {probe} probe on all latents"
-            curves.append(style.Curve(label, look, own[own["probe"] == probe].assign(x=own["k"])))
+    for method in _methods(rows, reversed(DICTIONARIES)):
+        own = with_all[with_all["features"] == method.name]
+        probe = "ridge" if (own["probe"] == "ridge").any() else "linear"
+        label = f"{method.label}(k), {probe} probe on all {method.noun}"
+        curves.append(style.Curve(label, method.look, own[own["probe"] == probe].assign(x=own["k"])))
     return _drawable([*curves, *_component_curves(rows)])
 
 
 def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
+    """Return curves of linear probes by the number of features that they use in all."""
     probed = _probed(rows)
     budgeted = probed[(probed["probe"] == "linear") & (probed["n_features_used"] < probed["most"])]
     budgeted = budgeted[has_nearest_k(budgeted, "n_features_used")]
     curves: list[style.Curve] = []
-    for kind, mark, noun in (
-        ("sfnet", "†(k)", "features"), ("sae", "(k)", "latents"), ("null_sae", "(k)", "latents"), *_DENSE,
-    ):  # fmt: skip
-        for name, look, _ in _methods(rows, kind):
-            own = budgeted[budgeted["features"] == name]
-            label = f"{style.method_name(name, kind)}{mark}, linear probe on best k {noun}"
-            curves.append(style.Curve(label, look, own.assign(x=own["n_features_used"])))
+    for method in _methods(rows, (*NETWORKS, *reversed(DICTIONARIES), *DENSE)):
+        own = budgeted[budgeted["features"] == method.name]
+        k = "" if method.kind in DENSE else "(k)"
+        label = f"{method.label}{k}, linear probe on best k {method.noun}"
+        curves.append(style.Curve(label, method.look, own.assign(x=own["n_features_used"])))
     return _drawable([*curves, *_component_curves(rows)])
 
 
 def _component_curves(rows: pd.DataFrame) -> list[style.Curve]:
-    """First k components, linear probe: all of them are active for every galaxy, so both budgets are k."""
+    """Return curves of the first k components: every galaxy activates all of them, so both budgets are k."""
     curves: list[style.Curve] = []
-    for kind, mark in (("pca", ""), ("pls", "†")):
-        for name, look, own in _methods(rows, kind):
-            linear = own[own["probe"] == "linear"]
-            label = f"{style.method_name(name, kind)}{mark}(k), linear probe on first k components"
-            curves.append(style.Curve(label, look, linear.assign(x=linear["n_features_used"])))
+    for method in _methods(rows, COMPONENTS):
+        linear = rows[(rows["features"] == method.name) & (rows["probe"] == "linear")]
+        label = f"{method.label}(k), linear probe on first k {method.noun}"
+        curves.append(style.Curve(label, method.look, linear.assign(x=linear["n_features_used"])))
     return curves
 
 
@@ -181,20 +209,39 @@ def _drawable(curves: Sequence[style.Curve]) -> list[style.Curve]:
     return [curve._replace(label=style.wrapped(curve.label, 46)) for curve in curves if len(curve.rows) > 0]
 
 
-def _methods(rows: pd.DataFrame, kind: str) -> list[tuple[str, style.MethodStyle, pd.DataFrame]]:
-    """Name, look and rows of every feature table of a kind."""
-    names = sorted(rows.loc[rows["kind"] == kind, "features"].unique())
-    return [(name, style.method_style(name, kind, names), rows[rows["features"] == name]) for name in names]
+class _Method(NamedTuple):
+    """The feature tables of one name."""
+
+    name: str
+    kind: str
+    look: style.MethodStyle
+    noun: str
+    """What its features are called."""
+
+    @property
+    def label(self) -> str:
+        """What the legend calls it, with a mark where it is supervised."""
+        return style.method_name(self.name, self.kind) + ("†" if TRAITS[self.kind].supervised else "")
+
+
+def _methods(rows: pd.DataFrame, kinds: Iterable[str]) -> list[_Method]:
+    """Return every method of some kinds, kind by kind, in the order of names."""
+    methods: list[_Method] = []
+    for kind in kinds:
+        names = sorted(rows.loc[rows["kind"] == kind, "features"].unique())
+        noun = TRAITS[kind].noun
+        methods += [_Method(name, kind, style.method_style(name, kind, names), noun) for name in names]
+    return methods
 
 
 def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of probes that used every feature of their table."""
+    """Return the rows of probes that used every feature of their table."""
     probed = _probed(rows)
     return probed[probed["n_features_used"] == probed["most"]]
 
 
 def _probed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of probes that were fitted on train rows, with the `most` features that any of them used of its table."""
+    """Return the rows of probes fitted on train rows, with the `most` features that any of them used of its table."""
     probed = rows[(rows["probe"] != HEAD) & ~rows["probe"].str.endswith(IN_SAMPLE)]
     of_table = probed.groupby(["features", "k", "seed"], dropna=False)["n_features_used"]
     return probed.assign(most=of_table.transform("max"))
@@ -203,20 +250,21 @@ def _probed(rows: pd.DataFrame) -> pd.DataFrame:
 def _controls(
     rows: pd.DataFrame, valid: pd.DataFrame
 ) -> list[tuple[str, float, tuple[float, float] | None, style.MethodStyle]]:
-    """Name, RMSE, 95 % interval (means over seeds) and look of each horizontal line."""
+    """Return name, RMSE, 95 % interval (means over seeds) and look of each horizontal line."""
     with_all, valid_with_all = _with_all_features(rows), _with_all_features(valid)
-    chosen = [
-        ("predict the mean", look, own[own["probe"] == own["probe"].iloc[0]])
-        for _, look, own in _methods(with_all, "mean")
-    ]
-    for name, look, own in _methods(with_all, "photometry"):
-        best = own[own["probe"] == _best_probe(valid_with_all[valid_with_all["features"] == name])]
-        chosen.append((f"{name}, best probe ({best['probe'].iloc[0]})", look, best))
-    for kind, _, noun in _DENSE:
-        for name, look, own in _methods(with_all, kind):
-            ridge = own[own["probe"] == "ridge"]
-            if len(ridge) > 0:
-                chosen.append((f"{name}, ridge on all {int(ridge['n_features_used'].iloc[0])} {noun}", look, ridge))
+    chosen: list[tuple[str, style.MethodStyle, pd.DataFrame]] = []
+    for method in _methods(with_all, CONTROLS):
+        own = with_all[with_all["features"] == method.name]
+        if predicts_the_mean(own).all():  # whatever the probe
+            chosen.append((PREDICT_THE_MEAN, method.look, own[own["probe"] == own["probe"].iloc[0]]))
+        else:
+            best = own[own["probe"] == _best_probe(valid_with_all[valid_with_all["features"] == method.name])]
+            chosen.append((f"{method.name}, best probe ({best['probe'].iloc[0]})", method.look, best))
+    for method in _methods(with_all, DENSE):
+        ridge = with_all[(with_all["features"] == method.name) & (with_all["probe"] == "ridge")]
+        if len(ridge) > 0:
+            n = int(ridge["n_features_used"].iloc[0])
+            chosen.append((f"{method.name}, ridge on all {n} {method.noun}", method.look, ridge))
     controls: list[tuple[str, float, tuple[float, float] | None, style.MethodStyle]] = []
     for label, look, own in chosen:
         level = float(own["y"].mean())
@@ -227,5 +275,5 @@ def _controls(
 
 
 def _best_probe(valid: pd.DataFrame) -> str:
-    """The probe with the lowest mean over seeds on valid rows, so that test rows choose nothing."""
+    """Return the probe with the lowest mean over seeds on valid rows, so that test rows choose nothing."""
     return str(valid.groupby("probe")["y"].mean().idxmin())

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sfnetlab.figures import style
-from sfnetlab.figures.dictionaries import dictionary_looks
+from sfnetlab.figures.dictionaries import dictionary_looks, named_with_k
+from sfnetlab.figures.findings import Figures, Findings
 
 _PANELS = {
     "decoder_cosine": "decoder cosine",
@@ -18,17 +19,24 @@ _PANELS = {
 }
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw all dictionaries of which there are several seeds in one figure."""
+    stability = findings.stability()
+    if stability is not None:
+        yield "seed_stability", plot_seed_stability(named_with_k(stability))
+
+
 @style.paper_figure
 def plot_seed_stability(table: pd.DataFrame) -> Figure:
-    """Agreement of matched latents, a row a dictionary, best first; a panel for each metric in the table.
+    """Draw the agreement of matched latents, a row a dictionary, best on top, and a panel for each metric in the table.
 
-    Large markers are means over pairs of seeds, small dots beneath them the pairs, the vertical bar the mean level of
-    chance.
+    Large markers are means over pairs of seeds, small dots beneath them the pairs. The vertical bar is the mean level
+    of chance.
 
     Parameters
     ----------
     table : DataFrame
-        `features`, `kind` and the columns of `metrics.matching.seed_stability`: `seed_a, seed_b, metric, value`.
+        `metrics.matching.seed_stability` with the columns `features` and `kind` added: `seed_a, seed_b, metric, value`.
 
     Raises
     ------

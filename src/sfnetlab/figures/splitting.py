@@ -5,21 +5,32 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.metrics.matching import children_per_latent
 
 _MOST = 6
 """Children beyond which latents are counted together."""
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw a figure for each two dictionaries that differ in their size."""
+    splitting = findings.relations("splitting")
+    if splitting is not None:
+        for (small, large), split in splitting.groupby(["small", "large"]):
+            children = children_per_latent(split, int(split["n_alive_small"].iloc[0]))
+            yield f"splitting-{small}-{large}", plot_splitting(split, children, str(small), str(large))
+
+
 @style.paper_figure
 def plot_splitting(split: pd.DataFrame, children: pd.DataFrame, small: str, large: str) -> Figure:
-    """Left, how many latents of the larger dictionary share each latent of the small one; right, how closely.
+    """Draw how many latents of the larger dictionary share each latent of the small one (left), and how closely.
 
     Parameters
     ----------
     split : DataFrame
-        `metrics.matching.split_latents`, of which are used `decoder_cosine`, `is_child`, `within`, `within_chance`.
+        `metrics.matching.split_latents`, with the columns `decoder_cosine`, `is_child`, `within`, `within_chance`.
     children : DataFrame
-        `metrics.matching.children_per_latent`: `n_children`, `n_latents`.
+        `metrics.matching.children_per_latent`: columns `n_children`, `n_latents`.
     small, large : str
         Names of the two dictionaries.
 

@@ -1,15 +1,53 @@
-"""The galaxies that activate each feature most: what a feature looks like on the sky."""
+"""The galaxies in which each feature is strongest: what a feature looks like on the sky."""
 
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings, TableFindings
 
+N_FEATURES = 6
+N_EXAMPLES = 8
 _GAP = 0.05
 _LABEL_IN = 1.25
+
+
+def draw(findings: Findings) -> Figures:
+    """Draw a figure for each method: its most used features, each with its strongest test galaxies."""
+    if not findings.has_images:
+        return
+    for table in findings.typical():
+        features = table.read("features")
+        if features is not None:
+            yield f"strongest-{table.name}", _of_table(findings, table, features.head(N_FEATURES))
+
+
+def _of_table(findings: Findings, table: TableFindings, features: pd.DataFrame) -> Figure:
+    """Draw some features of one table, rows of its table `features`."""
+    examples = table.need("examples")
+    examples = examples[(examples["rank"] < N_EXAMPLES) & examples["feature"].isin(features["feature"])]
+    cutouts = findings.cutouts(examples["id_str"])
+    images = np.zeros((len(features), N_EXAMPLES, *cutouts.shape[1:]), dtype=np.uint8)
+    activations = np.full((len(features), N_EXAMPLES), np.nan)
+    for i, feature in enumerate(features["feature"]):
+        is_own = (examples["feature"] == feature).to_numpy()
+        n = np.count_nonzero(is_own)
+        images[i, :n], activations[i, :n] = cutouts[is_own], examples.loc[is_own, "activation"]
+    weights = [name for name in features.columns if name.startswith("weight_")]
+    notes = [
+        "\n".join(
+            [f"{name.removeprefix('weight_')}: {row[name]:+.3f}" for name in weights]
+            + [f"ρ = {row['rho']:+.2f} {row['best_label'].removeprefix('factor_')}"]
+        )
+        for row in features.to_dict("records")
+    ]
+    names = [f"{table.spec.features} {feature}" for feature in features["feature"]]
+    frequencies = features["frequency"].to_numpy()
+    return plot_strongest_galaxies(images, activations, names, frequencies, findings.pixel_scale_arcsec, notes)
 
 
 @style.paper_figure
@@ -21,7 +59,9 @@ def plot_strongest_galaxies(
     pixel_scale_arcsec: float | None,
     notes: Sequence[str],
 ) -> Figure:
-    """A row a feature: its name, how often it is active, a note, and its strongest galaxies with their activations.
+    """Draw a row for each feature: its name, how often it is active, a note, and its strongest galaxies.
+
+    The activation of the feature stands on each galaxy.
 
     Parameters
     ----------
@@ -30,8 +70,9 @@ def plot_strongest_galaxies(
     activations : ndarray of shape (n_features, n_examples)
         NaN leaves the place empty, for features active in fewer galaxies.
     names : sequence of str, length n_features
+        What the features are called.
     frequencies : ndarray of shape (n_features,)
-        Fraction of galaxies in which the feature is active, in [0, 1].
+        Fraction of galaxies that activate the feature, in [0, 1].
     pixel_scale_arcsec : float or None
         Arcseconds a pixel of `images`; None draws no scale bar.
     notes : sequence of str, length n_features
@@ -86,7 +127,7 @@ def plot_strongest_galaxies(
 
 
 def _label(name: str, frequency: float, note: str) -> tuple[str, str]:
-    """Name, and what stands beneath it, broken to the width of the margin."""
+    """Return the name and what stands beneath it, broken to the width of the margin."""
     percent = 100 * frequency
     share = "< 0.01" if 0 < percent < 0.01 else f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
     lines = [f"active in {share} %", *note.splitlines()]

@@ -25,17 +25,20 @@ from matplotlib.transforms import ScaledTranslation, Transform
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from sfnetlab.figures.kinds import NULL_DICTIONARIES
+from sfnetlab.methods import TRAITS, contract
+
 P = ParamSpec("P")
 
 COLUMN_WIDTH_IN = 3.4
 PAGE_WIDTH_IN = 7.1
 SMALL_PT = 7.0
 _LEGEND_COLUMNS = 3
-"""Of a legend beneath panels: for a wide page labels of at most 24 characters."""
+"""Columns of a legend beneath panels: on a wide page for labels of at most 24 characters."""
 
-BLACK, GREY = "#000000", "#666666"
-ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
-BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+BLACK, GREY, SILVER = contract.BLACK, contract.GREY, contract.SILVER
+ORANGE, SKY, GREEN = contract.ORANGE, contract.SKY, contract.GREEN
+BLUE, VERMILION, PURPLE = contract.BLUE, contract.VERMILION, contract.PURPLE
 
 _PAPER = {
     "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same figure on every machine
@@ -70,82 +73,51 @@ class MethodStyle:
     linestyle: str
 
 
-_COLORS: dict[str, tuple[str, ...]] = {
-    "sfnet": (BLUE, SKY, BLACK),
-    "sae": (VERMILION, ORANGE, PURPLE),
-    "null_sae": (GREY, "#9A9A9A", BLACK),
-    "pca": (GREEN, GREY, SKY),
-    "pls": (PURPLE, GREEN, GREY),
-    "vae": (ORANGE, PURPLE, SKY, GREEN, BLACK),  # lines of training have no markers to tell them apart
-    "encoder": (GREY, BLACK, GREEN),
-    "external": (BLACK, GREEN, GREY),
-    "zoobot": (GREEN, BLACK, PURPLE),
-    "photometry": (PURPLE, BLACK, GREY),
-    "mean": (BLACK, GREY, PURPLE),
-}
-_MARKERS: dict[str, tuple[str, ...]] = {
-    "sfnet": ("o", "D", "h", "8"),
-    "sae": ("^", "v", "<", ">"),
-    "null_sae": ("x", "+", "1", "2"),
-    "pca": ("s", "P", "X", "p"),
-    "pls": ("P", "s", "p", "X"),
-    "vae": ("v", "<", ">", "^"),
-    "encoder": ("d", "*", "D", "8"),
-    "external": ("D", "*", "d", "8"),
-    "zoobot": ("8", "D", "*", "d"),
-    "photometry": ("X", "P", "*", "p"),
-    "mean": ("*", "X", "d", "h"),
-}
-_LINESTYLES: dict[str, tuple[str, ...]] = {
-    "sfnet": ("-", "--"),
-    "sae": ("--", "-."),
-    "null_sae": (":", "--"),
-    "pca": (":", "-."),
-    "pls": ("-.", ":"),
-    "vae": ("--", ":"),
-    "encoder": ("-.", ":"),
-    "external": (":", "-."),
-    "zoobot": ("-", "-."),
-    "photometry": ("--", "-."),
-    "mean": ("-", ":"),
-}
-_KIND_NAMES = {"sfnet": "SFNet", "sae": "SAE", "pca": "PCA", "pls": "PLS", "vae": "VAE"}
-
-
 def method_style(name: str, kind: str, peers: Iterable[str] = ()) -> MethodStyle:
-    """Look of the features `name` of this `kind`, unlike that of its `peers`: the same kind's names in the figure.
+    """Return the look of the features `name`, unlike that of its `peers`: the names of the same kind in the figure.
 
-    The kind gives the family of colours; the rank of the name among its peers gives the member, so that figures of
-    the same features agree. Twelve peers differ.
+    The kind gives the family of colours (`methods.TRAITS`); the rank of the name among its peers gives the member, so
+    that figures of the same features agree. Twelve peers differ.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind of features.
     """
-    if kind not in _COLORS:
-        raise ValueError(f"kind must be one of {sorted(_COLORS)}, got {kind!r}")
-    rank = sorted({name, *peers}).index(name)
-    colors, markers, linestyles = _COLORS[kind], _MARKERS[kind], _LINESTYLES[kind]
+    if kind not in TRAITS:
+        raise ValueError(f"kind must be one of {sorted(TRAITS)}, got {kind!r}")
+    return member_style(TRAITS[kind].look, sorted({name, *peers}).index(name))
+
+
+def member_style(look: contract.Look, rank: int) -> MethodStyle:
+    """Return the look of the method of this rank in a family of looks."""
     return MethodStyle(
-        colors[rank % len(colors)],
-        markers[rank % len(markers)],
-        linestyles[rank % len(linestyles)],
+        look.colors[rank % len(look.colors)],
+        look.markers[rank % len(look.markers)],
+        look.linestyles[rank % len(look.linestyles)],
     )
 
 
 def method_name(name: str, kind: str) -> str:
-    """What a legend calls the features `name`: the field's spelling where the name is that of the kind."""
-    return _KIND_NAMES.get(kind, name) if name == kind else name
+    """Return what a legend calls the features `name`: the field's spelling where the name is that of the kind.
+
+    Null dictionaries keep their own name, for it says which part of them stays random.
+    """
+    return TRAITS[kind].label if name == kind and kind in TRAITS and kind not in NULL_DICTIONARIES else name
 
 
 def wrapped(text: str, n_characters: int) -> str:
-    """Text broken into lines of at most `n_characters`, within a word when it must be."""
+    """Return text broken into lines of at most `n_characters`, within a word when it must be."""
     return "\n".join(textwrap.wrap(text, n_characters)) or text
 
 
 def with_unit(label: str, unit: str) -> str:
-    """Axis label with its unit in parentheses; an empty unit is a pure number."""
+    """Return an axis label with its unit in parentheses; an empty unit is a pure number."""
     return f"{label} ({unit})" if unit else label
 
 
 def paper_figure(plot: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw `plot` in the lab's style on an Agg canvas, leaving matplotlib's global settings as they were."""
+    """Return `plot` made to draw in the lab's style on an Agg canvas, with matplotlib's global settings untouched."""
 
     @functools.wraps(plot)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -185,7 +157,7 @@ class Curve(NamedTuple):
 
 
 def draw_budget_panel(ax: Axes, curves: Sequence[Curve], x_label: str, legend_title: str | None = None) -> None:
-    """Curves over a logarithmic axis of feature budgets, with a legend beneath, where it hides no data.
+    """Draw curves over a logarithmic axis of feature budgets, with a legend beneath, where it hides no data.
 
     Lines join means over seeds, small dots are the seeds, bars reach from the mean `low` to the mean `high`. Curves are
     drawn a few points apart, so that bars at one budget stand side by side; the data in the axes are not moved.
@@ -217,7 +189,7 @@ def draw_budget_panel(ax: Axes, curves: Sequence[Curve], x_label: str, legend_ti
 
 
 def panel_grid(n_panels: int, y_label: str, legend_labels: Iterable[str]) -> tuple[Figure, list[Axes]]:
-    """A figure of panels, three a row, that share their y axis, with room beneath for `share_legend`."""
+    """Return a figure of panels, three a row, that share their y axis, with room beneath for `share_legend`."""
     n_columns, n_rows = min(n_panels, 3), -(-n_panels // 3)
     height_in = 2.5 * n_rows + legend_height_in(legend_labels) / _LEGEND_COLUMNS + 0.3
     width_in = PAGE_WIDTH_IN if n_panels > 1 else 0.75 * PAGE_WIDTH_IN
@@ -232,7 +204,7 @@ def panel_grid(n_panels: int, y_label: str, legend_labels: Iterable[str]) -> tup
 
 
 def share_legend(fig: Figure, axes: Sequence[Axes]) -> None:
-    """One legend beneath the figure, in place of those of its panels."""
+    """Put one legend beneath the figure, in place of those of its panels."""
     handles: dict[str, Artist] = {}
     for ax in axes:
         handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
@@ -242,7 +214,7 @@ def share_legend(fig: Figure, axes: Sequence[Axes]) -> None:
 
 
 def legend_height_in(labels: Iterable[str]) -> float:
-    """Height that a legend of one column of these labels needs, in inches."""
+    """Return the height in inches that a legend of one column of these labels needs."""
     return sum(0.135 * (label.count("\n") + 1) + 0.02 for label in labels)
 
 
@@ -269,7 +241,7 @@ def _draw_curve(ax: Axes, curve: Curve, transform: Transform) -> Line2D:
 
 
 def labelled_budgets(budgets: Sequence[float], octave_pt: float) -> list[float]:
-    """The budgets whose tick labels fit beside each other; powers of two are kept before others."""
+    """Return the budgets whose tick labels fit beside each other; powers of two are kept before others."""
 
     def half_width_pt(budget: float) -> float:
         return 0.34 * SMALL_PT * len(f"{budget:g}") + 1.5
@@ -284,19 +256,19 @@ def labelled_budgets(budgets: Sequence[float], octave_pt: float) -> list[float]:
 
 
 def figure_of(ax: Axes) -> Figure:
-    """The figure that the axes belong to."""
+    """Return the figure that the axes belong to."""
     fig = ax.get_figure(root=True)
     assert fig is not None
     return fig
 
 
 def three_digits(value: float) -> str:
-    """A number with three significant digits, without an exponent where it is large."""
+    """Return a number with three significant digits, without an exponent where it is large."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def label_levels(ax: Axes, levels: Mapping[str, tuple[float, str]]) -> None:
-    """Name horizontal lines at the right of the axes, moved apart where they would overlap.
+    """Write the names of horizontal lines at the right of the axes, moved apart where they would overlap.
 
     Parameters
     ----------
@@ -326,12 +298,12 @@ def label_levels(ax: Axes, levels: Mapping[str, tuple[float, str]]) -> None:
 
 
 def text_width_pt(text: str) -> float:
-    """Width of one line of small text, in points."""
+    """Return the width of one line of small text, in points."""
     return float(TextPath((0, 0), text, size=SMALL_PT).get_extents().width) if text.strip() else 0.0
 
 
 def outlined(width_pt: float = 1.6) -> list[withStroke]:
-    """Path effects for white marks that must show on bright galaxies as well."""
+    """Return path effects for white marks that must show on bright galaxies as well."""
     return [withStroke(linewidth=width_pt, foreground="black")]
 
 
@@ -350,7 +322,7 @@ def draw_cutout(ax: Axes, image: NDArray[np.uint8], left: float, top: float) -> 
 
 
 def draw_compass(ax: Axes, left: float, top: float) -> None:
-    """North up and east left, in the lower right corner of the cutout at (left, top)."""
+    """Draw a compass, north up and east left, in the lower right corner of the cutout at (left, top)."""
     corner, length = (left + 0.9, top + 0.9), 0.24
     for name, dx, dy in (("N", 0.0, -length), ("E", -length, 0.0)):
         ax.annotate(
@@ -367,7 +339,7 @@ def draw_compass(ax: Axes, left: float, top: float) -> None:
 
 
 def draw_scale_bar(ax: Axes, left: float, top: float, field_arcsec: float) -> None:
-    """A bar of a round number of arcseconds, at most a third of the field, in the cutout's lower left corner."""
+    """Draw a bar of a round number of arcseconds, at most a third of the field, in the cutout's lower left corner."""
     rounds = np.array([m * 10.0**e for e in range(-2, 4) for m in (1, 2, 5)])
     length_arcsec = rounds[rounds <= field_arcsec / 3].max(initial=rounds[0])
     x, y = left + 0.08, top + 0.92
@@ -379,7 +351,13 @@ def draw_scale_bar(ax: Axes, left: float, top: float, field_arcsec: float) -> No
 
 
 def field_of(pixel_scale_arcsec: float, image: NDArray[np.uint8]) -> float:
-    """Width of a cutout on the sky, in arcseconds."""
+    """Return the width of a cutout on the sky, in arcseconds.
+
+    Raises
+    ------
+    ValueError
+        If the scale is not positive.
+    """
     if not pixel_scale_arcsec > 0:
         raise ValueError(f"pixel_scale_arcsec must be positive, got {pixel_scale_arcsec}")
     return pixel_scale_arcsec * image.shape[1]

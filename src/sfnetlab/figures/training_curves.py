@@ -7,35 +7,55 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
 
+_NETWORKS, _DICTIONARIES = ("train-sfnet", "finetune-zoobot"), ("train-sae",)
+"""Stages that train."""
+_OF_NETWORKS = (("train_loss", "train loss (target scatter)"), ("valid_rmse", "valid RMSE (target units)"))
+_OF_DICTIONARIES = (("train_fvu", "train FVU (fraction of variance)"), ("dead_fraction", "dead latents (fraction)"))
 _COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.SKY, style.PURPLE, style.BLACK)
 _LINESTYLES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v")
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw all trainings of networks and of dictionaries in one figure."""
+    parts = [
+        history.assign(run=training.name.removesuffix(f"-seed{training.settings['seed']}"))
+        for training, history in findings.histories(*_NETWORKS)
+    ]
+    parts += [
+        history.assign(run=[f"{training.settings['sae']['name']}-k{k}" for k in history["k"]])
+        for training, history in findings.histories(*_DICTIONARIES)
+    ]
+    if parts:
+        yield "training_curves", plot_training_curves(pd.concat(parts, ignore_index=True))
+
+
 @style.paper_figure
 def plot_training_curves(history: pd.DataFrame) -> Figure:
-    """Curves against epoch, a row of two panels for networks and one for SAEs, whichever are present.
+    """Draw curves against epoch, a row of two panels for networks and one for SAEs, whichever are present.
 
-    A line is the mean over the seeds of a run, its band reaches from the least to the largest of them.
+    A line is the mean over the seeds of a run; its band reaches from the least to the largest of them.
 
     Parameters
     ----------
     history : DataFrame
-        `run` (name in the legend), `kind` ("sae", or that of a network) and `epoch`, a row a seed; networks:
-        `train_loss` and `valid_rmse` in units of the target; SAEs: `train_fvu` and `dead_fraction`. NaN where a
-        quantity was not taken.
+        Columns `run` (name in the legend) and `epoch`, a row a seed. Networks have `train_loss`, and `valid_rmse` in
+        units of the target; SAEs are the rows with `train_fvu`, and have `dead_fraction`. NaN where a quantity was not
+        taken.
 
     Raises
     ------
     ValueError
         If columns or rows are missing.
     """
-    style.require_columns(history, ("run", "kind", "epoch"), "the training history")
-    is_sae = history["kind"] == "sae"
-    networks = (("train_loss", "train loss (target scatter)"), ("valid_rmse", "valid RMSE (target units)"))
-    saes = (("train_fvu", "train FVU (fraction of variance)"), ("dead_fraction", "dead latents (fraction)"))
-    parts = [(rows, panels) for rows, panels in ((history[~is_sae], networks), (history[is_sae], saes)) if len(rows)]
+    style.require_columns(history, ("run", "epoch"), "the training history")
+    is_dictionary = history["train_fvu"].notna() if "train_fvu" in history else np.zeros(len(history), dtype=bool)
+    networks, dictionaries = history[~is_dictionary], history[is_dictionary]
+    parts = [
+        (rows, panels) for rows, panels in ((networks, _OF_NETWORKS), (dictionaries, _OF_DICTIONARIES)) if len(rows)
+    ]
     heights = [max(2.1, 0.6 + 0.16 * _n_legend_lines(rows)) for rows, _ in parts]
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, sum(heights)), layout="constrained")
     axes = fig.subplots(len(parts), 2, squeeze=False, height_ratios=heights)

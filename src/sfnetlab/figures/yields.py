@@ -1,27 +1,39 @@
-"""How pure the first galaxies of an inspection are, for each way of searching for rare ones."""
+"""How pure the first galaxies that one inspects are, for each way of searching for rare ones."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
+from sfnetlab.figures.findings import Figures, Findings
 
 SEARCH = "search"
 """In the column `kind`: not a feature table but a way of searching an embedding."""
 _SEARCH_LOOKS = (
     style.MethodStyle(style.BLACK, "x", ":"),
     style.MethodStyle(style.PURPLE, "P", "-."),
-    style.MethodStyle("#9A9A9A", "1", "--"),
+    style.MethodStyle(style.SILVER, "1", "--"),
 )
 _BEST = "no search is purer"
 _COLUMNS = ("rare", "method", "kind", "seed", "n_inspected", "metric", "value", "low", "high", "n_rare", "n")
 
 
+def draw(findings: Findings) -> Figures:
+    """Draw all methods and searches in one figure, where the experiment asks for rare galaxies."""
+    found = findings.relations("yield")
+    if found is not None:
+        tables = list(findings.related.values())
+        kinds = {table.features: table.kind for table in tables}
+        seeds = {table.features: table.seed for table in reversed(tables)}  # the first of each
+        kind = found["method"].map(kinds).fillna(SEARCH)
+        yield "yields", plot_yields(found.assign(kind=kind, seed=found["method"].map(seeds)))
+
+
 @style.paper_figure
 def plot_yields(table: pd.DataFrame) -> Figure:
-    """Purity against the number of galaxies inspected, a panel for each kind of rare galaxy.
+    """Draw the purity against the number of galaxies inspected, a panel for each kind of rare galaxy.
 
-    Lines are means over seeds, small dots the seeds, bars the mean 95 % interval over galaxies; the dotted edge of the
+    Lines are means over seeds, small dots the seeds, bars the mean 95 % interval over galaxies. The dotted edge of the
     shaded part is the purity of a search that makes no mistake.
 
     Parameters

@@ -34,7 +34,7 @@ def ablate_features(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """RMSE on test galaxies of a given linear head that sees only the most frequent features.
+    """Return the RMSE on test galaxies of a given linear head that sees only the most frequent features.
 
     Frequencies and means are of the train galaxies. The head is not fitted again: that is what a probe on few features
     is for. The features left out are set to zero (they did not fire) and, the other time, to their train mean (nothing
@@ -47,18 +47,20 @@ def ablate_features(
     labels_test : DataFrame, n_test rows
         A column an output of the head, in its order; finite.
     weights, bias : (d, m), (m,)
-        Of the head, in label units.
+        The head's, in label units.
     min_galaxies : sequence of int
-        Numbers of train galaxies: kept are the features active in at least so many.
+        Numbers of train galaxies: the rule "min_galaxies" keeps the features active in at least so many.
     n_resamples, seed
-        Of the bootstrap over galaxies; the same galaxies are drawn for every row of the table.
+        Resamples of the galaxies for the intervals, and their seed; the same galaxies are drawn for every row of the
+        table.
 
     Returns
     -------
     DataFrame
         `rule` ("most_frequent" or "min_galaxies"), `threshold` (the number of features or galaxies of the rule),
         `n_kept` (features kept), `fill` ("zero" or "train_mean"), `column`, `rmse`, `low`, `high` (95 %, percentile),
-        `n` (galaxies). The rule "most_frequent" keeps 1, 2, 4, ... and all features active on train; ties by number.
+        `n` (galaxies). The rule "most_frequent" keeps 1, 2, 4, ... and all features active on train; of equally
+        frequent ones the lower number comes first.
 
     Raises
     ------
@@ -85,10 +87,10 @@ def ablate_features(
     errors: list[NDArray[np.float64]] = []
     for fill in ("zero", "train_mean"):
         for rule, threshold, n_kept in kept:
-            own, left = weights.copy(), order[n_kept:]
-            own[left] = 0
+            kept_weights, left = weights.copy(), order[n_kept:]
+            kept_weights[left] = 0
             constant = bias if fill == "zero" else bias + mean[left] @ weights[left]
-            predicted = table @ own + constant
+            predicted = table @ kept_weights + constant
             for j, column in enumerate(labels_test.columns):
                 errors.append((predicted[:, j] - truth[:, j]) ** 2)
                 rows.append(
@@ -102,7 +104,7 @@ def ablate_features(
 
 
 def doubling(n: int) -> list[int]:
-    """1, 2, 4, ... below n, and n itself; none for 0."""
+    """Return 1, 2, 4, ... below n, and n itself; nothing for 0."""
     return [1 << i for i in range(max(0, n - 1).bit_length())] + [n] if n else []
 
 

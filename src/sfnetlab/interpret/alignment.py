@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable, usable_labels
+from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable, known_columns, usable_labels
 from sfnetlab.metrics.association import (
-    MIN_ROWS,
     association_test,
     correlation_interval,
     held_out_r2,
@@ -61,7 +60,7 @@ def align_features(
     seed: int,
     group_sizes: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """A row for each feature of any table: its label, the strength of that, its null, and its novelty.
+    """Return with which label each feature goes, how strongly, what chance gives, and how much no label explains.
 
     Novelty is 1 - R² of the feature regressed on all labels at once (ridge), fitted on valid and scored on test
     galaxies, clipped to [0, 1]: worse than the mean counts as wholly unexplained. There a missing label becomes the
@@ -75,6 +74,8 @@ def align_features(
     labels_valid, labels_test : DataFrame, n_valid and n_test rows
         The same numeric columns; NaN where a question was not asked. A label known for fewer than
         `association.MIN_ROWS` galaxies of either part is left out.
+    n_permutations, seed
+        Permutations of the galaxies for the null of the largest |rho|, and their seed.
     group_sizes : sequence of int, optional
         Sizes of Matryoshka groups, which sum to d; adds `matryoshka_group`.
 
@@ -98,24 +99,10 @@ def align_features(
     ValueError
         If columns or sizes do not fit, or no label is known for enough galaxies of both parts.
     """
-    if list(labels_valid.columns) != list(labels_test.columns):
-        raise ValueError(f"valid and test labels differ: {list(labels_valid.columns)}, {list(labels_test.columns)}")
+    names = known_columns(labels_valid, labels_test, "labels").to_numpy()
     d = checked_table(values_test, "values_test").shape[1]
-    if group_sizes is not None and sum(group_sizes) != d:
-        raise ValueError(f"group_sizes {list(group_sizes)} sum to {sum(group_sizes)}, the table has {d} features")
-    kept = (labels_valid.notna().sum() >= MIN_ROWS) & (labels_test.notna().sum() >= MIN_ROWS)
-    if not kept.any():
-        raise ValueError(f"none of {len(kept)} labels is known for {MIN_ROWS} valid and {MIN_ROWS} test galaxies")
-    names = kept.index[kept].to_numpy()
+    table = _grouped(activation_frequency(values_valid), group_sizes)
     valid, test = (labels[names].to_numpy(dtype=np.float64) for labels in (labels_valid, labels_test))
-
-    frequency = activation_frequency(values_valid)
-    rank = np.empty(d, dtype=np.int64)
-    rank[np.lexsort((np.arange(d), -frequency))] = np.arange(d)
-    table = pd.DataFrame({"feature": np.arange(d), "frequency": frequency, "frequency_rank": rank})
-    table["group"] = _group_names(rank, frequency_groups(d))
-    if group_sizes is not None:
-        table["matryoshka_group"] = _group_names(np.arange(d), [0, *np.cumsum(group_sizes)])
 
     association = association_test(values_test, test, n_permutations=n_permutations, seed=seed)
     strength = np.nan_to_num(np.abs(spearman(values_valid, valid)), nan=-1.0)
@@ -146,8 +133,22 @@ def align_features(
 
 
 def frequency_groups(d: int) -> list[int]:
-    """Edges of the groups of ranks by frequency of d features: 0, d / 32, d / 16, ..., d, without empty groups."""
+    """Return the edges of the groups of ranks by frequency of d features: 0, d / 32, d / 16, ..., d; none is empty."""
     return [0, *sorted({max(1, d >> i) for i in range(N_FREQUENCY_GROUPS)})]
+
+
+def _grouped(frequency: NDArray[np.float64], group_sizes: Sequence[int] | None) -> pd.DataFrame:
+    """The features with their frequencies and the groups that they fall into."""
+    d = len(frequency)
+    if group_sizes is not None and sum(group_sizes) != d:
+        raise ValueError(f"group_sizes {list(group_sizes)} sum to {sum(group_sizes)}, the table has {d} features")
+    rank = np.empty(d, dtype=np.int64)
+    rank[np.lexsort((np.arange(d), -frequency))] = np.arange(d)
+    table = pd.DataFrame({"feature": np.arange(d), "frequency": frequency, "frequency_rank": rank})
+    table["group"] = _group_names(rank, frequency_groups(d))
+    if group_sizes is not None:
+        table["matryoshka_group"] = _group_names(np.arange(d), [0, *np.cumsum(group_sizes)])
+    return table
 
 
 def _group_names(place: NDArray[np.int64], edges: Sequence[int]) -> NDArray[np.str_]:

@@ -35,7 +35,7 @@ def ask(table: DescribedTable) -> Answer:
 def describe_features(
     values: FeatureMatrix, labels: pd.DataFrame, weights: Mapping[str, NDArray[np.float64]], name_prefix: str = "F"
 ) -> pd.DataFrame:
-    """A row for each feature that is active in at least one of the given galaxies.
+    """Return how often and how strongly each feature is active, and with which label it goes.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def describe_features(
     Returns
     -------
     DataFrame
-        Sorted by falling frequency:
+        A row for each feature that is active in at least one of the galaxies, by falling frequency:
 
         - `feature` (column of `values`), `name` (such as "Z61"), `usage_rank` (0 is the most frequent), `frequency`
           (share of galaxies in which it is active).
@@ -100,7 +100,7 @@ def describe_features(
 
 
 def associate_features(values: FeatureMatrix, labels: pd.DataFrame) -> pd.DataFrame:
-    """A row for each feature and label: both correlations with their 95 % intervals.
+    """Return the correlations of each feature with each label, with their 95 % intervals.
 
     `p` is that of Spearman's rho by Student's t (as SciPy's `spearmanr`: permutations of a few hundred could not pass
     the correction for so many pairs), `q` Benjamini-Hochberg over all pairs. Read Pearson's interval with care where a
@@ -115,8 +115,9 @@ def associate_features(values: FeatureMatrix, labels: pd.DataFrame) -> pd.DataFr
     Returns
     -------
     DataFrame
-        `feature, label, n, pearson, pearson_low, pearson_high, spearman, spearman_low, spearman_high, p, q`; n is the
-        number of galaxies that have the label. NaN where the feature or the label is constant on these.
+        A row for each feature and label: `feature, label, n, pearson, pearson_low, pearson_high, spearman,
+        spearman_low, spearman_high, p, q`; n is the number of galaxies that have the label. NaN where the feature or
+        the label is constant on these.
     """
     columns = labels.to_numpy(dtype=np.float64)
     d, m = checked_table(values, "values").shape[1], columns.shape[1]
@@ -136,10 +137,18 @@ def associate_features(values: FeatureMatrix, labels: pd.DataFrame) -> pd.DataFr
 
 
 def summarise_usage(values: FeatureMatrix) -> dict[str, float]:
-    """How many of the features of (n, d) are used: `n_features`, `n_alive` (active in at least one galaxy), `n_dead`,
-    `n_common` (in more than 1 %), `usage_entropy` (nats) and `effective_number`, its exponential.
+    """Return how many of the features of (n, d) are used.
 
-    ValueError where no feature is ever active.
+    Returns
+    -------
+    dict
+        `n_features`, `n_alive` (active in at least one galaxy), `n_dead`, `n_common` (in more than 1 %),
+        `usage_entropy` (nats) and `effective_number`, its exponential.
+
+    Raises
+    ------
+    ValueError
+        If no feature is ever active.
     """
     frequency = activation_frequency(values)
     entropy = usage_entropy(frequency)
@@ -154,9 +163,22 @@ def summarise_usage(values: FeatureMatrix) -> dict[str, float]:
 
 
 def strongest_galaxies(values: FeatureMatrix, features: NDArray[np.intp], n_examples: int) -> pd.DataFrame:
-    """The galaxies in which each feature is largest: `feature, rank, row, activation`, ties by row.
+    """Return the galaxies in which each feature is largest.
 
     Galaxies in which a feature is not active, 0, are never its examples, so a rare feature has fewer.
+
+    Parameters
+    ----------
+    values : (n, d)
+    features : (n_chosen,)
+        Which features.
+    n_examples
+        Galaxies a feature, at most.
+
+    Returns
+    -------
+    DataFrame
+        `feature, rank` (0 is the strongest), `row` (of `values`), `activation`; of equals the lower row comes first.
     """
     columns = sparse.csc_array(columns_of(values, features))
     parts = []

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
-from sfnetlab.interpret.table import NOTHING, Answer, DescribedTable, usable_labels
+from sfnetlab.interpret.table import NOTHING, Answer, DescribedTable, known_columns, usable_labels
 from sfnetlab.metrics.association import (
     MIN_ROWS,
     correlation_interval,
@@ -25,7 +25,7 @@ fitted, or one has a |Spearman rho| above one half with it (a quarter of the var
 
 
 class Confounders(NamedTuple):
-    """Features against nuisance columns and targets."""
+    """What features have to do with nuisance columns and targets."""
 
     features: pd.DataFrame
     """A row a feature: `feature`, `r2_nuisances`, `worst_nuisance`, `worst_rho`, `is_confounded`, `warning` ("" for
@@ -63,11 +63,11 @@ def find_confounders(
     targets_test: pd.DataFrame,
     held_fixed_test: pd.DataFrame,
 ) -> Confounders:
-    """What of each feature nuisances explain, and its correlation with the targets where other columns are held fixed.
+    """Return what nuisances explain of each feature, and how it goes with the targets where other columns are fixed.
 
-    `r2_nuisances` is of a ridge regression of the feature on the ranks of all nuisances and their squares, so that what
-    rises and falls again is seen; fitted on valid, scored on test galaxies. A missing nuisance becomes the mean rank,
-    and which are missing is a predictor too. The rule of the warning is that of `R2_WARNING` and `RHO_WARNING`.
+    `r2_nuisances` is that of a ridge regression of the feature on the ranks of all nuisances and their squares, so that
+    what rises and falls again is seen; fitted on valid, scored on test galaxies. A missing nuisance becomes the mean
+    rank, and which are missing is a predictor too. The rule of the warning is that of `R2_WARNING` and `RHO_WARNING`.
 
     Parameters
     ----------
@@ -91,13 +91,7 @@ def find_confounders(
     ValueError
         If the nuisance columns differ, or none is known for enough galaxies.
     """
-    if list(nuisances_valid.columns) != list(nuisances_test.columns):
-        columns = f"{list(nuisances_valid.columns)}, {list(nuisances_test.columns)}"
-        raise ValueError(f"valid and test nuisances differ: {columns}")
-    kept = (nuisances_valid.notna().sum() >= MIN_ROWS) & (nuisances_test.notna().sum() >= MIN_ROWS)
-    if not kept.any():
-        raise ValueError(f"none of {len(kept)} nuisances is known for {MIN_ROWS} valid and {MIN_ROWS} test galaxies")
-    names = list(kept.index[kept])
+    names = list(known_columns(nuisances_valid, nuisances_test, "nuisances"))
     valid, test = (part[names].to_numpy(dtype=np.float64) for part in (nuisances_valid, nuisances_test))
 
     d = checked_table(values_test, "values_test").shape[1]
@@ -140,7 +134,7 @@ def find_confounders(
 
 
 def column_or_difference(catalog: pd.DataFrame, text: str) -> pd.Series:
-    """The column of that name, or for "a - b" the difference of two, in float64 and named by the text.
+    """Return the column of that name, or for "a - b" the difference of two, in float64 and named by the text.
 
     Raises
     ------

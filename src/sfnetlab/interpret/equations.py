@@ -41,7 +41,7 @@ UNIT = f"{100 * SCALE_QUANTILE:.0f}th percentile on train galaxies"
 N_LEAST_ACTIVE = 10
 """Train galaxies in which a feature must be active, so that no resample is without it."""
 MAX_CONDITION = 1e10
-"""Of the correlation matrix; beyond it features are collinear and their coefficients mean nothing."""
+"""Largest condition number of the correlation matrix; beyond it coefficients of collinear features mean nothing."""
 N_TERMS = 4
 """Features of a fitted equation, as many as the SFNet paper's."""
 
@@ -120,9 +120,9 @@ def _fitted_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
 
 
 def line_ratios(labels: pd.DataFrame) -> pd.DataFrame:
-    """log([NII]/Hα) and log([OIII]/Hβ), dex, from the columns `log_N2`, `log_Ha`, `log_O3`, `log_Hb`; NaN where one is.
+    """Return log([NII]/Hα) and log([OIII]/Hβ), dex, from the columns `log_N2`, `log_Ha`, `log_O3`, `log_Hb`.
 
-    The columns are the properties' names in equations and the axes of the BPT diagram.
+    The columns are called as equations and the axes of the BPT diagram call them. NaN where a flux is NaN.
     """
     return pd.DataFrame(
         {name: labels[upper].astype(np.float64) - labels[lower] for name, (upper, lower) in _RATIOS.items()},
@@ -131,7 +131,7 @@ def line_ratios(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def activation_scales(train: FeatureMatrix, features: NDArray[np.integer]) -> Array:
-    """The unit of each chosen feature, (n_chosen,): see `SCALE_QUANTILE`. NaN where no train galaxy activates it."""
+    """Return the unit of each chosen feature, (n_chosen,): see `SCALE_QUANTILE`; NaN where no train galaxy has it."""
     columns = sparse.csc_array(columns_of(train, features))
     columns.eliminate_zeros()
     active = [columns.data[start:stop] for start, stop in zip(columns.indptr[:-1], columns.indptr[1:], strict=True)]
@@ -139,14 +139,14 @@ def activation_scales(train: FeatureMatrix, features: NDArray[np.integer]) -> Ar
 
 
 def normalised_activations(values: FeatureMatrix, features: NDArray[np.integer], scales: Array) -> Array:
-    """Activations of the chosen features in units of `activation_scales`, dense (n, n_chosen): 1 is strong."""
+    """Return the activations of chosen features in units of `activation_scales`, dense (n, n_chosen): 1 is strong."""
     return _dense(checked_table(columns_of(values, features))) / scales
 
 
 def head_equation(
     name: str, weights: Array, bias: float, train: FeatureMatrix, test: FeatureMatrix, y_test: NDArray[np.floating]
 ) -> pd.DataFrame:
-    """The law that a linear head applies to its features.
+    """Return the law that a linear head applies to its features.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def regression_equation(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """The law that least squares finds on train galaxies between a few features and a property.
+    """Return the law that least squares finds on train galaxies between a few features and a property.
 
     Parameters
     ----------
@@ -203,8 +203,9 @@ def regression_equation(
     y_train, y_test : ndarray of shape (n,)
         Label units; galaxies with NaN are left out.
     n_resamples, seed
-        Of the 95 % percentile intervals: train galaxies are resampled whole, so residuals may be of any shape.
-        Features count as given: that they were chosen on the same galaxies is not in the intervals.
+        Resamples for the 95 % percentile intervals, and their seed: train galaxies are resampled whole, so residuals
+        may be of any shape. Features count as given: that they were chosen on the same galaxies is not in the
+        intervals.
 
     Returns
     -------
@@ -238,7 +239,7 @@ def regression_equation(
 
 
 def printed_terms(table: pd.DataFrame, *, normalised: bool = True) -> pd.DataFrame:
-    """The table with what to print of each term: `value`, `half_width` (of its interval, or NaN) and `n_decimals`.
+    """Return the table with what to print of each term: `value`, `half_width` (of its interval, or NaN), `n_decimals`.
 
     Three significant digits of the value, fewer where the second digit of the half-width stands before.
 
@@ -256,7 +257,7 @@ def printed_terms(table: pd.DataFrame, *, normalised: bool = True) -> pd.DataFra
 
 
 def equation_text(table: pd.DataFrame, *, n_terms: int | None = None, normalised: bool = True) -> str:
-    """One law as a line of text: `Z = 8.72 + 0.503 A61 - 0.593 A256 (test R² 0.75, RMSE 0.086, n = 23444; A: ...)`.
+    """Return a law as text: `Z = 8.72 + 0.503 A61 - 0.593 A256 (test R² 0.75, RMSE 0.086, n = 23444; A: ...)`.
 
     Parameters
     ----------
@@ -285,7 +286,10 @@ def equation_text(table: pd.DataFrame, *, n_terms: int | None = None, normalised
 
 
 def equation_latex(table: pd.DataFrame, *, n_terms: int | None = None, normalised: bool = True) -> str:
-    """One law in LaTeX's mathematics, without dollars: parameters and digits as `equation_text`, intervals as ±."""
+    """Return a law in LaTeX's mathematics, without dollars.
+
+    Parameters and digits are those of `equation_text`, intervals are written with ±.
+    """
     _require_one(table)
     written = printed_terms(table if n_terms is None else table.head(1 + n_terms), normalised=normalised)
     parts = []

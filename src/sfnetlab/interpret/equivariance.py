@@ -42,7 +42,7 @@ def ask(table: DescribedTable) -> Answer:
 def feature_changes(
     activations: Sequence[FeatureMatrix], transforms: pd.DataFrame, *, n_resamples: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """A row for every feature and transform.
+    """Return how much each feature changes under each transform.
 
     Parameters
     ----------
@@ -51,15 +51,16 @@ def feature_changes(
     transforms : DataFrame
         A row for each: `name, level, label, is_symmetry`; the first is called "identity".
     n_resamples, seed
-        Of the 95 % percentile intervals, over galaxies.
+        Resamples of the galaxies for the 95 % percentile intervals, and their seed.
 
     Returns
     -------
     DataFrame
-        `feature, n_active` (galaxies, as they are), the columns of `transforms`, `change` = rms(b - a) / sd(a) with
-        `low` and `high`, `correlation` of a with b, `jaccard` = galaxies active in both over those active in either,
-        and `mean_change` = mean(b - a) / sd(a), for a as is and b transformed. Not for the identity. NaN where the
-        feature is constant or active in fewer than `N_LEAST_ACTIVE` galaxies; `correlation` also where b is constant.
+        A row for each feature and transform: `feature, n_active` (galaxies, as they are), the columns of `transforms`,
+        `change` = rms(b - a) / sd(a) with `low` and `high`, `correlation` of a with b, `jaccard` = galaxies active in
+        both over those active in either, and `mean_change` = mean(b - a) / sd(a), for a as is and b transformed. Not
+        for the identity. NaN where the feature is constant or active in fewer than `N_LEAST_ACTIVE` galaxies;
+        `correlation` also where b is constant.
 
     Raises
     ------
@@ -110,7 +111,7 @@ def feature_changes(
 
 
 def summarise_changes(changes: pd.DataFrame) -> pd.DataFrame:
-    """A row a feature: whether it is about the galaxy, and how it takes worse pictures.
+    """Return whether each feature is about the galaxy, and how it takes worse pictures.
 
     Parameters
     ----------
@@ -120,10 +121,10 @@ def summarise_changes(changes: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `feature, n_active`; `worst_symmetry` ("rotation 90°"), the symmetry under which it changes most, with its
-        `symmetry_change`, `low`, `high`; `change_<name>` for each other transform, the largest over its levels;
-        `is_equivariant` (nullable boolean): False where `low` is above `MAX_CHANGE`, True where `high` is not, missing
-        where neither can be said or nothing was measured; `warning`, empty unless False.
+        A row a feature: `feature, n_active`; `worst_symmetry` ("rotation 90°"), the symmetry under which it changes
+        most, with its `symmetry_change`, `low`, `high`; `change_<name>` for each other transform, the largest over its
+        levels; `is_equivariant` (nullable boolean): False where `low` is above `MAX_CHANGE`, True where `high` is not,
+        missing where neither can be said or nothing was measured; `warning`, empty unless False.
     """
     measured = changes.dropna(subset="change")
     symmetries = measured[measured["is_symmetry"]]

@@ -42,11 +42,11 @@ def explained_variance(
     order: NDArray[np.integer],
     fill: NDArray[np.floating],
 ) -> pd.DataFrame:
-    """Variance of the embedding that its reconstruction from the first few features alone explains, for any dictionary.
+    """Return how much of an embedding's variance its reconstruction from the first few features alone explains.
 
-    1 - FVU of x_hat = sum over features of value times atom, plus `b_dec`, where the features not kept have the value
-    `fill`; nothing is fitted again. PCA is a dictionary too: scores, components and mean. FVU is about the column means
-    of these rows.
+    That is 1 - FVU of x_hat = sum over features of value times atom, plus `b_dec`, where the features not kept have the
+    value `fill`; nothing is fitted again. PCA is a dictionary too: scores, components and mean. FVU is about the column
+    means of these rows.
 
     Parameters
     ----------

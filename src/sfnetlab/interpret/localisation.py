@@ -84,7 +84,7 @@ def _localise_component(table: DescribedTable, sight: Sight, component: str, fac
 
 
 def localise(maps: NDArray[np.floating], masks: NDArray[np.bool_]) -> pd.DataFrame:
-    """Share of each map's weight that falls inside the mask, once the map is upsampled bilinearly to the cutout.
+    """Return which share of each map's weight falls inside the mask, with the map bilinear on the cutout's pixels.
 
     Nothing is upsampled: the weight of a coarse map inside a mask is its product with the mask carried down to the
     map's grid, so that memory stays small.
@@ -130,12 +130,14 @@ def localise(maps: NDArray[np.floating], masks: NDArray[np.bool_]) -> pd.DataFra
 
 
 def summarise_localisation(table: pd.DataFrame, *, n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """Means over galaxies with 95 % percentile intervals.
+    """Return means over galaxies with 95 % percentile intervals.
 
     Parameters
     ----------
     table : DataFrame
         From `localise`; rows of NaN are left out.
+    n_bootstrap, seed
+        Resamples of the galaxies for the intervals, and their seed.
 
     Returns
     -------
@@ -163,7 +165,7 @@ def summarise_localisation(table: pd.DataFrame, *, n_bootstrap: int, seed: int) 
 
 
 def upsampled(activation_map: NDArray[np.floating], height: int, width: int) -> NDArray[np.float64]:
-    """One map (h, w), or a batch (..., h, w), bilinearly on the pixels of the cutout, (..., height, width)."""
+    """Return maps (..., h, w) on the pixels of the cutout, (..., height, width), bilinearly."""
     down, right = (
         _upsampling(size, cells) for size, cells in zip((height, width), activation_map.shape[-2:], strict=True)
     )

@@ -1,4 +1,4 @@
-"""Which features of any two methods are the same feature: every pair of feature tables on the same galaxies."""
+"""Which features of any two tables are the same feature, and whether they point the same way in an embedding."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -57,12 +57,14 @@ def _with_cosines(pairs: pd.DataFrame, tables: Mapping[str, RelatedTable]) -> pd
 def match_tables(
     tables: Mapping[str, tuple[FeatureMatrix, FeatureMatrix]], n_permutations: int, seed: int
 ) -> MatchedTables:
-    """Match the features of every two tables on the fit rows and measure the pairs on the test rows.
+    """Return the features of every two tables matched on the fit rows, the pairs measured on the test rows.
 
     Parameters
     ----------
     tables : mapping
-        Name to the rows (fit, test) of a table; the same galaxies in the same order in all of them.
+        From names to the rows (fit, test) of a table; the same galaxies in the same order in all of them.
+    n_permutations, seed
+        Permutations of the galaxies for the null, and their seed.
 
     Raises
     ------

@@ -40,7 +40,7 @@ class MedianRelation(NamedTuple):
 
 
 def median_relation(log_mass: NDArray[np.floating], metallicity: NDArray[np.floating]) -> MedianRelation:
-    """The relation that galaxies follow, in bins of at least `N_LEAST` of them and at least `BIN_DEX` wide or so.
+    """Return the relation that galaxies follow, in bins of at least `N_LEAST` of them, about `BIN_DEX` wide or wider.
 
     Raises
     ------
@@ -57,20 +57,20 @@ def median_relation(log_mass: NDArray[np.floating], metallicity: NDArray[np.floa
 
 
 def tremonti_metallicity(log_mass: NDArray[np.floating]) -> NDArray[np.float64]:
-    """`tremonti_2004`, masses beyond its range taken at its ends, so that every galaxy has a prediction."""
+    """Return `tremonti_2004`, masses beyond its range taken at its ends, so that every galaxy has a prediction."""
     return tremonti_2004(np.clip(log_mass, *TREMONTI_MASSES))
 
 
 def relation_bins(
     log_mass: NDArray[np.floating], metallicity: NDArray[np.floating], *, n_resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Metallicity in bins of mass `BIN_DEX` wide, those with at least `N_LEAST` galaxies; empty where there is none.
+    """Return the metallicity in bins of mass `BIN_DEX` wide that have at least `N_LEAST` galaxies; empty without one.
 
     Returns
     -------
     DataFrame
-        `log_mass` (middle), `n`, `median`, `p16`, `p84`, and `sd` and `nmad` about the bin's own mean and median, each
-        with a 95 % bootstrap interval, `<name>_low` and `<name>_high`. All dex. A bin's slope adds to its scatter.
+        `log_mass` (middle), `n`, `median`, `p16`, `p84`, and `sd` and `nmad` about the bin's mean and median, each with
+        a 95 % bootstrap interval, `<name>_low` and `<name>_high`. All dex. A bin's slope adds to its scatter.
     """
     _require(log_mass, metallicity)
     bins = np.floor(log_mass / BIN_DEX).astype(int)
@@ -103,7 +103,7 @@ def residual_trends(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Spearman's rank correlation of residuals from the relation with each quantity, and its bootstrap interval.
+    """Return Spearman's rank correlation of residuals from the relation with each quantity, with its interval.
 
     Galaxies whose quantity is not finite are left out of it.
 
@@ -132,7 +132,7 @@ def residual_trends(
 def metallicity_from_mass(
     known: pd.DataFrame, predictions: pd.DataFrame, *, n_resamples: int, seed: int
 ) -> list[pd.DataFrame]:
-    """Scores of the metallicity that follows from the masses that heads predict, by two relations, on test galaxies.
+    """Return scores of the metallicity that follows from the masses that heads predict, by two relations.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def metallicity_from_mass(
 def predicted_relations(
     known: pd.DataFrame, predictions: pd.DataFrame, *, n_resamples: int, seed: int
 ) -> dict[str, pd.DataFrame]:
-    """The relation of the true metallicity and of each head's with catalogue masses; empty where galaxies are too few.
+    """Return how the true metallicity and that of each head follow catalogue masses; empty for too few galaxies.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
 
 
 def read_across(reader: Parts, target: Parts) -> pd.DataFrame:
-    """R² on test rows of each target feature, predicted by ridge from all features of the reader.
+    """Return how well ridge on all features of the reader predicts each feature of the target, R² on test rows.
 
     Ridge is fitted to train rows, its penalty chosen for each target feature on valid rows. Target features are taken
     a block at a time, so that a wide CSR table is never held dense.
@@ -91,7 +91,12 @@ def read_across(reader: Parts, target: Parts) -> pd.DataFrame:
 
 
 def summarise_reading(readings: pd.DataFrame) -> dict[str, float]:
-    """One table read by another in a few numbers.
+    """Return one table read by another in a few numbers.
+
+    Parameters
+    ----------
+    readings : DataFrame
+        From `read_across`.
 
     Returns
     -------

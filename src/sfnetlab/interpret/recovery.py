@@ -69,7 +69,7 @@ class _Series(NamedTuple):
 
 
 def factor_table(catalog: pd.DataFrame) -> pd.DataFrame:
-    """The mock survey's factors as numbers of which a difference means something; columns lose the "factor_".
+    """Return the mock survey's factors as numbers of which a difference means something, without the "factor_".
 
     `factor_type`, a nominal code, becomes a column of 0 and 1 for each type ("is_merger"); angles become cosine and
     sine of the whole turn ("position_angle_cos"). Columns that are constant in the catalogue are left out.
@@ -91,7 +91,7 @@ def factor_table(catalog: pd.DataFrame) -> pd.DataFrame:
 
 
 def family_labels(catalog: pd.DataFrame) -> pd.DataFrame:
-    """The labels of `FAMILY` from the mock survey's factors, bool (n_galaxies, n_labels)."""
+    """Return the labels of `FAMILY` from the mock survey's factors, bool (n_galaxies, n_labels)."""
     kind = catalog["factor_type"]
     disc = kind != ELLIPTICAL
     labels = {
@@ -108,7 +108,7 @@ def family_labels(catalog: pd.DataFrame) -> pd.DataFrame:
 def family_absorption(
     values_fit: FeatureMatrix, labels_fit: pd.DataFrame, values_test: FeatureMatrix, labels_test: pd.DataFrame
 ) -> pd.DataFrame:
-    """Whether the feature of a label is silent where that of a more special one speaks.
+    """Return whether the feature of a label is silent where that of a more special one speaks.
 
     Parameters
     ----------
@@ -125,8 +125,8 @@ def family_absorption(
     names: list[str] = []
     for name, above in FAMILY.items():  # the more general come first
         if above is None or above in names:
-            own = labels_fit[name] if above is None else labels_fit.loc[labels_fit[above], name]
-            names += [name] if own.any() and not own.all() else []
+            flags = labels_fit[name] if above is None else labels_fit.loc[labels_fit[above], name]
+            names += [name] if flags.any() and not flags.all() else []
     parent = np.array([-1 if (above := FAMILY[name]) is None else names.index(above) for name in names])
     if not (parent >= 0).any():
         return pd.DataFrame()
@@ -146,7 +146,7 @@ def recover_factors(
     n_bootstrap: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Every score of recovery of one feature table.
+    """Return how well features recover the factors that made the galaxies, by every score.
 
     Parameters
     ----------
@@ -234,9 +234,11 @@ def _matched(
     series: list[_Series] = []
     for metric, method in (("correlation", "pearson"), ("rank_correlation", "spearman")):
         match = match_factors(values_fit, fit, values_test, test, method)
-        own = _dense(columns_of(values_test, np.maximum(match.feature, 0)))
-        own[:, match.feature < 0] = 0
-        beside, truth = (own, test) if method == "pearson" else (rankdata(part, axis=0) for part in (own, test))
+        matched = _dense(columns_of(values_test, np.maximum(match.feature, 0)))
+        matched[:, match.feature < 0] = 0
+        beside, truth = matched, test
+        if method == "spearman":
+            beside, truth = rankdata(matched, axis=0), rankdata(test, axis=0)
         for i, name in enumerate(names):
             feature = int(match.feature[i]) if match.feature[i] >= 0 else None
             series.append(_Series(name, metric, None, feature, beside[:, i], truth[:, i]))
@@ -256,9 +258,9 @@ def _scored(series: Sequence[_Series], n_bootstrap: int, seed: int) -> pd.DataFr
     rows = pd.DataFrame([one[:4] for one in series], columns=["factor", "metric", "k", "feature"])
     low, high = _interval(resampled)
     table = [rows.assign(value=value, low=low, high=high)]
-    for (metric, k), own in rows.groupby(["metric", "k"], dropna=False, sort=False):
-        low, high = _interval(resampled[:, own.index].mean(axis=1))
-        mean = {"factor": ALL_FACTORS, "metric": metric, "k": k, "value": value[own.index].mean()}
+    for (metric, k), of_metric in rows.groupby(["metric", "k"], dropna=False, sort=False):
+        low, high = _interval(resampled[:, of_metric.index].mean(axis=1))
+        mean = {"factor": ALL_FACTORS, "metric": metric, "k": k, "value": value[of_metric.index].mean()}
         table.append(pd.DataFrame([mean | {"feature": np.nan, "low": low, "high": high}]))
     return pd.concat(table, ignore_index=True)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.interpret.table import Ids
+from sfnetlab.interpret.table import GalaxyIds
 from sfnetlab.jobs import TableSpec
 from sfnetlab.methods import TRAITS, Reader, Traits
 from sfnetlab.metrics.tables import FeatureMatrix
@@ -37,7 +37,7 @@ class RelatedTable:
 
     spec: TableSpec
     embedding: str
-    values_of: Callable[[Ids], FeatureMatrix]
+    values_of: Callable[[GalaxyIds], FeatureMatrix]
     load_reader: Callable[[], Reader]
 
     @property
@@ -69,7 +69,7 @@ class RelatedTables:
     tables: dict[str, RelatedTable]
     rare: Mapping[str, NDArray[np.float64]]
 
-    def ids(self, *parts: Literal["train", "valid", "test"]) -> Ids:
+    def ids(self, *parts: Literal["train", "valid", "test"]) -> GalaxyIds:
         """Return the ids of the galaxies of some parts of the split, in the order of the catalogue."""
         return self.catalog.loc[self.catalog["split"].isin(parts), "id_str"]
 

@@ -32,7 +32,7 @@ N_BOOTSTRAP = 1000
 POSITION = ("ra", "dec")
 """Columns that are no label of a galaxy, but a nuisance."""
 
-Ids: TypeAlias = "pd.Series[str]"
+GalaxyIds: TypeAlias = "pd.Series[str]"
 """Ids of galaxies, in any order."""
 
 
@@ -77,7 +77,7 @@ class Sight:
         From rows of the catalogue (n) and the name of a component to where it shows, bool (n, side, side).
     """
 
-    activation_maps: Callable[[Ids, int], NDArray[np.float32]]
+    activation_maps: Callable[[GalaxyIds, int], NDArray[np.float32]]
     component_masks: Callable[[pd.DataFrame, str], NDArray[np.bool_]]
 
 
@@ -150,14 +150,14 @@ class DescribedTable:
     held_fixed: Sequence[str]
     n_permutations: int
     has_factors: bool = False
-    values_of: Callable[[Ids], FeatureMatrix]
+    values_of: Callable[[GalaxyIds], FeatureMatrix]
     load_reader: Callable[[], Reader]
     load_head: Callable[[], tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None
-    load_embedding: Callable[[Ids], FeatureMatrix] | None = None
+    load_embedding: Callable[[GalaxyIds], FeatureMatrix] | None = None
     load_perturbed: Callable[[], Perturbed] | None = None
     sight: Sight | None = None
     autoencoder: Autoencoder | None = None
-    cutouts_of: Callable[[Ids], NDArray[np.uint8]] | None = None
+    cutouts_of: Callable[[GalaxyIds], NDArray[np.uint8]] | None = None
 
     @property
     def traits(self) -> Traits:
@@ -265,3 +265,26 @@ def usable_labels(
         log.info("the catalogue has no %s for %d valid and test galaxies each: left out", what, MIN_ROWS)
         return None
     return valid[usable], test[usable]
+
+
+def known_columns(valid: pd.DataFrame, test: pd.DataFrame, what: str) -> "pd.Index[str]":
+    """Return the names of the columns that are known for `association.MIN_ROWS` galaxies or more of both parts.
+
+    Parameters
+    ----------
+    valid, test : DataFrame
+        The same columns; NaN where not measured.
+    what
+        What the columns are called in messages.
+
+    Raises
+    ------
+    ValueError
+        If the columns differ, or none is known for enough galaxies.
+    """
+    if list(valid.columns) != list(test.columns):
+        raise ValueError(f"valid and test {what} differ: {list(valid.columns)}, {list(test.columns)}")
+    is_known = (valid.notna().sum() >= MIN_ROWS) & (test.notna().sum() >= MIN_ROWS)
+    if not is_known.any():
+        raise ValueError(f"none of {len(is_known)} {what} is known for {MIN_ROWS} valid and {MIN_ROWS} test galaxies")
+    return valid.columns[is_known]

@@ -26,15 +26,17 @@ class Seen(NamedTuple):
 
 
 def view_scores(metrics: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
-    """Test scores of the own heads of networks with different views; of means over the symmetries where there are some.
+    """Return the test scores of the heads of networks with different views.
+
+    Where predictions were averaged over the symmetries of a cutout, the scores are those of the averages.
 
     Parameters
     ----------
     metrics : DataFrame
         The tidy `metrics.parquet` of fit-probes.
     views : DataFrame
-        A row a name of features: `features`, `method`, `view`, `side_px` (pixels a side that are left), `is_degraded`
-        (whether that is all that the view does; full cutouts count too).
+        A row for each [[features]]: `features`, `method`, `view`, `side_px` (pixels a side that are left),
+        `is_degraded` (whether that is all that the view does; full cutouts count too).
 
     Returns
     -------
@@ -52,7 +54,7 @@ def view_scores(metrics: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
 def surviving_features(
     tables: Mapping[Seen, tuple[FeatureMatrix, FeatureMatrix]], n_permutations: int, seed: int
 ) -> pd.DataFrame:
-    """What becomes of each feature of a network in the networks of the same method with other views or seeds.
+    """Return what becomes of each feature of a network in networks of the same method with other views or seeds.
 
     The first table of each method and k is the reference; its features are matched one to one with those of every other
     table on the fit rows (`metrics.matching.match_features`) and the pairs measured on the test rows. What survives in
@@ -61,7 +63,9 @@ def surviving_features(
     Parameters
     ----------
     tables : mapping
-        To rows (fit, test) of a table, the same galaxies in the same order in all of them.
+        From each table to its rows (fit, test), the same galaxies in the same order in all of them.
+    n_permutations, seed
+        Permutations of the galaxies for the null, and their seed.
 
     Returns
     -------

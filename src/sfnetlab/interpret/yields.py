@@ -117,23 +117,25 @@ def find_rare(
     n_bootstrap: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Purity and recall of the first N test galaxies of each way of searching, with 95 % intervals over galaxies.
+    """Return purity and recall of the first N test galaxies of each way of searching, with 95 % intervals.
 
-    Of each table the one feature is used that has the largest average precision on the known galaxies; tables with
-    negative values (principal components) may be read from either end. Beside them stand `NEIGHBOURS` (mean distance
-    in the embedding to the `N_NEIGHBOURS` nearest known rare galaxies), `FOREST` (isolation forest of the embedding,
-    which knows no rare galaxy; Liu, Ting & Zhou 2008) and `RANDOM`. Galaxies of equal score, such as the zeros of a
-    sparse feature, are taken in random order: what is given is the expectation over it.
+    Intervals are over galaxies. Of each table the one feature is used that has the largest average precision on the
+    known galaxies; tables with negative values (principal components) may be read from either end. Beside them stand
+    `NEIGHBOURS` (mean distance in the embedding to the `N_NEIGHBOURS` nearest known rare galaxies), `FOREST` (isolation
+    forest of the embedding, which knows no rare galaxy; Liu, Ting & Zhou 2008) and `RANDOM`. Galaxies of equal score,
+    such as the zeros of a sparse feature, are taken in random order: what is given is the expectation over it.
 
     Parameters
     ----------
     tables : mapping
-        Name to the rows (known, test) of a feature table.
+        From names to the rows (known, test) of a feature table.
     embedding : (n_known, d_in) and (n_test, d_in)
     rare : (n_known,) and (n_test,)
         1 rare, 0 not; NaN where it is not known, such galaxies are left out.
     budgets
         Numbers of galaxies to inspect; those larger than the number of test galaxies are left out.
+    n_bootstrap, seed
+        Resamples of the test galaxies for the intervals, and their seed, which the isolation forest has too.
 
     Returns
     -------
@@ -198,7 +200,7 @@ def _best_feature(table: Table, is_rare: NDArray[np.bool_]) -> Choice:
 
 
 def average_precision(score: NDArray[np.floating], is_rare: NDArray[np.bool_]) -> float:
-    """Mean precision over the rare galaxies, at the score of each; galaxies of equal score come in together."""
+    """Return the mean over rare galaxies of the precision at their score; galaxies of equal score come in together."""
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     found = np.cumsum(is_rare[order])[ends]

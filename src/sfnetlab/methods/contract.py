@@ -61,7 +61,7 @@ class Traits:
     needs_images: bool = False
     """Whether a network of its own runs over the cutouts of the survey."""
     rank: int
-    """Place in tables, from the controls to what the lab is about."""
+    """Place in tables, from the controls to what the lab is about; tens, so that another kind fits between."""
     look: Look
 
 

@@ -28,7 +28,7 @@ class Photometry:
         supervised=False,
         can_be_decomposed=False,
         is_ordered=False,
-        rank=2,
+        rank=20,
         look=Look(colors=(PURPLE, BLACK, GREY), markers=("X", "P", "*", "p"), linestyles=("--", "-.")),
     )
 
@@ -108,7 +108,7 @@ class Mean:
         supervised=False,
         can_be_decomposed=False,
         is_ordered=False,
-        rank=1,
+        rank=10,
         look=Look(colors=(BLACK, GREY, PURPLE), markers=("*", "X", "d", "h"), linestyles=("-", ":")),
     )
 

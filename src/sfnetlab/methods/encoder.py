@@ -36,7 +36,7 @@ class Encoder:
         can_be_decomposed=True,
         is_ordered=False,
         needs_images=True,
-        rank=3,
+        rank=30,
         look=Look(colors=(GREY, BLACK, GREEN), markers=("d", "*", "D", "8"), linestyles=("-.", ":")),
     )
 

@@ -28,7 +28,7 @@ class PCA:
         supervised=False,
         can_be_decomposed=False,
         is_ordered=True,
-        rank=6,
+        rank=60,
         look=Look(colors=(GREEN, GREY, SKY), markers=("s", "P", "X", "p"), linestyles=(":", "-.")),
     )
 

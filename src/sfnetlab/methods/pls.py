@@ -40,7 +40,7 @@ class PLS:
         supervised=True,
         can_be_decomposed=False,
         is_ordered=True,
-        rank=7,
+        rank=70,
         look=Look(colors=(PURPLE, GREEN, GREY), markers=("P", "s", "p", "X"), linestyles=("-.", ":")),
     )
 

@@ -40,7 +40,7 @@ class SAE:
         supervised=False,
         can_be_decomposed=False,
         is_ordered=False,
-        rank=10,
+        rank=100,
         look=Look(colors=(VERMILION, ORANGE, PURPLE), markers=("^", "v", "<", ">"), linestyles=("--", "-.")),
     )
 
@@ -136,7 +136,7 @@ class NullSAE:
         supervised=False,
         can_be_decomposed=False,
         is_ordered=False,
-        rank=9,
+        rank=90,
         look=Look(colors=(GREY, SILVER, BLACK), markers=("x", "+", "1", "2"), linestyles=(":", "--")),
     )
 

@@ -39,7 +39,7 @@ class SFNet:
         can_be_decomposed=False,
         is_ordered=False,
         needs_images=True,
-        rank=11,
+        rank=110,
         look=Look(colors=(BLUE, SKY, BLACK), markers=("o", "D", "h", "8"), linestyles=("-", "--")),
     )
 

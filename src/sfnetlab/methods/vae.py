@@ -23,7 +23,7 @@ class VAE:
         can_be_decomposed=True,
         is_ordered=False,
         needs_images=True,
-        rank=8,
+        rank=80,
         look=Look(colors=(ORANGE, PURPLE, SKY, GREEN, BLACK), markers=("v", "<", ">", "^"), linestyles=("--", ":")),
     )
 

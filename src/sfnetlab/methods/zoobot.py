@@ -37,7 +37,7 @@ class Zoobot:
         can_be_decomposed=True,
         is_ordered=False,
         needs_images=True,
-        rank=4,
+        rank=40,
         look=Look(colors=(GREEN, BLACK, PURPLE), markers=("8", "D", "*", "d"), linestyles=("-", "-.")),
     )
 

@@ -20,7 +20,7 @@ from sfnetlab.runner import stage_main
 from sfnetlab.settings import View
 
 N_PERMUTATIONS = 20
-"""Of the galaxies, for the null of matched correlations."""
+"""Permutations of the galaxies, for the null of matched correlations."""
 N_EXAMPLES = 6
 SEED = 0
 
@@ -53,6 +53,7 @@ def build(spec: ViewsSpec, task: Task) -> Metrics:
 
 
 def _about(features: str, viewed: Viewed, side: int) -> dict[str, str | int | bool]:
+    """What `view_scores` wants to know of the view behind these features."""
     return {
         "features": features,
         "method": viewed.method,

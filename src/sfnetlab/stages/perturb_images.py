@@ -47,14 +47,17 @@ def build(spec: PerturbSpec, task: Task) -> Metrics:
 
 
 def chosen_places(catalog: pd.DataFrame, n_galaxies: int, seed: int) -> NDArray[np.intp]:
-    """Rows of at most `n_galaxies` test galaxies: drawn from the ids in order of their text, so that the order of the
-    catalogue does not matter; rising."""
+    """Return the rows of at most `n_galaxies` test galaxies, rising.
+
+    They are drawn from the ids in order of their text, so that the order of the catalogue does not matter.
+    """
     test = np.flatnonzero(catalog["split"] == "test")
     by_id = test[np.argsort(catalog["id_str"].to_numpy(dtype=str)[test], kind="stable")]
     return np.sort(np.random.default_rng(seed).permutation(by_id)[:n_galaxies])
 
 
 def _encoder(task: Task, survey: SurveyTable) -> "tuple[Callable[[Tensor], Tensor], int]":
+    """The network behind the input `embedding`, and how many features it gives."""
     from sfnetlab.models.sfnet import load_network
     from sfnetlab.models.vae import load_vae
     from sfnetlab.training.network import frozen_encoder

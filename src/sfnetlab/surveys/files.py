@@ -207,7 +207,8 @@ class _Field(NamedTuple):
             case "A":
                 return _ascii(self.name, column)
             case "L":
-                return np.where(column.to_numpy(bool), b"T", b"F")
+                verdict = np.where(column.to_numpy(bool, na_value=False), b"T", b"F")
+                return np.where(column.isna(), b"\0", verdict)
             case "E" | "D":
                 return column.to_numpy(np.float64, na_value=np.nan)
             case _:

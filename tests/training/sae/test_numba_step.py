@@ -1,7 +1,11 @@
 """The kernels' step against the plain one, and what only kernels can get wrong."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -264,6 +268,36 @@ def test_a_step_follows_one_on_infinite_rows(chosen: dict[str, Any], has_bfloat1
     for name, tensor in tensors(stack).items():
         tensor.copy_(clean[name])
     assert torch.isfinite(step(z, [Rates(5, RATE)], 0)).all()
+
+
+@pytest.mark.slow
+def test_a_process_that_compiles_the_kernels_gives_the_bits_of_one_that_finds_them_compiled(tmp_path: Path) -> None:
+    """A run that is killed is resumed by another process."""
+    script = """
+import torch
+from sfnetlab.training.sae import numba_step
+from sfnetlab.training.sae.settings import SAESettings
+from sfnetlab.training.sae.stack import Rates, new_stack
+
+generator = torch.Generator().manual_seed(0)
+shapes = {"W_enc": (1, 200, 50), "b_enc": (1, 200), "W_dec": (1, 200, 50), "b_dec": (1, 50)}
+weights = {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+stack = new_stack([SAESettings(variant="topk", n_latents=200, k=6, seed=0)], weights, silent_after=100)
+steps = numba_step.make_steps([stack], has_bfloat16=False)
+steps([torch.randn(300, 50, generator=generator) for _ in range(5)], [[Rates(6, 1e-3)]] * 5, 0)
+print([weights[name].numpy().tobytes().hex() for name in shapes])
+"""
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    )
+    assert first == second
 
 
 def test_torch_keeps_its_number_of_threads(use_threads: Callable[[int], None]) -> None:

@@ -1,23 +1,6 @@
 // Colours: of methods (those of the figures), of activations, of maps.
 
-const METHODS = {
-  sfnet: ["#0072B2", "#56B4E9", "#004c78"],
-  sae: ["#D55E00", "#E69F00", "#CC79A7"],
-  null_sae: ["#8a8a8a", "#b0b0b0", "#666666"],
-  pca: ["#009E73", "#66c2a5", "#006b4e"],
-  pls: ["#CC79A7", "#a8447f", "#e3a9c9"],
-  vae: ["#b8860b", "#d9a441", "#7a5a00"],
-  encoder: ["#808080", "#a9a9a9", "#5c5c5c"],
-  external: ["#808080", "#a9a9a9", "#5c5c5c"],
-  photometry: ["#7b5ea7", "#a890cc", "#543a80"],
-  mean: ["#999999", "#bbbbbb", "#777777"],
-  noise_floor: ["#999999", "#bbbbbb", "#777777"],
-};
-
-export function methodColour(kind, rank = 0) {
-  const family = METHODS[kind] ?? METHODS.mean;
-  return family[rank % family.length];
-}
+import { atlas } from "./data.js";
 
 const RAMPS = {
   light: [[205, 214, 224], [120, 180, 214], [38, 128, 178], [10, 78, 130], [8, 34, 79]],
@@ -28,6 +11,27 @@ const RAMPS = {
 export function isDark() {
   const chosen = document.documentElement.dataset.theme;
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+/** A colour of the figures as the page shows it: greys are turned round where it is dark, so that black is white. */
+function shown(colour) {
+  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+  if (!isDark() || red !== green || green !== blue) return colour;
+  const light = Math.round(255 - 0.6 * red);
+  return `rgb(${light} ${light} ${light})`;
+}
+
+/** The colour of each method by its name: its kind gives the family, its place among its kind's names the member. */
+export function methodColours() {
+  const { kinds, tables, comparison } = atlas.about;
+  const [kindAt, nameAt] = ["kind", "features"].map((column) => comparison.columns.indexOf(column));
+  const named = [...tables.map((table) => [table.kind, table.features]), ...comparison.rows.map((row) => [row[kindAt], row[nameAt]])];
+  const colours = new Map();
+  for (const [kind, { colours: family }] of Object.entries(kinds)) {
+    const names = [...new Set(named.filter(([own]) => own === kind).map(([, name]) => name))].sort();
+    names.forEach((name, rank) => colours.set(name, shown(family[rank % family.length])));
+  }
+  return colours;
 }
 
 /** Colour of an activation between 0 and 1. */

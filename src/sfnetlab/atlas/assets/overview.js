@@ -1,7 +1,7 @@
 // The first page: the experiment, the comparison, methods side by side at equal sparsity, claims.
 
 import { budgetChart } from "./charts.js";
-import { methodColour } from "./colour.js";
+import { methodColours } from "./colour.js";
 import { atlas } from "./data.js";
 import { count, h, href, number, section } from "./dom.js";
 import { sortableTable } from "./sortable.js";
@@ -10,27 +10,15 @@ function records({ columns, rows }) {
   return rows.map((row) => Object.fromEntries(columns.map((name, i) => [name, row[i]])));
 }
 
-/** A colour for each method: its kind gives the family, its rank among its kind the member. */
-function colours(rows) {
-  const names = new Map();
-  const seen = {};
-  for (const { kind, features } of rows) {
-    if (names.has(features)) continue;
-    seen[kind] = (seen[kind] ?? -1) + 1;
-    names.set(features, methodColour(kind, seen[kind]));
-  }
-  return names;
-}
-
 const MARKERS = ["circle", "square", "triangle", "diamond"];
 
 function overTheBudget(rows, probe) {
-  const colour = colours(rows);
+  const colour = methodColours();
   const ks = new Map();
   for (const { features, k } of rows) if (k !== null) ks.set(features, [...new Set([...(ks.get(features) ?? []), k])].sort((a, b) => a - b));
   const groups = new Map();
   for (const row of rows) {
-    if (row.probe !== probe || ["noise_floor", "mean"].includes(row.kind) || row.n_features_used < 1) continue;
+    if (row.probe !== probe || row.n_features_used < 1) continue;
     const name = row.k === null ? row.features : `${row.features} k=${row.k}`;
     if (!groups.has(name)) groups.set(name, { name, colour: colour.get(row.features), marker: MARKERS[Math.max(0, (ks.get(row.features) ?? []).indexOf(row.k)) % MARKERS.length], dash: row.supervised ? undefined : "6 3", points: [] });
     groups.get(name).points.push({
@@ -38,8 +26,8 @@ function overTheBudget(rows, probe) {
       title: `${name}, ${row.n_features_used} features in all: ${number(row.rmse, 4)} [${number(row.low, 4)}, ${number(row.high, 4)}]`,
     });
   }
-  const levels = [["noise_floor", "noise floor"], ["mean", "predicting the mean"]]
-    .map(([kind, name]) => ({ name, y: rows.find((row) => row.kind === kind)?.rmse })).filter((level) => level.y !== undefined);
+  const levels = atlas.about.levels.filter((level) => level.target === rows[0].target && level.column === rows[0].column)
+    .map(({ name, rmse }) => ({ name, y: rmse }));
   return budgetChart({
     curves: [...groups.values()], levels,
     xLabel: "features used in all", yLabel: `test RMSE of ${rows[0].column}`,
@@ -60,7 +48,7 @@ function atEqualSparsity(rows) {
       .map((n) => ({ name: `${n} features in all`, keep: (row) => row.n_features_used === n && !row.isWhole })),
   ];
   if (wholes.length === 0) return null;
-  const colour = colours(rows);
+  const colour = methodColours();
   const list = h("ol", { class: "ladder" });
   const draw = (choice) => {
     const best = new Map();
@@ -85,8 +73,9 @@ function atEqualSparsity(rows) {
 }
 
 function tableCards() {
+  const colour = methodColours();
   return h("ul", { class: "tables" }, atlas.about.tables.map((table) => h("li", {},
-    h("a", { href: href("features", table.name), style: { "border-color": methodColour(table.kind) } },
+    h("a", { href: href("features", table.name), style: { "border-color": colour.get(table.features) } },
       h("strong", {}, table.name),
       h("span", {}, `${count(table.n_features)} features of ${count(table.n_all)} are active${table.k ? `, at most ${table.k} a galaxy` : ""}`),
       table.best.length > 0 && h("span", {}, `most follow ${table.best.join(", ")}`)))));
@@ -132,7 +121,7 @@ export function showOverview(main) {
     parts.push(h("details", {}, h("summary", {}, `All ${own.length} scores of ${own[0].column}`), sortableTable({
       caption: `Scores of ${own[0].column}`, file: `comparison-${own[0].target}-${own[0].column}`, sortBy: "rmse", rows: own.filter((row) => row.features),
       columns: [
-        { key: "features", title: "features" }, { key: "kind", title: "kind" },
+        { key: "features", title: "features" }, { key: "kind", title: "kind", draw: (row) => about.kinds[row.kind]?.label ?? "" },
         { key: "k", title: "L0", numeric: true, help: "features active for each galaxy" },
         { key: "n_features_used", title: "in all", numeric: true, help: "features used for the whole sample" },
         { key: "probe", title: "probe" }, { key: "rmse", title: "RMSE", numeric: true, draw: (row) => number(row.rmse, 4) },

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sfnetlab.methods import TRAITS
 from sfnetlab.methods.sfnet import SFNet
 from sfnetlab.metrics.bootstrap import sample_and_resamples
+from sfnetlab.metrics.tidy import HEAD
 
 N_RESAMPLES = 1000
 SEED = 0
@@ -99,7 +100,7 @@ def rows_of_kind(tables: ClaimTables, table: pd.DataFrame, kind: str) -> pd.Data
     if TRAITS[kind].role != "network" or not TRAITS[kind].supervised:
         return of_kind
     every = tables.predictions
-    heads = every[(every["kind"] == kind) & (every["probe"] == "head") & (every["target"] == tables.regression)]
+    heads = every[(every["kind"] == kind) & (every["probe"] == HEAD) & (every["target"] == tables.regression)]
     return of_kind[of_kind["features"].isin(heads["features"])]
 
 

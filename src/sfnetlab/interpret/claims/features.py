@@ -33,7 +33,7 @@ def _mean_over_features(values: NDArray[np.floating]) -> Sample:
 
 
 def _independent_mean(values: NDArray[np.floating]) -> Sample:
-    """As `_mean_over_features`, resampled apart from another table's."""
+    """The same as `_mean_over_features`, but resampled apart from another table's."""
     known = values[np.isfinite(values)]
     if len(known) < 2:
         raise CannotTestError("fewer than two features vary")

@@ -23,6 +23,7 @@ from sfnetlab.methods.encoder import Encoder
 from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.sae import SAE
 from sfnetlab.methods.sfnet import SFNet
+from sfnetlab.metrics.tidy import HEAD
 
 MARGIN = 0.05
 """Relative loss of accuracy that counts as none: twice what the SFNet paper itself calls none (0.087 against 0.085)."""
@@ -66,14 +67,14 @@ def _loss(ours: pd.DataFrame, theirs: pd.DataFrame) -> Sample:
 def accuracy(tables: ClaimTables) -> Finding:
     """Return by how much the SFNet's head errs more than the dense network's."""
     k = main_k(tables)
-    sample = _loss(predictions_of(tables, SFNet.kind, "head", k=k), predictions_of(tables, Encoder.kind, "head"))
+    sample = _loss(predictions_of(tables, SFNet.kind, HEAD, k=k), predictions_of(tables, Encoder.kind, HEAD))
     return finding_of(f"relative RMSE of the SFNet with k = {k} above the dense network's", sample, MARGIN, "below")
 
 
 def two_features(tables: ClaimTables) -> Finding:
     """Return by how much a linear probe on two features of the sparsest SFNet errs more than its head."""
     k = min(ks_of(tables, SFNet.kind), default=None)
-    head = predictions_of(tables, SFNet.kind, "head", k=k)
+    head = predictions_of(tables, SFNet.kind, HEAD, k=k)
     sample = _loss(predictions_of(tables, SFNet.kind, "linear", k=k, budget=2), head)
     return finding_of(
         f"relative RMSE of two features in all above all of the SFNet with k = {k}", sample, MARGIN, "below"
@@ -85,7 +86,7 @@ def any_k(tables: ClaimTables) -> Finding:
     ks = ks_of(tables, SFNet.kind)
     if len(ks) < 2:
         raise CannotTestError("fewer than two k of SFNets")
-    errors = np.stack([_rmse(predictions_of(tables, SFNet.kind, "head", k=k)) for k in ks])
+    errors = np.stack([_rmse(predictions_of(tables, SFNet.kind, HEAD, k=k)) for k in ks])
     what = f"spread of the RMSE over k = {', '.join(map(str, ks))}, relative to its mean"
     return finding_of(what, np.ptp(errors, axis=0) / errors.mean(axis=0), MARGIN, "below")
 
@@ -98,7 +99,7 @@ def components_do_worse(tables: ClaimTables) -> Finding:
             components = predictions_of(tables, PCA.kind, "linear", budget=k)
         except CannotTestError:
             continue
-        losses.append(_loss(components, predictions_of(tables, SFNet.kind, "head", k=k)))
+        losses.append(_loss(components, predictions_of(tables, SFNet.kind, HEAD, k=k)))
     if not losses:
         raise CannotTestError("no k at which there are an SFNet and as many principal components; see probes.budgets")
     what = f"least over {len(losses)} values of k: relative RMSE of k principal components above the SFNet's"
@@ -117,7 +118,7 @@ def frozen_encoder(tables: ClaimTables) -> Finding:
 
 def photometry_is_worse(tables: ClaimTables) -> Finding:
     """Return by how much the dense network's head errs more than XGBoost on photometry."""
-    head = predictions_of(tables, Encoder.kind, "head")
+    head = predictions_of(tables, Encoder.kind, HEAD)
     photometry = predictions_of(tables, Photometry.kind, "xgboost")
     what = "relative RMSE of the dense network above XGBoost on photometry"
     return finding_of(what, _loss(head, photometry), 0.0, "below")

@@ -13,9 +13,11 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Halves = NDArray[np.uint16]
 
-_options: dict[str, Any] = {"nogil": True, "fastmath": set(lanes.FAST), "error_model": "numpy"}
+_options: dict[str, Any] = {"nogil": True, "fastmath": set(lanes.FAST), "error_model": "numpy", "forceinline": True}
 kernel: Any = numba.njit(cache=True, **_options)
-part: Any = numba.njit(forceinline=True, **_options)
+"""Kernels are inlined where other kernels call them. Otherwise the process that compiles them would run the called
+one's own copy, later processes the copy that was optimised with its caller, and their sums differ in the last bit."""
+part: Any = numba.njit(**_options)
 """Of a kernel: what is given a block, or returns one.
 
 Numba keeps what it compiled of a kernel until that one's own file changes: after a change of a part, or of lanes.py,

@@ -25,8 +25,6 @@ from sfnetlab.training.sae.stack import Rates, Stack, Steps, new_stack, one_by_o
 
 log = logging.getLogger(__name__)
 
-Engine = Literal["auto", "reference"]
-
 LARGE_MEAN = 1.0
 """Of |mean| / spread: above it latents of an SAE that is not centred die at the start (2605.31518)."""
 
@@ -149,7 +147,6 @@ def train_saes(
     report: Report,
     label: str = "sae",
     order_seed: int = 0,
-    engine: Engine = "auto",
 ) -> tuple[list[SparseAutoencoder], list[Record]]:
     """Sparse autoencoders of these embeddings, in the order of their settings, and their history.
 
@@ -171,8 +168,6 @@ def train_saes(
         Gets the history after every epoch.
     order_seed
         Of the order in which rows are seen.
-    engine
-        "auto" takes the kernels for this device where a variant has some, "reference" never.
 
     Returns
     -------
@@ -211,7 +206,7 @@ def train_saes(
         unit="row",
     )
     gather = _gather(rows, standardisation, device)
-    learner = _SAELearner(settings, gather, course, device, engine, standardisation.variance)
+    learner = _SAELearner(settings, gather, course, device, standardisation.variance)
     history = train(learner, course, report)
     saes: list[SparseAutoencoder] = []
     for stack, s in learner.places():
@@ -250,12 +245,11 @@ class _SAELearner:
         gather: Callable[[NDArray[np.intp]], Tensor],
         course: Course,
         device: str,
-        engine: Engine,
         variance: float,
     ) -> None:
         self.settings, self.gather, self.course, self.variance = settings, gather, course, variance
         self.stacks, self.order = _stacks(settings, gather, course, device)
-        self.advance = choose_steps(self.stacks, device, engine)
+        self.advance = choose_steps(self.stacks, device)
         self.d_in = self.stacks[0].weights["b_dec"].shape[1]
         batch_bytes = 4 * self.d_in * course.batch_size
         self.at_once = 1 if len(settings) == 1 else min(max(1, _AT_ONCE_BYTES // batch_bytes), _AT_ONCE)
@@ -618,27 +612,24 @@ def _centroids(gather: Callable[[NDArray[np.intp]], Tensor], n_rows: int, n_clus
     return torch.from_numpy(z), torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
 
 
-def choose_steps(stacks: Sequence[Stack], device: str, engine: Engine) -> Steps:
-    """Kernels for the stacks that have some, the plain step for the others, which come last."""
-    with_kernels = [stack for stack in stacks if stack.shape.has_kernels]
-    has_cuda = device.startswith("cuda")
-    if engine == "reference" or not with_kernels or not (has_cuda or device == "cpu"):  # Apple's GPU has no kernels
-        return one_by_one(reference.make_step(stacks))
-    if has_cuda:
-        from sfnetlab.training.sae import triton_step
-
-        fast = one_by_one(triton_step.make_step(with_kernels))
-    else:
+def choose_steps(stacks: Sequence[Stack], device: str) -> Steps:
+    """The kernels on the CPU for the stacks that have some, which come first; else the plain step."""
+    n_fast = sum(stack.shape.has_kernels for stack in stacks) if device == "cpu" else 0
+    parts: list[tuple[int, Steps]] = []
+    if n_fast:
         from sfnetlab.training.sae import numba_step
 
-        fast = numba_step.make_steps(with_kernels)
-    others, n_fast = stacks[len(with_kernels) :], sum(stack.n_saes for stack in with_kernels)
-    if not others:
-        return fast
-    plain = one_by_one(reference.make_step(others))
+        parts.append((sum(stack.n_saes for stack in stacks[:n_fast]), numba_step.make_steps(stacks[:n_fast])))
+    if n_fast < len(stacks):
+        others = stacks[n_fast:]
+        parts.append((sum(stack.n_saes for stack in others), one_by_one(reference.make_step(others))))
 
     def steps(batches: Sequence[Tensor], rates: Sequence[Sequence[Rates]], first: int) -> Tensor:
-        of_fast, of_plain = [own[:n_fast] for own in rates], [own[n_fast:] for own in rates]
-        return torch.cat([fast(batches, of_fast, first), plain(batches, of_plain, first)], dim=1)
+        sums: list[Tensor] = []
+        begin = 0
+        for n_saes, take in parts:
+            sums.append(take(batches, [own[begin : begin + n_saes] for own in rates], first))
+            begin += n_saes
+        return torch.cat(sums, dim=1)
 
     return steps

@@ -12,7 +12,8 @@ from PIL import Image
 from sfnetlab import cli, runner
 from sfnetlab.artifacts import read_features, read_survey
 from sfnetlab.errors import ArtifactError, DataError
-from sfnetlab.export import Request, _in_ascii, export
+from sfnetlab.exporting import Request, export
+from sfnetlab.exporting.tables import in_ascii
 from sfnetlab.models.foreign import import_sae
 from sfnetlab.models.sae import load_sae
 from sfnetlab.plan import STAGES
@@ -269,9 +270,14 @@ def test_the_command_line_exports_and_cross_matches(made, tmp_path, capsys):
 
 def test_signs_of_our_own_words_are_spelt_out_for_fits():
     table = pd.DataFrame({"worst_symmetry": ["rotation 90°", None], "n": [1, 2]})
-    spelt = _in_ascii(table)
+    spelt = in_ascii(table)
     assert spelt["worst_symmetry"].fillna("").tolist() == ["rotation 90 deg", ""]
     assert spelt["n"].tolist() == [1, 2]
+
+
+def test_warnings_about_nuisances_are_spelt_out_for_fits():
+    table = pd.DataFrame({"warning": ["follows z (rho +0.57); all nuisances: R² 0.57"]})
+    assert in_ascii(table)["warning"].iloc[0] == "follows z (rho +0.57); all nuisances: R2 0.57"
 
 
 def test_a_survey_without_images_has_no_cutouts_to_write(made, tmp_path):

@@ -1,0 +1,161 @@
+"""What an experiment found, for other programs: tables as parquet, CSV or FITS, SAEs for SAELens, cutouts for Zoobot.
+
+Only results that are current leave the house; the folder they go to is whole or absent.
+"""
+
+import argparse
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from sfnetlab import runner, runtime
+from sfnetlab.artifacts import state_of
+from sfnetlab.errors import ArtifactError, DataError
+from sfnetlab.exporting.catalog import Cutouts, catalog_items
+from sfnetlab.exporting.saes import sae_items
+from sfnetlab.exporting.tables import description_items, feature_items, prediction_items
+from sfnetlab.plan import make_plan
+from sfnetlab.results import Record, Results, TableResult
+from sfnetlab.surveys.files import Format, write_json
+
+_MANIFEST = "export.json"
+_N_NAMED = 5
+"""Results that are not current are named one by one up to here."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export, and how."""
+
+    to: Path
+    form: Format = "parquet"
+    tables: tuple[str, ...] = ()
+    """Names of feature tables (sae-k4-seed0) or of [[features]] (sae); empty: all."""
+    wide: bool = False
+    """Sparse tables as a column a feature that is active anywhere, instead of a row an activation."""
+    cutouts: Cutouts | None = None
+    """Write the cutouts too, as such files."""
+    force: bool = False
+    """Replace an earlier export."""
+
+
+def export_command(arguments: argparse.Namespace) -> str:
+    """Do what `sfnetlab export` was asked for; return what to print."""
+    request = Request(
+        to=arguments.to,
+        form=arguments.format,
+        tables=tuple(arguments.tables),
+        wide=arguments.wide,
+        cutouts=arguments.cutouts,
+        force=arguments.force,
+    )
+    files = export(runner.options(arguments), request)
+    return f"{len(files)} files: {request.to}"
+
+
+def export(chosen: runner.Options, request: Request) -> list[Path]:
+    """Write the results of an experiment into a new folder; return its files.
+
+    - `catalog.*`: the survey's catalogue with its split; `columns.csv`: units, UCDs and meanings of its columns.
+    - `features/<table>.*`: `id_str`, `split` and a column a feature, called as in its own file or `feature_<i>`. A
+      sparse table has a row for each activation, `id_str, feature, activation`, by default: galaxies without an active
+      feature are in the catalogue alone. FITS holds at most 999 columns: a wider table has one vector, `features`.
+    - `feature_catalogs/<table>.*`: what each feature is like, `features.parquet` of interpret-features.
+    - `predictions/<table>.*`: test galaxies, a column a label, probe and number of features, NaN outside a cut.
+    - `saelens/<sae>-k<k>-seed<seed>/`: every sparse autoencoder, for `sae_lens.SAE.load_from_disk`.
+    - `zoobot.*` (parquet where the others are FITS): `id_str`, `file_loc` and the catalogue, for Zoobot, with
+      `cutouts` asked for or the user's own JPEG and PNG files; `cutouts/<id>.jpg`.
+    - `export.json`: which results these are.
+
+    Raises
+    ------
+    ArtifactError
+        If a result is missing or stale, or the folder exists and is not to be replaced.
+    DataError
+        If no table has such a name, or FITS cannot hold a text.
+    """
+    experiment, root = chosen.load()
+    results = Results.of_plan(make_plan(experiment), root)
+    tables = _chosen_tables(results, request.tables)
+    _require_current(root, results, tables)
+    _require_place(request)
+    partial = request.to.with_name(f".{request.to.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        written = _write_items(partial, results, tables, request)
+        about = {"experiment": experiment.name, "format": request.form, "results": written}
+        write_json(partial / _MANIFEST, about | {"versions": runtime.versions()})
+        replaced = request.to.with_name(f".{request.to.name}.replaced-{os.getpid()}")
+        if request.to.exists():
+            request.to.rename(replaced)
+        partial.rename(request.to)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return sorted(path for path in request.to.rglob("*") if path.is_file())
+
+
+def _chosen_tables(results: Results, names: Sequence[str]) -> list[TableResult]:
+    """The tables of these names, or all."""
+    known = {table.name: table.spec.features for table in results.tables}
+    unknown = sorted(set(names) - {*known, *known.values()})
+    if unknown:
+        raise DataError(f"no table {', '.join(unknown)}; the experiment has {', '.join(dict.fromkeys(known.values()))}")
+    return [table for table in results.tables if not names or {table.name, table.spec.features} & set(names)]
+
+
+def _require_current(root: Path, results: Results, tables: Sequence[TableResult]) -> None:
+    """Raise ArtifactError unless the survey and all that is known of the tables are as the plan wants them."""
+    states = {str(record): state_of(root, record.job).kind for record in _read(results, tables) if record.job}
+    wrong = [f"{name} is {kind}" for name, kind in states.items() if kind != "current"]
+    if wrong:
+        more = f" and {len(wrong) - _N_NAMED} more" if len(wrong) > _N_NAMED else ""
+        raise ArtifactError(
+            f"{root}: {', '.join(wrong[:_N_NAMED])}{more}; run `sfnetlab run CONFIG` first, or choose others with "
+            f"--tables"
+        )
+
+
+def _read(results: Results, tables: Sequence[TableResult]) -> Iterator[Record]:
+    """The results that the export reads."""
+    yield results.record("prepare-survey")
+    for roles in (("features", "saes", "probes"), ("description",)):
+        for table in tables:
+            yield from (record for role in roles if (record := table.record(role)) is not None)
+
+
+def _require_place(request: Request) -> None:
+    """Raise ArtifactError unless the folder is new, empty, or an export that may be replaced."""
+    to = request.to
+    if not to.exists() or (to.is_dir() and not any(to.iterdir())):
+        return
+    if not (to / _MANIFEST).is_file():
+        raise ArtifactError(f"{to}: is there and is no export of this lab; choose a new folder with --to")
+    if not request.force:
+        raise ArtifactError(f"{to}: holds an export already; replace it with --force, or choose another --to")
+
+
+def _write_items(
+    folder: Path, results: Results, tables: Sequence[TableResult], request: Request
+) -> dict[str, dict[str, str]]:
+    """Write all that is asked for; return which results it is of, by name."""
+    form = request.form
+    of_tables = (
+        chain(feature_items(table, form, wide=request.wide), sae_items(table), prediction_items(table, form))
+        for table in tables
+    )
+    descriptions = (description_items(table, form) for table in tables)
+    written: dict[str, dict[str, str]] = {}
+    for item in chain(catalog_items(results, form, request.cutouts, request.to), *of_tables, *descriptions):
+        if item.name in written:  # tables of refitted codes share an autoencoder
+            continue
+        path = folder / item.name
+        path.parent.mkdir(exist_ok=True)
+        item.write(path)
+        if item.source is not None:
+            written[item.name] = {"made_by": str(item.source), "key": item.source.key}
+    return written

@@ -1,0 +1,392 @@
+"""What `draw` of each figure takes from results that are made up: which figures there are, and of what."""
+
+import importlib
+import io
+import pkgutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sfnetlab import figures
+from sfnetlab.figures import (
+    alignment,
+    autoencoder_training,
+    confounders,
+    confusion_matrices,
+    contact_sheet,
+    equivariance,
+    fvu_vs_l0,
+    label_scores,
+    latent_traversal,
+    latent_walk,
+    localisation,
+    mass_metallicity,
+    nested_fvu,
+    predicted_vs_true,
+    prediction_examples,
+    prior_samples,
+    reconstruction_quality,
+    reconstructions,
+    recovery,
+    resolution,
+    rmse_vs_k,
+    seed_stability,
+    strongest_galaxies,
+    training_curves,
+)
+from sfnetlab.interpret.latents import TRAVERSED_SIGMAS
+from sfnetlab.jobs import TableSpec
+
+SFNET = TableSpec(features="sfnet", kind="sfnet", k=4, seed=0)
+SAE = TableSpec(features="sae", kind="sae", k=4, seed=0)
+PCA = TableSpec(features="pca", kind="pca", k=None, seed=0)
+DENSE = TableSpec(features="dense", kind="encoder", k=None, seed=0)
+VAE = TableSpec(features="mmd", kind="vae", k=None, seed=0)
+MEAN = TableSpec(features="mean", kind="mean", k=None, seed=None)
+
+
+def texts(fig):
+    return [text.get_text() for ax in fig.axes for text in ax.texts]
+
+
+def shown_pixels(fig):
+    """The value of the first pixel of each cutout."""
+    return [int(np.asarray(image.get_array())[0, 0, 0]) for ax in fig.axes for image in ax.get_images()]
+
+
+def labels_of(ax):
+    return {str(line.get_label()) for line in ax.lines if not str(line.get_label()).startswith("_")}
+
+
+def test_every_file_with_a_draw_is_registered_once():
+    modules = [
+        importlib.import_module(f"sfnetlab.figures.{each.name}") for each in pkgutil.iter_modules(figures.__path__)
+    ]
+    draws = [module.draw for module in modules if hasattr(module, "draw")]
+    assert len(set(figures.FIGURES)) == len(figures.FIGURES)
+    assert set(figures.FIGURES) == set(draws)
+
+
+def test_nothing_is_drawn_of_tables_without_findings(made_up):
+    made_up.survey(6, images=False, oh_p50=9.0)
+    made_up.table(SFNET, described={"features": pd.DataFrame({"feature": [1], "name": ["Z1"]})})
+    made_up.comparison(two_classes=["agn"], many_classes=["type"])
+    unneeded = (
+        alignment, confounders, confusion_matrices, contact_sheet, equivariance, fvu_vs_l0, label_scores,
+        latent_traversal, latent_walk, localisation, nested_fvu, prediction_examples, prior_samples,
+        reconstruction_quality, reconstructions, recovery, resolution, rmse_vs_k, seed_stability, strongest_galaxies,
+        training_curves,
+    )  # fmt: skip
+    assert [name for module in unneeded for name in made_up.drawn(module.draw)] == []
+
+
+# --- which tables -----------------------------------------------------------------------------------------------------
+
+
+def confusions(features, kind, k=None):
+    counts = {"true_negative": 9, "false_positive": 1, "false_negative": 1, "true_positive": 9, "f1": 0.9, "auc": 0.9}
+    return pd.DataFrame(
+        [
+            {
+                "features": features, "kind": kind, "k": k, "seed": 0, "probe": "logistic", "n_features_used": n,
+                "target": "agn", "split": "test", "metric": metric, "value": value,
+            }
+            for n in (4, 32)
+            for metric, value in counts.items()
+        ]
+    )  # fmt: skip
+
+
+KINDS = ("external", "photometry", "encoder", "null_sae", "pls", "pca", "vae", "sae", "zoobot", "sfnet")
+
+
+def rows_of(fig):
+    """What stands left of each row of matrices."""
+    return [ax.get_ylabel().removesuffix("\ntrue class") for ax in fig.axes if ax.get_ylabel()]
+
+
+def test_confusion_matrices_show_a_table_of_each_kind_from_networks_to_controls(made_up):
+    tables = [confusions(f"my {kind}", kind, 4 if kind in ("sfnet", "sae", "null_sae") else None) for kind in KINDS]
+    made_up.comparison(two_classes=["agn"], metrics=pd.concat(tables))
+    made_up.table(SFNET)
+    (fig,) = made_up.drawn(confusion_matrices.draw).values()
+    assert [name.removeprefix("my ") for name in rows_of(fig)] == [
+        "sfnet", "sae", "null_sae", "vae", "pls", "pca", "external", "zoobot", "encoder", "photometry",
+    ]  # fmt: skip
+
+
+def test_more_tables_of_a_kind_are_confused_only_while_there_is_room(made_up):
+    tables = [confusions(f"sae {i}", "sae", 4) for i in range(9)] + [confusions("pca", "pca")]
+    made_up.comparison(two_classes=["agn"], metrics=pd.concat(tables))
+    made_up.table(SFNET)
+    (fig,) = made_up.drawn(confusion_matrices.draw).values()
+    assert rows_of(fig) == ["sae 0", "sae 1", "sae 2", "sae 3", "pca"]
+
+
+def test_the_dimensions_of_what_is_only_decomposed_are_no_method_but_those_of_a_vae_are(made_up):
+    changes = pd.DataFrame(
+        {"feature": range(9), "label": "turned", "is_symmetry": True, "change": np.linspace(0, 1, 9)}
+    )
+    aligned = pd.DataFrame({"max_rho": np.linspace(0, 1, 9), "null_draw": 0.1, "group": "1-9"})
+    aligned["novelty"], aligned["null_novelty"] = aligned["max_rho"], 0.9
+    for spec in (DENSE, VAE, SAE):
+        made_up.table(spec, described={"changes": changes, "alignment": aligned})
+    made_up.comparison()
+    fig = made_up.drawn(equivariance.draw)["equivariance"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["mmd (9 features)", "SAE (9 features)"]
+    shares = made_up.drawn(alignment.draw)["alignment"].axes[1]
+    assert {name.split(" ")[0] for name in labels_of(shares)} == {"mmd", "SAE"}
+
+
+def test_predictions_are_those_of_heads_and_of_probes_on_all_features_but_not_the_mean(made_up):
+    ids = made_up.survey(90, oh_p50=9.0)
+
+    def predicted(probe, n, value):
+        return pd.DataFrame(
+            {
+                "id_str": ids, "target": "metallicity", "column": "oh_p50", "probe": probe, "n_features_used": n,
+                "y_true": np.linspace(8, 9, 90), "y_pred": value,
+            }
+        )  # fmt: skip
+
+    made_up.table(SFNET, probed={"predictions": pd.concat([predicted("ridge", 9, 8.0), predicted("head", 9, 8.1)])})
+    made_up.table(SAE, probed={"predictions": pd.concat([predicted("ridge", 2, 8.2), predicted("ridge", 64, 8.3)])})
+    made_up.table(MEAN, probed={"predictions": predicted("ridge", 0, 8.5)})
+    made_up.comparison()
+    (fig,) = made_up.drawn(predicted_vs_true.draw).values()
+    assert [ax.get_title() for ax in fig.axes if ax.get_title()] == ["sfnet k=4, head", "sae k=4, ridge"]
+    dots = {
+        float(np.asarray(line.get_ydata())[0])
+        for ax in fig.axes[::2]
+        for line in ax.lines
+        if len(line.get_xdata()) == 90
+    }
+    assert dots == {8.1, 8.3}
+
+
+def test_other_views_stand_in_no_figure_but_those_of_views(made_up, metrics):
+    grey = metrics[metrics["features"] == "sfnet"].assign(features="sfnet-grey")
+    viewed = {"first": SFNET, "second": TableSpec(features="sfnet-grey", kind="sfnet", k=4, seed=0)}
+    for spec in viewed.values():
+        made_up.table(spec)
+    settings = {
+        "tables": {role: {"features": spec.features} for role, spec in viewed.items()},
+        "views": {"first": {"is_first": True}, "second": {"is_first": False}},
+    }
+    made_up.add("compare-views", "views", settings)
+    made_up.comparison({"metallicity": ["metallicity_1"]}, metrics=pd.concat([metrics, grey]))
+    fig = made_up.drawn(rmse_vs_k.draw)["rmse_vs_k-metallicity-metallicity_1"]
+    assert any(label.startswith("SFNet†") for label in labels_of(fig.axes[0]))
+    assert not any("grey" in label for label in labels_of(fig.axes[0]))
+
+
+# --- what they show ---------------------------------------------------------------------------------------------------
+
+
+def test_components_stand_at_their_number_beside_dictionaries(made_up):
+    made_up.comparison()
+    fvu = pd.DataFrame({"k": [1, 2, 4], "split": "test", "fvu": [0.9, 0.6, 0.3]})
+    whole = pd.DataFrame({"k": 4, "split": "test", "n_latents": [8, 16], "is_whole": [False, True], "fvu": [0.7, 0.5]})
+    made_up.table(PCA, made={"reconstruction": fvu})
+    made_up.table(SAE, made={"reconstruction": whole.assign(l0=[2.0, 3.5])})
+    lines = {line.get_label(): line for line in made_up.drawn(fvu_vs_l0.draw)["fvu_vs_l0"].axes[0].lines}
+    np.testing.assert_allclose(lines["PCA"].get_xydata(), [(1, 0.9), (2, 0.6), (4, 0.3)])
+    np.testing.assert_allclose(lines["SAE"].get_xydata(), [(3.5, 0.5)])
+    assert set(made_up.drawn(nested_fvu.draw)) == {"nested_fvu"}
+
+
+def test_components_alone_are_no_figure_of_dictionaries(made_up):
+    made_up.comparison()
+    made_up.table(PCA, made={"reconstruction": pd.DataFrame({"k": [1], "split": "test", "fvu": [0.9]})})
+    assert made_up.drawn(fvu_vs_l0.draw) == {}
+
+
+def test_the_runs_of_one_training_have_one_name(made_up):
+    for seed in (0, 1):
+        steps = [{"epoch": 1, "train_loss": 1.0 + seed, "valid_rmse": 0.2}]
+        made_up.add("train-sfnet", f"sfnet-k4-seed{seed}", {"seed": seed}, progress=steps)
+    step = {"epoch": 1, "seed": 0, "train_loss": 9.0, "train_fvu": 0.5, "dead_fraction": 0.0}
+    steps = [step | {"k": k} for k in (2, 4)]
+    made_up.add("train-sae", "sae-seed0", {"sae": {"name": "sae"}, "seeds": [0]}, progress=steps)
+    networks, _, dictionaries, _ = made_up.drawn(training_curves.draw)["training_curves"].axes
+    assert [(line.get_label(), float(line.get_ydata()[0])) for line in networks.lines] == [("sfnet-k4", 1.5)]
+    assert labels_of(dictionaries) == {"sae-k2", "sae-k4"}
+
+
+def test_seeds_are_compared_for_each_k(made_up):
+    made_up.comparison()
+    pair = {"seed_a": 0, "seed_b": 1, "metric": "decoder_cosine"}
+    for k, value in ((2, 0.9), (4, 0.5)):
+        made_up.table(TableSpec(features="sae", kind="sae", k=k, seed=0))
+        stability = pd.DataFrame([pair | {"value": value, "features": "sae", "k": k}])
+        settings = {"features": "sae", "k": k, "seeds": [0, 1]}
+        made_up.add("interpret-features", f"sae-k{k}-seeds", settings, stability=stability)
+    (ax,) = made_up.drawn(seed_stability.draw)["seed_stability"].axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["sae k=4", "sae k=2"]
+
+
+def test_the_sheet_of_a_survey_shows_a_label_under_each_cutout(made_up):
+    made_up.survey(5, oh_p50=[8.0, 8.1, 8.2, np.nan, 8.4])
+    made_up.comparison()
+    fig = made_up.drawn(contact_sheet.draw)["survey"]
+    assert shown_pixels(fig) == [0, 1, 2, 3, 4]
+    assert {"8.00", "8.10", "8.20", "–", "8.40"} <= set(texts(fig))
+
+
+def test_the_strongest_galaxies_of_the_most_used_features_are_shown(made_up):
+    ids = made_up.survey(9)
+    features = pd.DataFrame(
+        {"feature": [7, 3], "frequency": 0.5, "rho": 0.4, "best_label": "factor_age", "weight_oh_p50": 0.1}
+    )
+    examples = pd.DataFrame(
+        {"feature": [3, 7, 7], "rank": [0, 0, 1], "id_str": [ids[5], ids[8], ids[2]], "activation": [1.0, 3.0, 2.0]}
+    )
+    made_up.table(SFNET, described={"features": features, "examples": examples})
+    made_up.comparison()
+    fig = made_up.drawn(strongest_galaxies.draw)["strongest-sfnet-k4-seed0"]
+    assert shown_pixels(fig) == [8, 2, 5]
+    assert {"sfnet 7", "3.00", "2.00", "1.00"} <= set(texts(fig))
+    assert any("oh_p50: +0.100" in text and "ρ = +0.40 age" in text for text in texts(fig))
+
+
+def test_confounders_say_what_was_held_fixed(made_up):
+    features = pd.DataFrame(
+        {"feature": [1, 2], "name": ["Z1", "Z2"], "r2_nuisances": [0.1, 0.9], "is_confounded": [False, True]}
+    )
+    nuisances = pd.DataFrame({"feature": [1, 2], "nuisance": "z", "rho": 0.5})
+    partial = pd.DataFrame({"feature": [1, 2], "target": "oh_p50"})
+    partial = partial.assign(**dict.fromkeys(("rho", "low", "high", "partial_rho", "partial_low", "partial_high"), 0.3))
+    made_up.table(SFNET, described={"features": features, "nuisances": nuisances, "partial": partial})
+    made_up.comparison()
+    fig = made_up.drawn(confounders.draw)["confounders-sfnet"]
+    assert "at fixed lgm_tot_p50 and a - b" in {text.get_text() for text in fig.legends[0].get_texts()}
+
+
+def test_localisation_shows_the_maps_and_outlines_that_were_stored(made_up):
+    ids = made_up.survey(9)
+    rows = pd.DataFrame(
+        {
+            "component": ["clumps", "clumps", "arms"], "feature": [3, 3, 5], "id_str": [ids[8], ids[5], ids[2]],
+            "inside": [np.nan, 0.6, 0.7], "area": [np.nan, 0.1, 0.2],
+        }
+    )  # fmt: skip
+    means = pd.DataFrame(
+        {"component": np.repeat(["clumps", "arms"], 2), "metric": ["inside", "area"] * 2, "value": 0.5}
+    )
+    maps = np.arange(3, dtype=np.float32)[:, None, None] * np.array([[0, 0], [0, 1]], dtype=np.float32)
+    masks = np.zeros((3, 8, 8), dtype=bool)
+    masks[:, :4] = True
+    described = {"localised": rows, "localisation": means, "localised_maps": maps, "localised_masks": masks}
+    described["features"] = pd.DataFrame({"feature": [3], "name": ["Z3"]})
+    made_up.table(SFNET, described=described)
+    made_up.comparison()
+    fig = made_up.drawn(localisation.draw)["localisation-sfnet"]
+    assert shown_pixels(fig) == [5, 2]
+    assert {"60 % in 10 %", "70 % in 20 %", "clumps", "arms"} <= set(texts(fig))
+    assert any(text.startswith("Z5") for text in texts(fig))
+    contours = [path.vertices for drawn in fig.axes[0].collections for path in drawn.get_paths() if len(path.vertices)]
+    corners = np.concatenate(contours)
+    assert np.ptp(corners[:, 0]) > 0.5
+
+
+# --- autoencoders -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def autoencoders(made_up):
+    """Two seeds of one autoencoder of two latents, and one of three latents without a prior."""
+    ids = made_up.survey(9)
+    made_up.comparison()
+    for features, objective, n_latents, seed in (("mmd", "mmd", 2, 0), ("mmd", "mmd", 2, 1), ("plain", "none", 3, 0)):
+        score = {"seed": seed, "n_latents": n_latents, "split": "test", "value": 0.5, "low": 0.4, "high": 0.6}
+        quality = pd.DataFrame(
+            [
+                score | {"features": features, "objective": which, "metric": metric}
+                for which in (objective, "pca")
+                for metric, _ in reconstruction_quality.PANELS
+            ]
+        )
+        latents = pd.DataFrame({"latent": range(n_latents), "variance": 1.0, "fvu_gain": 0.1, "mean": 0.0})
+        step = {"epoch": 1}
+        for name, _ in autoencoder_training.PANELS:
+            step |= {f"train_{name}": 1.0 + seed, f"valid_{name}": 2.0 + seed}
+        arrays = {
+            "reconstructions": np.full((2, 8, 8, 3), 100 + n_latents, np.uint8),
+            "pca_reconstructions": np.full((2, 8, 8, 3), 200 + n_latents, np.uint8),
+            "traversal": np.full((n_latents, len(TRAVERSED_SIGMAS), 8, 8, 3), 50, np.uint8),
+            "walk": np.arange(6 * 8 * 8 * 3, dtype=np.uint8).reshape(6, 8, 8, 3),
+        }
+        if objective != "none":
+            arrays["prior_samples"] = np.full((5, 8, 8, 3), 60, np.uint8)
+        made_up.table(
+            TableSpec(features=features, kind="vae", k=None, seed=seed),
+            made={"quality": quality, "latents": latents, "progress": [step]},
+            described={
+                "reconstructed": pd.DataFrame({"id_str": [ids[4], ids[7]]}),
+                "traversed": latents,
+                "waypoints": pd.DataFrame({"id_str": ids[:2]}),
+                **arrays,
+            },
+        )
+    return made_up
+
+
+def test_reconstructions_stand_below_the_galaxies_and_above_those_of_a_pca_of_their_size(autoencoders):
+    drawn = autoencoders.drawn(reconstructions.draw)
+    assert set(drawn) == {"reconstructions-d2", "reconstructions-d3"}
+    assert shown_pixels(drawn["reconstructions-d2"]) == [4, 7, 102, 102, 202, 202]
+    assert {"input", "mmd\nMMD, d = 2", "PCA of pixels\nd = 2"} <= set(texts(drawn["reconstructions-d2"]))
+    assert "plain\nno prior, d = 3" in texts(drawn["reconstructions-d3"])
+
+
+def test_the_first_seed_of_each_autoencoder_is_traversed(autoencoders):
+    drawn = autoencoders.drawn(latent_traversal.draw)
+    assert set(drawn) == {"latent_traversal-mmd", "latent_traversal-plain"}
+    assert len(shown_pixels(drawn["latent_traversal-plain"])) == 3 * len(TRAVERSED_SIGMAS)
+
+
+def test_a_walk_is_a_strip_and_an_animation(autoencoders):
+    drawn = autoencoders.drawn(latent_walk.draw)
+    assert {"latent_walk-mmd", "latent_walk-mmd.gif"} <= set(drawn)
+    assert "galaxy 2 to 1" in texts(drawn["latent_walk-mmd"])
+    with Image.open(io.BytesIO(drawn["latent_walk-mmd.gif"])) as gif:
+        assert gif.n_frames == 6
+
+
+def test_only_autoencoders_with_a_prior_have_samples_of_it(autoencoders):
+    drawn = autoencoders.drawn(prior_samples.draw)
+    assert set(drawn) == {"prior_samples-mmd"}
+    assert shown_pixels(drawn["prior_samples-mmd"]) == [60] * 5
+
+
+def test_the_pca_of_each_size_is_scored_once_beside_all_seeds(autoencoders):
+    drawn = autoencoders.drawn(reconstruction_quality.draw)
+    assert set(drawn) == {"reconstruction_quality", "latent_variances-d2", "latent_variances-d3"}
+    ax = drawn["reconstruction_quality"].axes[0]
+    assert [text.get_text().replace("\n", " ") for text in ax.get_yticklabels()] == [
+        "PCA of pixels, d = 2", "mmd, d = 2", "PCA of pixels, d = 3", "plain, d = 3",
+    ]  # fmt: skip
+    (seeds,) = [line for line in ax.lines if line.get_label() == "_seeds"]
+    assert len(seeds.get_xdata()) == 2
+
+
+def test_the_training_of_the_first_seed_of_each_autoencoder_is_drawn(autoencoders):
+    fig = autoencoders.drawn(autoencoder_training.draw)["autoencoder_training"]
+    assert [float(line.get_ydata()[0]) for line in fig.axes[0].lines] == [2.0, 1.0, 2.0, 1.0]
+
+
+# --- galaxies ---------------------------------------------------------------------------------------------------------
+
+
+def test_features_are_shown_on_the_relation_where_enough_galaxies_have_mass_and_metallicity(made_up):
+    n = 600
+    mass = np.linspace(9, 11, n)
+    made_up.survey(n, images=False, lgm_tot_p50=mass, oh_p50=8 + mass / 12)
+    features = pd.DataFrame({"feature": [1, 0], "name": ["Z1", "Z0"]})
+    values = np.stack([np.zeros(n), np.linspace(1, 2, n)], axis=1)
+    made_up.table(SFNET, values=values, described={"features": features})
+    made_up.comparison()
+    fig = made_up.drawn(mass_metallicity.draw)["mass_metallicity-sfnet"]
+    assert [ax.get_title() for ax in fig.axes if ax.get_title()] == ["Z1 (N = 200)"]
