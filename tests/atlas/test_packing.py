@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sfnetlab.atlas.packing import pack, pack_correlations, pack_maps, pack_rows, write_script
+from sfnetlab.atlas.packing import pack_array, pack_correlations, pack_maps, pack_rows, write_script
 
 
 def unpack(packed):
@@ -18,7 +18,7 @@ def unpack(packed):
 
 @given(arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32, allow_nan=True)))
 def test_floats_are_kept_bit_for_bit(values):
-    np.testing.assert_array_equal(unpack(pack(values, "f4")), values)
+    np.testing.assert_array_equal(unpack(pack_array(values, "f4")), values)
 
 
 def test_places_take_the_smallest_kind_that_holds_them():
@@ -29,9 +29,9 @@ def test_places_take_the_smallest_kind_that_holds_them():
 
 def test_a_value_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="u2 holds 0 to 65535, got -1 to 3"):
-        pack([-1, 3], "u2")
+        pack_array([-1, 3], "u2")
     with pytest.raises(ValueError, match="i2 holds"):
-        pack([np.nan], "i2")
+        pack_array([np.nan], "i2")
 
 
 def test_correlations_have_four_decimals_and_know_what_is_not_known():

@@ -85,6 +85,46 @@ def test_nothing_is_drawn_of_tables_without_findings(made_up):
 # --- which tables -----------------------------------------------------------------------------------------------------
 
 
+def confusions(features, kind, k=None):
+    counts = {"true_negative": 9, "false_positive": 1, "false_negative": 1, "true_positive": 9, "f1": 0.9, "auc": 0.9}
+    return pd.DataFrame(
+        [
+            {
+                "features": features, "kind": kind, "k": k, "seed": 0, "probe": "logistic", "n_features_used": n,
+                "target": "agn", "split": "test", "metric": metric, "value": value,
+            }
+            for n in (4, 32)
+            for metric, value in counts.items()
+        ]
+    )  # fmt: skip
+
+
+KINDS = ("external", "photometry", "encoder", "null_sae", "pls", "pca", "vae", "sae", "zoobot", "sfnet")
+
+
+def rows_of(fig):
+    """What stands left of each row of matrices."""
+    return [ax.get_ylabel().removesuffix("\ntrue class") for ax in fig.axes if ax.get_ylabel()]
+
+
+def test_confusion_matrices_show_a_table_of_each_kind_from_networks_to_controls(made_up):
+    tables = [confusions(f"my {kind}", kind, 4 if kind in ("sfnet", "sae", "null_sae") else None) for kind in KINDS]
+    made_up.comparison(two_classes=["agn"], metrics=pd.concat(tables))
+    made_up.table(SFNET)
+    (fig,) = made_up.drawn(confusion_matrices.draw).values()
+    assert [name.removeprefix("my ") for name in rows_of(fig)] == [
+        "sfnet", "sae", "null_sae", "vae", "pls", "pca", "external", "zoobot", "encoder", "photometry",
+    ]  # fmt: skip
+
+
+def test_more_tables_of_a_kind_are_confused_only_while_there_is_room(made_up):
+    tables = [confusions(f"sae {i}", "sae", 4) for i in range(9)] + [confusions("pca", "pca")]
+    made_up.comparison(two_classes=["agn"], metrics=pd.concat(tables))
+    made_up.table(SFNET)
+    (fig,) = made_up.drawn(confusion_matrices.draw).values()
+    assert rows_of(fig) == ["sae 0", "sae 1", "sae 2", "sae 3", "pca"]
+
+
 def test_the_dimensions_of_what_is_only_decomposed_are_no_method_but_those_of_a_vae_are(made_up):
     changes = pd.DataFrame(
         {"feature": range(9), "label": "turned", "is_symmetry": True, "change": np.linspace(0, 1, 9)}

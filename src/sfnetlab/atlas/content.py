@@ -50,7 +50,7 @@ class Galaxies:
 
     @property
     def is_test(self) -> NDArray[np.bool_]:
-        """Which galaxies are test galaxies, (n,)."""
+        """Whether each galaxy is a test galaxy, (n,)."""
         return (self.catalog["split"] == "test").to_numpy()
 
 
@@ -82,7 +82,17 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMaps:
-    """Activation maps (m, h, w) of pairs of a galaxy and a feature; those of a feature stand together."""
+    """Activation maps of pairs of a galaxy and a feature.
+
+    Attributes
+    ----------
+    rows, features : (m,)
+        Galaxy and feature of each map; the maps of a feature stand together.
+    maps : (m, h, w)
+        Cells in units of the feature: north up, east left, as the cutouts.
+    how
+        Whether the mean of a map is the activation, or the map is a hint.
+    """
 
     rows: NDArray[np.intp]
     features: NDArray[np.intp]
@@ -92,7 +102,7 @@ class FeatureMaps:
 
 @dataclass(frozen=True)
 class Stability:
-    """How well other seeds have each feature, and how that is measured."""
+    """How well other seeds have each feature: a value a feature, and a sentence that says how it is measured."""
 
     explanation: str
     values: "pd.Series[float]"
@@ -158,7 +168,17 @@ class ShownTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What methods predict for galaxies of the test part: `values` (n, n_methods), NaN elsewhere."""
+    """What methods predict of one label column.
+
+    Attributes
+    ----------
+    y_true : (n,)
+        What the catalogue says, in the label's unit.
+    methods
+        Names of feature tables, each with its probe.
+    values : (n, n_methods)
+        Predictions for test galaxies, in the label's unit; NaN for all others.
+    """
 
     target: str
     column: str
@@ -170,7 +190,17 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas:
-    """All of it. `comparison` is the table of report.comparison_table; `classes` that of report.class_table."""
+    """All that an atlas shows.
+
+    Attributes
+    ----------
+    comparison, classes
+        The tables that report.comparison_table and report.class_table make; empty where there are none.
+    claims
+        A claim of the papers each, with `name, statement, source, what, verdict, why`.
+    config_toml
+        The settings of the experiment, as TOML.
+    """
 
     experiment: str
     galaxies: Galaxies

@@ -11,12 +11,12 @@ from scipy import sparse
 
 from sfnetlab.atlas.content import FeatureMaps, Galaxies, ShownTable
 from sfnetlab.atlas.names import readable, suggestions_of
-from sfnetlab.atlas.packing import finite, pack, pack_correlations, pack_maps, pack_rows
+from sfnetlab.atlas.packing import finite, pack_array, pack_correlations, pack_maps, pack_rows
 from sfnetlab.atlas.sprites import PER_CARD
 from sfnetlab.metrics.tables import checked_table
 
 CHUNK = 8
-"""Features a script."""
+"""Features in one script."""
 N_STRONGEST, N_SAMPLE, N_WEAK, N_INACTIVE = 10, 10, 5, 5
 N_BINS = 40
 N_PARTNERS = 12
@@ -43,7 +43,7 @@ class Column:
 
 
 def columns_of_table(table: ShownTable) -> Iterator[Column]:
-    """The features that are described, in the order of the wall."""
+    """Yield the features that are described, in the order of the wall."""
     features = table.evidence.features["feature"].to_numpy()
     if sparse.issparse(table.values):
         by_column = sparse.csc_array(checked_table(table.values))
@@ -58,14 +58,21 @@ def columns_of_table(table: ShownTable) -> Iterator[Column]:
 
 
 def groups_of(column: Column, is_shown: NDArray[np.bool_], *, is_dense: bool) -> list[Group]:
-    """Which galaxies the page of a feature shows, all among `is_shown`: the test galaxies that it is described on.
+    """Return the groups of galaxies that the page of a feature shows.
 
-    Strongest first; a sample at even quantiles of the activation, none of them among the strongest; of sparse tables
-    the just active and some inactive ones, of dense tables the lowest. Galaxies of equal activation are in order of
-    the atlas, inactive ones are drawn with the feature as seed.
+    These are the strongest; a sample at even quantiles of the activation, none of them among the strongest; of sparse
+    tables the just active and some inactive galaxies, of dense tables the lowest. Galaxies of equal activation are in
+    the order of the atlas. Inactive ones are drawn with the feature's number as seed.
+
+    Parameters
+    ----------
+    is_shown : (n,)
+        The galaxies to choose from: the test galaxies on which the feature is described.
+    is_dense
+        Whether the feature has a value in every galaxy.
     """
-    own = is_shown[column.rows]
-    rows, values = column.rows[own], column.values[own]
+    chosen = is_shown[column.rows]
+    rows, values = column.rows[chosen], column.values[chosen]
     falling = rows[np.lexsort((rows, -values))]
     strongest, rest = falling[:N_STRONGEST], falling[N_STRONGEST:]
     weak, middle = rest[len(rest) - min(N_WEAK, len(rest)) :], rest[: max(0, len(rest) - N_WEAK)]
@@ -83,7 +90,10 @@ def groups_of(column: Column, is_shown: NDArray[np.bool_], *, is_dense: bool) ->
 def pairs_to_map(
     table: ShownTable, galaxies: Galaxies, n_each: int | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Galaxies and features, pair by pair, that pages show with an activation map; `n_each`: the strongest so many."""
+    """Return the galaxies and the features (m,), pair by pair, that pages show with an activation map.
+
+    `n_each` limits each feature to so many galaxies, its strongest; None: all that its page shows as active.
+    """
     is_dense = not sparse.issparse(table.values)
     is_shown = galaxies.is_test & table.of_interest
     rows: list[NDArray[np.intp]] = []
@@ -100,7 +110,15 @@ def pairs_to_map(
 
 
 def describe_wall(table: ShownTable, galaxies: Galaxies, labels: list[str]) -> tuple[dict[str, Any], NDArray[np.intp]]:
-    """A row a feature for the wall, and the rows of its thumbnails (n, 4), -1 where there are fewer galaxies."""
+    """Return what the wall of a table says of each feature, and which galaxies each card shows.
+
+    Returns
+    -------
+    dict
+        Data of the script `wall<i>.js`: arrays with a value a feature.
+    rows : (n_features, 4)
+        The strongest galaxies of each feature; -1 where there are fewer.
+    """
     features = table.evidence.features
     numbers = features["feature"].to_numpy()
     rho = _rho_matrix(table.evidence.associations, numbers, labels)
@@ -118,14 +136,19 @@ def describe_wall(table: ShownTable, galaxies: Galaxies, labels: list[str]) -> t
         "names": features["name"].tolist(),
         "suggested": [suggested[int(feature)] for feature in numbers],
         "given": [
-            {"feature": feature, "name": own.name, "note": own.note, "old": own.is_old}
-            for feature, own in sorted(table.names.items())
+            {"feature": feature, "name": given.name, "note": given.note, "old": given.is_old}
+            for feature, given in sorted(table.names.items())
         ],
-        "best": pack([place.get(label, -1) for label in features["best_label"]], "i2"),
+        "best": pack_array([place.get(label, -1) for label in features["best_label"]], "i2"),
         "rho": pack_correlations(rho),
         "warnings": warnings,
         "numbers": [
-            {"key": key, "title": title, "help": explanation, "values": pack(features[key].to_numpy(dtype=float), "f4")}
+            {
+                "key": key,
+                "title": title,
+                "help": explanation,
+                "values": pack_array(features[key].to_numpy(dtype=float), "f4"),
+            }
             for key, title, explanation in _numbers(features)
         ],
         "n_all": table.n_features,
@@ -134,21 +157,21 @@ def describe_wall(table: ShownTable, galaxies: Galaxies, labels: list[str]) -> t
     }
     if table.evidence.stability is not None:
         stability = table.evidence.stability
-        values = pack(stability.values.reindex(numbers).to_numpy(dtype=float), "f4")
+        values = pack_array(stability.values.reindex(numbers).to_numpy(dtype=float), "f4")
         data["numbers"].append(
             {"key": "stability", "title": "stability", "help": stability.explanation, "values": values}
         )
     if table.head is not None:
         data["head"] = {
             "columns": list(table.head.columns),
-            "weights": pack(table.head.weights, "f8"),
-            "bias": pack(table.head.bias, "f8"),
+            "weights": pack_array(table.head.weights, "f8"),
+            "bias": pack_array(table.head.bias, "f8"),
         }
     return data, _thumbnails(table, galaxies)
 
 
 def _numbers(features: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
-    """By what cards are sorted: column of features.parquet, title, explanation."""
+    """Yield by what cards are sorted: a column of features.parquet, its title and its explanation."""
     known = (
         ("frequency", "frequency", "share of the test galaxies in which it is active"),
         ("mean_activation", "mean activation", "over the galaxies in which it is active"),
@@ -172,7 +195,7 @@ def _numbers(features: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
 
 
 def _rho_matrix(associations: pd.DataFrame, features: NDArray[np.int64], labels: list[str]) -> NDArray[np.float64]:
-    """Spearman's rho (n_features, n_labels)."""
+    """Return Spearman's rho (n_features, n_labels), NaN where it is not known."""
     wide = associations.pivot_table(index="feature", columns="label", values="spearman", dropna=False)
     return wide.reindex(index=features, columns=labels).to_numpy(dtype=np.float64)
 
@@ -191,7 +214,7 @@ def _thumbnails(table: ShownTable, galaxies: Galaxies) -> NDArray[np.intp]:
 
 
 def feature_chunks(table: ShownTable, galaxies: Galaxies, labels: list[str]) -> Iterator[list[dict[str, Any]]]:
-    """The pages of each `CHUNK` features, in the order of the wall."""
+    """Yield the pages of `CHUNK` features at a time, in the order of the wall."""
     pages = _Pages(table, galaxies, labels)
     chunk: list[dict[str, Any]] = []
     for place, column in enumerate(columns_of_table(table)):
@@ -204,7 +227,7 @@ def feature_chunks(table: ShownTable, galaxies: Galaxies, labels: list[str]) -> 
 
 
 class _Pages:
-    """Evidence of one table, each table of it grouped by feature once."""
+    """Makes the pages of a table; its evidence is grouped by feature once."""
 
     def __init__(self, table: ShownTable, galaxies: Galaxies, labels: list[str]) -> None:
         evidence = table.evidence
@@ -228,6 +251,7 @@ class _Pages:
         self.maps = _maps_by_feature(table.maps)
 
     def page(self, place: int, column: Column) -> dict[str, Any]:
+        """Return the page of a feature; `place` is where its card stands on the wall."""
         feature = column.feature
         groups = groups_of(column, self.is_shown, is_dense=self.is_dense)
         page: dict[str, Any] = {
@@ -235,7 +259,7 @@ class _Pages:
             "place": place,
             "groups": [{"title": group.title, "rows": pack_rows(group.rows)} for group in groups],
             "rows": None if self.is_dense else pack_rows(column.rows),
-            "values": pack(column.values, "f4"),
+            "values": pack_array(column.values, "f4"),
             "histogram": _histogram(column, self.is_shown),
             "associations": self._associations(feature),
             "alignment": _records(
@@ -254,35 +278,36 @@ class _Pages:
             ),
             "laws": self.laws.get(feature, []),
         }
-        own = self.maps.get(feature)
-        if own is not None:
-            rows, maps = own
+        mapped = self.maps.get(feature)
+        if mapped is not None:
+            rows, maps = mapped
             page["maps"] = {"rows": pack_rows(rows), "how": self.table.maps.how if self.table.maps else ""} | pack_maps(
                 maps
             )
         return page
 
     def _associations(self, feature: int) -> dict[str, str] | None:
-        own = self.associations.get(feature)
-        if own is None:
+        associations = self.associations.get(feature)
+        if associations is None:
             return None
-        by_label = own.set_index("label").reindex(self.labels)
-        return pack(by_label[list(ASSOCIATION_NUMBERS)].to_numpy(dtype=np.float64), "f4")
+        by_label = associations.set_index("label").reindex(self.labels)
+        return pack_array(by_label[list(ASSOCIATION_NUMBERS)].to_numpy(dtype=np.float64), "f4")
 
     def _recovery(self, feature: int) -> list[dict[str, Any]]:
         rows = _records(self.recovery.get(feature), ("factor", "value", "low", "high"))
         return [row | {"factor": readable(f"factor_{row['factor']}")} for row in rows]
 
     def _partners(self, feature: int) -> list[dict[str, Any]]:
-        own = self.partners.get(feature)
-        if own is None:
+        partners = self.partners.get(feature)
+        if partners is None:
             return []
-        strongest = own.reindex(own["correlation_test"].abs().sort_values(ascending=False).index).head(N_PARTNERS)
+        falling = partners["correlation_test"].abs().sort_values(ascending=False).index
+        strongest = partners.reindex(falling).head(N_PARTNERS)
         return _records(strongest, ("table", "partner", "correlation_fit", "correlation_test", "p"))
 
 
 def _histogram(column: Column, is_shown: NDArray[np.bool_]) -> dict[str, Any]:
-    """Of the activation, among the test galaxies in which the feature is active."""
+    """Return the counts of the activation, over the test galaxies in which the feature is active."""
     values = column.values[is_shown[column.rows]]
     counts, edges = np.histogram(values, bins=N_BINS) if len(values) else (np.zeros(1, int), np.array([0.0, 1.0]))
     return {
@@ -319,7 +344,7 @@ def _plain(value: Any) -> Any:
 
 
 def _laws(equations: pd.DataFrame) -> dict[int, list[dict[str, Any]]]:
-    """For each feature its terms in equations."""
+    """Return the terms of each feature in equations."""
     found: dict[int, list[dict[str, Any]]] = {}
     if len(equations) == 0:
         return found

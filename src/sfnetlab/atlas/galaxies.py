@@ -10,28 +10,32 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sfnetlab.atlas.content import Atlas, Galaxies, ShownTable
-from sfnetlab.atlas.packing import finite, pack, pack_maps, pack_rows
+from sfnetlab.atlas.packing import finite, pack_array, pack_maps, pack_rows
 from sfnetlab.metrics.tables import checked_table
 from sfnetlab.surveys.lines import KAUFFMANN_POLE, KEWLEY_POLE, kauffmann_2003, kewley_2001, tremonti_2004
 
 N_GALAXIES = 20_000
-"""Most that an atlas shows: test galaxies first, then valid, then train."""
+"""An atlas shows at most so many galaxies: first test ones, then valid ones, then train ones."""
 N_NEIGHBOURS = 8
 CHUNK = 64
-"""Galaxies a script."""
+"""Galaxies in one script."""
 SPLITS = ("train", "valid", "test")
 _BLOCK = 512
 """Galaxies whose similarities to all others are held at a time."""
 
 
 def choose_galaxies(catalog: pd.DataFrame, n_galaxies: int = N_GALAXIES, seed: int = 0) -> NDArray[np.intp]:
-    """Rows of at most this many galaxies, rising: all test ones before any valid one, those before any train one."""
+    """Return the rows of at most this many galaxies, rising.
+
+    All test galaxies are chosen before any valid one, and these before any train one; within a part at random.
+    """
     rank = catalog["split"].map({"test": 0, "valid": 1, "train": 2}).to_numpy()
     order = np.lexsort((np.random.default_rng(seed).permutation(len(catalog)), rank))
     return np.sort(order[:n_galaxies])
 
 
 def rows_in(values: "sparse.csr_array") -> int:
+    """Return the number of rows."""
     return len(values.indptr) - 1
 
 
@@ -41,13 +45,13 @@ def rows_in(values: "sparse.csr_array") -> int:
 def nearest_by_code(
     values: "sparse.csr_array", n_neighbours: int = N_NEIGHBOURS
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Of each row the others whose codes have the largest cosine with its own, and the cosines, falling.
+    """Return for each row the other rows whose codes have the largest cosine with its own.
 
     Returns
     -------
     rows, cosines
-        (n, n_neighbours), fewer columns where there are fewer rows. A cosine of 0 is no neighbour: rows of a code
-        that is zero have none.
+        (n, n_neighbours), cosines falling; fewer columns where there are fewer rows. A cosine of 0 is no neighbour:
+        a row whose code is zero has none.
     """
     n = rows_in(values)
     size = np.sqrt(np.asarray(values.multiply(values).sum(axis=1)).ravel())
@@ -59,8 +63,8 @@ def nearest_by_code(
         return rows, cosines
     for start in range(0, n, _BLOCK):
         block = (unit[start : start + _BLOCK] @ turned).toarray()
-        own = np.arange(len(block))
-        block[own, start + own] = -np.inf
+        places = np.arange(len(block))
+        block[places, start + places] = -np.inf  # no row is its own neighbour
         some = np.argpartition(block, -m, axis=1)[:, -m:]
         found = np.take_along_axis(block, some, axis=1)
         order = np.argsort(-found, axis=1, kind="stable")
@@ -83,9 +87,10 @@ class Oddity:
 
 
 def rare_combinations(values: "sparse.csr_array") -> NDArray[np.float64]:
-    """How seldom the active features of each row are active together: mean of -log10 of the share of rows, over pairs.
+    """Return how seldom the active features of each row are active together, (n,), in dex.
 
-    NaN where fewer than two features are active.
+    It is the mean over pairs of active features of -log10 of the share of rows in which both are active; NaN where
+    fewer than two features are active.
     """
     n = rows_in(values)
     active = sparse.csr_array((np.ones(values.nnz), values.indices, values.indptr), shape=values.shape)
@@ -99,7 +104,7 @@ def rare_combinations(values: "sparse.csr_array") -> NDArray[np.float64]:
 
 
 def oddities(atlas: Atlas) -> Iterator[Oddity]:
-    """Large residuals of test galaxies, rare combinations of features, poor reconstructions."""
+    """Yield by what galaxies stand out: large residuals, rare combinations of features, poor reconstructions."""
     labels = atlas.galaxies.labels
     for table in atlas.tables:
         if table.head is not None:
@@ -131,7 +136,7 @@ def oddities(atlas: Atlas) -> Iterator[Oddity]:
 
 
 def is_sparse(table: ShownTable) -> bool:
-    """Whether most values of the table are zero, so that galaxies have few active features."""
+    """Return whether most values of the table are zero, so that galaxies have few active features."""
     return sparse.issparse(table.values)
 
 
@@ -140,7 +145,7 @@ def is_sparse(table: ShownTable) -> bool:
 
 @dataclass(frozen=True)
 class Plane:
-    """Two properties of galaxies against each other, with curves (name, x, y) that the literature draws there."""
+    """A diagram of two properties of galaxies, with the curves (name, x, y) that the literature draws there."""
 
     name: str
     x_label: str
@@ -164,7 +169,7 @@ _SIZES = (
 
 
 def planes(labels: pd.DataFrame) -> Iterator[Plane]:
-    """The BPT diagram, the mass-metallicity plane and size against redshift, as far as there are such labels."""
+    """Yield the BPT diagram, the mass-metallicity plane and size against redshift, as far as there are such labels."""
     if {"log_N2", "log_Ha", "log_O3", "log_Hb"} <= set(labels):
         nii = np.linspace(-2, KEWLEY_POLE - 0.12, 60)
         inner = nii[nii < KAUFFMANN_POLE - 0.05]
@@ -210,29 +215,31 @@ def _first_of(labels: pd.DataFrame, names: Sequence[str]) -> str | None:
 
 
 def describe_galaxies(atlas: Atlas) -> dict[str, Any]:
-    """What every page may need of all galaxies: ids, parts of the split, positions, planes, oddities."""
+    """Return what every page may need of all galaxies: ids, parts of the split, positions, planes, oddities."""
     galaxies = atlas.galaxies
     data: dict[str, Any] = {
         "ids": galaxies.catalog["id_str"].tolist(),
-        "split": pack(galaxies.catalog["split"].map({name: i for i, name in enumerate(SPLITS)}).to_numpy(), "u1"),
+        "split": pack_array(galaxies.catalog["split"].map({name: i for i, name in enumerate(SPLITS)}).to_numpy(), "u1"),
         "planes": [
             {
                 "name": plane.name,
                 "x": plane.x_label,
                 "y": plane.y_label,
-                "xs": pack(plane.x, "f4"),
-                "ys": pack(plane.y, "f4"),
-                "curves": [{"name": name, "x": pack(x, "f4"), "y": pack(y, "f4")} for name, x, y in plane.curves],
+                "xs": pack_array(plane.x, "f4"),
+                "ys": pack_array(plane.y, "f4"),
+                "curves": [
+                    {"name": name, "x": pack_array(x, "f4"), "y": pack_array(y, "f4")} for name, x, y in plane.curves
+                ],
             }
             for plane in planes(galaxies.labels)
         ],
         "oddities": [
-            {"name": odd.name, "explanation": odd.explanation, "unit": odd.unit, "values": pack(odd.values, "f4")}
+            {"name": odd.name, "explanation": odd.explanation, "unit": odd.unit, "values": pack_array(odd.values, "f4")}
             for odd in oddities(atlas)
         ],
     }
     if {"ra", "dec"} <= set(galaxies.catalog):
-        data |= {name: pack(galaxies.catalog[name].to_numpy(dtype=np.float64), "f8") for name in ("ra", "dec")}
+        data |= {name: pack_array(galaxies.catalog[name].to_numpy(dtype=np.float64), "f8") for name in ("ra", "dec")}
     return data
 
 
@@ -246,7 +253,7 @@ class _Codes:
 
 
 def galaxy_chunks(atlas: Atlas) -> Iterator[dict[str, Any]]:
-    """For each `CHUNK` galaxies all that only their own pages need."""
+    """Yield what only the pages of galaxies themselves need, for `CHUNK` galaxies at a time."""
     galaxies = atlas.galaxies
     numbers = galaxies.labels.to_numpy(dtype=np.float64)
     texts = galaxies.catalog[text_columns(galaxies)].astype(str).to_numpy()
@@ -255,18 +262,18 @@ def galaxy_chunks(atlas: Atlas) -> Iterator[dict[str, Any]]:
         rows = slice(start, min(start + CHUNK, len(numbers)))
         yield {
             "first": start,
-            "labels": pack(numbers[rows], "f4"),
+            "labels": pack_array(numbers[rows], "f4"),
             "texts": texts[rows].tolist(),
             "tables": [_of_table(each, rows) for each in codes],
             "predictions": [
-                {"y": pack(each.y_true[rows], "f4"), "values": pack(each.values[rows], "f4")}
+                {"y": pack_array(each.y_true[rows], "f4"), "values": pack_array(each.values[rows], "f4")}
                 for each in atlas.predictions
             ],
         }
 
 
 def text_columns(galaxies: Galaxies) -> list[str]:
-    """Columns of words in the catalogue, other than the id and the split."""
+    """Return the names of the catalogue's columns of words, other than the id and the split."""
     words = galaxies.catalog.select_dtypes(exclude="number").columns
     return [str(name) for name in words if name not in ("id_str", "split")]
 
@@ -281,17 +288,25 @@ def _codes(table: ShownTable) -> _Codes:
 def _of_table(codes: _Codes, rows: slice) -> dict[str, Any]:
     data: dict[str, Any] = {}
     if isinstance(codes.values, np.ndarray):
-        data["values"] = pack(codes.values[rows], "f4")
+        data["values"] = pack_array(codes.values[rows], "f4")
     else:
-        own = sparse.csr_array(codes.values[rows])
-        data |= {"ends": pack_rows(own.indptr), "features": pack_rows(own.indices), "values": pack(own.data, "f4")}
+        active = sparse.csr_array(codes.values[rows])
+        data |= {
+            "ends": pack_rows(active.indptr),
+            "features": pack_rows(active.indices),
+            "values": pack_array(active.data, "f4"),
+        }
     if codes.neighbours is not None:
         near, cosines = codes.neighbours
-        data["neighbours"] = {"rows": pack_rows(near[rows]), "cosines": pack(cosines[rows], "f4"), "n": near.shape[1]}
+        data["neighbours"] = {
+            "rows": pack_rows(near[rows]),
+            "cosines": pack_array(cosines[rows], "f4"),
+            "n": near.shape[1],
+        }
     head = codes.table.head
     if head is not None:
-        data["predictions"] = pack(head.predictions[rows], "f4")
-        data["of_interest"] = pack(head.is_of_interest[rows], "u1")
+        data["predictions"] = pack_array(head.predictions[rows], "f4")
+        data["of_interest"] = pack_array(head.is_of_interest[rows], "u1")
         if head.maps is not None:
             own_maps = head.maps[rows]
             data["maps"] = pack_maps(own_maps.reshape(-1, *own_maps.shape[2:]))
@@ -299,7 +314,10 @@ def _of_table(codes: _Codes, rows: slice) -> dict[str, Any]:
 
 
 def largest_contribution_error(table: ShownTable) -> float:
-    """Over all galaxies: how far the sum of weight times feature, plus the bias, is from what the network says."""
+    """Return by how much the sum of weights times features, plus the bias, misses the network's prediction at most.
+
+    It is in label units, over all galaxies and outputs; the table must have a head.
+    """
     assert table.head is not None
     sums = checked_table(table.values) @ table.head.weights.T + table.head.bias
     return finite(float(np.abs(sums - table.head.predictions).max())) or 0.0

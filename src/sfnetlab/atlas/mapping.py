@@ -1,4 +1,4 @@
-"""Gives tables their activation maps, and the table that a network's head reads its predictions and their maps.
+"""Gives tables their activation maps, and gives the table that a network's head reads the predictions with their maps.
 
 Networks are run once, whatever number of tables stands on what they give.
 """
@@ -20,9 +20,9 @@ from sfnetlab.models.sfnet import SparseFeatureNetwork
 log = logging.getLogger(__name__)
 
 N_BY_GRADIENT = 4
-"""Galaxies of a feature that get a map where each map costs a run of the network."""
+"""Maps of a feature where each costs a run of the network: those of its strongest galaxies."""
 MAX_BY_GRADIENT = 4000
-"""Such maps of a table."""
+"""Maps of a table where each costs a run of the network."""
 
 
 Reading = tuple[NDArray[np.floating], NDArray[np.floating]]
@@ -31,7 +31,7 @@ Reading = tuple[NDArray[np.floating], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class HeadOf:
-    """Which table, by its place, a network's head reads, and the labels that it predicts."""
+    """A network, the place of the table that its head reads, and the labels that it predicts."""
 
     place: int
     network: SparseFeatureNetwork
@@ -47,7 +47,7 @@ def with_maps(
     *,
     device: str,
 ) -> list[ShownTable]:
-    """The tables, each with maps of what its pages show, and the one that the head reads with the head.
+    """Return the tables with maps of what their pages show, and the table that the head reads with that head.
 
     Parameters
     ----------
@@ -89,7 +89,10 @@ def _feature_request(reading: Reading, rows: NDArray[np.intp], features: NDArray
 
 
 def _contribution_request(table: ShownTable, network: SparseFeatureNetwork, places: NDArray[np.intp]) -> MapRequest:
-    """For each galaxy and output the weights of its active features. The bias is left out: it comes from nowhere."""
+    """Ask for a map for each galaxy and output, of the weights of its active features.
+
+    The bias is left out: it comes from nowhere.
+    """
     weights, _ = network.head_weights()
     n_outputs = len(weights)
     values = sparse.csr_array(table.values)

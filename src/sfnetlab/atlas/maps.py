@@ -22,14 +22,14 @@ from sfnetlab.atlas.content import How
 from sfnetlab.models.backbones import ImageEncoder
 
 GRID = 14
-"""Cells across a map by gradient."""
+"""Cells across and down a map by gradient."""
 _TOLERANCE = 1e-4
-"""Of the mean of a map against the pooled value, relative to the largest."""
+"""How far the mean of a map may be from the pooled value, relative to the largest value."""
 
 
 @dataclass(frozen=True)
 class MapRequest:
-    """Maps to make: for each entry a row of the images and what of the embedding to look at.
+    """The maps to make: an entry is a row of the images and a direction of the embedding to look at.
 
     Attributes
     ----------
@@ -48,7 +48,17 @@ class MapRequest:
 
 @dataclass(frozen=True)
 class Maps:
-    """The maps (n, h, w) of each request, and what `run` gave for each row asked for (rising): (n_rows, n_outputs)."""
+    """What `make_maps` made.
+
+    Attributes
+    ----------
+    maps
+        The maps (n, h, w) of each request, in the order of its entries.
+    rows : (n_rows,)
+        Every row of the images that was asked for, once, rising.
+    outputs : (n_rows, n_outputs)
+        What `run` gave for these rows.
+    """
 
     maps: list[NDArray[np.float32]]
     rows: NDArray[np.intp]
@@ -56,7 +66,7 @@ class Maps:
 
 
 def how_maps_are_made(encoder: ImageEncoder, images: NDArray[np.uint8], device: str) -> How:
-    """ "exact" if the embedding of these few images is the mean of the map before the pooling layer."""
+    """Return "exact" if the embedding of these few images is the mean of the map before the pooling layer."""
     pool = getattr(encoder.backbone, "global_pool", None)
     if not isinstance(pool, nn.Module):
         return "gradient"
@@ -78,7 +88,7 @@ def make_maps(
     device: str,
     batch_size: int = 64,
 ) -> Maps:
-    """All maps in one run over the images that are asked for.
+    """Make all maps in one run over the images that are asked for.
 
     Parameters
     ----------
@@ -103,11 +113,11 @@ def make_maps(
         batch = torch.from_numpy(np.asarray(images[rows])).to(device)
         with torch.no_grad(), _inputs_of(pool) as seen:
             outputs.append(run(batch).float().cpu().numpy())
-        for request, order, own, parts in zip(requests, in_order, sorted_rows, made, strict=True):
-            first, last = np.searchsorted(own, [rows[0], rows[-1] + 1])
+        for request, order, ordered, parts in zip(requests, in_order, sorted_rows, made, strict=True):
+            first, last = np.searchsorted(ordered, [rows[0], rows[-1] + 1])
             if first == last:
                 continue
-            entries, places = order[first:last], np.searchsorted(rows, own[first:last])
+            entries, places = order[first:last], np.searchsorted(rows, ordered[first:last])
             directions = torch.from_numpy(np.asarray(request.directions(entries), dtype=np.float32)).to(device)
             if how == "exact":
                 maps = torch.einsum("ncyx,nc->nyx", seen[0].float()[torch.from_numpy(places).to(device)], directions)

@@ -17,7 +17,7 @@ from sfnetlab.errors import DataError
 CLEAR_RHO = 0.2
 """Below this |rho| a label does not name a feature."""
 KEY_DIGITS = 12
-"""Of a table's key, by which names know the training that they were given to."""
+"""Digits of a table's key that names.toml holds, to know the training that names were given to."""
 _DECORATION = re.compile(r"^factor_|_fraction$|_p50$")
 _WORDS = {
     "z": "redshift",
@@ -49,19 +49,19 @@ class GivenName:
     is_old: bool
 
 
-Given = dict[str, dict[int, GivenName]]
-"""By table and feature."""
+GivenNames = dict[str, dict[int, GivenName]]
+"""Names by table and feature."""
 
 
 def suggest_name(label: str | None, rho: float, morphology: str | None, morphology_rho: float) -> str:
-    """A name from the label that a feature follows best and, if another, the morphology label; or "no clear label"."""
+    """Return a name from the label that a feature follows best and its best morphology label; or "no clear label"."""
     known = [(text, r) for text, r in ((label, rho), (morphology, morphology_rho)) if text and abs(r) >= CLEAR_RHO]
     words = dict.fromkeys(f"{'high' if r > 0 else 'low'} {readable(text)}" for text, r in known)
     return ", ".join(words) or "no clear label"
 
 
 def readable(label: str) -> str:
-    """A column's name in words: "factor_bulge_to_total" is "bulge to total"; "modelMag_r" stays as it is."""
+    """Return a column's name in words: "factor_bulge_to_total" is "bulge to total"; "modelMag_r" stays as it is."""
     if label in _WORDS:
         return _WORDS[label]
     if any(letter.isupper() for letter in label):
@@ -69,8 +69,8 @@ def readable(label: str) -> str:
     return _DECORATION.sub("", label).replace("_", " ").replace("-", " ").strip() or label
 
 
-def read_names(path: Path, keys: Mapping[str, str]) -> Given:
-    """Names and notes of the user's file, for the tables of the atlas.
+def read_names(path: Path, keys: Mapping[str, str]) -> GivenNames:
+    """Return the names and notes in the user's file, for the tables of the atlas.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def read_names(path: Path, keys: Mapping[str, str]) -> Given:
         ) from None
     except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
         raise DataError(f"{path}: cannot be read as TOML: {error}") from None
-    given: Given = {}
+    given: GivenNames = {}
     for table, key in keys.items():
         section = tree.get(table, {})
         where = f"{path}: [{table}]"
@@ -110,8 +110,8 @@ def read_names(path: Path, keys: Mapping[str, str]) -> Given:
     return given
 
 
-def names_template(suggestions: Mapping[str, Mapping[int, str]], keys: Mapping[str, str], given: Given) -> str:
-    """A names.toml with what is given, and suggestions as comments for the rest."""
+def names_template(suggestions: Mapping[str, Mapping[int, str]], keys: Mapping[str, str], given: GivenNames) -> str:
+    """Return the text of a names.toml with what is given, and suggestions as comments for the rest."""
     lines = [
         "# Names and notes of features, shown in the atlas.",
         "# Copy this file beside your configuration, uncomment and change what you like, and say in the configuration",
@@ -123,16 +123,16 @@ def names_template(suggestions: Mapping[str, Mapping[int, str]], keys: Mapping[s
         quoted = _quoted(table)
         lines += ["", f"[{quoted}]", f"key = {_quoted(keys[table][:KEY_DIGITS])}"]
         for feature, name in suggested.items():
-            own = given.get(table, {}).get(feature)
-            if own is None:
+            known = given.get(table, {}).get(feature)
+            if known is None:
                 lines += [f"# [{quoted}.{feature}]", f"# name = {_quoted(name)}", '# note = ""']
             else:
-                lines += [f"[{quoted}.{feature}]", f"name = {_quoted(own.name)}", f"note = {_quoted(own.note)}"]
+                lines += [f"[{quoted}.{feature}]", f"name = {_quoted(known.name)}", f"note = {_quoted(known.note)}"]
     return "\n".join(lines) + "\n"
 
 
 def suggestions_of(features: pd.DataFrame) -> dict[int, str]:
-    """Feature to suggested name, of a `features.parquet`."""
+    """Return a suggested name for each feature of a `features.parquet`, by its number."""
     has_morphology = "morphology" in features
     return {
         int(row["feature"]): suggest_name(
@@ -168,6 +168,6 @@ def _given_name(entry: Any, where: str, is_old: bool) -> GivenName:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string."""
+    """Return a TOML basic string."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'

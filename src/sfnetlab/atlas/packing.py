@@ -6,7 +6,6 @@ A script calls `atlasData(key, value)`; arrays of numbers stand in it as base64 
 import base64
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +17,8 @@ QUANTA = 65535
 """Steps between the least and the largest value of a map."""
 
 
-def pack(values: ArrayLike, kind: Kind) -> dict[str, str]:
-    """An array, flattened in C order, for `unpack` of data.js. NaN is kept where the kind has it.
+def pack_array(values: ArrayLike, kind: Kind) -> dict[str, str]:
+    """Return an array, flattened in C order, as `unpack` of data.js reads it. NaN is kept where the kind has it.
 
     Raises
     ------
@@ -35,33 +34,33 @@ def pack(values: ArrayLike, kind: Kind) -> dict[str, str]:
 
 
 def pack_rows(places: ArrayLike) -> dict[str, str]:
-    """Places of galaxies or features, in the smallest kind that holds them."""
+    """Return places of galaxies or features, packed in the smallest kind that holds them."""
     array = np.asarray(places)
-    return pack(array, "u2" if array.size == 0 or array.max() < 2**16 else "u4")
+    return pack_array(array, "u2" if array.size == 0 or array.max() < 2**16 else "u4")
 
 
 def pack_correlations(rho: ArrayLike) -> dict[str, str]:
-    """Correlations to four decimals; NaN becomes -32768."""
+    """Return correlations, packed to four decimals; NaN becomes -32768."""
     array = np.asarray(rho, dtype=np.float64)
-    return pack(np.where(np.isnan(array), -32768, np.round(array * 10000)), "i2")
+    return pack_array(np.where(np.isnan(array), -32768, np.round(array * 10000)), "i2")
 
 
 def pack_maps(maps: NDArray[np.floating]) -> dict[str, Any]:
-    """Maps (n, h, w), each in 65,535 steps between its least and its largest value."""
+    """Return maps (n, h, w), each packed in 65,535 steps between its least and its largest value."""
     flat = np.asarray(maps, dtype=np.float64).reshape(len(maps), -1)
     low, high = (bound(flat, axis=1, keepdims=True) for bound in (np.min, np.max))
     step = np.where(high > low, (high - low) / QUANTA, 1.0)
     return {
         "h": maps.shape[1],
         "w": maps.shape[2],
-        "low": pack(low, "f4"),
-        "step": pack(step, "f4"),
-        "cells": pack(np.round((flat - low) / step), "u2"),
+        "low": pack_array(low, "f4"),
+        "step": pack_array(step, "f4"),
+        "cells": pack_array(np.round((flat - low) / step), "u2"),
     }
 
 
 def finite(value: float | None) -> float | None:
-    """A number as JSON knows it: None where it is not finite; floats with seven digits."""
+    """Return a number as JSON knows it, with seven digits; None where it is not finite."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.7g}")
@@ -72,11 +71,6 @@ def write_script(path: Path, key: str, data: Any) -> None:
     text = json.dumps(data, allow_nan=False, separators=(",", ":"), default=_plain)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"atlasData({json.dumps(key)},{text});\n", encoding="ascii")
-
-
-def chunks(n: int, size: int) -> Sequence[slice]:
-    """Slices of at most `size` that cover n."""
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def _plain(value: Any) -> Any:

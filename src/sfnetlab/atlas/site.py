@@ -46,7 +46,7 @@ MODULES = (
     "query",
     "main",
 )
-"""Of the script, each after those that it imports."""
+"""Modules of the script, each after those that it imports."""
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async )?(?:function|const) (\w+))", re.MULTILINE)
 
@@ -109,7 +109,7 @@ def write_page(directory: Path, experiment: str) -> None:
 
 
 def bundle() -> str:
-    """The modules of the script as one classic script, for browsers load no module from disk.
+    """Return the modules of the script as one classic script, because browsers load no module from disk.
 
     Each module is a function that returns what it exports.
     """
@@ -181,7 +181,7 @@ def _about(table: ShownTable, is_test: Any) -> dict[str, Any]:
 
 
 def _levels(comparison: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Errors that take no feature at all, which are lines and no curves: the noise floor, predicting the mean."""
+    """Yield the errors that take no feature at all: the noise floor, predicting the mean. They are drawn as lines."""
     if comparison.empty:
         return
     rows = comparison[comparison["n_features_used"] == 0].drop_duplicates(["target", "column", "features"])
@@ -193,12 +193,12 @@ def _levels(comparison: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _best(features: pd.DataFrame) -> list[str]:
-    """The labels that most features follow best, in words."""
+    """Return the labels that most features follow best, in words."""
     return [readable(label) for label in features["best_label"].value_counts().head(3).index]
 
 
 def _rows(table: pd.DataFrame) -> dict[str, Any]:
-    """A small table for a page to sort: column names and rows."""
+    """Return a small table for a page to sort: column names and rows."""
     rows = [
         [finite(value) if isinstance(value, float) else None if pd.isna(value) else value for value in row]
         for row in table.itertuples(index=False, name=None)

@@ -25,12 +25,12 @@ _METHOD = 2
 
 
 def tile_side(images: NDArray[np.uint8], largest: int = TILE_PX) -> int:
-    """Side of the tiles of these cutouts (n, height, width, 3), in pixels."""
+    """Return the side of the tiles of these cutouts (n, height, width, 3), in pixels."""
     return min(largest, images.shape[1])
 
 
 def write_sheets(directory: Path, images: NDArray[np.uint8], rows: NDArray[np.integer]) -> int:
-    """Write `0.webp`, `1.webp`, ...: the cutouts of `rows`, 16 a sheet, left to right and top to bottom.
+    """Write the cutouts of `rows` as `0.webp`, `1.webp`, ...: 16 on a sheet, left to right and top to bottom.
 
     Returns how many sheets there are. `images` may be memory-mapped; it is read a sheet at a time.
     """
@@ -44,7 +44,7 @@ def write_sheets(directory: Path, images: NDArray[np.uint8], rows: NDArray[np.in
 
 
 def write_wall(directory: Path, images: NDArray[np.uint8], cards: NDArray[np.integer]) -> int:
-    """Write the sheets of a wall of cards: `cards` (n, 4) are rows of `images`, -1 for an empty place.
+    """Write the sheets of a wall of cards; `cards` (n, 4) are rows of `images`, -1 for an empty place.
 
     A card is a square of four, cards stand four across. Returns how many sheets there are.
     """
@@ -53,9 +53,9 @@ def write_wall(directory: Path, images: NDArray[np.uint8], cards: NDArray[np.int
     known: dict[int, NDArray[np.uint8]] = {}
     starts = range(0, len(cards), CARDS_PER_SHEET)
     for number, start in enumerate(starts):
-        own = cards[start : start + CARDS_PER_SHEET]
-        full = np.full((-(-len(own) // CARDS_ACROSS) * CARDS_ACROSS, PER_CARD), -1)
-        full[: len(own)] = own
+        shown = cards[start : start + CARDS_PER_SHEET]
+        full = np.full((-(-len(shown) // CARDS_ACROSS) * CARDS_ACROSS, PER_CARD), -1)
+        full[: len(shown)] = shown
         squares = full.reshape(-1, CARDS_ACROSS, CARD_ACROSS, CARD_ACROSS).transpose(0, 2, 1, 3)
         tiles = []
         for row in squares.ravel().tolist():

@@ -9,15 +9,16 @@ from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
 from sfnetlab.figures.findings import Figures, Findings, compared
-from sfnetlab.figures.kinds import EMBEDDINGS
-from sfnetlab.probes import probes_of
+from sfnetlab.figures.kinds import predicts_the_mean
+from sfnetlab.methods import TRAITS
+from sfnetlab.probes import ProbeKind, probes_of
 
 _COLUMNS = ("features", "k", "seed", "probe", "n_features_used", "target", "split", "metric", "value")
 _COUNTS = ("true_negative", "false_positive", "false_negative", "true_positive")
 BUDGET = 4
 """Features of the matrices at the right, where classifiers were fitted on so many."""
 N_TABLES = 5
-_RANKS = {kind: rank for rank, kind in enumerate(("sfnet", "photometry", *EMBEDDINGS, "pca", "vae", "sae"))}
+"""Feature tables of a figure; more only where there are more kinds."""
 
 
 def draw(findings: Findings) -> Figures:
@@ -27,13 +28,27 @@ def draw(findings: Findings) -> Figures:
         return
     for name in findings.two_classes:
         own = metrics[metrics["target"] == name]
-        tables = own[own["kind"].isin(_RANKS)].drop_duplicates("features")
-        ordered = tables.iloc[np.argsort(tables["kind"].map(_RANKS), kind="stable")]["features"].tolist()[:N_TABLES]
+        shown = _shown(own)
         budgets = sorted(set(own["n_features_used"]) & set(findings.budgets))
-        if ordered and budgets:
+        if shown and budgets:
             budget = BUDGET if BUDGET in budgets else budgets[-1]
-            figure = plot_confusion_matrices(metrics, name, ordered, budget, (f"not {name}", name))
+            figure = plot_confusion_matrices(metrics, name, shown, budget, (f"not {name}", name))
             yield f"confusion-{name}", figure
+
+
+def _shown(metrics: pd.DataFrame) -> list[str]:
+    """Return a feature table of each kind, and more while there is room, from networks to controls."""
+    rows = metrics[metrics["probe"].isin([kind.name for kind in _classifiers()]) & metrics["kind"].isin(list(TRAITS))]
+    tables = rows[~predicts_the_mean(rows)].drop_duplicates("features")
+    nth = tables.groupby("kind").cumcount()
+    tables = tables.assign(nth=nth, rank=[-TRAITS[kind].rank for kind in tables["kind"]])
+    n = max(N_TABLES, tables["kind"].nunique())
+    return tables.sort_values(["nth", "rank"]).head(n).sort_values(["rank", "nth"])["features"].tolist()
+
+
+def _classifiers() -> list[ProbeKind]:
+    """Return the classifiers that look at features, in the order of columns."""
+    return [kind for kind in probes_of("two_classes") if not kind.is_control]
 
 
 @style.paper_figure
@@ -65,7 +80,7 @@ def plot_confusion_matrices(
         If columns are missing or a feature table has no classifiers.
     """
     style.require_columns(metrics, _COLUMNS, "the metrics table")
-    kinds = [kind for kind in probes_of("two_classes") if not kind.is_control]
+    kinds = _classifiers()
     rows = metrics[(metrics["target"] == target) & (metrics["split"] == "test")]
     rows = rows[rows["probe"].isin([kind.name for kind in kinds])]
     panels: list[list[pd.DataFrame]] = []

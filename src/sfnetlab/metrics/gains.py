@@ -102,7 +102,7 @@ def combine_predictions(
     every = every.assign(is_augmented=is_augmented, probe=every["probe"].str.removesuffix(AUGMENTED))
     scores: list[pd.DataFrame] = []
     gained: list[pd.DataFrame] = []
-    by = ["features", "kind", "k", "target", "probe"]
+    by = ["features", "kind", "k", "probe", "target"]
     for identity, rows in every.groupby(by, dropna=False, sort=False):
         about = dict(zip(by, identity, strict=True))
         columns = columns_of[str(about["target"])]

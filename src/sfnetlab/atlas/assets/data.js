@@ -44,7 +44,7 @@ export function load(key) {
 
 const KINDS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i2: Int16Array, f4: Float32Array, f8: Float64Array };
 
-/** A typed array of what `pack` wrote. */
+/** A typed array of what `pack_array` wrote. */
 export function unpack({ t, b }) {
   const text = atob(b);
   const bytes = new Uint8Array(text.length);
