@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from sfnetlab import artifacts
+from sfnetlab import artifacts, files
 from sfnetlab.artifacts import build, read_features, state_of, write_csr_features, write_dense_features, write_rows
 from sfnetlab.errors import ArtifactError
 from sfnetlab.jobs import Job
@@ -122,7 +122,7 @@ def test_a_failed_build_finds_its_own_work_again_and_no_other_recipe_does(tmp_pa
 
 def test_what_a_kill_left_of_a_file_is_not_published(tmp_path):
     def killed_while_writing(work: Path) -> dict[str, float]:
-        with artifacts.replacing(work / "progress.jsonl") as partial:
+        with files.replacing(work / "progress.jsonl") as partial:
             partial.write_text("half")
             raise KeyboardInterrupt
 
@@ -141,7 +141,10 @@ def test_publishing_leaves_no_litter(tmp_path):
 
 
 def test_a_kill_between_manifest_and_rename_needs_only_the_rename(tmp_path, monkeypatch):
-    monkeypatch.setattr(artifacts, "_publish", lambda work, final: (_ for _ in ()).throw(KeyboardInterrupt))
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", killed)
     with pytest.raises(KeyboardInterrupt):
         build_it(tmp_path, job())
     monkeypatch.undo()
@@ -207,7 +210,7 @@ def test_a_galaxy_without_features_is_an_error(tmp_path):
 
 def test_a_reserved_array_takes_its_disk_space_at_once(tmp_path):
     path = tmp_path / "x.npy"
-    array = artifacts.create_array(path, (1000, 1000), "uint8")
+    array = files.create_array(path, (1000, 1000), "uint8")
     array[3] = 7
     array.flush()
     assert os.stat(path).st_blocks * 512 >= 1_000_000

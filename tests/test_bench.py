@@ -190,7 +190,7 @@ def test_on_trees_of_atoms_matryoshka_stands_against_plain_top_k(without_kernels
     ],
 )
 def test_the_worst_is_that_of_the_measure(measure, pairs, worst):
-    assert max(pairs, key=sae_quality._badness(measure))[0] == worst
+    assert max(pairs, key=sae_quality.badness(measure))[0] == worst
 
 
 def test_a_reference_of_zero_has_no_ratio():

@@ -13,9 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sfnetlab import cli, config, runner
+from sfnetlab import cli, config
 from sfnetlab.interpret.claims import CLAIMS
-from sfnetlab.jobs import Job
 from sfnetlab.plan import make_plan
 
 SMALL = """
@@ -111,13 +110,15 @@ def test_what_people_look_at_has_a_short_way(finished, link, made):
     assert (finished / "out" / link).resolve() == (finished / "out" / made).resolve()
 
 
-def test_a_folder_of_the_users_is_not_replaced_by_a_link(tmp_path):
-    (tmp_path / "atlas").mkdir()
-    (tmp_path / "atlas/mine.txt").write_text("mine")
-    job = Job(stage="build-atlas", version=1, name="atlas", spec=None, inputs={})
-    runner._link(tmp_path, job)
-    assert (tmp_path / "atlas/mine.txt").read_text() == "mine"
-    assert runner._shown_directory(tmp_path, job) == tmp_path / "build-atlas/atlas"
+def test_a_folder_of_the_users_is_not_replaced_by_a_link(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "small", symlinks=True)
+    (folder / "out/atlas").unlink()
+    (folder / "out/atlas").mkdir()
+    (folder / "out/atlas/mine.txt").write_text("mine")
+    assert run(folder, "build-atlas", "-q", "--force", "--device", "cpu") == 0
+    assert (folder / "out/atlas/mine.txt").read_text() == "mine"
+    assert run(folder, "run", "-q") == 0
+    assert f"atlas: {folder / 'out/build-atlas/atlas/index.html'}" in capsys.readouterr().out
 
 
 def test_a_second_run_builds_nothing_and_prints_the_same_table(finished, capsys):

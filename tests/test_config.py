@@ -1,6 +1,7 @@
 """Configuration: every mistake is reported where it was made, and what was resolved reads back the same."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -470,19 +471,24 @@ def test_the_schema_text_fits_a_terminal_of_100_columns() -> None:
     assert max(map(len, config.describe_schema().split("\n"))) <= 100
 
 
-ALTERNATIVES = (*get_args(schema.Survey), *get_args(schema.Split), *get_args(methods.Features))
-TABLES = list(dict.fromkeys(each for each in (*vars(schema).values(), *ALTERNATIVES) if dataclasses.is_dataclass(each)))
+def tables_in(hint: Any) -> list[type]:
+    """Tables of the file that a value of the type is made of, the outermost first."""
+    if not dataclasses.is_dataclass(hint):
+        return [table for part in get_args(hint) for table in tables_in(part)]
+    hints = get_type_hints(hint)
+    return [hint, *(table for each in dataclasses.fields(hint) for table in tables_in(hints[each.name]))]
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
-def test_every_setting_is_documented_below_its_field(table: type) -> None:
-    nested = (*ALTERNATIVES, *TABLES)
-    docs, hints = config._field_docs(table), get_type_hints(table)
-    for name in (each.name for each in dataclasses.fields(table)):
-        hint = hints[name]
-        is_nested = (
-            hint in nested or any(member in nested for member in get_args(hint)) or name in ("targets", "features")
-        )
-        is_told_elsewhere = name == "kind"
-        assert docs.get(name) or is_nested or is_told_elsewhere, f"{table.__name__}.{name}"
-    assert table.__doc__
+@pytest.mark.parametrize("table", dict.fromkeys(tables_in(schema.Experiment)), ids=lambda table: table.__name__)
+def test_every_setting_stands_with_its_meaning_in_the_schema_text(table: type) -> None:
+    about, hints = " ".join(str(table.__doc__).split()), get_type_hints(table)
+    (described,) = (block for block in config.describe_schema().split("\n\n") if about in unwrapped(block))
+    names = {each.name for each in dataclasses.fields(table) if not tables_in(hints[each.name])} - {"kind"}
+    # The line of a setting, then, further to the right, what it means.
+    assert names == set(re.findall(r"^  (\w+): .*\n      +\S", described, re.MULTILINE))
+
+
+def unwrapped(block: str) -> str:
+    """The comment of a table of the schema text, in one line."""
+    comment = " ".join(line.removeprefix("#") for line in block.splitlines() if line.startswith("#"))
+    return " ".join(comment.split())

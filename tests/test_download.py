@@ -2,8 +2,10 @@
 
 import csv
 import errno
+import fcntl
 import hashlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -242,8 +244,12 @@ def test_folder_never_mixes_two_downloads(
 def test_two_downloads_into_one_folder_are_refused(
     sky: Sky, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with download._own_folder(tmp_path):
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)  # as a download of another process holds it
+    try:
         assert "another process downloads into it" in refused(command(sky, tmp_path), capsys)
+    finally:
+        os.close(other)
 
 
 def test_folder_that_cannot_be_made_is_one_message(
@@ -301,20 +307,21 @@ def test_server_that_is_down_ends_the_download_with_what_there_is(
 # --- the rough night --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sky", [(Rough, 2004)], indirect=True)
-def test_of_2000_cutouts_all_that_can_be_had_are_had_whatever_fails(sky: Sky, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sky", [(Rough, 604)], indirect=True)
+def test_all_cutouts_that_can_be_had_are_had_whatever_fails(sky: Sky, tmp_path: Path) -> None:
     arguments = command(sky, tmp_path)
     killed = subprocess.Popen([sys.executable, "-m", "sfnetlab", *arguments], stderr=subprocess.DEVNULL)
-    while sky.had.total() < 600:
+    while sky.had.total() < 200:
         assert killed.poll() is None
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
 
-    can_be_had = {f"{FIRST_OBJ + i}.jpg": jpeg(i) for i in range(4, 2004) if not 10 <= i < 10 + len(FAULTS)}
+    can_be_had = {f"{FIRST_OBJ + i}.jpg": jpeg(i) for i in range(4, 604) if not 10 <= i < 10 + len(FAULTS)}
     left = images_of(tmp_path)
-    assert 500 < len([name for name in left if not name.startswith(".")]) < 1500
-    assert {name: image for name, image in left.items() if not name.startswith(".")}.items() <= can_be_had.items()
+    whole = {name: image for name, image in left.items() if not name.startswith(".")}
+    assert 150 < len(whole) < len(can_be_had), "killed in the middle"
+    assert whole.items() <= can_be_had.items()
 
     assert cli.main(arguments) == 0
     assert images_of(tmp_path) == can_be_had
@@ -335,4 +342,4 @@ def test_of_2000_cutouts_all_that_can_be_had_are_had_whatever_fails(sky: Sky, tm
     assert failed["n_tries"].tolist().count(5) == 7
     # The kill lost nothing: only what was in the air, on 16 connections, came twice.
     assert sum(n - 1 for n in sky.had.values()) <= 2 * 16
-    assert json.loads((tmp_path / "download.json").read_text())["counts"]["cutouts"] == 1992
+    assert json.loads((tmp_path / "download.json").read_text())["counts"]["cutouts"] == 592

@@ -183,7 +183,7 @@ def test_an_accepted_id_stays_inside_its_folder(id_str: str) -> None:
 
 @pytest.mark.parametrize("bad", ["", "a/b", "12"])
 def test_bad_ids_are_found_in_every_part_of_a_long_catalogue(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
-    monkeypatch.setattr(catalog_module, "_IDS_AT_ONCE", 4)
+    monkeypatch.setattr(catalog_module, "IDS_AT_ONCE", 4)
     with pytest.raises(DataError, match=r"1 of 21 ids are empty|1 ids cannot be file names|1 ids occur more than once"):
         check_ids(pd.Series([*map(str, range(20)), bad], dtype="str"), "here")
 

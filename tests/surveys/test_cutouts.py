@@ -284,13 +284,13 @@ def test_slow_drip_ends_at_the_timeout(sky: Sky, tmp_path: Path) -> None:
 @given(data=st.data())
 def test_no_part_of_a_jpeg_passes_for_the_whole(side: int, data: st.DataObject) -> None:
     whole = jpeg(0, side)
-    assert cutouts._trouble_with(whole, side) is None
+    assert cutouts.trouble_with(whole, side) is None
     n_bytes = data.draw(st.integers(0, len(whole) - 1) | st.integers(len(whole) - 20, len(whole) - 1))
-    assert cutouts._trouble_with(whole[:n_bytes], side) is not None
+    assert cutouts.trouble_with(whole[:n_bytes], side) is not None
 
 
 def test_jpeg_that_lacks_only_its_end_marker_is_cut_off() -> None:
-    trouble = cutouts._trouble_with(jpeg(0, 160)[:-2], 160)  # Pillow alone decodes it
+    trouble = cutouts.trouble_with(jpeg(0, 160)[:-2], 160)  # Pillow alone decodes it
     assert trouble is not None
     assert "without the end marker" in trouble.reason
 

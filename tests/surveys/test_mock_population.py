@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from sfnetlab.surveys.catalog import noise_floor
 from sfnetlab.surveys.lines import LINES, bpt_class, kauffmann_2003, tremonti_2004
-from sfnetlab.surveys.mock_population import _luminosity_distance_mpc, make_population
+from sfnetlab.surveys.mock_population import luminosity_distance_mpc, make_population
 
 FIELD_ARCSEC = 38.0
 
@@ -56,7 +56,7 @@ def test_magnitudes_and_redshifts_keep_the_survey_limits(population: pd.DataFram
 def test_distances_agree_with_astropy() -> None:
     z = np.array([0.02, 0.05, 0.1, 0.3])
     expected = FlatLambdaCDM(H0=70, Om0=0.3).luminosity_distance(z).value
-    np.testing.assert_allclose(_luminosity_distance_mpc(z), expected, rtol=1e-5)
+    np.testing.assert_allclose(luminosity_distance_mpc(z), expected, rtol=1e-5)
 
 
 def test_metallicities_look_like_those_of_sdss(measured: pd.DataFrame) -> None:

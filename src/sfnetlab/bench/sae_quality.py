@@ -189,12 +189,12 @@ def _rows(name: str, run: Run, device: str) -> Iterator[Row]:
     for variant, pairs in found.items():
         remark = f"worst of {len(pairs)}, to planted atoms" if len(pairs) > 1 else "to planted atoms"
         for measure in pairs[0][0]:
-            ours, truth = max(((own[measure], true[measure]) for own, true in pairs), key=_badness(measure))
+            ours, truth = max(((own[measure], true[measure]) for own, true in pairs), key=badness(measure))
             yield row(variant, remark, measure, ours, truth)
 
 
-def _badness(measure: str) -> Callable[[tuple[float, float]], float]:
-    """What is largest for the worst pair of (ours, truth)."""
+def badness(measure: str) -> Callable[[tuple[float, float]], float]:
+    """A function of a pair (ours, truth) of a measure; its value is largest for the worst pair."""
     if measure == L0:
         return lambda pair: abs(pair[0] - pair[1])
     return (lambda pair: pair[0]) if measure in FVU.values() else (lambda pair: -pair[0])

@@ -24,7 +24,7 @@ LINE_FLUXES = dict(zip(("log_N2", "log_Ha", "log_O3", "log_Hb"), (f"{line}_flux"
 stands in `<flux>_err`."""
 
 LONGEST_ID_BYTES = 200
-_IDS_AT_ONCE = 2**18
+IDS_AT_ONCE = 2**18
 """Ids that are Python strings at a time: these take ten times the memory of the column."""
 
 _FLOAT_TEXT = r"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]\d+)"
@@ -315,8 +315,8 @@ def ids_as_text(ids: pd.Series, where: str) -> pd.Series:
 
 def texts_in_parts(texts: pd.Series) -> Iterator[list[str]]:
     """Yield the values of a column of text as lists, some at a time: all of them at once take much memory."""
-    for start in range(0, len(texts), _IDS_AT_ONCE):
-        yield texts.iloc[start : start + _IDS_AT_ONCE].tolist()
+    for start in range(0, len(texts), IDS_AT_ONCE):
+        yield texts.iloc[start : start + IDS_AT_ONCE].tolist()
 
 
 def _is_file_name(text: str) -> bool:

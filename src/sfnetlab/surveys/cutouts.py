@@ -143,10 +143,10 @@ class _Result(NamedTuple):
     id_str: str
     n_tries: int
     n_bytes: int
-    trouble: "_Trouble | None"
+    trouble: "Trouble | None"
 
 
-class _Trouble(NamedTuple):
+class Trouble(NamedTuple):
     """Why a try failed."""
 
     reason: str
@@ -253,7 +253,7 @@ def _in_threads(
 def _fetch(
     id_str: str, url: str, *, client: httpx.Client, pacer: Pacer, manners: Manners, folder: Path, side: int
 ) -> _Result:
-    n_tries, trouble = 0, _Trouble("stopped")
+    n_tries, trouble = 0, Trouble("stopped")
     while pacer.wait():
         n_tries += 1
         content, trouble = _try_once(url, client, side, manners.timeout_s)
@@ -271,7 +271,7 @@ def _fetch(
     return _Result(id_str, n_tries, 0, trouble)
 
 
-def _try_once(url: str, client: httpx.Client, side: int, timeout_s: float) -> tuple[bytes, _Trouble | None]:
+def _try_once(url: str, client: httpx.Client, side: int, timeout_s: float) -> tuple[bytes, Trouble | None]:
     deadline = time.monotonic() + timeout_s
     content = bytearray()
     try:
@@ -282,17 +282,17 @@ def _try_once(url: str, client: httpx.Client, side: int, timeout_s: float) -> tu
                 content += chunk
                 # httpx's own timeout starts anew with every packet.
                 if time.monotonic() > deadline:
-                    return b"", _Trouble(f"not finished after {timeout_s:g} s, {len(content):,} bytes had come")
+                    return b"", Trouble(f"not finished after {timeout_s:g} s, {len(content):,} bytes had come")
     except httpx.TimeoutException as error:
-        return b"", _Trouble(f"no answer in {timeout_s:g} s ({type(error).__name__})")
+        return b"", Trouble(f"no answer in {timeout_s:g} s ({type(error).__name__})")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return b"", _Trouble(f"{type(error).__name__}: {error}")
-    return bytes(content), _trouble_with(content, side)
+        return b"", Trouble(f"{type(error).__name__}: {error}")
+    return bytes(content), trouble_with(content, side)
 
 
-def _trouble_of(response: httpx.Response) -> _Trouble:
+def _trouble_of(response: httpx.Response) -> Trouble:
     status = response.status_code
-    return _Trouble(
+    return Trouble(
         f"status {status} {response.reason_phrase}",
         is_final=status < 500 and status not in (408, 425, 429),
         is_servers=status not in (404, 410),
@@ -300,26 +300,26 @@ def _trouble_of(response: httpx.Response) -> _Trouble:
     )
 
 
-def _trouble_with(content: bytes | bytearray, side: int) -> _Trouble | None:
+def trouble_with(content: bytes | bytearray, side: int) -> Trouble | None:
     """What is wrong with an image; None for a whole colour JPEG of `side` × `side` pixels."""
     if not content.startswith(b"\xff\xd8\xff"):
-        return _Trouble(f"no JPEG but {len(content):,} bytes: {bytes(content[:40])!r}" if content else "0 bytes")
+        return Trouble(f"no JPEG but {len(content):,} bytes: {bytes(content[:40])!r}" if content else "0 bytes")
     try:
         with Image.open(BytesIO(content), formats=["JPEG"]) as image:
             bands = image.convert("RGB").split()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return _Trouble(f"cannot be decoded: {error}")
+        return Trouble(f"cannot be decoded: {error}")
     # Pillow is content with a file that lacks only its last bytes; servers may add some after the end marker.
     if b"\xff\xd9" not in content[-64:]:
-        return _Trouble(f"cut off: {len(content):,} bytes without the end marker of a JPEG")
+        return Trouble(f"cut off: {len(content):,} bytes without the end marker of a JPEG")
     if image.size != (side, side):
-        return _Trouble(f"expected {side}×{side} pixels, found {image.width}×{image.height}")
+        return Trouble(f"expected {side}×{side} pixels, found {image.width}×{image.height}")
     if all(low == high for low, high in (band.getextrema() for band in bands)):
-        return _Trouble("an image of one colour: outside the survey's footprint", is_final=True, is_servers=False)
+        return Trouble("an image of one colour: outside the survey's footprint", is_final=True, is_servers=False)
     return None
 
 
-def _asks_too_long(trouble: _Trouble) -> bool:
+def _asks_too_long(trouble: Trouble) -> bool:
     return trouble.retry_after_s is not None and trouble.retry_after_s > _LONGEST_WAIT_S
 
 

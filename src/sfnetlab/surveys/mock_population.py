@@ -156,8 +156,8 @@ _REDSHIFTS = np.linspace(0, 0.4, 801)
 _HUBBLE_DISTANCE_MPC, _OMEGA_M = 299792.458 / 70, 0.3
 
 
-def _luminosity_distance_mpc(z: Array) -> Array:
-    """Flat LambdaCDM with H0 = 70 km/s/Mpc and Omega_m = 0.3, for z < 0.4."""
+def luminosity_distance_mpc(z: Array) -> Array:
+    """Luminosity distance in Mpc of redshifts below 0.4: flat LambdaCDM, H0 = 70 km/s/Mpc and Omega_m = 0.3."""
     slowness = 1 / np.sqrt(_OMEGA_M * (1 + _REDSHIFTS) ** 3 + 1 - _OMEGA_M)
     comoving = np.cumsum(np.diff(_REDSHIFTS, prepend=0) * (slowness + np.roll(slowness, 1)) / 2)
     return (1 + z) * _HUBBLE_DISTANCE_MPC * np.interp(z, _REDSHIFTS, comoving)
@@ -165,13 +165,13 @@ def _luminosity_distance_mpc(z: Array) -> Array:
 
 def _volume(z: Array) -> Array:
     """Comoving volume, but for a constant."""
-    return (_luminosity_distance_mpc(z) / (1 + z)) ** 3
+    return (luminosity_distance_mpc(z) / (1 + z)) ** 3
 
 
 def _redshift_at(absolute_r: Array, r_mag: float) -> Array:
     """Redshift, within the survey's, at which a galaxy has this magnitude, with a k-correction of z mag."""
     z = np.linspace(Z_MIN, Z_MAX, 200)  # np.interp holds its ends beyond them
-    return np.interp(r_mag - absolute_r, 5 * np.log10(_luminosity_distance_mpc(z) * 1e5) + z, z)
+    return np.interp(r_mag - absolute_r, 5 * np.log10(luminosity_distance_mpc(z) * 1e5) + z, z)
 
 
 def _morphology(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
@@ -241,7 +241,7 @@ def _observation(g: dict[str, Array], draws: _Draws) -> dict[str, Array]:
     volume = nearest + (furthest - nearest) * draws.uniform()
     grid_volume = _volume(_REDSHIFTS)
     z = np.interp(volume, grid_volume, _REDSHIFTS)
-    distance = _luminosity_distance_mpc(z)
+    distance = luminosity_distance_mpc(z)
     # A dwarf too faint even at Z_MIN stands there, as bright as the limit.
     r_mag = np.clip(absolute_r + 5 * np.log10(distance * 1e5) + z, R_BRIGHT, R_FAINT - 0.01)
     arcsec_per_kpc = 206.265 * (1 + z) ** 2 / distance

@@ -28,7 +28,7 @@ PAGE_ROWS = 50_000
 LONGEST_QUERY_STRING = 2048
 """Characters of a GET's query string that SkyServer's web server accepts (IIS' default; astroquery issue 2211)."""
 
-_QUERIES_PER_S = 0.9
+QUERIES_PER_S = 0.9
 """SkyServer rejects more than 60 queries a minute."""
 
 _TIMEOUT_S = 660.0
@@ -268,7 +268,7 @@ def casjobs(token: str, url: str, data_release: int, *, backoff_s: float = 5.0) 
 
 
 def _patient(send: Callable[[str], tuple[int, str]], where: str, backoff_s: float) -> Ask:
-    pacer = Pacer(_QUERIES_PER_S)
+    pacer = Pacer(QUERIES_PER_S)
 
     def ask(sql: str) -> str:
         trouble = ""
