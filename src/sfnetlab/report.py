@@ -204,9 +204,9 @@ def _significant_of(rows: pd.DataFrame, title: str, *, is_less_better: bool) -> 
         f"intervals are over test galaxies, the networks taken as trained"
     ]
     sizes = significant.assign(size=significant["difference"].abs(), budget=significant["budget"].fillna(0))
-    for budget, own in sizes.groupby("budget"):
+    for budget, of_budget in sizes.groupby("budget"):
         lines.append(f"  {budget} features in all:" if budget else "  all features, equal k:")
-        for row in own.sort_values("size", ascending=False).to_dict("records"):
+        for row in of_budget.sort_values("size", ascending=False).to_dict("records"):
             a, b = (_method_name(row, side) for side in "ab")
             better, worse = (a, b) if (row["difference"] < 0) == is_less_better else (b, a)
             low, high = sorted((abs(row["low"]), abs(row["high"])))

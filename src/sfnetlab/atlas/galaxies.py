@@ -308,8 +308,8 @@ def _of_table(codes: _Codes, rows: slice) -> dict[str, Any]:
         data["predictions"] = pack_array(head.predictions[rows], "f4")
         data["of_interest"] = pack_array(head.is_of_interest[rows], "u1")
         if head.maps is not None:
-            own_maps = head.maps[rows]
-            data["maps"] = pack_maps(own_maps.reshape(-1, *own_maps.shape[2:]))
+            head_maps = head.maps[rows]
+            data["maps"] = pack_maps(head_maps.reshape(-1, *head_maps.shape[2:]))
     return data
 
 

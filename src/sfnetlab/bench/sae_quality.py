@@ -189,7 +189,7 @@ def _rows(name: str, run: Run, device: str) -> Iterator[Row]:
     for variant, pairs in found.items():
         remark = f"worst of {len(pairs)}, to planted atoms" if len(pairs) > 1 else "to planted atoms"
         for measure in pairs[0][0]:
-            ours, truth = max(((own[measure], true[measure]) for own, true in pairs), key=badness(measure))
+            ours, truth = max(((measured[measure], true[measure]) for measured, true in pairs), key=badness(measure))
             yield row(variant, remark, measure, ours, truth)
 
 

@@ -52,9 +52,9 @@ def plot_ablation(table: pd.DataFrame, unit: str) -> Figure:
     labels = [label for label, _ in _FILLS.values()]
     fig, axes = style.panel_grid(len(columns), style.with_unit("test RMSE", unit), labels)
     for ax, column in zip(axes, columns, strict=True):
-        own = rows[rows["column"] == column].rename(columns={"n_kept": "x", "rmse": "y"})
+        of_column = rows[rows["column"] == column].rename(columns={"n_kept": "x", "rmse": "y"})
         curves = [
-            style.Curve(label, look, own.loc[own["fill"] == fill, ["x", "y", "low", "high", "seed"]])
+            style.Curve(label, look, of_column.loc[of_column["fill"] == fill, ["x", "y", "low", "high", "seed"]])
             for fill, (label, look) in _FILLS.items()
         ]
         style.draw_budget_panel(ax, curves, "most frequent features kept")

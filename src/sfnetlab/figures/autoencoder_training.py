@@ -49,10 +49,10 @@ def plot_autoencoder_training(history: pd.DataFrame) -> Figure:
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, 2.6), layout="constrained")
     for ax, (name, label) in zip(fig.subplots(1, len(PANELS)), PANELS, strict=True):
         for run, look in looks.items():
-            own = history[history["features"] == run].sort_values("epoch")
+            of_run = history[history["features"] == run].sort_values("epoch")
             for part, linestyle in (("valid", "-"), ("train", ":")):
-                values = own[f"{part}_{name}"].where(own[f"{part}_{name}"] > 0)
-                ax.plot(own["epoch"], values, color=look.color, linestyle=linestyle, linewidth=1.0)
+                values = of_run[f"{part}_{name}"].where(of_run[f"{part}_{name}"] > 0)
+                ax.plot(of_run["epoch"], values, color=look.color, linestyle=linestyle, linewidth=1.0)
         ax.set(xlabel="epoch", ylabel=label, yscale="log")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     handles = [

@@ -76,10 +76,10 @@ def plot_confounders(
     axes[1].barh(y, np.clip(by_feature["r2_nuisances"], 0, 1), color=style.GREY, height=0.6)
     axes[1].set(xlim=(0, 1), xlabel="R² of all\nnuisances")
     for ax, target in zip(axes[2:], wanted, strict=True):
-        own = targets[targets["target"] == target].set_index("feature").reindex(chosen)
+        of_target = targets[targets["target"] == target].set_index("feature").reindex(chosen)
         for prefix, shift, face in (("", -0.15, "white"), ("partial_", 0.15, style.BLUE)):
-            center = own[f"{prefix}rho"]
-            ends = [center - own[f"{prefix}low"], own[f"{prefix}high"] - center]
+            center = of_target[f"{prefix}rho"]
+            ends = [center - of_target[f"{prefix}low"], of_target[f"{prefix}high"] - center]
             ax.errorbar(
                 center, y + shift, xerr=ends, fmt="o", markersize=3.2, color=style.BLUE, elinewidth=0.9,
                 label=f"at fixed {held_fixed}" if prefix else "plain", markerfacecolor=face,

@@ -27,9 +27,9 @@ def draw(findings: Findings) -> Figures:
     if metrics is None:
         return
     for name in findings.two_classes:
-        own = metrics[metrics["target"] == name]
-        shown = _shown(own)
-        budgets = sorted(set(own["n_features_used"]) & set(findings.budgets))
+        of_target = metrics[metrics["target"] == name]
+        shown = _shown(of_target)
+        budgets = sorted(set(of_target["n_features_used"]) & set(findings.budgets))
         if shown and budgets:
             budget = BUDGET if BUDGET in budgets else budgets[-1]
             figure = plot_confusion_matrices(metrics, name, shown, budget, (f"not {name}", name))
@@ -91,15 +91,15 @@ def plot_confusion_matrices(
         if (rows["probe"] == kind.name).any() and (kind.on_budgets if is_budget else kind.on_all)
     ]
     for name in features:
-        own = rows[rows["features"] == name]
-        if own.empty:
+        of_method = rows[rows["features"] == name]
+        if of_method.empty:
             raise ValueError(
                 f"{name!r} has no classifiers for {target!r}; the table has {sorted(set(rows['features']))}"
             )
-        own = own[own["k"].isna() | (own["k"] == own["k"].max())]
-        most = own.groupby("seed", dropna=False)["n_features_used"].transform("max")
-        on_budget = (own["n_features_used"] == budget) & (own["n_features_used"] < most)
-        parts = {False: own[own["n_features_used"] == most], True: own[on_budget]}
+        of_method = of_method[of_method["k"].isna() | (of_method["k"] == of_method["k"].max())]
+        most = of_method.groupby("seed", dropna=False)["n_features_used"].transform("max")
+        on_budget = (of_method["n_features_used"] == budget) & (of_method["n_features_used"] < most)
+        parts = {False: of_method[of_method["n_features_used"] == most], True: of_method[on_budget]}
         panels.append([parts[is_budget][parts[is_budget]["probe"] == kind.name] for kind, is_budget in shown])
     width_in = style.PAGE_WIDTH_IN if len(shown) > 3 else 0.7 * style.PAGE_WIDTH_IN
     side_in = min(1.25, (width_in - 1.1) / len(shown))

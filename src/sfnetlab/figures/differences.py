@@ -25,9 +25,9 @@ def draw(findings: Findings) -> Figures:
     references = metrics.loc[metrics["kind"].isin(NETWORKS), "features"].unique()
     for name, target in findings.targets.items():
         for column in target.columns:
-            own = differences[(differences["target"] == name) & (differences["column"] == column)]
+            of_column = differences[(differences["target"] == name) & (differences["column"] == column)]
             for reference in references:
-                if (own[["features_a", "features_b"]] == reference).any(axis=None):
+                if (of_column[["features_a", "features_b"]] == reference).any(axis=None):
                     figure = plot_differences(differences, name, column, unit_of(column), reference)
                     yield f"differences-{reference}-{name}-{column}", figure
 
@@ -63,25 +63,28 @@ def plot_differences(differences: pd.DataFrame, target: str, column: str, unit: 
     if pairs.empty:
         raise ValueError(f"{reference!r} is compared with nothing for target {target!r}, column {column!r}")
     on_all, on_budget = pairs[pairs["budget"].isna()], pairs[pairs["budget"].notna()]
-    own_probe = HEAD if (on_all["probe_a"] == HEAD).any() else None
-    if own_probe:
-        on_all = on_all[on_all["probe_a"] == own_probe]
+    reference_probe = HEAD if (on_all["probe_a"] == HEAD).any() else None
+    if reference_probe:
+        on_all = on_all[on_all["probe_a"] == reference_probe]
     panels = [
-        (title, own.assign(at=own[at]))
-        for title, own, at in (("all features, equal k", on_all, "k_a"), ("equal features in all", on_budget, "budget"))
-        if len(own)
+        (title, of_panel.assign(at=of_panel[at]))
+        for title, of_panel, at in (
+            ("all features, equal k", on_all, "k_a"),
+            ("equal features in all", on_budget, "budget"),
+        )
+        if len(of_panel)
     ]
-    n_lines = [len(own) + 1.3 * own["at"].nunique(dropna=False) for _, own in panels]
+    n_lines = [len(of_panel) + 1.3 * of_panel["at"].nunique(dropna=False) for _, of_panel in panels]
     width_in = style.PAGE_WIDTH_IN if len(panels) == 2 else style.COLUMN_WIDTH_IN
     fig = Figure(figsize=(width_in, 1.0 + _LINE_IN * max(n_lines)), layout="constrained")
     axes = fig.subplots(1, len(panels), squeeze=False)[0]
     metric = {"rmse": "RMSE", "auc": "AUC"}[str(pairs["metric"].iloc[0])]
     x_label = style.with_unit(f"{metric} of {column} minus that of {reference}", unit)
-    for ax, (title, own) in zip(axes, panels, strict=True):
+    for ax, (title, of_panel) in zip(axes, panels, strict=True):
         y = 0.0
         places: list[float] = []
         labels: list[str] = []
-        for at, group in own.groupby("at", dropna=False):
+        for at, group in of_panel.groupby("at", dropna=False):
             symbol = "k" if title.startswith("all") else "n"
             places.append(y)
             labels.append("without k" if pd.isna(at) else f"${symbol}$ = {at}")

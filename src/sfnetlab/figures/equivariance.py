@@ -62,8 +62,8 @@ def plot_equivariance(changes: pd.DataFrame, max_change: float) -> Figure:
     width = 0.8 / len(methods)
     handles = []
     for rank, (name, kind) in enumerate(methods):
-        own = measured[measured["features"] == name]
-        samples = [own.loc[own["label"] == label, "change"].to_numpy() for label, _ in transforms]
+        of_method = measured[measured["features"] == name]
+        samples = [of_method.loc[of_method["label"] == label, "change"].to_numpy() for label, _ in transforms]
         places = np.arange(len(transforms)) + width * (rank - (len(methods) - 1) / 2)
         look = style.method_style(name, kind, [other for other, of_kind in methods if of_kind == kind])
         drawn = [i for i, sample in enumerate(samples) if len(sample)]
@@ -73,7 +73,7 @@ def plot_equivariance(changes: pd.DataFrame, max_change: float) -> Figure:
             medianprops={"color": "white", "linewidth": 1.1}, whiskerprops={"color": look.color, "linewidth": 0.8},
             capprops={"color": look.color, "linewidth": 0.8},
         )  # fmt: skip
-        n_features = own["feature"].nunique()
+        n_features = of_method["feature"].nunique()
         handles.append(Patch(color=look.color, label=f"{style.method_name(name, kind)} ({n_features:,} features)"))
     _name_transforms(ax, transforms)
     ax.set_ylabel("rms change of a feature\n(sd between galaxies)")

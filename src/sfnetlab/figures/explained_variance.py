@@ -44,22 +44,22 @@ def plot_explained_variance(table: pd.DataFrame) -> Figure:
     if rows.empty or (table["n_components"] <= 0).any():
         raise ValueError("n_components and l0 must be positive in the table of explained variance")
     kinds = {str(name): str(kind) for name, kind in rows.groupby("features", sort=True)["kind"].first().items()}
-    peers = {kind: [name for name, own in kinds.items() if own == kind] for kind in kinds.values()}
+    peers = {kind: [name for name, its_kind in kinds.items() if its_kind == kind] for kind in kinds.values()}
     n_k = rows.groupby("features")["k"].nunique()
     labels: list[str] = []
     curves: list[tuple[style.MethodStyle, pd.DataFrame]] = []
     for name, kind in kinds.items():
         look = style.method_style(name, kind, peers[kind])
         of_name = rows[rows["features"] == name]
-        for rank, (k, own) in enumerate(of_name.groupby("k", dropna=False)):
+        for rank, (k, of_k) in enumerate(of_name.groupby("k", dropna=False)):
             marker = look.marker if n_k[name] < 2 else ("o", "s", "^", "D", "v", "P", "X", "*")[rank % 8]
-            curves.append((style.MethodStyle(look.color, marker, look.linestyle), own))
+            curves.append((style.MethodStyle(look.color, marker, look.linestyle), of_k))
             number = "" if pd.isna(k) else f", k = {k:g}"
             labels.append(style.wrapped(style.method_name(name, kind) + number, 24))
     fig, axes = style.panel_grid(2, "explained variance (1 - FVU, test)", labels)
     for ax, (column, x_label) in zip(axes, _X_LABELS.items(), strict=True):
-        for (look, own), label in zip(curves, labels, strict=True):
-            _draw(ax, own, column, look, label)
+        for (look, of_k), label in zip(curves, labels, strict=True):
+            _draw(ax, of_k, column, look, label)
         ax.axhline(0, color=style.GREY, linewidth=0.6, label="_means")
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

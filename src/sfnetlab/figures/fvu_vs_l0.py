@@ -60,8 +60,8 @@ def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
     x_limits = framed["x"].min() / 1.25, framed["x"].max() * 1.25
     means = rows.groupby(["features", "kind", "k"])[["x", "fvu"]].mean().reset_index().sort_values("x")
     height_at_end = {
-        str(name): np.interp(np.log(x_limits[1]), np.log(own["x"]), np.log(own["fvu"]))
-        for name, own in means.groupby("features")
+        str(name): np.interp(np.log(x_limits[1]), np.log(of_method["x"]), np.log(of_method["fvu"]))
+        for name, of_method in means.groupby("features")
     }
     looks = dictionary_looks(rows)
     labels = {

@@ -54,11 +54,11 @@ def plot_gains(table: pd.DataFrame, column: str, unit: str) -> Figure:
     places: list[float] = []
     labels: list[str] = []
     y = 0.0
-    for (features, k, target), own in groups:
-        places.append(y + (len(own) - 1) / 2)
+    for (features, k, target), of_group in groups:
+        places.append(y + (len(of_group) - 1) / 2)
         name = str(features) if pd.isna(k) else f"{features}, $k$ = {k:g}"
         labels.append(style.wrapped(f"{name} ({target})" if has_targets else name, 26))
-        for row in own.to_dict("records"):
+        for row in of_group.to_dict("records"):
             color = _COLORS[row["gain"]]
             ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1.0)
             ax.plot(row["difference"], y, color=color, marker=_MARKERS[row["gain"]], markersize=3.6, linestyle="none")

@@ -25,8 +25,8 @@ def draw(findings: Findings) -> Figures:
         return
     for name, target in findings.targets.items():
         for column in target.columns:
-            own = metrics[(metrics["target"] == name) & (metrics["column"] == column)]
-            if own["probe"].str.endswith(IN_SAMPLE).any():
+            of_column = metrics[(metrics["target"] == name) & (metrics["column"] == column)]
+            if of_column["probe"].str.endswith(IN_SAMPLE).any():
                 yield f"in_sample-{name}-{column}", plot_in_sample(metrics, name, column, unit_of(column))
 
 
@@ -102,10 +102,10 @@ def _draw_probe(
     color, marker = look
     means = []
     for label in (probe.name, probe.name + IN_SAMPLE):
-        own = encoder[encoder["probe"] == label]
-        if own.empty:
+        of_probe = encoder[encoder["probe"] == label]
+        if of_probe.empty:
             continue
-        value, low, high = own[["value", "low", "high"]].mean()
+        value, low, high = of_probe[["value", "low", "high"]].mean()
         if value > right:
             ax.annotate(
                 f"{style.three_digits(value)} ▸", (1, y), xycoords=("axes fraction", "data"), ha="right",

@@ -58,8 +58,8 @@ def plot_l0_distribution(table: pd.DataFrame) -> Figure:
     ax = fig.subplots()
     lowest, highest = float(table["k"].min()), float(table["k"].max())
     for y, (k, name) in enumerate(totals.index):
-        own, look = counts.loc[k, name], looks[name]
-        l0, n_rows = own.index.to_numpy(dtype=float), own.to_numpy(dtype=float)
+        n_of_l0, look = counts.loc[k, name], looks[name]
+        l0, n_rows = n_of_l0.index.to_numpy(dtype=float), n_of_l0.to_numpy(dtype=float)
         low, lower, median, upper, high = l0[np.searchsorted(n_rows.cumsum(), _QUANTILES * n_rows.sum())]
         mean = float(np.average(l0, weights=n_rows))
         ax.plot([low, high], [y, y], color=look.color, linewidth=0.9)

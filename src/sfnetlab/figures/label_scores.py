@@ -26,10 +26,10 @@ def draw(findings: Findings) -> Figures:
     for name in findings.many_classes:
         yield f"label_scores-{name}", plot_label_scores(metrics, name)
         if confusions is not None:
-            own = metrics[
+            of_target = metrics[
                 (metrics["target"] == name) & (metrics["split"] == "test") & (metrics["probe"] == shown_probe)
             ]
-            scores = own[own["metric"] == "balanced_accuracy"].groupby("features")["value"].max()
+            scores = of_target[of_target["metric"] == "balanced_accuracy"].groupby("features")["value"].max()
             best = scores.sort_values(ascending=False).index
             shown = [features for features in best if features in set(confusions["features"])][:N_CONFUSED]
             yield f"label_confusion-{name}", plot_label_confusion(confusions, name, shown)
@@ -72,10 +72,10 @@ def plot_label_scores(metrics: pd.DataFrame, target: str) -> Figure:
     for place, name in enumerate(best.index):
         look = style.method_style(str(name), kinds[name], kinds.index[kinds == kinds[name]])
         for shift, probe in zip(np.linspace(-_SHIFT, _SHIFT, len(probes)), probes, strict=True):
-            own = rows[(rows["features"] == name) & (rows["probe"] == probe.name)][["value", "low", "high"]].mean()
-            ax.hlines(place + shift, own["low"], own["high"], color=look.color, linewidth=1.0)
+            mean = rows[(rows["features"] == name) & (rows["probe"] == probe.name)][["value", "low", "high"]].mean()
+            ax.hlines(place + shift, mean["low"], mean["high"], color=look.color, linewidth=1.0)
             ax.plot(
-                own["value"], place + shift, marker=look.marker, color=look.color, linestyle="none",
+                mean["value"], place + shift, marker=look.marker, color=look.color, linestyle="none",
                 markerfacecolor=look.color if probe == probes[0] else "white", label=f"{name}, {probe.name}",
             )  # fmt: skip
     ax.axvline(chance.iloc[0], color=style.GREY, linewidth=0.8, linestyle=":", label="_chance")
@@ -131,13 +131,13 @@ def plot_label_confusion(confusion: pd.DataFrame, target: str, names: Sequence[s
         if i >= len(names):
             ax.remove()
             continue
-        own = rows[rows["features"] == names[i]]
-        if own.empty:
+        of_method = rows[rows["features"] == names[i]]
+        if of_method.empty:
             raise ValueError(
                 f"{names[i]!r} has no confusion of {target!r}; the table has {sorted(set(rows['features']))}"
             )
-        own = own[own["n_features_used"] == own["n_features_used"].max()]
-        counts = own.pivot_table(index="y_true", columns="y_pred", values="n", aggfunc="sum").loc[labels, labels]
+        of_method = of_method[of_method["n_features_used"] == of_method["n_features_used"].max()]
+        counts = of_method.pivot_table(index="y_true", columns="y_pred", values="n", aggfunc="sum").loc[labels, labels]
         shares = counts.to_numpy() / counts.to_numpy().sum(axis=1, keepdims=True)
         ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (row, column), share in np.ndenumerate(shares):

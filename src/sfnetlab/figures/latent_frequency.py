@@ -50,8 +50,8 @@ def plot_latent_frequency(table: pd.DataFrame) -> Figure:
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, height_in), layout="constrained")
     left, right = fig.subplots(1, 2, width_ratios=(1, 8))
     for i, (name, look) in enumerate(looks.items()):
-        own = table.loc[table["features"] == name, "frequency"].to_numpy(dtype=float)
-        share = np.histogram(np.log10(own[own > 0]), edges)[0] / len(own)
+        frequency = table.loc[table["features"] == name, "frequency"].to_numpy(dtype=float)
+        share = np.histogram(np.log10(frequency[frequency > 0]), edges)[0] / len(frequency)
         left.plot(i, dead[name], color=look.color, marker=look.marker, clip_on=False, zorder=3)
         right.plot(
             10.0 ** ((edges[1:] + edges[:-1]) / 2), share, color=look.color, marker=look.marker, markersize=2.8,

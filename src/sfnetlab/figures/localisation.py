@@ -50,15 +50,15 @@ def _of_network(
     images, maps, masks = np.zeros((*shape, 3), np.uint8), np.zeros(shape), np.zeros(shape, dtype=bool)
     inside, area = np.full(shape[:2], np.nan), np.full(shape[:2], np.nan)
     names: list[str] = []
-    for i, (component, own) in enumerate(rows.groupby("component", sort=False)):
-        n = len(own)
-        images[i, :n] = findings.cutouts(own["id_str"])
-        maps[i, :n] = upsampled(coarse[own.index], size, size)
-        masks[i, :n] = outlines[own.index]
-        inside[i, :n], area[i, :n] = own["inside"], own["area"]
+    for i, (component, of_component) in enumerate(rows.groupby("component", sort=False)):
+        n = len(of_component)
+        images[i, :n] = findings.cutouts(of_component["id_str"])
+        maps[i, :n] = upsampled(coarse[of_component.index], size, size)
+        masks[i, :n] = outlines[of_component.index]
+        inside[i, :n], area[i, :n] = of_component["inside"], of_component["area"]
         mean = means[means["component"] == component].set_index("metric")["value"]
         names.append(
-            f"{component}\n{name_prefix(network)}{own['feature'].iloc[0]}\n{mean['inside']:.0%} inside,\n"
+            f"{component}\n{name_prefix(network)}{of_component['feature'].iloc[0]}\n{mean['inside']:.0%} inside,\n"
             f"{mean['area']:.0%} of the area"
         )
     return plot_localisation(images, maps, masks, inside, area, names, findings.pixel_scale_arcsec)

@@ -63,14 +63,14 @@ def _relation(findings: Findings) -> Figures:
     ids = next(iter(predictions.values())).index
     known = findings.catalog.set_index("id_str").loc[ids, [MASS, METALLICITY, SFR]]
     values = {"true": known[METALLICITY].to_numpy()}
-    values |= {title: own.loc[ids].to_numpy() for title, own in predictions.items()}
+    values |= {title: predicted.loc[ids].to_numpy() for title, predicted in predictions.items()}
     bins_of, trends_of = (
         {"true": table[table["features"] == "true"]} | {head.title: _of_head(table, head) for head in drawn}
         for table in (bins, trends)
     )
     mass = known[MASS].to_numpy()
     yield "mass_metallicity_relation", plot_relation(mass, values, bins_of, TREMONTI_SCATTER_DEX)
-    residuals = {title: own - median_relation(mass, own)(mass) for title, own in values.items()}
+    residuals = {title: metallicity - median_relation(mass, metallicity)(mass) for title, metallicity in values.items()}
     quantities = {"log SFR": known[SFR].to_numpy(), "log sSFR": (known[SFR] - known[MASS]).to_numpy()}
     units = {"log SFR": r"$M_\odot$ / yr", "log sSFR": "1 / yr"}
     yield "mass_metallicity_residuals", plot_relation_residuals(residuals, quantities, trends_of, units)
@@ -195,15 +195,17 @@ def plot_relation(
     n_bins = int(np.clip(1.5 * np.sqrt(len(log_mass)), 20, 60))
     first = next(iter(metallicities))
     for i, (name, values) in enumerate(metallicities.items()):
-        upper, lower, own = axes[0, i], axes[1, i], bins[name]
+        upper, lower, binned = axes[0, i], axes[1, i], bins[name]
         counts, *edges = np.histogram2d(log_mass, values, bins=n_bins, range=(X_RANGE, Y_RANGE))
         upper.pcolormesh(
             *edges, np.ma.masked_less(counts.T, 1), cmap=greys, norm=LogNorm(1, max(10, counts.max())), rasterized=True
         )
-        upper.plot(own["log_mass"], own["median"], color=style.VERMILION, label="median")
+        upper.plot(binned["log_mass"], binned["median"], color=style.VERMILION, label="median")
         for level in ("p16", "p84"):
             label = "16th and 84th percentile" if level == "p16" else "_p84"
-            upper.plot(own["log_mass"], own[level], color=style.VERMILION, linewidth=0.8, linestyle="--", label=label)
+            upper.plot(
+                binned["log_mass"], binned[level], color=style.VERMILION, linewidth=0.8, linestyle="--", label=label
+            )
         upper.plot(grid, tremonti_2004(grid), color=style.BLACK, linewidth=1.0, label="Tremonti+04")
         upper.set(xlim=X_RANGE, ylim=Y_RANGE, title=name)
         for other, color in ((first, style.GREY), (name, style.VERMILION)):
@@ -247,8 +249,8 @@ def plot_relation_residuals(
         for i, (name, values) in enumerate(residuals.items()):
             color, linestyle = colors[i % len(colors)], ("-", "--", "-.", ":")[i % 4]
             rows = np.array_split(np.argsort(x[known], kind="stable"), int(np.clip(known.sum() // 40, 1, 14)))
-            center = [np.median(x[known][own]) for own in rows]
-            low, median, high = np.array([np.quantile(values[known][own], (0.16, 0.5, 0.84)) for own in rows]).T
+            center = [np.median(x[known][in_bin]) for in_bin in rows]
+            low, median, high = np.array([np.quantile(values[known][in_bin], (0.16, 0.5, 0.84)) for in_bin in rows]).T
             trend = trends[name].set_index("quantity").loc[quantity]
             note = f"ρ = {trend['rho']:+.2f} [{trend['low']:+.2f}, {trend['high']:+.2f}]".replace("-", "−")
             if i == 0:

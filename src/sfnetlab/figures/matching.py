@@ -89,18 +89,18 @@ def plot_matched_correlations(pairs: pd.DataFrame, null: pd.DataFrame) -> Figure
     labels = {"matched": "matched features", "null": "the same, galaxies permuted"}
     panels = list(pairs.groupby(["table_a", "table_b"], sort=False))
     fig, axes = style.panel_grid(len(panels), "share of pairs above", labels.values())
-    for ax, ((a, b), own) in zip(axes, panels, strict=True):
+    for ax, ((a, b), matched) in zip(axes, panels, strict=True):
         chance = null[(null["table_a"] == a) & (null["table_b"] == b)].sort_values("level")
         if chance.empty:
             raise ValueError(f"the null of matching has no rows for {a} and {b}")
-        strength = np.sort(own["correlation_test"].abs())
+        strength = np.sort(matched["correlation_test"].abs())
         ax.step(
             [0, *strength], [1, *(1 - np.arange(1, len(strength) + 1) / len(strength))], where="post",
             color=style.BLUE, label=labels["matched"],
         )  # fmt: skip
         ax.fill_between(chance["correlation"], 1 - chance["level"], color="#DDDDDD", linewidth=0)
         ax.plot(chance["correlation"], 1 - chance["level"], color=style.GREY, linestyle="--", label=labels["null"])
-        title = f"{style.wrapped(str(a), 32)}\n{style.wrapped(str(b), 32)}, {len(own)} pairs"
+        title = f"{style.wrapped(str(a), 32)}\n{style.wrapped(str(b), 32)}, {len(matched)} pairs"
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="|correlation| of a pair")
         ax.set_title(title)
     style.share_legend(fig, axes)

@@ -57,8 +57,10 @@ def plot_nested_fvu(table: pd.DataFrame) -> Figure:
     for ax, k in zip(axes, budgets, strict=True):
         curves = []
         for name in looks:
-            own = rows[(rows["features"] == name) & (rows["k"] == k)]
-            points = pd.DataFrame({"x": own["n_latents"].astype(float), "y": own["fvu"], "seed": own["seed"]})
+            of_method = rows[(rows["features"] == name) & (rows["k"] == k)]
+            points = pd.DataFrame(
+                {"x": of_method["n_latents"].astype(float), "y": of_method["fvu"], "seed": of_method["seed"]}
+            )
             if len(points):
                 curves.append(style.Curve(labels[name], looks[name], points, kinds[name] in TRAINED_DICTIONARIES))
         ax.axhline(1, color=style.GREY, linewidth=0.6, label="_means")

@@ -107,11 +107,11 @@ def _draw_scatter(main: Axes, above: Axes, y_true: NDArray[np.floating], y_pred:
     places = np.clip(np.digitize(y_true, edges) - 1, 0, _N_VALUE_BINS - 1)
     rows = []
     for place in range(_N_VALUE_BINS):
-        own = places == place
-        if own.sum() >= _N_LEAST:
-            truth, predicted = y_true[own], y_pred[own]
+        in_bin = places == place
+        if in_bin.sum() >= _N_LEAST:
+            truth, predicted = y_true[in_bin], y_pred[in_bin]
             about_one = (rmse(truth, predicted), nmad(truth, predicted))
-            rows.append((np.median(truth), np.median(predicted), *about_one, int(own.sum())))
+            rows.append((np.median(truth), np.median(predicted), *about_one, int(in_bin.sum())))
     x, median, errors, deviations, n = np.array(rows).reshape(-1, 5).T  # no bins: the overall scatter alone
     sizes = 6 + 60 * n / max(n, default=1)
     looks = (("RMSE", errors, style.VERMILION, "o", rmse), ("NMAD", deviations, style.BLUE, "s", nmad))

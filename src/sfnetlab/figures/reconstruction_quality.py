@@ -38,8 +38,8 @@ def autoencoders(findings: Findings) -> Sequence[Autoencoder]:
     for table in findings.typical():
         quality = table.read("quality")
         if quality is not None:
-            own = quality[quality["objective"] != _PCA].iloc[0]
-            found.append(Autoencoder(table, str(own["objective"]), int(own["n_latents"])))
+            first = quality[quality["objective"] != _PCA].iloc[0]
+            found.append(Autoencoder(table, str(first["objective"]), int(first["n_latents"])))
     return sorted(found, key=lambda autoencoder: autoencoder.n_latents)
 
 
@@ -94,18 +94,25 @@ def plot_reconstruction_quality(quality: pd.DataFrame) -> Figure:
         if of_metric.empty:
             raise ValueError(f"the table of reconstructions has no metric {metric!r}")
         for place, method in enumerate(methods.to_dict("records")):
-            own = of_metric[
+            of_method = of_metric[
                 (of_metric["features"] == method["features"]) & (of_metric["n_latents"] == method["n_latents"])
             ]
             peers = quality.loc[quality["kind"] == method["kind"], "features"].unique()
             look = style.method_style(method["features"], method["kind"], peers)
-            mean = own[["value", "low", "high"]].mean()
+            mean = of_method[["value", "low", "high"]].mean()
             ax.hlines(place, mean["low"], mean["high"], color=look.color, linewidth=1.2)
             ax.plot(
                 mean["value"], place, marker=look.marker, color=look.color, linestyle="none", label=method["features"]
             )
-            if len(own) > 1:
-                ax.plot(own["value"], [place + 0.25] * len(own), ".", markersize=2.5, color=look.color, label="_seeds")
+            if len(of_method) > 1:
+                ax.plot(
+                    of_method["value"],
+                    [place + 0.25] * len(of_method),
+                    ".",
+                    markersize=2.5,
+                    color=look.color,
+                    label="_seeds",
+                )
         ax.set_xlabel(label)
         ax.tick_params(axis="y", which="both", length=0)
         ax.grid(axis="y", linewidth=0.3)
@@ -139,11 +146,11 @@ def plot_latent_variances(latents: pd.DataFrame, active_variance: float) -> Figu
     left, right = fig.subplots(1, 2)
     for name, kind in names.items():
         look = style.method_style(name, kind, names)
-        own = latents[latents["features"] == name].sort_values("variance", ascending=False)
-        rank = range(1, len(own) + 1)
+        of_method = latents[latents["features"] == name].sort_values("variance", ascending=False)
+        rank = range(1, len(of_method) + 1)
         settings = {"color": look.color, "marker": look.marker, "linestyle": look.linestyle, "markersize": 3.0}
-        left.plot(rank, own["variance"], label=style.method_name(name, kind), **settings)
-        right.plot(rank, own["fvu_gain"].where(own["fvu_gain"] > 0), label="_gain", **settings)
+        left.plot(rank, of_method["variance"], label=style.method_name(name, kind), **settings)
+        right.plot(rank, of_method["fvu_gain"].where(of_method["fvu_gain"] > 0), label="_gain", **settings)
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.axhline(active_variance, color=style.GREY, linewidth=0.8, linestyle=":", label="_active")

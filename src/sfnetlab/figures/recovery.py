@@ -94,7 +94,8 @@ def plot_recovery_scores(table: pd.DataFrame) -> Figure:
     if missing := sorted(set(_SCORES) - set(rows["metric"])):
         raise ValueError(f'the table of recovery has no rows of factor "{_ALL}" with the metrics {missing}')
     means = {
-        str(metric): own.groupby("features")[["value", "low", "high"]].mean() for metric, own in rows.groupby("metric")
+        str(metric): of_metric.groupby("features")[["value", "low", "high"]].mean()
+        for metric, of_metric in rows.groupby("metric")
     }
     kinds = rows.groupby("features")["kind"].first()
     names = [str(name) for name in means["correlation"]["value"].sort_values().index]
@@ -154,10 +155,10 @@ def plot_absorption(table: pd.DataFrame) -> Figure:
     ax = fig.add_subplot()
     for rank, (name, kind) in enumerate(kinds.items()):
         look = style.method_style(str(name), str(kind), map(str, kinds.index[kinds == kind]))
-        own = known[known["features"] == name].groupby(["child", "parent"])[["absorption", "low", "high"]].mean()
-        y = [labels.index(pair) + 0.7 * ((rank + 0.5) / len(kinds) - 0.5) for pair in own.index]
+        of_method = known[known["features"] == name].groupby(["child", "parent"])[["absorption", "low", "high"]].mean()
+        y = [labels.index(pair) + 0.7 * ((rank + 0.5) / len(kinds) - 0.5) for pair in of_method.index]
         label = style.method_name(str(name), str(kind))
-        value, low, high = own.to_numpy(dtype=np.float64).T
+        value, low, high = of_method.to_numpy(dtype=np.float64).T
         ax.errorbar(
             value,
             y,

@@ -47,12 +47,12 @@ def draw(findings: Findings) -> Figures:
     yield "views", plot_views(findings.view_examples(), names, findings.pixel_scale_arcsec)
     for name, target in findings.targets.items():
         for column in target.columns:
-            own = scores[(scores["target"] == name) & (scores["column"] == column)]
-            if own.empty:
+            of_column = scores[(scores["target"] == name) & (scores["column"] == column)]
+            if of_column.empty:
                 continue
             controls = _controls(findings, name, column)
             yield f"view_scores-{name}-{column}", plot_view_scores(scores, name, column, unit_of(column), controls)
-            if own[own["is_degraded"]].groupby("method")["side_px"].nunique().max() > 1:
+            if of_column[of_column["is_degraded"]].groupby("method")["side_px"].nunique().max() > 1:
                 yield f"resolution-{name}-{column}", plot_resolution(scores, name, column, unit_of(column), controls)
     sizes = scores.drop_duplicates("view").set_index("view")
     smaller = sizes.drop(names[0]).sort_values("side_px", ascending=False, kind="stable")
@@ -73,13 +73,13 @@ def _controls(findings: Findings, target: str, column: str) -> dict[str, dict[st
     ]
     controls: dict[str, dict[str, float]] = {}
     for kind in CONTROLS:
-        own = rows[rows["kind"] == kind]
-        if own.empty:
+        of_kind = rows[rows["kind"] == kind]
+        if of_kind.empty:
             continue
-        valid = own[(own["split"] == "valid") & (own["metric"] == "rmse")]
+        valid = of_kind[(of_kind["split"] == "valid") & (of_kind["metric"] == "rmse")]
         best = valid.loc[valid["value"].idxmin(), "probe"]
-        test = own[(own["split"] == "test") & (own["probe"] == best)]
-        name = PREDICT_THE_MEAN if predicts_the_mean(own).all() else f"{TRAITS[kind].label} ({best})"
+        test = of_kind[(of_kind["split"] == "test") & (of_kind["probe"] == best)]
+        name = PREDICT_THE_MEAN if predicts_the_mean(of_kind).all() else f"{TRAITS[kind].label} ({best})"
         controls[name] = {str(metric): float(value) for metric, value in test.groupby("metric")["value"].mean().items()}
     return controls
 
@@ -125,8 +125,10 @@ def plot_resolution(
     highs: list[float] = []
     for ax, (metric, name) in zip(axes, _METRICS.items(), strict=True):
         curves = [
-            style.Curve(label, look, own[own["metric"] == metric].rename(columns={"side_px": "x", "value": "y"}))
-            for label, look, own in _methods(rows)
+            style.Curve(
+                label, look, of_method[of_method["metric"] == metric].rename(columns={"side_px": "x", "value": "y"})
+            )
+            for label, look, of_method in _methods(rows)
         ]
         levels = {label: values[metric] for label, values in controls.items() if metric in values}
         for i, level in enumerate(levels.values()):
@@ -164,9 +166,9 @@ def plot_view_scores(
     )
     fig = Figure(figsize=(style.COLUMN_WIDTH_IN, height_in), layout="constrained")
     ax = fig.subplots()
-    for i, (label, look, own) in enumerate(methods):
+    for i, (label, look, of_method) in enumerate(methods):
         shift = 0.5 * (i - (len(methods) - 1) / 2) / max(len(methods), 2)
-        for view, of_view in own.groupby("view"):
+        for view, of_view in of_method.groupby("view"):
             y = order.index(str(view)) + shift
             ax.plot([of_view["low"].mean(), of_view["high"].mean()], [y, y], color=look.color, linewidth=1.0)
             ax.plot(of_view["value"], np.full(len(of_view), y), ".", color=look.color, markersize=3, zorder=1.9)
@@ -211,12 +213,12 @@ def plot_surviving_features(survival: pd.DataFrame, views: Sequence[str], sizes:
     )
     groups = list(survival.groupby(["method", "k"], dropna=False, sort=False))
     fig, axes = style.panel_grid(len(groups), "|correlation| with its partner", ["median"])
-    for ax, ((method, k), own) in zip(axes, groups, strict=True):
-        present = [view for view in views if (own["view"] == view).any()]
-        values = own.pivot_table(index="feature", columns="view", values="correlation")[present]
-        frequency = own.groupby("feature")["frequency"].first().sort_values(ascending=False, kind="stable")
+    for ax, ((method, k), of_method) in zip(axes, groups, strict=True):
+        present = [view for view in views if (of_method["view"] == view).any()]
+        values = of_method.pivot_table(index="feature", columns="view", values="correlation")[present]
+        frequency = of_method.groupby("feature")["frequency"].first().sort_values(ascending=False, kind="stable")
         x = np.arange(len(present))
-        null = own.groupby("view")["null_95"].mean()[present].to_numpy()
+        null = of_method.groupby("view")["null_95"].mean()[present].to_numpy()
         ax.fill_between(x, 0, null, color="#DDDDDD", linewidth=0, step=None, label="permuted galaxies (95 %)")
         most_used = frequency.index[:_N_LABELLED]
         others = [feature for feature in frequency.index[:_MOST_LINES] if feature not in set(most_used)]
@@ -295,11 +297,11 @@ def _how(rows: pd.DataFrame) -> str:
 def _methods(rows: pd.DataFrame) -> list[tuple[str, style.MethodStyle, pd.DataFrame]]:
     """Return label, look and rows of each method and k."""
     methods = []
-    for (method, kind, k), own in rows.groupby(["method", "kind", "k"], dropna=False, sort=False):
+    for (method, kind, k), of_method in rows.groupby(["method", "kind", "k"], dropna=False, sort=False):
         peers = rows.loc[rows["kind"] == kind, "method"].unique()
         label = style.method_name(str(method), str(kind))
         methods.append(
-            (label if pd.isna(k) else f"{label}, k = {k}", style.method_style(str(method), str(kind), peers), own)
+            (label if pd.isna(k) else f"{label}, k = {k}", style.method_style(str(method), str(kind), peers), of_method)
         )
     return methods
 

@@ -159,8 +159,8 @@ def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
     with_all = _with_all_features(rows)
     curves: list[style.Curve] = []
     for method in _methods(rows, NETWORKS):
-        own = rows[rows["features"] == method.name]
-        head = own[own["probe"] == HEAD]
+        of_method = rows[rows["features"] == method.name]
+        head = of_method[of_method["probe"] == HEAD]
         on_all = with_all[with_all["features"] == method.name]
         probe = "linear" if (on_all["probe"] == "linear").any() else "ridge"
         refitted = on_all[on_all["probe"] == probe]
@@ -174,10 +174,10 @@ def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
             ),
         ]
     for method in _methods(rows, reversed(DICTIONARIES)):
-        own = with_all[with_all["features"] == method.name]
-        probe = "ridge" if (own["probe"] == "ridge").any() else "linear"
+        of_method = with_all[with_all["features"] == method.name]
+        probe = "ridge" if (of_method["probe"] == "ridge").any() else "linear"
         label = f"{method.label}(k), {probe} probe on all {method.noun}"
-        curves.append(style.Curve(label, method.look, own[own["probe"] == probe].assign(x=own["k"])))
+        curves.append(style.Curve(label, method.look, of_method[of_method["probe"] == probe].assign(x=of_method["k"])))
     return _drawable([*curves, *_component_curves(rows)])
 
 
@@ -188,10 +188,10 @@ def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
     budgeted = budgeted[has_nearest_k(budgeted, "n_features_used")]
     curves: list[style.Curve] = []
     for method in _methods(rows, (*NETWORKS, *reversed(DICTIONARIES), *DENSE)):
-        own = budgeted[budgeted["features"] == method.name]
+        of_method = budgeted[budgeted["features"] == method.name]
         k = "" if method.kind in DENSE else "(k)"
         label = f"{method.label}{k}, linear probe on best k {method.noun}"
-        curves.append(style.Curve(label, method.look, own.assign(x=own["n_features_used"])))
+        curves.append(style.Curve(label, method.look, of_method.assign(x=of_method["n_features_used"])))
     return _drawable([*curves, *_component_curves(rows)])
 
 
@@ -254,11 +254,11 @@ def _controls(
     with_all, valid_with_all = _with_all_features(rows), _with_all_features(valid)
     chosen: list[tuple[str, style.MethodStyle, pd.DataFrame]] = []
     for method in _methods(with_all, CONTROLS):
-        own = with_all[with_all["features"] == method.name]
-        if predicts_the_mean(own).all():  # whatever the probe
-            chosen.append((PREDICT_THE_MEAN, method.look, own[own["probe"] == own["probe"].iloc[0]]))
+        scores = with_all[with_all["features"] == method.name]
+        if predicts_the_mean(scores).all():  # whatever the probe
+            chosen.append((PREDICT_THE_MEAN, method.look, scores[scores["probe"] == scores["probe"].iloc[0]]))
         else:
-            best = own[own["probe"] == _best_probe(valid_with_all[valid_with_all["features"] == method.name])]
+            best = scores[scores["probe"] == _best_probe(valid_with_all[valid_with_all["features"] == method.name])]
             chosen.append((f"{method.name}, best probe ({best['probe'].iloc[0]})", method.look, best))
     for method in _methods(with_all, DENSE):
         ridge = with_all[(with_all["features"] == method.name) & (with_all["probe"] == "ridge")]
@@ -266,10 +266,10 @@ def _controls(
             n = int(ridge["n_features_used"].iloc[0])
             chosen.append((f"{method.name}, ridge on all {n} {method.noun}", method.look, ridge))
     controls: list[tuple[str, float, tuple[float, float] | None, style.MethodStyle]] = []
-    for label, look, own in chosen:
-        level = float(own["y"].mean())
-        has_interval = {"low", "high"} <= set(own.columns) and own[["low", "high"]].notna().to_numpy().all()
-        interval = (float(own["low"].mean()), float(own["high"].mean())) if has_interval else None
+    for label, look, scores in chosen:
+        level = float(scores["y"].mean())
+        has_interval = {"low", "high"} <= set(scores.columns) and scores[["low", "high"]].notna().to_numpy().all()
+        interval = (float(scores["low"].mean()), float(scores["high"].mean())) if has_interval else None
         controls.append((label, level, interval, look))
     return controls
 

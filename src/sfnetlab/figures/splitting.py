@@ -56,10 +56,10 @@ def plot_splitting(split: pd.DataFrame, children: pd.DataFrame, small: str, larg
         (True, style.BLUE, "o", "shares its parent's direction"),
         (False, style.GREY, "x", "new direction"),
     ):
-        own = split[split["is_child"] == is_child]
+        group = split[split["is_child"] == is_child]
         right.plot(
-            own["decoder_cosine"], own["within"], linestyle="none", marker=marker, markersize=2.4, color=color,
-            alpha=0.6, markeredgewidth=0.0 if is_child else 0.6, label=f"{label} ({len(own)})",
+            group["decoder_cosine"], group["within"], linestyle="none", marker=marker, markersize=2.4, color=color,
+            alpha=0.6, markeredgewidth=0.0 if is_child else 0.6, label=f"{label} ({len(group)})",
         )  # fmt: skip
     chance = float(split["within_chance"].median())
     right.axhline(chance, color=style.BLACK, linestyle=":", linewidth=0.9, label="independent latents (median)")

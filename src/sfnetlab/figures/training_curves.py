@@ -72,16 +72,16 @@ def plot_training_curves(history: pd.DataFrame) -> Figure:
 
 def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str) -> None:
     for i, run in enumerate(rows["run"].unique()):
-        own = rows[(rows["run"] == run) & rows[name].notna()].groupby("epoch")[name].agg(["mean", "min", "max"])
+        of_run = rows[(rows["run"] == run) & rows[name].notna()].groupby("epoch")[name].agg(["mean", "min", "max"])
         color = _COLORS[i % len(_COLORS)]
-        ax.fill_between(own.index, own["min"], own["max"], color=color, alpha=0.2, linewidth=0)
+        ax.fill_between(of_run.index, of_run["min"], of_run["max"], color=color, alpha=0.2, linewidth=0)
         ax.plot(
-            own.index,
-            own["mean"],
+            of_run.index,
+            of_run["mean"],
             color=color,
             linestyle=_LINESTYLES[i % len(_LINESTYLES)],
             marker=_MARKERS[i % len(_MARKERS)],
-            markevery=max(1, len(own) // 10),
+            markevery=max(1, len(of_run) // 10),
             linewidth=1.0,
             markersize=2.5,
             label=_legend_text(run),

@@ -60,9 +60,9 @@ def plot_yields(table: pd.DataFrame) -> Figure:
     fig, axes = style.panel_grid(len(panels), "purity of the test galaxies inspected", [*labels.values(), _BEST])
     for ax, (rare, panel) in zip(axes, panels, strict=True):
         curves = [
-            style.Curve(labels[name], looks[name], own, kinds[name] != SEARCH)
+            style.Curve(labels[name], looks[name], of_method, kinds[name] != SEARCH)
             for name in kinds
-            if len(own := panel[panel["method"] == name])
+            if len(of_method := panel[panel["method"] == name])
         ]
         style.draw_budget_panel(ax, curves, "test galaxies inspected")
         ax.set_ylim(0, 1.05)

@@ -503,8 +503,8 @@ def _correlation_blocks(X: Table) -> Iterator[tuple[slice, NDArray[np.float64]]]
     width = max(1, BLOCK_VALUES // max(n, d))
     for start in range(0, d, width):
         columns = slice(start, start + width)
-        own = X[:, columns]
-        centred = (own if isinstance(own, np.ndarray) else own.toarray()) - mean[columns]
+        block = X[:, columns]
+        centred = (block if isinstance(block, np.ndarray) else block.toarray()) - mean[columns]
         yield columns, np.clip(transpose_product(X, centred).T / np.outer(norms[columns], norms), -1, 1)
 
 

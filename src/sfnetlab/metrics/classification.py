@@ -78,9 +78,9 @@ def label_scores(
     is_right = (found == truth[:, None]).astype(np.float64)
     recalls = []
     for label in np.unique(truth):
-        own = truth == label
-        total = weights[:, own].sum(axis=1, keepdims=True)
-        right = weights[:, own] @ is_right[own]
+        of_label = truth == label
+        total = weights[:, of_label].sum(axis=1, keepdims=True)
+        right = weights[:, of_label] @ is_right[of_label]
         recalls.append(np.divide(right, total, out=np.full_like(right, np.nan), where=total > 0))
     return {
         "accuracy": weights @ is_right / weights.sum(axis=1, keepdims=True),

@@ -36,8 +36,8 @@ def max_cosines(W_dec: NDArray[np.floating]) -> NDArray[np.float64]:
     n_block = max(1, BLOCK_VALUES // len(atoms))
     for start in range(0, len(atoms), n_block):
         cosine = atoms[start : start + n_block] @ atoms.T
-        own = np.arange(len(cosine))
-        cosine[own, start + own] = -np.inf
+        in_block = np.arange(len(cosine))
+        cosine[in_block, start + in_block] = -np.inf
         largest[start : start + n_block] = cosine.max(axis=1)
     largest[is_zero] = np.nan
     return largest

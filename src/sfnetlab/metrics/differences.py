@@ -80,8 +80,8 @@ def paired_runs(
     truths: list[NDArray[np.float64]] = []
     values: list[NDArray[np.float64]] = []
     for run in runs["run"]:
-        own = rows_of_run[run]
-        by_id = [own[own["column"] == column].set_index("id_str") for column in columns]
+        of_run = rows_of_run[run]
+        by_id = [of_run[of_run["column"] == column].set_index("id_str") for column in columns]
         ids = by_id[0].index if ids is None else ids
         truths.append(np.stack([rows.loc[ids, "y_true"] for rows in by_id], axis=1))
         values.append(np.stack([rows.loc[ids, "y_pred"] for rows in by_id], axis=1))
@@ -160,10 +160,10 @@ def difference_table(
     methods = [
         dict(zip(METHOD, name, strict=True))
         | {
-            "n_features_used": int(own["n_features_used"].median()),
-            "runs": dict(zip(own["seed"], own.index, strict=True)),
+            "n_features_used": int(of_method["n_features_used"].median()),
+            "runs": dict(zip(of_method["seed"], of_method.index, strict=True)),
         }
-        for name, own in groups
+        for name, of_method in groups
     ]
     pairs: list[dict[str, Any]] = []
     contrasts: list[NDArray[np.float64]] = []

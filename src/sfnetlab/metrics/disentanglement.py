@@ -246,17 +246,17 @@ def factor_absorption(
     rows = []
     for child in np.flatnonzero(parent >= 0):
         above = int(parent[child])
-        own = _most_alike(active_fit, labels[0][:, above])
+        general = _most_alike(active_fit, labels[0][:, above])
         having = np.flatnonzero(labels[0][:, above])
         special = _most_alike(active_fit[having], labels[0][having, child])
-        active = _is_active(test[:, [own, special]]).toarray().T > 0
+        active = _is_active(test[:, [general, special]]).toarray().T > 0
         has_parent, has_child = labels[1][:, above], labels[1][:, child]
         said = has_child & active[1]
-        silent = [~active[0][part] if own != special else said[:0] for part in (said, has_parent & ~has_child)]
+        silent = [~active[0][part] if general != special else said[:0] for part in (said, has_parent & ~has_child)]
         (silent_with, silent_without), (absorption, low, high) = difference_of_shares(*silent)
         rows.append(
             {
-                "parent": above, "child": int(child), "feature_parent": own, "feature_child": special,
+                "parent": above, "child": int(child), "feature_parent": general, "feature_child": special,
                 "n_rows": int(np.count_nonzero(has_child)),
                 "detected": float(np.mean(active[0][has_parent])) if has_parent.any() else np.nan,
                 "silent_with_child": silent_with, "silent_without_child": silent_without,
@@ -279,7 +279,7 @@ def difference_of_shares(
     from scipy.stats import binomtest
 
     share_a, share_b = float(np.mean(a)), float(np.mean(b))
-    of_a, of_b = (binomtest(int(np.sum(own)), len(own)).proportion_ci(method="wilson") for own in (a, b))
+    of_a, of_b = (binomtest(int(np.sum(outcomes)), len(outcomes)).proportion_ci(method="wilson") for outcomes in (a, b))
     difference = share_a - share_b
     below = math.hypot(share_a - of_a.low, of_b.high - share_b)
     above = math.hypot(of_a.high - share_a, share_b - of_b.low)
@@ -315,9 +315,9 @@ class _Lasso:
     def __init__(self, X: Table, Y: NDArray[np.float64]) -> None:
         self._mean, self._sd = column_mean_sd(X)
         self.alive = np.flatnonzero(self._sd)
-        own: Any = X[:, self.alive]
-        self._gram = cross_correlations(own, own)
-        self._target = np.nan_to_num(pearson(own, Y))
+        varying: Any = X[:, self.alive]
+        self._gram = cross_correlations(varying, varying)
+        self._target = np.nan_to_num(pearson(varying, Y))
         self._factor_mean, self._factor_sd = Y.mean(axis=0), Y.std(axis=0)
 
     def path(self, column: int) -> Iterator[tuple[NDArray[np.float64], bool]]:

@@ -528,16 +528,16 @@ def absorption(
     fires, present = fires.tocsc(), present.tocsc()
     table = []
     for p in np.unique(ancestors[:, 0]):
-        own = int(along[p].argmax())
+        latent = int(along[p].argmax())
         active = _is_active(present, [p])
-        silent = active & ~_is_active(fires, [own])
+        silent = active & ~_is_active(fires, [latent])
         is_said = np.zeros_like(silent)
         for child in ancestors[ancestors[:, 0] == p, 1]:
             carries = _weights(along[p], along[child], alike[p, child]).min(axis=0) > min_weight
             is_said |= _is_active(present, [child]) & _is_active(fires, np.flatnonzero(carries))
         n_rows, n_silent, n_absorbed = (np.count_nonzero(part) for part in (active, silent, silent & is_said))
         shares = np.array([n_rows - n_silent, n_absorbed, n_silent - n_absorbed]) / (n_rows or np.nan)
-        table.append((p, own, along[p, own], n_rows, *shares))
+        table.append((p, latent, along[p, latent], n_rows, *shares))
     return pd.DataFrame(table, columns=["atom", "latent", "cosine", "n_rows", "detected", "absorbed", "missed"])
 
 

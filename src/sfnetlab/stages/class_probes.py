@@ -72,8 +72,8 @@ def class_numbers(catalog: pd.DataFrame, name: str, classes: Classes) -> tuple[N
         numbers, names = _numbers_of_many(column, name, classes)
         remedy = "name the classes to keep with values = [...], or use more galaxies or other split.fractions"
     for part in PARTS:
-        own = numbers[(numbers >= 0) & (catalog["split"] == part).to_numpy()]
-        counts = np.bincount(own, minlength=len(names))
+        of_part = numbers[(numbers >= 0) & (catalog["split"] == part).to_numpy()]
+        counts = np.bincount(of_part, minlength=len(names))
         few = ", ".join(f"{label} ({n})" for label, n in zip(names, counts, strict=True) if n < N_LEAST)
         if few or len(names) < 2:
             raise DataError(

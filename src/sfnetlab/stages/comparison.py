@@ -71,7 +71,10 @@ def _written_comparison(spec: ComparisonSpec, directory: Path, metrics: pd.DataF
     table.to_csv(directory / "comparison.csv", index=False)
     (directory / "comparison.tex").write_text(latex_comparison(table))
     text = [format_comparison(table)]
-    two, many = ([name for name, own in spec.classes.items() if own.are_two == are_two] for are_two in (True, False))
+    two, many = (
+        [name for name, class_target in spec.classes.items() if class_target.are_two == are_two]
+        for are_two in (True, False)
+    )
     if (metrics["metric"] == "auc").any():
         classes = class_table(metrics[metrics["target"].isin(two)])
         classes.to_csv(directory / "classes.csv", index=False)

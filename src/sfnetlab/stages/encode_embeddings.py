@@ -67,8 +67,8 @@ def _nested_reconstructions(
     """Rows of the embedding and what each nested dictionary makes of them, (n, len(prefixes), d_in), in blocks."""
     for start in range(0, len(chosen), BLOCK_ROWS):
         rows = chosen[start : start + BLOCK_ROWS]
-        own = rows_of(latents, rows)
-        nested = [sae.decode_csr(columns_of(own, np.arange(prefix))) for prefix in sae.prefixes]
+        codes = rows_of(latents, rows)
+        nested = [sae.decode_csr(columns_of(codes, np.arange(prefix))) for prefix in sae.prefixes]
         yield np.asarray(embedding[rows]), np.stack(nested, axis=1)
 
 

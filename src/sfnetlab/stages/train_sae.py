@@ -35,8 +35,8 @@ def build(spec: SAESpec, task: Task) -> Metrics:
         label=task.job.name,
         order_seed=0 if spec.sae.starts_at_random else spec.seeds[0],
     )
-    for own, sae in zip(settings, saes, strict=True):
-        directory = sae_directory(task.work, own.k, own.seed)
+    for recipe, sae in zip(settings, saes, strict=True):
+        directory = sae_directory(task.work, recipe.k, recipe.seed)
         directory.mkdir(exist_ok=True)
         save_sae(directory, sae)
     last = history[-len(saes) :]

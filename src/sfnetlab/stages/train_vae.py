@@ -67,11 +67,11 @@ def build(spec: VAESpec, task: Task) -> Metrics:
     write_dense_features(task.work, codes)
 
     rng = np.random.default_rng(SEED)
-    scored = {part: np.sort(rng.permutation(own)[:MAX_SCORED]) for part, own in rows.items()}
+    scored = {part: np.sort(rng.permutation(part_rows)[:MAX_SCORED]) for part, part_rows in rows.items()}
     quality = pd.concat(
         [
-            _quality(spec.vae, vae, pca, images[own], codes[own], task.device).assign(split=part)
-            for part, own in scored.items()
+            _quality(spec.vae, vae, pca, images[part_rows], codes[part_rows], task.device).assign(split=part)
+            for part, part_rows in scored.items()
         ],
         ignore_index=True,
     ).assign(features=spec.vae.name, n_latents=spec.vae.n_latents, seed=spec.seed)

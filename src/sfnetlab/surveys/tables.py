@@ -113,12 +113,12 @@ def read_into(table: EmbeddingTable, joined: Joined, out: NDArray[np.float32]) -
             place = joined.place[start : start + len(block)]
             if len(place) < len(block):
                 raise DataError(f"{table.where}: more rows than its {len(table.ids):,} ids; is it damaged?")
-            own = np.flatnonzero(place >= 0)
-            values = block[own]
+            wanted = np.flatnonzero(place >= 0)
+            values = block[wanted]
             is_bad = ~np.isfinite(values)
             n_bad_values += int(is_bad.sum())
-            bad.append(start + own[is_bad.any(axis=1)])
-            out[place[own]] = values
+            bad.append(start + wanted[is_bad.any(axis=1)])
+            out[place[wanted]] = values
             start += len(block)
             bar.update(len(block))
     if start != len(joined.place):
