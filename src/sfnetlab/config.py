@@ -77,13 +77,13 @@ def line_of(text: str, path: KeyPath) -> int:
 
 
 def as_toml(experiment: schema.Experiment) -> str:
-    """The experiment with every setting spelt out, as TOML that `load` reads back to an equal experiment."""
+    """Return the experiment as TOML with every setting, which `load` reads back to an equal experiment."""
     comment = "# Resolved by sfnetlab: every setting, defaults and --set included."
     return "\n".join([comment, *_table_lines(experiment, ()), ""])
 
 
 def describe_schema() -> str:
-    """Every setting with its type, default and meaning, table by table, at most 100 columns wide."""
+    """Return a text of every setting with type, default and meaning, by table, at most 100 columns wide."""
     blocks = [_describe(schema.Experiment, "At the top of the file")]
     hints = get_type_hints(schema.Experiment)
     for each in fields(schema.Experiment):

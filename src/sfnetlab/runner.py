@@ -44,7 +44,7 @@ class Options:
 
 
 def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True, splits: bool = False) -> None:
-    """The one set of flags of `run`, `status` and every stage; `status` builds nothing and has fewer."""
+    """Add the flags that `run`, `status` and every stage share; `status` builds nothing and has fewer."""
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: results/<experiment>)")
     parser.add_argument(
@@ -158,7 +158,7 @@ def _shown_directory(root: Path, job: Job) -> Path:
 
 
 def stage_main(stage: str, argv: Sequence[str] | None = None) -> int:
-    """The command of one stage, for the command line and for `uv run src/sfnetlab/stages/<stage>.py CONFIG`."""
+    """Run one stage for the command line or `uv run src/sfnetlab/stages/<stage>.py CONFIG`; return its exit status."""
     parser = argparse.ArgumentParser(prog=stage, description=STAGES[stage].summary)
     add_flags(parser, splits=STAGES[stage].splits)
     arguments = parser.parse_args(argv)
@@ -186,7 +186,7 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
 
 
 def describe_status(chosen: Options) -> str:
-    """A line a job: current, stale (why) or missing."""
+    """Return a line for each job that says whether it is current, stale (and why) or missing."""
     experiment, root = chosen.load()
     lines = []
     for job in make_plan(experiment):
@@ -196,7 +196,7 @@ def describe_status(chosen: Options) -> str:
 
 
 def describe_results(root: Path, plan: Sequence[Job]) -> str:
-    """What a run ends with: the comparison, how many claims hold, and where tables, claims and figures are."""
+    """Return what a run prints last: the comparison, how many claims hold, and where tables, claims and figures are."""
     parts = []
     for job in plan:
         directory = job.directory(root)

@@ -48,7 +48,7 @@ def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> 
 
 
 def class_numbers(catalog: pd.DataFrame, name: str, classes: Classes) -> tuple[NDArray[np.intp], list[str]]:
-    """The class of each galaxy, numbered from 0 and -1 for those of none, and what the classes are called, in order.
+    """Return the class number of each galaxy, from 0, or -1 where it has none, and the names of the classes in order.
 
     Of two classes the positive one is 1. Of many without `values` numbers stand in their order, names by the alphabet.
 
@@ -112,7 +112,7 @@ def _numbers_of_many(column: "pd.Series[Any]", name: str, classes: Classes) -> t
 
 
 def class_predictions(spec: ProbeSpec, sample: Sample, y: NDArray[np.intp], *, are_two: bool) -> Iterator[Prediction]:
-    """The control, which uses no features, then classifiers on all features, then on each budget of them.
+    """Yield predictions of the control without features, then of classifiers on all features and on each budget.
 
     Parameters
     ----------

@@ -109,7 +109,7 @@ def value_predictions(
     network: Path | None,
     turned: Sequence[FeatureMatrix] = (),
 ) -> Iterator[Prediction]:
-    """The network's own head, then the probes on all features, then a linear probe on each budget of features.
+    """Yield predictions of the network's own head, of the probes on all features and of a linear probe on each budget.
 
     Parameters
     ----------

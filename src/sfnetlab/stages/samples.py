@@ -42,7 +42,7 @@ class Sample:
         return alive_features(rows_of(self.X, self.rows("train")))
 
     def budgets(self, spec: ProbeSpec, Y: NDArray[np.floating]) -> Iterator[NDArray[np.integer]]:
-        """The features of each budget: the first components, else the best for the train rows of labels Y, (n, m).
+        """Yield the features of each budget: the first components, else the best for the train rows of labels Y (n, m).
 
         Controls have none: their few columns are what is compared with.
         """

@@ -40,7 +40,7 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        """What follows from it: a verdict wants the whole interval on one side of the line."""
+        """Return the verdict: undecided unless the whole interval lies on one side of the line."""
         if not np.isfinite([self.value, self.low, self.high]).all():
             return "undecided"
         is_above, is_below = self.low > self.line, self.high < self.line
