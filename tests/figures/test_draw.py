@@ -16,6 +16,7 @@ from sfnetlab.figures import (
     confounders,
     confusion_matrices,
     contact_sheet,
+    equations,
     equivariance,
     fvu_vs_l0,
     label_scores,
@@ -289,6 +290,109 @@ def test_localisation_shows_the_maps_and_outlines_that_were_stored(made_up):
     contours = [path.vertices for drawn in fig.axes[0].collections for path in drawn.get_paths() if len(path.vertices)]
     corners = np.concatenate(contours)
     assert np.ptp(corners[:, 0]) > 0.5
+
+
+def law(name, terms, origin="regression"):
+    numbers = {"coefficient": 0.5, "low": 0.4, "high": 0.6, "scale": 1.0, "share": 0.2}
+    quality = {"n_test": 9, "r2_test": 0.5, "rmse_test": 0.1}
+    terms = ["intercept", *map(str, terms)]
+    return pd.DataFrame({"property": name, "term": terms, "origin": origin, **numbers, **quality})
+
+
+def test_equations_are_of_line_ratios_where_lines_are_predicted_and_have_few_terms(made_up):
+    ids = made_up.survey(9)
+    laws = [
+        law("log_N2", [1]),
+        law("log([NII]/Hα)", range(1, 8)),
+        law("log([NII]/Hα)", [8], "head"),
+        law("oh_p50", [2]),
+    ]
+    examples = pd.DataFrame({"feature": range(9), "rank": 0, "id_str": ids, "activation": 1.0})
+    features = pd.DataFrame({"feature": range(9), "name": [f"SL{i}" for i in range(9)]})
+    described = {"equations": pd.concat(laws), "examples": examples, "features": features}
+    made_up.table(SFNET, head_target="lines", described=described)
+    made_up.comparison({"lines": ["log_N2", "log_Ha", "log_O3", "log_Hb"]})
+    fig = made_up.drawn(equations.draw)["equations-sfnet"]
+    assert shown_pixels(fig) == [1, 2, 3, 4]
+    assert any(text.startswith("SL4") for text in texts(fig))
+    assert "log_N2" not in texts(fig)
+
+
+def test_the_methods_that_tell_labels_apart_best_are_shown_with_their_confusions(made_up):
+    columns = {
+        "k": None,
+        "seed": 0,
+        "target": "type",
+        "split": "test",
+        "metric": "balanced_accuracy",
+        "low": 0,
+        "high": 1,
+    }
+    rows = [columns | {"features": "all", "kind": "mean", "probe": "majority", "n_features_used": 0, "value": 0.5}]
+    counts = {
+        "target": "type",
+        "probe": "logistic",
+        "n_features_used": 9,
+        "y_true": ["a", "b"],
+        "y_pred": ["a", "b"],
+        "n": 5,
+    }
+    for i in range(8):
+        spec = TableSpec(features=f"pca{i}", kind="pca", k=None, seed=0)
+        score = {"features": spec.features, "kind": "pca", "probe": "logistic", "n_features_used": 9, "value": i / 10}
+        rows.append(columns | score)
+        made_up.table(spec, probed={"confusion": pd.DataFrame(counts)})
+    made_up.comparison(many_classes=["type"], metrics=pd.DataFrame(rows))
+    drawn = made_up.drawn(label_scores.draw)
+    assert set(drawn) == {"label_scores-type", "label_confusion-type"}
+    shown = [ax.get_title().split("\n")[0] for ax in drawn["label_confusion-type"].axes]
+    assert shown == ["pca7", "pca6", "pca5", "pca4", "pca3", "pca2"]
+
+
+def test_views_are_named_by_their_size_where_that_is_all_they_change_and_controls_stand_beside(made_up):
+    made_up.survey(6)
+    identity = {"target": "metallicity", "column": "oh_p50", "probe": "head", "low": 0.1, "high": 0.2}
+    scores = pd.DataFrame(
+        [
+            identity
+            | {
+                "method": "sfnet", "kind": "sfnet", "k": 4, "view": view, "side_px": side, "seed": 0, "metric": metric,
+                "is_degraded": view != "grey", "value": 0.15,
+            }
+            for view, side in (("full", 32), ("px4", 4), ("grey", 32))
+            for metric in ("rmse", "nmad")
+        ]
+    )  # fmt: skip
+    survival = pd.DataFrame(
+        {"method": "sfnet", "k": 4, "view": ["px4", "grey"], "seed": 0, "feature": 1, "frequency": 1.0}
+    ).assign(correlation=0.5, null_95=0.1)
+    views = pd.DataFrame({"view": ["full", "px4", "grey"]})
+    shown = np.zeros((3, 2, 8, 8, 3), np.uint8)
+    settings = {"tables": {}, "views": {}}
+    made_up.add("compare-views", "views", settings, scores=scores, survival=survival, views=views)
+    np.save(made_up.root / "compare-views/views/views.npy", shown)
+    controls = [
+        identity | {"features": kind, "kind": kind, "probe": probe, "split": split, "metric": "rmse", "value": value,
+                    "n_features_used": n}
+        for kind, probe, n, value in (
+            ("mean", "ridge", 0, 0.3), ("photometry", "ridge", 9, 0.25), ("photometry", "xgboost", 9, 0.2)
+        )
+        for split in ("valid", "test")
+    ]  # fmt: skip
+    made_up.comparison(metrics=pd.DataFrame(controls))
+    drawn = made_up.drawn(resolution.draw)
+    assert set(drawn) == {
+        "views",
+        "view_scores-metallicity-oh_p50",
+        "resolution-metallicity-oh_p50",
+        "surviving_features",
+    }
+    lines = drawn["view_scores-metallicity-oh_p50"].axes[0].lines
+    levels = {line.get_label(): float(line.get_xdata()[0]) for line in lines if len(line.get_xdata())}
+    assert levels["predict the mean"] == 0.3
+    assert levels["photometry (xgboost)"] == 0.2
+    ticks = [text.get_text() for text in drawn["surviving_features"].axes[0].get_xticklabels()]
+    assert ticks == ["grey", "4²"]
 
 
 # --- autoencoders -----------------------------------------------------------------------------------------------------

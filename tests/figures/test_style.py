@@ -18,6 +18,7 @@ from sfnetlab.figures.predicted_vs_true import plot_predicted_vs_true
 from sfnetlab.figures.rmse_vs_k import plot_rmse_vs_k
 from sfnetlab.figures.strongest_galaxies import plot_strongest_galaxies
 from sfnetlab.figures.training_curves import plot_training_curves
+from sfnetlab.methods import TRAITS
 
 LONG = "sae-on-the-dense-network-of-a-very-long-survey-name-with-many-words-and-a-half"
 
@@ -116,6 +117,25 @@ def test_kinds_differ_in_colour_marker_and_line() -> None:
     looks = [style.method_style(kind, kind) for kind in ("sfnet", "sae", "pca")]
     for part in ("color", "marker", "linestyle"):
         assert len({getattr(look, part) for look in looks}) == 3
+
+
+@pytest.mark.parametrize("kind", sorted(TRAITS))
+def test_the_first_of_each_kind_looks_as_its_traits_say(kind: str) -> None:
+    look = TRAITS[kind].look
+    assert style.method_style(kind, kind) == style.MethodStyle(look.colors[0], look.markers[0], look.linestyles[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "shown"),
+    [
+        ("sae", "sae", "SAE"),
+        ("zoobot", "zoobot", "Zoobot"),
+        ("mine", "sae", "mine"),
+        ("null_sae", "null_sae", "null_sae"),
+    ],
+)
+def test_names_that_are_their_kinds_are_spelled_as_in_the_field_but_null_dictionaries(name, kind, shown) -> None:
+    assert style.method_name(name, kind) == shown
 
 
 def test_unknown_kind_is_refused() -> None:

@@ -59,10 +59,8 @@ def train_network(
         Flip and turn each cutout at random.
     seed
         Seed of the order of rows and of the augmentation. The network's first weights do not depend on it.
-    checkpoint
-        Where the run's state is kept; a run that finds it goes on from there, see `loop.train`.
-    report
-        Gets the history after every epoch.
+    checkpoint, report
+        Where the run's state is kept, and what gets the history after every epoch: see `loop.train`.
 
     Returns
     -------

@@ -108,7 +108,9 @@ export function showOverview(main) {
     const probes = [...new Set(own.filter((row) => row.probe && row.probe !== "none" && row.n_features_used > 0).map((row) => row.probe))];
     const chart = h("div", {});
     const draw = (probe) => chart.replaceChildren(overTheBudget(own, probe));
-    const first = probes.includes("linear") ? "linear" : probes[0];
+    // the probe that is fitted to budgets too has the most scores, and most to show over them
+    const nScores = (probe) => own.filter((row) => row.probe === probe).length;
+    const first = probes.reduce((best, probe) => (nScores(probe) > nScores(best) ? probe : best), probes[0]);
     const select = h("select", { "aria-label": "Probe", onchange: (event) => draw(event.target.value) }, probes.map((probe) => h("option", { selected: probe === first }, probe)));
     draw(first);
     const title = groups.length > 1 ? `Comparison: ${own[0].column} (${own[0].target})` : `Comparison: ${own[0].column}`;
