@@ -1,5 +1,6 @@
 """One thread for every numeric library: tests are small, and results must not depend on the machine's cores."""
 
+import gc
 import os
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -10,3 +11,9 @@ from hypothesis import settings  # noqa: E402
 # Machines are shared: how long one example takes says nothing.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking, again and again, at what the imports left: it stays to the end."""
+    gc.collect()
+    gc.freeze()
