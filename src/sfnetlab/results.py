@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 DESCRIBED, PROBED = "interpret-features", "fit-probes"
-TRAINED = ("train-sfnet", "finetune-zoobot", "train-vae", "train-sae")
-"""Stages that keep a history of their training."""
 
 
 @dataclass(frozen=True)
