@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from sfnetlab.training.sae.reference import select
 from sfnetlab.training.sae.settings import SAESettings
-from sfnetlab.training.sae.stack import DECODER_SPEED, EPSILON, MEAN_ROWS, SQUARE_ROWS
+from sfnetlab.training.sae.state import DECODER_SPEED, EPSILON, MEAN_ROWS, SQUARE_ROWS
 
 
 def make_plain_step(
@@ -20,7 +20,7 @@ def make_plain_step(
 ) -> Callable[[Tensor], Tensor]:
     """A step from rows z (n, d_in), centred and scaled, to their loss; of variants with a top-k.
 
-    `weights` and `column_speeds` as in `Stack`, the former of one SAE and without its dimension; they are copied.
+    `weights` and `column_speeds` are as in `SAEState`; they are copied.
     """
     own = {name: nn.Parameter(tensor.clone()) for name, tensor in weights.items()}
     W_enc, b_enc, W_dec, b_dec = (own[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
