@@ -13,7 +13,7 @@ from sfnetlab.bench import Row, compare, describe, sae, sae_quality
 from sfnetlab.bench.plain_sae import make_plain_step
 from sfnetlab.planted import make_planted_dictionary
 from sfnetlab.training.sae import reference, trainer
-from sfnetlab.training.sae.stack import Rates, one_by_one
+from sfnetlab.training.sae.state import Rates, one_by_one
 
 TINY = {"d_in": 16, "n_latents": 64, "k": 4, "batch_size": 32}
 TINY_DATA = {"n_train": 600, "d_in": 32, "n_atoms": 64, "n_active": 3}
@@ -23,7 +23,7 @@ TINY_DATA = {"n_train": 600, "d_in": 32, "n_atoms": 64, "n_active": 3}
 def without_kernels(monkeypatch):
     """The plain step in the place of the kernels, which would have to be compiled."""
     for module in (sae, trainer):
-        monkeypatch.setattr(module, "choose_steps", lambda stacks, *_: one_by_one(reference.make_step(stacks)))
+        monkeypatch.setattr(module, "choose_steps", lambda states, *_: one_by_one(reference.make_step(states)))
     monkeypatch.setattr(sae, "N_ROWS", 1000)
     monkeypatch.setattr(sae, "_WINDOW_STEPS", (1, 2))
     monkeypatch.setattr(sae, "_CALIBRATION_S", 0.001)
@@ -93,17 +93,15 @@ def test_ratio_and_shares_of_the_bound_are_those_of_the_times(monkeypatch):
 def test_the_plain_loop_does_what_the_definition_of_a_step_says(is_matryoshka):
     case = sae.Case(**TINY, is_matryoshka=is_matryoshka)
     # With every latent active on some row the definition leaves none as it was.
-    stack = sae._stack(case, torch.linspace(0.5, 2, case.d_in)[None], "cpu")
-    (settings,) = stack.settings
-    plain = make_plain_step(
-        settings, {name: tensor[0] for name, tensor in stack.weights.items()}, stack.column_speeds, 1e-3
-    )
-    defined = reference.make_step([stack])
+    state = sae.start(case, torch.linspace(0.5, 2, case.d_in)[None], "cpu")
+    settings = state.settings
+    plain = make_plain_step(settings, state.weights, state.column_speeds, 1e-3)
+    defined = reference.make_step([state])
     losses = []
     for number in range(4):
         z = torch.randn(512, case.d_in, generator=torch.Generator().manual_seed(number))
         losses.append((float(plain(z)), float(defined(z, [Rates(settings.k, 1e-3)], number)[0, 0]) / len(z)))
-    assert (stack.last_active == 3).all()
+    assert (state.last_active == 3).all()
     np.testing.assert_allclose(*np.transpose(losses), rtol=1e-5)
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from sfnetlab.training.sae.reference import select
 from sfnetlab.training.sae.settings import SAESettings
-from sfnetlab.training.sae.stack import DECODER_SPEED, EPSILON, MEAN_ROWS, SQUARE_ROWS
+from sfnetlab.training.sae.state import DECODER_SPEED, EPSILON, MEAN_ROWS, SQUARE_ROWS
 
 
 def make_plain_step(
@@ -25,9 +25,9 @@ def make_plain_step(
     settings
         Of a variant that selects the k largest latents.
     weights
-        The start, as in `Stack` but of one SAE, without the dimension of SAEs. The weights are copied.
+        The start, as in `SAEState` but of one SAE, without the dimension of SAEs. The weights are copied.
     column_speeds
-        As in `Stack`.
+        As in `SAEState`.
     learning_rate
         The same in every step.
     """

@@ -21,8 +21,9 @@ from sfnetlab.bench.sae_quality import train
 from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.planted import make_planted_dictionary
 from sfnetlab.training.sae.settings import SAESettings, euclid_groups
-from sfnetlab.training.sae.stack import Rates, Stack, new_stack
-from sfnetlab.training.sae.trainer import choose_steps, column_speeds, start_weights
+from sfnetlab.training.sae.start import column_speeds, start_weights
+from sfnetlab.training.sae.state import Rates, SAEState, new_state
+from sfnetlab.training.sae.trainer import choose_steps
 
 LEARNING_RATE = 1e-3
 N_ROWS = 16_384
@@ -112,7 +113,7 @@ def peak_mb(case: Case, who: str, device: str) -> float:
 def _train_and_measure(case: Case, who: str, device: str) -> float:
     z = torch.randn(N_ROWS, case.d_in, device=device)
     if device == "cpu":
-        import_module("sfnetlab.training.sae.numba_step")
+        import_module("sfnetlab.training.sae.kernels.step")
     before = runtime.peak_memory_bytes()
     step = {"ours": _our_loop, "plain loop": _plain_loop}[who](case, z, device)
     for i in range(_PEAK_STEPS):
@@ -194,27 +195,23 @@ def _window(step: Callable[[Tensor, int], Tensor], z: Tensor, batch_size: int, n
 
 
 def _our_loop(case: Case, z: Tensor, device: str) -> Callable[[Tensor, int], Tensor]:
-    stack = _stack(case, z, device)
-    steps, rates = choose_steps([stack], device), [[Rates(case.k, LEARNING_RATE)]]
+    steps, rates = choose_steps([start(case, z, device)], device), [[Rates(case.k, LEARNING_RATE)]]
     return lambda rows, number: steps([rows], rates, number)
 
 
 def _plain_loop(case: Case, z: Tensor, device: str) -> Callable[[Tensor, int], Tensor]:
-    stack = _stack(case, z, device)
-    weights = {name: tensor[0] for name, tensor in stack.weights.items()}
-    step = make_plain_step(case.settings(), weights, stack.column_speeds, LEARNING_RATE)
+    state = start(case, z, device)
+    step = make_plain_step(state.settings, state.weights, state.column_speeds, LEARNING_RATE)
     return lambda rows, _: step(rows)
 
 
-def _stack(case: Case, z: Tensor, device: str) -> Stack:
+def start(case: Case, z: Tensor, device: str) -> SAEState:
+    """State before the first step on rows z, on the device."""
     settings = case.settings()
     weights = start_weights(settings, lambda positions: z[positions], len(z))
-    return new_stack(
-        [settings],
-        {name: tensor[None].to(device) for name, tensor in weights.items()},
-        silent_after=len(z),
-        column_speeds=column_speeds(lambda positions: z[positions], len(z)),
-    )
+    weights = {name: tensor.to(device) for name, tensor in weights.items()}
+    speeds = column_speeds(lambda positions: z[positions], len(z))
+    return new_state(settings, weights, silent_after=len(z), column_speeds=speeds)
 
 
 def _standardised_rows(case: Case, device: str) -> Tensor:

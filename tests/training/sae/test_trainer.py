@@ -12,7 +12,8 @@ from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.training import loop
 from sfnetlab.training.sae import recipe, trainer
 from sfnetlab.training.sae.settings import SAESettings, euclid_groups
-from sfnetlab.training.sae.trainer import LargeMeanWarning, Rows, column_speeds, fit_standardisation, train_saes
+from sfnetlab.training.sae.start import column_speeds
+from sfnetlab.training.sae.trainer import LargeMeanWarning, Rows, fit_standardisation, train_saes
 
 
 class KilledError(Exception):
@@ -117,14 +118,14 @@ def test_units_of_the_embedding_do_not_matter(tmp_path):
 
 @every_variant
 def test_atoms_have_length_one_after_each_step(tmp_path, monkeypatch, name):
-    lengths, learn = [], trainer._SAELearner.learn
+    lengths, learn = [], trainer.SAELearner.learn
 
     def watched(self, *arguments):
         sums = learn(self, *arguments)
-        lengths.append(self.stacks[0].weights["W_dec"][0].norm(dim=1))
+        lengths.append(self.states[0].weights["W_dec"].norm(dim=1))
         return sums
 
-    monkeypatch.setattr(trainer._SAELearner, "learn", watched)
+    monkeypatch.setattr(trainer.SAELearner, "learn", watched)
     run(tmp_path / "c", settings(name))
     assert len(lengths) == 32
     torch.testing.assert_close(torch.stack(lengths), torch.ones(32, 64))
@@ -286,7 +287,7 @@ def test_rows_come_in_another_order_with_another_seed_of_it(tmp_path):
 def test_how_many_steps_are_taken_at_once_does_not_matter(tmp_path, monkeypatch, name):
     made = [settings(name), settings(name, seed=2)]
     at_once = run(tmp_path / "a", *made, epochs=3)
-    monkeypatch.setattr(trainer, "_AT_ONCE", 1)
+    monkeypatch.setattr(trainer, "AT_ONCE", 1)
     one_by_one = run(tmp_path / "b", *made, epochs=3)
     for sae, other in zip(at_once[0], one_by_one[0], strict=True):
         assert_same_sae(sae, other)
@@ -301,15 +302,15 @@ def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch, name, kill
     whole = run(tmp_path / "whole", *made)
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
     with monkeypatch.context() as patched:
-        learn = trainer._SAELearner.learn
-        patched.setattr(trainer, "_AT_ONCE", 1)  # killed between any two steps
+        learn = trainer.SAELearner.learn
+        patched.setattr(trainer, "AT_ONCE", 1)  # killed between any two steps
 
         def killer(self, batches, number):
             if number == killed_before:
                 raise KilledError
             return learn(self, batches, number)
 
-        patched.setattr(trainer._SAELearner, "learn", killer)
+        patched.setattr(trainer.SAELearner, "learn", killer)
         with pytest.raises(KilledError):
             run(tmp_path / "killed", *made)
     resumed = run(tmp_path / "killed", *made)
@@ -367,13 +368,13 @@ def test_k_comes_down_to_its_value_and_the_rate_to_almost_nothing(tmp_path):
     ("name", "what", "value"), [("topk", "b_enc", -1e3), ("relu", "b_enc", -1e3), ("jumprelu", "log_threshold", 7.0)]
 )
 def test_silent_latents_are_started_again(tmp_path, monkeypatch, name, what, value):
-    make = trainer._SAELearner.__init__
+    make = trainer.SAELearner.__init__
 
     def with_dead_latents(self, *arguments):
         make(self, *arguments)
-        self.stacks[0].weights[what][0, :32] = value
+        self.states[0].weights[what][:32] = value
 
-    monkeypatch.setattr(trainer._SAELearner, "__init__", with_dead_latents)
+    monkeypatch.setattr(trainer.SAELearner, "__init__", with_dead_latents)
     _, history = run(tmp_path / "c", settings(name), epochs=10)
     assert history[0]["dead_fraction"] >= 0.5
     assert history[-1]["dead_fraction"] < 0.25
@@ -381,17 +382,17 @@ def test_silent_latents_are_started_again(tmp_path, monkeypatch, name, what, val
 
 @pytest.mark.parametrize(("name", "what", "value"), [("relu", "b_enc", -1e3), ("jumprelu", "log_threshold", 7.0)])
 def test_latents_that_fall_silent_late_are_started_again(tmp_path, monkeypatch, name, what, value):
-    learn, stacks = trainer._SAELearner.learn, []
+    learn, states = trainer.SAELearner.learn, []
 
     def silence(self, batches, step):
         if step == 280:  # of 320: after the last time but one
-            self.stacks[0].weights[what][0, :32] = value
-            stacks.append(self.stacks[0])
+            self.states[0].weights[what][:32] = value
+            states.append(self.states[0])
         return learn(self, batches, step)
 
-    monkeypatch.setattr(trainer._SAELearner, "learn", silence)
+    monkeypatch.setattr(trainer.SAELearner, "learn", silence)
     run(tmp_path / "c", settings(name), epochs=20)
-    assert ((stacks[0].weights[what][0, :32] - value).abs() > 1).sum() >= 8
+    assert ((states[0].weights[what][:32] - value).abs() > 1).sum() >= 8
 
 
 @every_variant

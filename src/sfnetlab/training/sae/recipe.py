@@ -7,7 +7,7 @@ measurement on planted dictionaries and on DINOv2 embeddings of galaxies; `sfnet
 import math
 
 from sfnetlab.training.sae.settings import SAESettings, Variant
-from sfnetlab.training.sae.stack import Rates
+from sfnetlab.training.sae.state import Rates
 
 BATCH_SIZES = (256, 128, 64)
 """Of these the largest is taken that makes `FEWEST_STEPS`, or the last: few steps leave latents unfinished. Learning

@@ -1,39 +1,38 @@
-"""How the kernels of numba_step.py are compiled, and products that several of them take."""
+"""How kernels are compiled, and products that several of them take."""
 
 from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-from sfnetlab.training.sae import lanes
-from sfnetlab.training.sae.lanes import NARROW, WIDE
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int32]
-Halves = NDArray[np.uint16]
+from sfnetlab.training.sae.kernels import lanes
+from sfnetlab.training.sae.kernels.bundles import Floats, Ints
+from sfnetlab.training.sae.kernels.lanes import NARROW, WIDE
 
 _options: dict[str, Any] = {"nogil": True, "fastmath": set(lanes.FAST), "error_model": "numpy", "forceinline": True}
 kernel: Any = numba.njit(cache=True, **_options)
-"""Kernels are inlined where other kernels call them. Otherwise the process that compiles them would run the called
-one's own copy, later processes the copy that was optimised with its caller, and their sums differ in the last bit."""
-part: Any = numba.njit(**_options)
-"""Of a kernel: what is given a block, or returns one.
+"""Compiles a function that is called from Python.
 
-Numba keeps what it compiled of a kernel until that one's own file changes: after a change of a part, or of lanes.py,
+It is inlined where other kernels call it. Otherwise the process that compiles them would run the called kernel's own
+copy, later processes the copy that was optimised with its caller, and their sums differ in the last bit.
+"""
+part: Any = numba.njit(**_options)
+"""Compiles a part of kernels; only a part can take and return blocks.
+
+Numba keeps what it compiled of a kernel until that kernel's own file changes: after a change of a part or of lanes.py,
 delete `__pycache__`.
 """
 
 
 @part
 def split(d: int, width: int) -> int:
-    """Where the last, incomplete block of so many columns begins."""
+    """The column at which the last, incomplete block of `width` columns begins, of d columns."""
     return d - d % width
 
 
 @part
 def blocks(d: int) -> tuple[int, Any, Any]:
-    """Of so many columns: where the last, incomplete wide block begins; whole blocks, and that one."""
+    """How d columns are cut into wide blocks: (where the last, incomplete one begins, a whole block, the last one)."""
     border = split(d, WIDE)
     return border, lanes.whole(WIDE), lanes.first(WIDE, d - border)
 
@@ -42,9 +41,9 @@ def blocks(d: int) -> tuple[int, Any, Any]:
 def _four_products(
     table: Floats, rows: tuple[int, int, int, int], vectors: Floats, vector: int
 ) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """Inner products of four rows of a table with one of `vectors`.
+    """Inner products of four rows of a table with vectors[vector].
 
-    Always four: the bits of one must not depend on what others are asked for.
+    There are always four, because the bits of one must not depend on which others are asked for.
     """
     d = table.shape[1]
     border = split(d, NARROW)
@@ -70,7 +69,7 @@ def _four_products(
 def products(
     table: Floats, rows: Ints, vectors: Floats, vector: int, scale: np.float32, begin: int, end: int, out: Floats
 ) -> None:
-    """out[i] = scale * (table[rows[i]] . vectors[vector]), i from begin to end."""
+    """Write out[i] = scale * (table[rows[i]] . vectors[vector]) for i from begin to end."""
     last = end - 1
     for i in range(begin, end, 4):
         at = (rows[i], rows[min(i + 1, last)], rows[min(i + 2, last)], rows[min(i + 3, last)])

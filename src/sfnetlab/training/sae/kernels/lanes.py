@@ -1,4 +1,4 @@
-"""Blocks of float32 columns that stay in registers, for kernels that Numba compiles (numba_parts.py).
+"""Blocks of float32 columns that stay in registers, for kernels that Numba compiles (parts.py).
 
 From a loop over columns in a loop over rows, a compiler makes one that reads and writes what is added up for every
 row. With these a kernel says the other order: take a block of columns, add all rows to it, write it once.
