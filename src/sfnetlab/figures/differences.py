@@ -66,14 +66,8 @@ def plot_differences(differences: pd.DataFrame, target: str, column: str, unit: 
     reference_probe = HEAD if (on_all["probe_a"] == HEAD).any() else None
     if reference_probe:
         on_all = on_all[on_all["probe_a"] == reference_probe]
-    panels = [
-        (title, of_panel.assign(at=of_panel[at]))
-        for title, of_panel, at in (
-            ("all features, equal k", on_all, "k_a"),
-            ("equal features in all", on_budget, "budget"),
-        )
-        if len(of_panel)
-    ]
+    both = (("all features, equal k", on_all, "k_a"), ("equal features in all", on_budget, "budget"))
+    panels = [(title, of_panel.assign(at=of_panel[at])) for title, of_panel, at in both if len(of_panel)]
     n_lines = [len(of_panel) + 1.3 * of_panel["at"].nunique(dropna=False) for _, of_panel in panels]
     width_in = style.PAGE_WIDTH_IN if len(panels) == 2 else style.COLUMN_WIDTH_IN
     fig = Figure(figsize=(width_in, 1.0 + _LINE_IN * max(n_lines)), layout="constrained")
