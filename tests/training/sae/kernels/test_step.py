@@ -154,7 +154,7 @@ def test_of_equal_values_the_first_are_selected(
     monkeypatch.setattr(reference, "select", stable_select)
     state = random_state(100, 6, 7, **chosen, group_sizes=(1, 30, 69) if chosen["variant"] == "matryoshka" else ())
     generator = torch.Generator().manual_seed(0)
-    state.weights["W_enc"].copy_(torch.randint(-2, 3, (1, 100, 6), generator=generator))
+    state.weights["W_enc"].copy_(torch.randint(-2, 3, (100, 6), generator=generator))
     state.weights["b_enc"].zero_()
     rows = torch.randint(-2, 3, (150, 6), generator=generator).float()
     assert_steps_agree(state, [rows], [7], has_bfloat16=has_bfloat16)
