@@ -17,6 +17,7 @@ from sfnetlab.training.sae.kernels.bundles import (
     Decoder,
     Encoder,
     Floats,
+    Halves,
     Ints,
     Longs,
     RoundedEncoder,
@@ -259,17 +260,18 @@ def _move_encoder_block(
     latent: int,
     gradient: Floats,
     move: _Move,
-    encoder: Encoder,
-    rounded: RoundedEncoder,
+    W_enc: Floats,
+    means: Floats,
+    halves: Halves,
     is_rounded: bool,
 ) -> tuple[Any, Any]:
     """Move a block of a latent's row of W_enc, and its bfloat16 copy if that is wanted; `sums` as in `round_block`."""
-    old, new = lanes.load(columns, encoder.W_enc_means, latent, first), lanes.load(columns, gradient, 0, first)
+    old, new = lanes.load(columns, means, latent, first), lanes.load(columns, gradient, 0, first)
     mean = _running(old, new, move.decay, move.share)
-    lanes.store(columns, mean, encoder.W_enc_means, latent, first)
-    moved = lanes.load(columns, encoder.W_enc, latent, first) - move.speed * mean
-    lanes.store(columns, moved, encoder.W_enc, latent, first)
-    return round_block(columns, first, sums, moved, rounded.W_enc, latent) if is_rounded else sums
+    lanes.store(columns, mean, means, latent, first)
+    moved = lanes.load(columns, W_enc, latent, first) - move.speed * mean
+    lanes.store(columns, moved, W_enc, latent, first)
+    return round_block(columns, first, sums, moved, halves, latent) if is_rounded else sums
 
 
 @part
@@ -299,14 +301,16 @@ def _move_encoders(
     options: StepOptions,
 ) -> np.float32:
     """Take the encoder's step for a range of latents; returns 0, or not a number if a bias became so."""
-    offsets, gradients, W_enc_squares = by_latent.offsets, by_latent.gradients, encoder.W_enc_squares
+    offsets, rows, _, gradients = by_latent
+    W_enc, W_enc_means, W_enc_squares, b_enc, _, _, column_speeds = encoder
+    halves, norms, rounded_shares = rounded
     rate, is_rounded = options.learning_rate, options.rounds_encoder
     d_in = batch.z.shape[1]
     border, whole, rest = blocks(d_in)
     gradient = np.empty(d_in, np.float32)
     check, per_column, one = np.float32(0), np.float32(1 / d_in), np.float32(1)
     shares = _shares(len(batch.z))
-    terms = _Terms(batch.z, by_latent.rows, 1, 0, gradients)
+    terms = _Terms(batch.z, rows, 1, 0, gradients)
     for j in range(first_latent, last_latent):
         begin, end = offsets[j - first_latent], offsets[j - first_latent + 1]
         if begin == end:
@@ -315,9 +319,9 @@ def _move_encoders(
         decays = _decay(shares[0], gap), _decay(shares[1], gap)
         squares = lanes.zeros(whole)
         for c in range(0, border, WIDE):
-            squares = _encoder_gradient(whole, c, squares, terms, begin, end, encoder.column_speeds, gradient)
+            squares = _encoder_gradient(whole, c, squares, terms, begin, end, column_speeds, gradient)
         if border < d_in:
-            squares = _encoder_gradient(rest, border, squares, terms, begin, end, encoder.column_speeds, gradient)
+            squares = _encoder_gradient(rest, border, squares, terms, begin, end, column_speeds, gradient)
         decay, share = decays[0], shares[0]
         square = per_column * lanes.total(squares)
         if W_enc_squares[j] == 0:
@@ -328,17 +332,19 @@ def _move_encoders(
         move = _Move(decay, share, _speed(W_enc_squares[j], rate))
         lengths = (lanes.zeros(whole), lanes.zeros(whole))
         for c in range(0, border, WIDE):
-            lengths = _move_encoder_block(whole, c, lengths, j, gradient, move, encoder, rounded, is_rounded)
+            lengths = _move_encoder_block(whole, c, lengths, j, gradient, move, W_enc, W_enc_means, halves, is_rounded)
         if border < d_in:
-            lengths = _move_encoder_block(rest, border, lengths, j, gradient, move, encoder, rounded, is_rounded)
+            lengths = _move_encoder_block(
+                rest, border, lengths, j, gradient, move, W_enc, W_enc_means, halves, is_rounded
+            )
         if is_rounded:
-            rounded.norms[j], change = block_lengths(lengths, d_in)
-            rounded.shares[j] = change / rounded.norms[j]
+            norms[j], change = block_lengths(lengths, d_in)
+            rounded_shares[j] = change / norms[j]
         bias_gradient = np.float32(0)
         for i in range(begin, end):
             bias_gradient += gradients[i]
         _move_b_enc(j, bias_gradient, encoder, shares, decays, rate)
-        check += encoder.b_enc[j] * np.float32(0)
+        check += b_enc[j] * np.float32(0)
     return check
 
 
@@ -397,7 +403,9 @@ def _move_atoms(
 
     Returns 0, or not a number if an atom became so.
     """
-    offsets, W_dec, squares, prefixes = by_latent.offsets, decoder.W_dec, decoder.W_dec_squares, decoder.prefixes
+    offsets, rows, values, gradients = by_latent
+    W_dec, squares, _, prefixes = decoder
+    errors, scale = batch.errors, batch.scale
     n_prefixes, d_in = len(prefixes), W_dec.shape[1]
     border, whole, rest = blocks(d_in)
     gradient = np.empty(d_in, np.float32)
@@ -412,14 +420,14 @@ def _move_atoms(
             continue
         along = np.float32(0)
         for i in range(begin, end):
-            along += by_latent.values[i] * by_latent.gradients[i]
+            along += values[i] * gradients[i]
         atom = _Atom(j, along, begin, end)
-        terms = _Terms(batch.errors, by_latent.rows, n_prefixes, group, by_latent.values)
+        terms = _Terms(errors, rows, n_prefixes, group, values)
         sums = (lanes.zeros(whole), lanes.zeros(whole), lanes.zeros(whole))
         for c in range(0, border, WIDE):
-            sums = _atom_gradient(whole, c, sums, atom, terms, batch.scale, W_dec, gradient)
+            sums = _atom_gradient(whole, c, sums, atom, terms, scale, W_dec, gradient)
         if border < d_in:
-            sums = _atom_gradient(rest, border, sums, atom, terms, batch.scale, W_dec, gradient)
+            sums = _atom_gradient(rest, border, sums, atom, terms, scale, W_dec, gradient)
         square = lanes.total(sums[0])
         if squares[j] == 0:
             squares[j] = per_column * square
