@@ -38,8 +38,13 @@ def test_what_decomposes_an_embedding_cannot_be_decomposed_itself():
     assert all(TRAITS[kind].role in ("network", "embedding") for kind in TRAITS if TRAITS[kind].can_be_decomposed)
 
 
-def test_only_components_are_ordered():
-    assert {kind for kind in TRAITS if TRAITS[kind].is_ordered} == {"pca", "pls"}
+def test_no_kind_is_both_sparse_and_ordered():
+    assert not [kind for kind in TRAITS if TRAITS[kind].is_sparse and TRAITS[kind].is_ordered]
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_kind_is_sparse_if_its_settings_name_k(kind):
+    assert TRAITS[kind].is_sparse == ("k" in {each.name for each in dataclasses.fields(METHODS[kind])})
 
 
 def table(features: str, kind: str, k: int | None, seed: int | None) -> TableSpec:

@@ -14,14 +14,14 @@ def kinds_that(hold: Callable[[Traits], bool]) -> tuple[str, ...]:
 
 NETWORKS = kinds_that(lambda traits: traits.role == "network" and traits.supervised)
 """Networks whose own features are learnt for a target."""
-TRAINED_DICTIONARIES = kinds_that(lambda traits: traits.role == "decomposition" and not traits.is_ordered)
+TRAINED_DICTIONARIES = kinds_that(lambda traits: traits.role == "decomposition" and traits.is_sparse)
 NULL_DICTIONARIES = kinds_that(lambda traits: traits.role == "null")
 """Dictionaries of which a part stays random: controls of the trained ones."""
 DICTIONARIES = (*NULL_DICTIONARIES, *TRAINED_DICTIONARIES)
 COMPONENTS = kinds_that(lambda traits: traits.is_ordered)
 """Decompositions of which the first features are a choice of their own."""
-DENSE = kinds_that(lambda traits: traits.can_be_decomposed)
-"""Kinds that use every feature of every galaxy; others decompose them."""
+DENSE = kinds_that(lambda traits: traits.role != "control" and not traits.is_sparse and not traits.is_ordered)
+"""Kinds that use every feature of every galaxy, in no order."""
 EMBEDDINGS = kinds_that(lambda traits: traits.role == "embedding")
 """Kinds that are there to be decomposed: their own dimensions are no method."""
 CONTROLS = kinds_that(lambda traits: traits.role == "control")

@@ -58,6 +58,8 @@ class Traits:
     """Whether PCA, SAEs and the like may stand on it."""
     is_ordered: bool
     """Whether the first n features are a choice of their own, as of components."""
+    is_sparse: bool
+    """Whether its settings name k, the number of features that are active for a galaxy."""
     needs_images: bool = False
     """Whether a network of its own runs over the cutouts of the survey."""
     rank: int

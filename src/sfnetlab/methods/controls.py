@@ -28,6 +28,7 @@ class Photometry:
         supervised=False,
         can_be_decomposed=False,
         is_ordered=False,
+        is_sparse=False,
         rank=20,
         look=Look(colors=(PURPLE, BLACK, GREY), markers=("X", "P", "*", "p"), linestyles=("--", "-.")),
     )
@@ -108,6 +109,7 @@ class Mean:
         supervised=False,
         can_be_decomposed=False,
         is_ordered=False,
+        is_sparse=False,
         rank=10,
         look=Look(colors=(BLACK, GREY, PURPLE), markers=("*", "X", "d", "h"), linestyles=("-", ":")),
     )

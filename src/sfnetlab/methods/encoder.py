@@ -35,6 +35,7 @@ class Encoder:
         supervised=False,
         can_be_decomposed=True,
         is_ordered=False,
+        is_sparse=False,
         needs_images=True,
         rank=30,
         look=Look(colors=(GREY, BLACK, GREEN), markers=("d", "*", "D", "8"), linestyles=("-.", ":")),

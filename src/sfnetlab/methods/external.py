@@ -23,6 +23,7 @@ class External:
         supervised=False,
         can_be_decomposed=True,
         is_ordered=False,
+        is_sparse=False,
         rank=50,
         look=Look(colors=(BLACK, GREEN, GREY), markers=("D", "*", "d", "8"), linestyles=(":", "-.")),
     )

@@ -28,6 +28,7 @@ class PCA:
         supervised=False,
         can_be_decomposed=False,
         is_ordered=True,
+        is_sparse=False,
         rank=60,
         look=Look(colors=(GREEN, GREY, SKY), markers=("s", "P", "X", "p"), linestyles=(":", "-.")),
     )

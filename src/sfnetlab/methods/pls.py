@@ -40,6 +40,7 @@ class PLS:
         supervised=True,
         can_be_decomposed=False,
         is_ordered=True,
+        is_sparse=False,
         rank=70,
         look=Look(colors=(PURPLE, GREEN, GREY), markers=("P", "s", "p", "X"), linestyles=("-.", ":")),
     )

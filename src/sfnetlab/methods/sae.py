@@ -40,6 +40,7 @@ class SAE:
         supervised=False,
         can_be_decomposed=False,
         is_ordered=False,
+        is_sparse=True,
         rank=100,
         look=Look(colors=(VERMILION, ORANGE, PURPLE), markers=("^", "v", "<", ">"), linestyles=("--", "-.")),
     )
@@ -136,6 +137,7 @@ class NullSAE:
         supervised=False,
         can_be_decomposed=False,
         is_ordered=False,
+        is_sparse=True,
         rank=90,
         look=Look(colors=(GREY, SILVER, BLACK), markers=("x", "+", "1", "2"), linestyles=(":", "--")),
     )

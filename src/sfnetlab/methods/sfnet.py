@@ -38,6 +38,7 @@ class SFNet:
         supervised=True,
         can_be_decomposed=False,
         is_ordered=False,
+        is_sparse=True,
         needs_images=True,
         rank=110,
         look=Look(colors=(BLUE, SKY, BLACK), markers=("o", "D", "h", "8"), linestyles=("-", "--")),

@@ -22,6 +22,7 @@ class VAE:
         supervised=False,
         can_be_decomposed=True,
         is_ordered=False,
+        is_sparse=False,
         needs_images=True,
         rank=80,
         look=Look(colors=(ORANGE, PURPLE, SKY, GREEN, BLACK), markers=("v", "<", ">", "^"), linestyles=("--", ":")),

@@ -36,6 +36,7 @@ class Zoobot:
         supervised=True,
         can_be_decomposed=True,
         is_ordered=False,
+        is_sparse=False,
         needs_images=True,
         rank=40,
         look=Look(colors=(GREEN, BLACK, PURPLE), markers=("8", "D", "*", "d"), linestyles=("-", "-.")),
