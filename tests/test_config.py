@@ -18,7 +18,7 @@ from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.split import HashSplit, RandomSplit
 
 SURVEY_KINDS = "'mock', 'folder', 'sdss', 'hub', 'galaxy10', 'embeddings'"
-FEATURE_KINDS = "'sfnet', 'encoder', 'zoobot', 'pca', 'pls', 'sae', 'null_sae', 'vae', 'photometry', 'mean', 'external'"
+FEATURE_KINDS = ", ".join(map(repr, methods.METHODS))
 
 GOOD = """\
 # a comment

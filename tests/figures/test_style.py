@@ -139,8 +139,8 @@ def test_names_that_are_their_kinds_are_spelled_as_in_the_field_but_null_diction
 
 
 def test_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="ica"):
-        style.method_style("ica", "ica")
+    with pytest.raises(ValueError, match="no such kind"):
+        style.method_style("it", "no such kind")
 
 
 @pytest.mark.parametrize(
