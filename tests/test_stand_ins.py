@@ -130,7 +130,9 @@ def test_saes_of_published_embeddings_without_images(tmp_path):
         "columns=['pooled_features_block_11'], id_repair='neg_to_minus'}",
         *SMALL_SAES,
     )
-    of_all = metrics.query("features == 'mae' and n_features_used == 384 and metric == 'rmse' and split == 'test'")
+    of_all = metrics.query(
+        "features == 'mae' and probe == 'ridge' and n_features_used == 384 and metric == 'rmse' and split == 'test'"
+    )
     assert (of_all["value"] < 0.7 * share.std()).all()
     assert len(of_all) == 1
 
