@@ -11,8 +11,10 @@ from sfnetlab.errors import ArtifactError, DataError, TrainingError
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.training import loop
 from sfnetlab.training.sae import recipe, trainer
+from sfnetlab.training.sae.kernels import step as kernels
 from sfnetlab.training.sae.settings import SAESettings, euclid_groups
 from sfnetlab.training.sae.start import column_speeds
+from sfnetlab.training.sae.state import Rates, new_state
 from sfnetlab.training.sae.trainer import LargeMeanWarning, Rows, fit_standardisation, train_saes
 
 
@@ -98,7 +100,7 @@ def assert_same_history(a, b):
     ],
 )
 def test_planted_dictionary_is_recovered(tmp_path, name, cosine, dead_fraction):
-    (sae,), history = run(tmp_path / "c", settings(name), epochs=30, batch_size=128)
+    (sae,), history = run(tmp_path / "c", settings(name), epochs=30)
     cosines = ATOMS @ sae.W_dec.numpy().T
     assert cosines.max(axis=1).mean() > cosine
     assert history[-1]["dead_fraction"] < dead_fraction
@@ -202,9 +204,9 @@ def test_threshold_is_zero_and_a_warning_says_so_where_fewer_latents_are_positiv
 def test_each_of_many_ends_as_if_it_were_trained_alone(tmp_path):
     made = [settings(name) for name in VARIANTS]
     made += [settings(k=k, seed=seed) for k in (2, 8) for seed in (3, 4)] + [settings(n_latents=32)]
-    together, history = run(tmp_path / "c", *made)
+    together, history = run(tmp_path / "c", *made, x=X[:2048])
     for position, (one, sae) in enumerate(zip(made, together, strict=True)):
-        (alone,), own = run(tmp_path / str(position), one)
+        (alone,), own = run(tmp_path / str(position), one, x=X[:2048])
         assert_same_sae(alone, sae)
         assert_same_history(own, [record for record in history if record["sae"] == position])
 
@@ -280,26 +282,41 @@ def test_rows_come_in_another_order_with_another_seed_of_it(tmp_path):
     assert not torch.equal(first.W_dec, second.W_dec)
 
 
+def test_on_a_gpu_the_plain_step_runs_for_every_variant(monkeypatch):
+    def steps_of(device):
+        rng = torch.Generator().manual_seed(0)
+        shapes = {"W_enc": (64, 32), "b_enc": (64,), "W_dec": (64, 32), "b_dec": (32,)}
+        weights = {name: torch.randn(*shape, generator=rng) for name, shape in shapes.items()}
+        made = settings("relu"), settings("topk")
+        states = [new_state(one, {name: weight.clone() for name, weight in weights.items()}, 10) for one in made]
+        rates = [[Rates(4, 1e-3)] * len(states)] * 2
+        return trainer.choose_steps(states, device)([torch.randn(50, 32, generator=rng)] * 2, rates, 0)
+
+    by_both = steps_of("cpu")
+    monkeypatch.setattr(kernels, "make_steps", lambda *_: pytest.fail("these are the kernels"))
+    torch.testing.assert_close(steps_of("cuda"), by_both)
+
+
 # --- the course of a run ----------------------------------------------------------------------------------------------
 
 
 @every_variant
 def test_how_many_steps_are_taken_at_once_does_not_matter(tmp_path, monkeypatch, name):
     made = [settings(name), settings(name, seed=2)]
-    at_once = run(tmp_path / "a", *made, epochs=3)
+    at_once = run(tmp_path / "a", *made, x=X[:2048], epochs=3)
     monkeypatch.setattr(trainer, "AT_ONCE", 1)
-    one_by_one = run(tmp_path / "b", *made, epochs=3)
+    one_by_one = run(tmp_path / "b", *made, x=X[:2048], epochs=3)
     for sae, other in zip(at_once[0], one_by_one[0], strict=True):
         assert_same_sae(sae, other)
     assert_same_history(at_once[1], one_by_one[1])
 
 
 @pytest.mark.parametrize(
-    ("name", "killed_before"), [("topk", 1), ("topk", 16), ("topk", 25), *((name, 9) for name in VARIANTS)]
+    ("name", "killed_before"), [("topk", 1), ("topk", 8), ("topk", 13), *((name, 9) for name in VARIANTS)]
 )
 def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch, name, killed_before):
-    made = [settings(name), settings(name, seed=2)]
-    whole = run(tmp_path / "whole", *made)
+    made, x = [settings(name), settings(name, seed=2)], X[:2048]  # 8 batches an epoch
+    whole = run(tmp_path / "whole", *made, x=x)
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
     with monkeypatch.context() as patched:
         learn = trainer.SAELearner.learn
@@ -312,8 +329,8 @@ def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch, name, kill
 
         patched.setattr(trainer.SAELearner, "learn", killer)
         with pytest.raises(KilledError):
-            run(tmp_path / "killed", *made)
-    resumed = run(tmp_path / "killed", *made)
+            run(tmp_path / "killed", *made, x=x)
+    resumed = run(tmp_path / "killed", *made, x=x)
     for sae, other in zip(resumed[0], whole[0], strict=True):
         assert_same_sae(sae, other)
     assert_same_history(resumed[1], whole[1])

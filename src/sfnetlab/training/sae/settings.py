@@ -12,24 +12,24 @@ Start = Literal["random", "centroids"]
 
 @dataclass(frozen=True, kw_only=True)
 class SAESettings:
-    """One sparse autoencoder. The defaults of the lab stand in schema.py; here everything is said."""
+    """What is chosen about one sparse autoencoder. The defaults of the lab stand in the settings of experiments."""
 
     variant: Variant
     n_latents: int
     k: int
-    """Active latents a row: exactly for "topk", on average for the others."""
+    """Number of active latents a row: exactly for top-k in each row, on average for other variants."""
     seed: int
-    """Of the start and of the resampling."""
+    """Seed of the start and of the restarts."""
     group_sizes: tuple[int, ...] = ()
-    """Of "matryoshka", summing to n_latents."""
+    """Sizes of the groups of "matryoshka", which sum to n_latents."""
     selection: Selection = "topk"
-    """Which latents of a "matryoshka" are active: k of each row, or k a row on average over a batch."""
+    """Which latents of "matryoshka" are active: k of each row, or k a row on average over a batch."""
     learning_rate: float | None = None
-    """Peak; None: by the recipe."""
+    """Peak learning rate; None: by the recipe."""
     auxk: float = 0.0
     """Weight of the auxiliary loss of silent latents (Gao et al. 2024, appendix A.2)."""
     frozen: Frozen = "none"
-    """What keeps its random start: the null arms (2602.14111)."""
+    """Which part keeps its random start, in the null arms (2602.14111)."""
     start: Start = "random"
     """Where atoms start: random directions, or centroids of the data, the same for every seed."""
 
@@ -54,17 +54,17 @@ class SAESettings:
 
     @property
     def is_batch_wide(self) -> bool:
-        """Whether the k largest values are looked for in the whole batch."""
+        """Whether the n k largest values of a batch of n rows are active, in whichever rows they are."""
         return self.variant == "batch_topk" or (self.variant == "matryoshka" and self.selection == "batch_topk")
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether thresholds are set on rows of their own after training, so that k latents are active on average."""
+        """Whether thresholds are set after training, on valid rows, so that k latents are active on average."""
         return self.is_batch_wide or self.variant in ("relu", "jumprelu")
 
     @property
     def has_kernels(self) -> bool:
-        """Whether a step can use the sparsity: codes are few from the first step on, and the loss is the plain one."""
+        """Whether kernels/ can take its steps: active latents are few from the first step on, and the loss is plain."""
         return self.variant in ("topk", "batch_topk", "matryoshka") and self.auxk == 0
 
 

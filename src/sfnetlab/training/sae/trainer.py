@@ -300,10 +300,10 @@ class SAELearner:
         return {"saes": [_tensors(state) for state in self.states]}
 
     def restore(self, state: Record) -> None:
-        for own, saved in zip(self.states, state["saes"], strict=True):
-            own.last_active.copy_(saved["last_active"])
+        for sae, saved in zip(self.states, state["saes"], strict=True):
+            sae.last_active.copy_(saved["last_active"])
             for name in ("weights", "means", "mean_squares"):
-                for key, tensor in getattr(own, name).items():
+                for key, tensor in getattr(sae, name).items():
                     tensor.copy_(saved[name][key])
 
 

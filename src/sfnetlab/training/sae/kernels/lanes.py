@@ -1,10 +1,10 @@
-"""Blocks of float32 columns that stay in registers, for kernels that Numba compiles (parts.py).
+"""Blocks of float32 columns that stay in the processor's registers, for kernels that Numba compiles.
 
-From a loop over columns in a loop over rows, a compiler makes one that reads and writes what is added up for every
-row. With these a kernel says the other order: take a block of columns, add all rows to it, write it once.
+From a loop over columns in a loop over rows, a compiler makes code that reads and writes the sums anew for every row.
+With blocks a kernel says the other order: take a block of columns, add all rows to it, write it once.
 
-A block is as wide as the columns it was loaded by: `whole(width)`, or `first(width, n)`, of which only the first n
-are read and written; the others are 0. Operators +, -, *, / take blocks and float32 numbers.
+A block is loaded with the columns `whole(width)`, or with `first(width, n)`, of which only the first n are read and
+written; its other columns are 0. Operators +, -, *, / take blocks and float32 numbers.
 """
 
 import operator
@@ -19,10 +19,10 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 
 WIDE, NARROW = 64, 16
-"""Widths: rows are added to a wide block; of narrow ones several fit in registers side by side."""
+"""Widths of blocks: rows are added to a wide one; of narrow ones several fit in registers side by side."""
 
 FAST = ("reassoc", "contract", "nsz", "arcp", "afn")
-"""What a compiler may do to sums and products. No "nnan" and "ninf": what is not finite must reach the sums."""
+"""What the compiler may do to sums and products; not "nnan" and "ninf", because what is not finite must show."""
 
 _intrinsic: Any = extending.intrinsic
 _intrinsic_of_literals: Any = extending.intrinsic(prefer_literal=True)
@@ -30,7 +30,7 @@ _FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
 
 class _Columns(types.Type):
-    """Type of `whole(width)` and `first(width, n)`; the latter's value is a mask."""
+    """Numba's type of `whole(width)` and `first(width, n)`; the value of the latter is a mask."""
 
     def __init__(self, width: int, *, is_whole: bool) -> None:
         super().__init__(f"{'whole' if is_whole else 'first'}_columns({width})")
@@ -66,7 +66,7 @@ def _repeat(builder: Any, scalar: Any, width: int) -> Any:
 
 
 def _constant(kind: Any, values: list[Any]) -> Callable[..., Any]:
-    """What generates these values."""
+    """Generator of code for these values."""
 
     def generate(*_: Any) -> Any:
         return ir.Constant(_vector(kind, len(values)), values)
@@ -106,14 +106,14 @@ for _symbol, _instruction in (
 
 @_intrinsic_of_literals
 def whole(_typing: Any, width: Any) -> Any:
-    """Columns that are all there."""
+    """Columns of a block of which all exist."""
     kind = _Columns(width.literal_value, is_whole=True)
     return kind(width), _constant(ir.IntType(1), [1] * kind.width)
 
 
 @_intrinsic_of_literals
 def first(_typing: Any, width: Any, _n: Any) -> Any:
-    """Columns of which the first n are there, n at most their width."""
+    """Columns of a block of which the first n exist; n is at most the width."""
     kind = _Columns(width.literal_value, is_whole=False)
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -131,7 +131,7 @@ def zeros(_typing: Any, columns: Any) -> Any:
 
 
 def _address(context: Any, builder: Any, kind: Any, place: list[Any], vector: Any) -> Any:
-    """Of table[row, column], or of table[column] where the table has one dimension."""
+    """Address of table[row, column], or of table[column] where the table has one dimension."""
     table, row, column = place
     array = context.make_array(kind)(context, builder, table)
     at = column
@@ -158,7 +158,7 @@ def _load(context: Any, builder: Any, sig: Any, arguments: Any, element: Any, su
 
 @_intrinsic
 def load(_typing: Any, columns: Any, table: Any, _row: Any, _column: Any) -> Any:
-    """Columns of a C-contiguous float32 table's row, from `column` on; a vector is its own row 0."""
+    """The block table[row, column : column + width] of a C-contiguous float32 table; a vector is a table of row 0."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         return _load(context, builder, sig, arguments, _FLOAT, "f32")
@@ -168,7 +168,7 @@ def load(_typing: Any, columns: Any, table: Any, _row: Any, _column: Any) -> Any
 
 @_intrinsic
 def load_bfloat16(_typing: Any, columns: Any, table: Any, _row: Any, _column: Any) -> Any:
-    """`load` of bfloat16s, in a table of uint16."""
+    """Do `load` from a table of bfloat16s, whose type is uint16."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         halves = _load(context, builder, sig, arguments, ir.IntType(16), "i16")
@@ -193,7 +193,7 @@ def _store(
 
 @_intrinsic
 def store(_typing: Any, columns: Any, block: Any, table: Any, _row: Any, _column: Any) -> Any:
-    """Write a block to where `load` would read it."""
+    """Write a block to where `load` reads it."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         mask, value, *place = arguments
@@ -205,7 +205,7 @@ def store(_typing: Any, columns: Any, block: Any, table: Any, _row: Any, _column
 
 @_intrinsic
 def store_bfloat16(_typing: Any, columns: Any, block: Any, table: Any, _row: Any, _column: Any) -> Any:
-    """`store` as bfloat16s, to nearest and ties to even, in a table of uint16; returns the block as it was rounded."""
+    """Write a block to a table of bfloat16s, rounded to nearest, ties to even; returns the rounded block."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         mask, value, *place = arguments
@@ -225,7 +225,7 @@ def store_bfloat16(_typing: Any, columns: Any, block: Any, table: Any, _row: Any
 
 @_intrinsic
 def total(_typing: Any, block: Any) -> Any:
-    """Sum of a block."""
+    """Sum of a block's columns."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         name = f"llvm.vector.reduce.fadd.v{block.width}f32"
@@ -236,7 +236,7 @@ def total(_typing: Any, block: Any) -> Any:
 
 @_intrinsic
 def size(_typing: Any, block: Any) -> Any:
-    """Absolute values."""
+    """Absolute values of a block."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return _call(builder, f"llvm.fabs.v{block.width}f32", arguments[0].type, [arguments[0]])
@@ -254,13 +254,13 @@ def _compared(symbol: str) -> Callable[..., Any]:
 
 @_intrinsic
 def above(_typing: Any, _block: Any, _floor: Any) -> Any:
-    """One bit for each column of a wide block: whether it is greater than a number, which not-a-number never is."""
+    """One bit for each column of a wide block: whether it is above a number, which not-a-number never is."""
     return types.uint64(_Block(WIDE), types.float32), _compared(">")
 
 
 @_intrinsic
 def equal(_typing: Any, _block: Any, _number: Any) -> Any:
-    """One bit for each column of a wide block: whether it is this number."""
+    """One bit for each column of a wide block: whether it equals a number."""
     return types.uint64(_Block(WIDE), types.float32), _compared("==")
 
 
@@ -276,7 +276,7 @@ def first_bit(_typing: Any, _bits: Any) -> Any:
 
 @_intrinsic
 def n_bits(_typing: Any, _bits: Any) -> Any:
-    """How many bits are set."""
+    """Number of bits that are set."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
@@ -286,7 +286,7 @@ def n_bits(_typing: Any, _bits: Any) -> Any:
 
 @_intrinsic
 def largest(_typing: Any, block: Any) -> Any:
-    """Largest column of a block; not-a-number does not count."""
+    """Largest value of a block; not-a-number does not count."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return _call(builder, f"llvm.vector.reduce.fmax.v{block.width}f32", _FLOAT, [arguments[0]])
@@ -295,10 +295,10 @@ def largest(_typing: Any, block: Any) -> Any:
 
 
 def _pack(context: Any, builder: Any, kind: Any, bits: Any, values: Any, table: Any, at: Any) -> Any:
-    """Write the values whose bit is set side by side, into a vector of type `kind` from `at` on.
+    """Write the values whose bit is set side by side, into a vector of type `kind` from place `at` on.
 
-    Packed in registers and then written: LLVM's masked.compressstore is microcode on some processors (AMD's Zen 4: more
-    than 100 cycles each).
+    They are packed in registers and then written: LLVM's masked.compressstore is microcode on some processors (more
+    than 100 cycles each on AMD's Zen 4).
     """
     start = context.make_array(kind)(context, builder, table).data
     vector, mask, halves = _vector(values.type.element, NARROW), _vector(ir.IntType(1), NARROW), ir.IntType(NARROW)
@@ -307,13 +307,13 @@ def _pack(context: Any, builder: Any, kind: Any, bits: Any, values: Any, table: 
     for first in range(0, WIDE, NARROW):
         lanes = ir.Constant(_vector(_INT, NARROW), list(range(first, first + NARROW)))
         part = builder.shuffle_vector(values, anything, lanes)
-        own = builder.trunc(builder.lshr(bits, ir.Constant(bits.type, first)), halves)
-        n = builder.zext(builder.ctpop(own), bits.type)
+        bits_here = builder.trunc(builder.lshr(bits, ir.Constant(bits.type, first)), halves)
+        n = builder.zext(builder.ctpop(bits_here), bits.type)
         packed = _call(
             builder,
             f"llvm.experimental.vector.compress.{suffix}",
             vector,
-            [part, builder.bitcast(own, mask), ir.Constant(vector, ir.Undefined)],
+            [part, builder.bitcast(bits_here, mask), ir.Constant(vector, ir.Undefined)],
         )
         kept = builder.trunc(builder.not_(builder.shl(ir.Constant(bits.type, -1), n)), halves)
         pointer = builder.bitcast(builder.gep(start, [at]), vector.as_pointer())
@@ -330,7 +330,7 @@ def _pack(context: Any, builder: Any, kind: Any, bits: Any, values: Any, table: 
 
 @_intrinsic
 def pack(_typing: Any, _bits: Any, block: Any, table: Any, _at: Any) -> Any:
-    """Write the columns of a wide block whose bit is set side by side, into a float32 vector from `at` on."""
+    """Write the values of a wide block whose bit is set side by side, into a float32 vector from place `at` on."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         return _pack(context, builder, sig.args[2], *arguments)
@@ -340,7 +340,7 @@ def pack(_typing: Any, _bits: Any, block: Any, table: Any, _at: Any) -> Any:
 
 @_intrinsic
 def pack_places(_typing: Any, _bits: Any, _start: Any, table: Any, _at: Any) -> Any:
-    """Write where bits are set, counted from `start`, side by side, into an int32 vector from `at` on."""
+    """Write `start` + the positions of the bits that are set side by side, into an int32 vector from place `at` on."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         bits, start, vector, at = arguments
@@ -353,7 +353,10 @@ def pack_places(_typing: Any, _bits: Any, _start: Any, table: Any, _at: Any) -> 
 
 @_intrinsic
 def pack_from(_typing: Any, columns: Any, _bits: Any, source: Any, _start: Any, table: Any, _at: Any) -> Any:
-    """`pack` of a block of a float32 or int32 vector from `start` on; `table` may be the same, `at` not behind it."""
+    """Do `pack` for a block of a float32 or int32 vector, from `start` on.
+
+    `table` may be the same vector if `at` is not after `start`.
+    """
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         mask, bits, vector, start, target, at = arguments
