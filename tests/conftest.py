@@ -1,11 +1,14 @@
 """One thread for every numeric library: tests are small, and results must not depend on the machine's cores."""
 
 import gc
+import logging
 import os
+from collections.abc import Iterator
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 # Machines are shared: how long one example takes says nothing.
@@ -17,3 +20,14 @@ def pytest_collection_finish() -> None:
     """Keep the garbage collector from looking, again and again, at what the imports left: it stays to the end."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """Undo what a command did to the lab's log, which would hide the log of the tests after it from `caplog`."""
+    log = logging.getLogger("sfnetlab")
+    handlers, level, propagates = list(log.handlers), log.level, log.propagate
+    yield
+    log.handlers[:] = handlers
+    log.setLevel(level)
+    log.propagate = propagates
