@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-from collections.abc import Iterator
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -23,11 +22,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _log_as_it_was() -> Iterator[None]:
-    """Undo what a command did to the lab's log, which would hide the log of the tests after it from `caplog`."""
+def _log_as_at_the_start() -> None:
+    """Undo what commands of earlier tests and fixtures did to the lab's log: it would hide the log from `caplog`."""
     log = logging.getLogger("sfnetlab")
-    handlers, level, propagates = list(log.handlers), log.level, log.propagate
-    yield
-    log.handlers[:] = handlers
-    log.setLevel(level)
-    log.propagate = propagates
+    log.handlers.clear()
+    log.setLevel(logging.NOTSET)
+    log.propagate = True
