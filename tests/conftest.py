@@ -15,6 +15,11 @@ settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that test whole commands: they take longest, and the other worker would wait at the end."""
+    items.sort(key=lambda item: len(item.path.parts))
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from looking, again and again, at what the imports left: it stays to the end."""
     gc.collect()
