@@ -385,6 +385,23 @@ def test_rule_k_and_groups_come_over(case, rule, k, group_sizes, tmp_path):
     assert (sae.rule, sae.k, sae.group_sizes) == (rule, k, group_sizes)
 
 
+@pytest.mark.parametrize("buffers", [(), ("k",), ("threshold",)])
+def test_a_top_k_of_before_its_buffers_encodes_as_one_with_them(buffers, tmp_path):
+    formula, x = dictionary_learning_topk(tmp_path), rows()
+    state = torch.load(tmp_path / "ae.pt")
+    torch.save({name: value for name, value in state.items() if name in buffers or value.ndim}, tmp_path / "ae.pt")
+    assert_same(import_sae(tmp_path), x, *formula(x))
+
+
+def test_a_batch_top_k_of_before_its_threshold_is_read_by_row_when_asked(tmp_path):
+    dictionary_learning_batchtopk(tmp_path)
+    state = torch.load(tmp_path / "ae.pt")
+    torch.save({name: value for name, value in state.items() if value.ndim}, tmp_path / "ae.pt")
+    with pytest.raises(ArtifactError, match="without a calibrated threshold"):
+        import_sae(tmp_path)
+    assert import_sae(tmp_path, row_top_k=K).k == K
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_any_precision_become_float32(dtype, tmp_path):
     state = {name: tensor.to(dtype) for name, tensor in direct().items()}

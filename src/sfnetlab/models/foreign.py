@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -269,7 +270,7 @@ def _read_dictionary_learning(directory: Path) -> _Checkpoint:
     if not isinstance(config, dict):
         raise ArtifactError(f"{path}: expected the settings of a trainer under 'trainer', found {config!r}")
     d_in, n_latents = _integer(path, config, "activation_dim"), _integer(path, config, "dict_size")
-    latent, scalar = (n_latents,), ()
+    latent, buffers = (n_latents,), {"k": (), "threshold": ()}  # the first versions had no buffers
     linear = {"encoder.weight": (n_latents, d_in), "decoder.weight": (d_in, n_latents)}
     direct = {"W_enc": (d_in, n_latents), "b_enc": latent, "W_dec": (n_latents, d_in), "b_dec": (d_in,)}
     file = directory / "ae.pt"
@@ -287,17 +288,17 @@ def _read_dictionary_learning(directory: Path) -> _Checkpoint:
             return _Checkpoint(**_as_jumprelu(tensors), rule="threshold")
         case "AutoEncoderTopK":
             # Its threshold is for a mode that its inference does not use by itself.
-            names = {"encoder.bias": latent, "b_dec": (d_in,), "k": scalar, "threshold": scalar}
-            tensors = _named_as_ours(_fitting(file, state, linear | names))
-            tensors.pop("threshold")
+            names = {"encoder.bias": latent, "b_dec": (d_in,)}
+            tensors = _named_as_ours(_fitting(file, state, linear | names, optional=buffers))
+            tensors.pop("threshold", None)
             return _Checkpoint(**tensors | {"k": _same_k(path, config, tensors)}, rule="top_k")
         case "BatchTopKSAE":
-            names = {"encoder.bias": latent, "b_dec": (d_in,), "k": scalar, "threshold": scalar}
-            tensors = _named_as_ours(_fitting(file, state, linear | names))
+            names = {"encoder.bias": latent, "b_dec": (d_in,)}
+            tensors = _named_as_ours(_fitting(file, state, linear | names, optional=buffers))
             groups: tuple[int, ...] = ()
-        case "MatryoshkaBatchTopKSAE":
-            names = {"k": scalar, "threshold": scalar, "group_sizes": (_count(state, "group_sizes"),)}
-            tensors = _fitting(file, state, direct | names)
+        case "MatryoshkaBatchTopKSAE" | "MatroyshkaBatchTopKSAE":  # as it was spelt in the first months
+            names = {"group_sizes": (_count(state, "group_sizes"),)}
+            tensors = _fitting(file, state, direct | names, optional=buffers)
             groups = tuple(int(size) for size in tensors.pop("group_sizes"))
         case "JumpReluAutoEncoder":
             tensors = _fitting(file, state, direct | {"threshold": latent})
@@ -306,7 +307,7 @@ def _read_dictionary_learning(directory: Path) -> _Checkpoint:
         case other:
             known = ("AutoEncoder", "AutoEncoderNew", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE")
             raise _unknown(path, "dict_class", other, (*known, "JumpReluAutoEncoder", "GatedAutoEncoder"))
-    threshold = tensors.pop("threshold")
+    threshold = tensors.pop("threshold", torch.tensor(-1.0))
     return _Checkpoint(
         **tensors | {"k": _same_k(path, config, tensors)},
         rule="batch_top_k",
@@ -380,9 +381,9 @@ def _as_jumprelu(gated: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _same_k(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
-    """Return k, which dictionary_learning stores in two files that must agree."""
+    """Return k, which dictionary_learning stores in two files that must agree; its first versions in the settings."""
     k = _integer(path, config, "k")
-    if int(tensors["k"]) != k:
+    if int(tensors.get("k", k)) != k:
         raise ArtifactError(f"{path}: expected k = {int(tensors['k'])} as in ae.pt, found {k}; which file is it of?")
     return k
 
@@ -417,8 +418,14 @@ def _unknown(path: Path, setting: str, found: object, known: Sequence[str]) -> A
     return ArtifactError(f"{path}: {setting} = {found!r} cannot be imported; what can: {', '.join(known)}")
 
 
-def _fitting(path: Path, state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def _fitting(
+    path: Path,
+    state: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    optional: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Return exactly the tensors of these names as float32; an ArtifactError if names, shapes or values are wrong."""
+    shapes = {**shapes, **{name: shape for name, shape in optional.items() if name in state}}
     if state.keys() != shapes.keys():
         missing, odd = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
         raise ArtifactError(
