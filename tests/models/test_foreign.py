@@ -450,6 +450,17 @@ def test_export_keeps_latents_and_reconstruction(tmp_path_factory, rule, seed, s
 
 
 @pytest.mark.parametrize("rule", ["topk", "threshold"])
+def test_export_keeps_latents_and_reconstruction_of_columns_with_scales_of_their_own(rule, tmp_path):
+    sae = our_sae(rule)
+    sae.scale = torch.logspace(-2, 2, D_IN)
+    export_saelens(tmp_path, sae)
+    x = rows() * sae.scale.numpy() + sae.mean.numpy()
+    again = import_sae(tmp_path)
+    np.testing.assert_allclose(again.encode_csr(x).toarray(), sae.encode_csr(x).toarray(), atol=1e-3)
+    np.testing.assert_allclose((again.reconstruct(x) - sae.reconstruct(x)) / sae.scale.numpy(), 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["topk", "threshold"])
 def test_export_keeps_rule_k_and_groups(rule, tmp_path):
     export_saelens(tmp_path / "new", our_sae(rule, (4, 12)))
     again = import_sae(tmp_path / "new")

@@ -117,8 +117,8 @@ def export_saelens(directory: Path, sae: SparseAutoencoder) -> None:
 
     Top-k becomes topk, thresholds become jumprelu. Centring and scale are folded into the weights, so that the export
     takes and gives embeddings in their own units, as ours does. Its latents have the values of ours (in units of
-    `scale`), and its atoms have the length `scale`. Groups go into the metadata, where SAELens keeps those of its own
-    exports.
+    `scale`), and its atoms have the length `scale`, or are ours in units of each column's scale. Groups go into the
+    metadata, where SAELens keeps those of its own exports.
     """
     W_enc, b_enc, W_dec, b_dec, mean, scale, thresholds = (
         getattr(sae, name).detach().cpu().double()
@@ -128,7 +128,7 @@ def export_saelens(directory: Path, sae: SparseAutoencoder) -> None:
     # back what that takes away beyond our mean.
     centre = (mean + scale * b_dec).float().double()
     state = {
-        "W_enc": W_enc / scale,
+        "W_enc": W_enc / scale.reshape(-1, 1),
         "b_enc": b_enc + (centre - mean) / scale @ W_enc,
         "W_dec": W_dec * scale,
         "b_dec": centre,
