@@ -55,8 +55,9 @@ class Standardisation:
 def fit_standardisation(rows: Rows, *, center: bool = True, standardize: Standardize = "one scale") -> Standardisation:
     """Mean of each column, and the root mean square of all entries about it, of these rows.
 
-    With `standardize="columns"` the scale is the root mean square of each column's own entries, and that of the
-    median column where these are all the same. Without centring the mean is zero, and the scale is the root mean square of the entries themselves.
+    With `standardize="columns"` the scale is the root mean square of each column's own entries, and that of the median
+    column where these are all the same. Without centring the mean is zero, and the scale is the root mean square of the
+    entries themselves.
 
     Raises
     ------
