@@ -92,8 +92,8 @@ def uneven_spread(rows: Rows, standardize: Standardize, name: Callable[[int], st
         yield (
             f"{len(far)} of {len(rows)} rows are more than {FAR:.0f} times as far from the columns' medians as the "
             f"median row and hold {squares[far].sum() / squares.sum():.1%} of the variance; the largest, with their "
-            f"shares: {first}; the loss and the FVU are about these rows: leave them out by max_distance = {FAR:.0f}, "
-            f"or correct them"
+            f"shares: {first}; a loss and an FVU are about these rows: correct them, or leave them out of sparse "
+            f"autoencoders by max_distance = {FAR:.0f}"
         )
     ordinary = np.quantile(variances[variances > 0], 0.5, method="lower") if variances.any() else 0.0
     wide = np.flatnonzero(variances > _WIDE * ordinary)
@@ -105,9 +105,25 @@ def uneven_spread(rows: Rows, standardize: Standardize, name: Callable[[int], st
         )
         yield (
             f"{len(wide)} of {len(variances)} columns hold {variances[wide].sum() / variances.sum():.1%} of the "
-            f"variance; the largest, counted from 0, with their shares: {first}; the loss and the FVU are about these "
-            f'columns: standardize = "columns" makes all columns count alike'
+            f"variance; the largest, counted from 0, with their shares: {first}; a loss and an FVU are about these "
+            f'columns: sparse autoencoders with standardize = "columns" count all columns alike'
         )
+
+
+def repeated_rows(rows: Rows, among: Rows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows that occur to the bit among others too, and the first of these of each; indices of embeddings."""
+    hashes, known = (_hashes(part) for part in (rows, among))
+    values, first = np.unique(known, return_index=True)
+    place = np.minimum(np.searchsorted(values, hashes), max(len(values) - 1, 0))
+    is_known = values[place] == hashes if len(values) else np.zeros(len(hashes), dtype=np.bool_)
+    return rows.chosen[is_known], among.chosen[first[place[is_known]]]
+
+
+def _hashes(rows: Rows) -> NDArray[np.uint64]:
+    """A number for each row, (n,), which rows share that are equal to the bit."""
+    factors = np.random.default_rng(0).integers(2**63, size=rows.embeddings.shape[1], dtype=np.uint64) | np.uint64(1)
+    parts = [(block.view(np.uint32) * factors).sum(axis=1, dtype=np.uint64) for block in rows.blocks()]
+    return np.concatenate([np.zeros(0, dtype=np.uint64), *parts])
 
 
 def _distances(rows: Rows, standardize: Standardize) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
