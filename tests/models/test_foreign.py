@@ -657,5 +657,5 @@ def test_a_directory_with_none_or_several_checkpoints_says_what_it_holds(tmp_pat
 
 
 def test_a_path_to_nothing_is_an_error(tmp_path):
-    with pytest.raises(ArtifactError, match=r"expected a directory or a \.pth file, found nothing"):
+    with pytest.raises(ArtifactError, match=r"expected a directory or a file \.pth, \.pt, \.npz, found nothing"):
         import_sae(tmp_path / "absent")

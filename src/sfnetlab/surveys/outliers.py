@@ -62,7 +62,10 @@ def plausible_rows(
             f"{where}: target column {name!r}: {_named(catalog, column, distances, is_far)}, but the median is "
             f"{np.median(column[rows]):.6g} and a robust spread {spread:.3g}"
         )
-        advice = f"leave the field empty where it was not measured, or take max_spreads = {FAR:g} for this target"
+        advice = (
+            "leave empty what was not measured, take logarithms of what spans decades, or set "
+            f"max_spreads = {FAR:g} for this target"
+        )
         if distances.max() > ABSURD:
             raise DataError(f"{about}: this is no measurement; {advice}")
         _say(f"{about}: a squared error is about these rows; {advice}")
