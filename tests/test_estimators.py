@@ -321,12 +321,14 @@ def test_by_column_is_training_on_columns_scaled_by_hand():
     np.testing.assert_allclose(ours.inverse_transform(ours.transform(X)), mean + spread * z, atol=0.02)
 
 
-@pytest.mark.parametrize("unit", [1e-6, 1, 1e6])
-def test_by_column_a_constant_column_has_the_scale_of_the_others(unit):
-    data = unit * np.c_[X, np.full(len(X), 7.1, np.float32)]
+@pytest.mark.parametrize("constant", [7.1, 14.62, 0.0, -1e-5])
+@pytest.mark.parametrize("unit", [1e-25, 1, 1e6])
+def test_by_column_a_constant_column_has_the_scale_of_the_others(unit, constant):
+    """Rounding leaves a spread of numbers like 14.62, and columns of small numbers are not constant."""
+    data = unit * np.c_[X, np.full(len(X), constant, np.float32)]
     estimator = sae(standardize="columns").fit(data)
     assert estimator.scale_[-1] == pytest.approx(np.median(estimator.scale_[:-1]), rel=0.1)
-    np.testing.assert_allclose(estimator.inverse_transform(estimator.transform(data))[:, -1] / unit, 7.1, atol=2)
+    np.testing.assert_allclose(estimator.inverse_transform(estimator.transform(data))[:, -1] / unit, constant, atol=2)
 
 
 @pytest.mark.parametrize("center", [True, False])
@@ -344,6 +346,12 @@ def test_by_column_saving_keeps_latents_and_reconstruction(codes, tmp_path):
     latents = estimator.set_params(codes=codes).transform(ONE_COLUMN)
     np.testing.assert_array_equal(again.transform(ONE_COLUMN).toarray(), latents.toarray())
     np.testing.assert_array_equal(again.inverse_transform(latents), estimator.inverse_transform(latents))
+
+
+@pytest.mark.parametrize("standardize", ["one scale", "columns"])
+def test_embeddings_too_small_for_float32_are_refused(standardize):
+    with pytest.raises(ValueError, match=r"spread is .*, too small for float32"):
+        sae(standardize=standardize).fit(X * np.float32(1e-41))
 
 
 def test_of_a_broken_row_the_median_row_tells_and_of_a_wide_column_each_column():

@@ -80,6 +80,8 @@ def fit_standardisation(rows: Rows, *, center: bool = True, standardize: Standar
     if are_same:
         raise DataError(f"all {len(rows)} embeddings are the same: there is nothing to decompose")
     spread = math.sqrt(squares / (len(rows) * len(mean)))
+    if spread < np.finfo(np.float32).tiny:
+        raise DataError(f"the embeddings' spread is {spread:.2g}, too small for float32: multiply them by a number")
     if center and standardize == "one scale":
         return Standardisation(mean.astype(np.float32), spread)
     variances = of_columns / len(rows)
@@ -100,7 +102,10 @@ def _by_column(
 ) -> Standardisation:
     """Standardisation with a scale a column, from the mean squares and variances (d_in,) of the columns."""
     # What rounding of the mean leaves of a constant column is no spread.
-    varies = mean_squares > (np.finfo(np.float32).eps * mean.astype(np.float64)) ** 2
+    varies = (
+        mean_squares
+        > np.maximum(np.finfo(np.float32).eps * np.abs(mean, dtype=np.float64), np.finfo(np.float32).tiny) ** 2
+    )
     squares = np.where(varies, mean_squares, np.median(mean_squares[varies]))
     return Standardisation(mean, np.sqrt(squares).astype(np.float32), float(np.mean(variances / squares)))
 
