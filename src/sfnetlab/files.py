@@ -1,8 +1,10 @@
 """Files on disk: replaced at once or not at all, hashed, and arrays whose space is reserved."""
 
+import argparse
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +63,41 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: str) -> "NDArray[Any
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
+
+
+def expanded(written: str) -> str:
+    """Return a path as a user wrote it with `~` and $VARIABLES replaced; $$ stands for one $.
+
+    A relative path stays one: it begins at the folder in which the command runs.
+
+    Raises
+    ------
+    ValueError
+        If a variable is not set or empty.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name is None:
+            return "$"
+        if not os.environ.get(name):
+            raise ValueError(f"${name} is not set in the environment, in the path {written!r}; $$ stands for one $")
+        return os.environ[name]
+
+    return os.path.expanduser(re.sub(r"\$(?:\$|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", value_of, written))
+
+
+def unexpanded(path: str) -> str:
+    """Return what `expanded` reads as this path."""
+    return ("./" if path.startswith("~") else "") + path.replace("$", "$$")
+
+
+def path_argument(text: str) -> Path:
+    """Return the path of an argument of the command line, as `expanded` does."""
+    try:
+        return Path(expanded(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def require_file(path: Path, what: str) -> Path:
