@@ -223,7 +223,7 @@ def test_non_finite_fits_pixels_are_counted_and_refused(tmp_path: Path) -> None:
         read(fits_file(tmp_path / "a.fits", planes))
 
 
-@pytest.mark.parametrize("shape", [(16,), (2, 16, 16), (5, 16, 16), (1, 3, 16, 16)])
+@pytest.mark.parametrize("shape", [(16,), (2, 16, 16), (5, 16, 16), (16, 16, 3), (16, 16, 16), (2, 3, 16, 16)])
 def test_fits_images_of_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"a FITS cutout is \(height, width\) or \(3, height, width\)"):
         read(fits_file(tmp_path / "a.fits", np.ones(shape)))
