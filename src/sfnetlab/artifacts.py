@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"
 
 
-_RECORDS = frozenset(("config.toml", "source.json", "bad_images.csv", "without_embedding.csv"))
+_RECORDS = frozenset(("config.toml", "source.json", "bad_images.csv", "without_embedding.csv", "contact_sheet.png"))
 """Files that tell where a result is from and what was left out. Whoever reads the result does not read them."""
 
 

@@ -151,6 +151,23 @@ def random_dihedral(images: NDArray[np.uint8], rng: np.random.Generator) -> NDAr
     return dihedral(images, rng.integers(N_DIHEDRAL, size=len(images)))
 
 
+def level_counts(images: NDArray[np.uint8], rows: NDArray[np.integer], block: int = 128) -> NDArray[np.int64]:
+    """Return how many pixels of some images (n, height, width, 3) have each level, of shape (3, 256).
+
+    Parameters
+    ----------
+    rows, block
+        Which images to take, and how many are read at a time.
+    """
+    counts = np.zeros((3, 256), dtype=np.int64)
+    in_file_order = np.sort(rows)
+    for start in range(0, len(rows), block):
+        pixels = images[in_file_order[start : start + block]].reshape(-1, 3)
+        for channel in range(3):
+            counts[channel] += np.bincount(pixels[:, channel], minlength=256)
+    return counts
+
+
 def channel_statistics(
     images: NDArray[np.uint8], rows: NDArray[np.integer], block: int = 128
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -178,12 +195,7 @@ def channel_statistics(
     """
     if len(rows) == 0:
         raise ValueError("channel statistics need at least one image")
-    counts = np.zeros((3, 256), dtype=np.int64)
-    in_file_order = np.sort(rows)
-    for start in range(0, len(rows), block):
-        pixels = images[in_file_order[start : start + block]].reshape(-1, 3)
-        for channel in range(3):
-            counts[channel] += np.bincount(pixels[:, channel], minlength=256)
+    counts = level_counts(images, rows, block)
     levels = np.arange(256) / 255
     n_pixels = counts.sum(axis=1)
     mean = counts @ levels / n_pixels
