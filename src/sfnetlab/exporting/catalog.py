@@ -61,7 +61,7 @@ def _own_files(source: Record, survey: SurveyTable) -> list[str] | None:
     folder = source.job.spec.survey
     if not isinstance(folder, FolderSurvey):
         return None
-    files = [place for place in find_cutouts(folder, survey.catalog) if isinstance(place, Path)]
+    files = [Path(place) for place in find_cutouts(folder, survey.catalog) if isinstance(place, str)]
     if len(files) < len(survey.catalog) or {file.suffix.lower() for file in files} - {".jpg", ".jpeg", ".png"}:
         return None
     return [str(file.resolve()) for file in files]

@@ -49,13 +49,13 @@ def hash_of(path: Path, setting: str) -> str:
         lasting = [name for name in names if not re.search(r"(^|/)(\.|cache-)", name)]
         if not lasting:
             raise DataError(f"{path}: the folder is empty ({setting})")
-        contents = contents_of([path / name for name in lasting], path)
+        contents = contents_of([f"{path}/{name}" for name in lasting], path)
         return hash_of_texts(f"{name}:{content}" for name, content in zip(lasting, contents, strict=True))
     try:
         path.open("rb").close()
     except OSError as error:
         raise DataError(f"{path}: no readable file ({setting}): {error.strerror}") from None
-    return contents_of([path], path)[0]
+    return contents_of([str(path)], path)[0]
 
 
 def hash_of_texts(texts: Iterable[str]) -> str:
@@ -66,7 +66,7 @@ def hash_of_texts(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def contents_of(files: Sequence[Path | None], place: Path) -> list[str]:
+def contents_of(files: Sequence[str | None], place: Path) -> list[str]:
     """Return the sha256 of each file's content; "missing" of None, and a word of what cannot be read.
 
     A hash that was kept is taken if size, time of change (mtime) and time of the last change of the file's status
@@ -87,7 +87,7 @@ def contents_of(files: Sequence[Path | None], place: Path) -> list[str]:
     names = pd.Index([str(file) for file in files], dtype="object")
     table = pd.DataFrame(seen, index=names)
     kept = _kept(place)
-    known = kept[~kept.index.duplicated()].reindex(names)
+    known = kept[~kept.index.duplicated()].reindex(names, fill_value=-3)
     is_same = (known[list(_Seen._fields)] == table).all(axis=1) & (table["bytes"] >= 0)
     todo = [i for i, same in enumerate(is_same) if not same]
     contents: list[str] = known["sha256"].tolist()
@@ -105,12 +105,12 @@ class _Seen(NamedTuple):
     """What tells cheaply that a file has not changed."""
 
     bytes: int
-    """-1 of what is no file, -2 of what cannot be looked at."""
+    """-1 of what is no file, -2 of what cannot be looked at, -3 where no hash was kept."""
     mtime_ns: int
     ctime_ns: int
 
 
-def _seen(file: Path | None) -> _Seen:
+def _seen(file: str | None) -> _Seen:
     try:
         stat = None if file is None else os.stat(file)
     except FileNotFoundError:
@@ -122,16 +122,16 @@ def _seen(file: Path | None) -> _Seen:
     return _Seen(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
-def _read(files: Sequence[Path | None], seen: Sequence[_Seen]) -> list[str]:
+def _read(files: Sequence[str | None], seen: Sequence[_Seen]) -> list[str]:
     with ThreadPoolExecutor() as pool:
         return list(pool.map(_content, files, seen))
 
 
-def _content(file: Path | None, seen: _Seen) -> str:
+def _content(file: str | None, seen: _Seen) -> str:
     if file is None or seen.bytes == -1:
         return "missing"
     try:
-        return "unreadable" if seen.bytes == -2 else sha256_of(file)
+        return "unreadable" if seen.bytes == -2 else sha256_of(Path(file))
     except OSError:
         return "unreadable"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from sfnetlab.errors import DataError
 from sfnetlab.settings import require, require_scale, require_sizes
 from sfnetlab.surveys.fingerprints import contents_of, hash_of, hash_of_texts
-from sfnetlab.surveys.places import EXTENSIONS, Place, places_of_ids, places_of_paths
+from sfnetlab.surveys.places import EXTENSIONS, NoFile, Place, places_of_ids, places_of_paths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,13 +115,13 @@ class FolderSurvey:
         catalog_sha256 = hash_of(self.catalog, "survey.catalog")
         catalog = _read_quietly(self)
         places = find_cutouts(self, catalog)
-        if not any(isinstance(place, Path) for place in places):
+        if all(isinstance(place, NoFile) for place in places):
             ids = catalog["id_str"]
             raise DataError(
                 f"{self.images}: no cutout of the catalogue's {len(ids):,} ids, such as {ids.iloc[0]!r}"
                 f"{self.extension or ''}{_found_instead(self.images)}"
             )
-        contents = contents_of([place if isinstance(place, Path) else None for place in places], self.images)
+        contents = contents_of([None if isinstance(place, NoFile) else place for place in places], self.images)
         pairs = sorted(zip(catalog["id_str"], contents, strict=True))
         return {
             "catalog_sha256": catalog_sha256,
@@ -226,11 +226,12 @@ def _read_cutout(survey: FolderSurvey, place: Place) -> "Cutout | str":
     from sfnetlab.surveys.images import read_image
     from sfnetlab.surveys.store import as_cutout
 
-    if isinstance(place, str):
-        return place
+    if isinstance(place, NoFile):
+        return place.reason
+    path = Path(place)
     try:
         image = read_image(
-            place,
+            path,
             fits_stretch=survey.fits_stretch,
             fits_q=survey.fits_q,
             fits_scaling=survey.fits_scaling,
@@ -240,7 +241,7 @@ def _read_cutout(survey: FolderSurvey, place: Place) -> "Cutout | str":
             fits_hdu=survey.fits_hdu,
         )
     except DataError as error:
-        return str(error).removeprefix(f"{place}: ")
+        return str(error).removeprefix(f"{path}: ")
     return as_cutout(image, survey.resize, survey.crop)
 
 

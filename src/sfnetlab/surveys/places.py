@@ -4,9 +4,10 @@ Nothing is read here, so that a missing or ambiguous file is a reason, not an er
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sfnetlab.errors import DataError
 
@@ -16,8 +17,15 @@ EXTENSIONS = (
 )
 """Endings of files that `images.read_image` reads, in small letters or capitals."""
 
-Place = Path | str
-"""The file of a cutout, or why there is none."""
+
+class NoFile(NamedTuple):
+    """Why a galaxy has no file."""
+
+    reason: str
+
+
+Place = str | NoFile
+"""The path of a cutout's file, or why there is none. Text, for there may be millions."""
 
 
 def places_of_ids(folder: Path, ids: Sequence[str], extension: str | None) -> list[Place]:
@@ -40,31 +48,35 @@ def places_of_ids(folder: Path, ids: Sequence[str], extension: str | None) -> li
     """
     wanted = set(ids)
     endings = sorted((extension.lower(),) if extension else EXTENSIONS, key=len, reverse=True)
+    ending = re.compile(f"({'|'.join(map(re.escape, endings))})$", re.IGNORECASE)
     exact = extension or ".jpg"
     found: dict[str, list[tuple[int, str]]] = {}
     for parent, name in _entries(folder):
-        ending = next((each for each in endings if name.lower().endswith(each)), None)
-        if ending is None or (id_str := name[: -len(ending)]) not in wanted:
+        match = ending.search(name)
+        if match is None or (id_str := name[: match.start()]) not in wanted:
             continue
-        rank = 2 * bool(parent) + (name[-len(ending) :] != exact)
+        rank = 2 * bool(parent) + (match[0] != exact)
         files = found.setdefault(id_str, [])
         if not files or rank <= files[0][0]:
-            files[:] = [each for each in files if each[0] == rank] + [(rank, f"{parent}{name}")]
-    return [_only(folder, [name for _, name in found.get(id_str, ())]) for id_str in ids]
+            files[:] = [each for each in files if each[0] == rank] + [(rank, f"{folder}/{parent}{name}")]
+    return [_only(found.get(id_str, ()), folder) for id_str in ids]
 
 
 def places_of_paths(folder: Path, paths: Sequence[Any], column: str) -> list[Place]:
     """Return the file that each path of a catalogue names: an absolute path, or one relative to the folder."""
     return [
-        folder / path.strip() if isinstance(path, str) and path.strip() else f"missing, no path in column {column!r}"
+        os.path.join(folder, path.strip())
+        if isinstance(path, str) and path.strip()
+        else NoFile(f"missing, no path in column {column!r}")
         for path in paths
     ]
 
 
-def _only(folder: Path, names: list[str]) -> Place:
-    if len(names) > 1:
-        return f"{len(names)} files: {', '.join(sorted(names)[:3])}; say which by survey.extension or image_column"
-    return folder / names[0] if names else "missing"
+def _only(files: Sequence[tuple[int, str]], folder: Path) -> Place:
+    if len(files) > 1:
+        names = ", ".join(sorted(os.path.relpath(path, folder) for _, path in files)[:3])
+        return NoFile(f"{len(files)} files: {names}; say which by survey.extension or image_column")
+    return files[0][1] if files else NoFile("missing")
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, str]]:
