@@ -55,7 +55,7 @@ class HubSurvey:
     id_column: str = "id_str"
     """Column of ids, text or integers, unique over the splits."""
     image_column: str = "image"
-    """Column of JPEG or PNG cutouts."""
+    """Column of cutouts: JPEG, PNG, TIFF, GIF or WebP."""
     streaming: bool = False
     """Read parquet files over the network without keeping them: for one pass, it saves the disk space."""
     min_asked: float = 0.5

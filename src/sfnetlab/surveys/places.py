@@ -48,7 +48,7 @@ def places_of_ids(folder: Path, ids: Sequence[str], extension: str | None) -> li
     """
     wanted = set(ids)
     endings = sorted((extension.lower(),) if extension else EXTENSIONS, key=len, reverse=True)
-    ending = re.compile(f"({'|'.join(map(re.escape, endings))})$", re.IGNORECASE)
+    ending = re.compile(f"({'|'.join(map(re.escape, endings))})\\Z", re.IGNORECASE)
     exact = extension or ".jpg"
     found: dict[str, list[tuple[int, str]]] = {}
     for parent, name in _entries(folder):
