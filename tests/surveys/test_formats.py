@@ -113,6 +113,10 @@ def test_a_text_with_a_comma_is_no_decimal_comma_where_others_have_points(tmp_pa
     assert rows_of(written(tmp_path, "objID;x;flags\na;0.5;1,2\n")) == [("a", 0.5, "1,2")]
 
 
+def test_a_column_that_is_called_by_the_sign_of_comments_keeps_its_name(tmp_path: Path) -> None:
+    assert read_table(written(tmp_path, "#,objID\n1,a\n2,b\n")).columns.tolist() == ["#", "objID"]
+
+
 def test_a_quoted_separator_parts_no_columns(tmp_path: Path) -> None:
     assert rows_of(written(tmp_path, 'objID,"flux; total",z\n"a;b",1,2\n')) == [("a;b", 1, 2)]
 
