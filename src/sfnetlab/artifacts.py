@@ -9,7 +9,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import struct
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -277,12 +279,88 @@ def write_dense_features(directory: Path, values: "NDArray[np.floating]") -> Non
     np.save(directory / "features.npy", np.ascontiguousarray(values, dtype=np.float32))
 
 
+_MAPPED_VALUES = 2**24
+"""A CSR table of more stored values than this is neither compressed nor read as a whole."""
+
+
 def write_csr_features(directory: Path, values: "csr_array") -> None:
-    """Write `features.npz`."""
+    """Write `features.npz`; larger than memory: `write_csr_blocks`."""
     import numpy as np
     from scipy import sparse
 
-    sparse.save_npz(directory / "features.npz", sparse.csr_array(values, dtype=np.float32))
+    table = sparse.csr_array(values, dtype=np.float32)
+    if table.nnz <= _MAPPED_VALUES:
+        sparse.save_npz(directory / "features.npz", table)
+    else:
+        _save_aligned(directory / "features.npz", table)
+
+
+def _save_aligned(path: Path, table: "csr_array") -> None:
+    """Write what `scipy.sparse.load_npz` reads, without compression, every array at a multiple of 64 bytes.
+
+    Elsewhere a mapped array would be copied whenever rows are taken of it.
+    """
+    import numpy as np
+
+    arrays = {"indices": table.indices, "indptr": table.indptr, "format": b"csr", "shape": table.shape}
+    with path.open("wb") as whole, zipfile.ZipFile(whole, "w") as archive:
+        for name, array in (arrays | {"data": table.data, "_is_array": True}).items():
+            member = zipfile.ZipInfo(f"{name}.npy")
+            # Before the array: 30 bytes, the name, 20 of sizes beyond 4 GiB, and this field, which readers skip.
+            before = whole.tell() + 30 + len(member.filename) + 20 + 4
+            member.extra = struct.pack("<HH", 0xD935, -before % 64) + bytes(-before % 64)
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array))
+
+
+def write_csr_blocks(directory: Path, blocks: "Iterable[csr_array]", n_columns: int) -> None:
+    """Write `features.npz` from consecutive blocks of rows, which are not held together."""
+    import numpy as np
+    from scipy import sparse
+
+    paths = [directory / f"{PARTIAL}{name}" for name in ("data", "indices")]
+    counts = [np.zeros(1, dtype=np.int64)]
+    with paths[0].open("wb") as data, paths[1].open("wb") as indices:
+        for block in blocks:
+            data.write(block.data.astype(np.float32, copy=False))
+            indices.write(block.indices.astype(np.int32, copy=False))
+            counts.append(np.diff(block.indptr))
+    ends = np.cumsum(np.concatenate(counts))
+    n_values, n_rows = int(ends[-1]), len(ends) - 1
+    arrays = [
+        np.memmap(path, dtype=dtype, mode="r") if n_values else np.zeros(0, dtype=dtype)
+        for path, dtype in zip(paths, (np.float32, np.int32), strict=True)
+    ]
+    # scipy takes the wider type of the two for both
+    ends = ends.astype(np.int32 if n_values < 2**31 else np.int64)
+    write_csr_features(directory, sparse.csr_array((*arrays, ends), shape=(n_rows, n_columns)))
+    for path in paths:
+        path.unlink()
+
+
+def _read_csr(path: Path) -> "csr_array":
+    """The table of `features.npz`, memory-mapped where it is not compressed."""
+    import numpy as np
+    from scipy import sparse
+
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
+            return sparse.load_npz(path)
+        for name in ("data", "indices", "indptr"):
+            with archive.open(members[f"{name}.npy"]) as file:
+                np.lib.format.read_magic(file)
+                (length,), _, dtype = np.lib.format.read_array_header_1_0(file)
+                n_before = file.tell()
+            with path.open("rb") as whole:  # a member's own header: 30 bytes, its name and more
+                whole.seek(members[f"{name}.npy"].header_offset + 26)
+                n_name, n_more = np.frombuffer(whole.read(4), dtype="<u2").tolist()
+                start = whole.tell() + n_name + n_more + n_before
+            arrays[name] = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=(length,))
+        with archive.open(members["shape.npy"]) as file:
+            n_rows, n_columns = np.lib.format.read_array(file).tolist()
+    return sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n_rows, n_columns))
 
 
 def read_embedding(directory: Path) -> "tuple[pd.DataFrame, NDArray[np.float32]]":
@@ -296,11 +374,10 @@ def read_embedding(directory: Path) -> "tuple[pd.DataFrame, NDArray[np.float32]]
 def read_features(directory: Path) -> FeatureTable:
     import numpy as np
     import pandas as pd
-    from scipy import sparse
 
     rows = pd.read_parquet(directory / "rows.parquet")
     dense = directory / "features.npy"
-    values = np.load(dense, mmap_mode="r") if dense.exists() else sparse.load_npz(directory / "features.npz")
+    values = np.load(dense, mmap_mode="r") if dense.exists() else _read_csr(directory / "features.npz")
     if values.shape[0] != len(rows):
         raise ArtifactError(f"{directory}: {len(rows)} rows but {values.shape[0]} rows of features; build it again")
     return FeatureTable(rows, values)

@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, load_npz
 
+from sfnetlab import artifacts
 from sfnetlab.artifacts import read_features, write_csr_features, write_dense_features, write_rows
 from sfnetlab.jobs import Job, Task
 from sfnetlab.methods.sae import SAE, EncodeSpec, SAESpec, sae_directory
+from sfnetlab.metrics import dictionary
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained, loss_recovered
 from sfnetlab.models.sae import SparseAutoencoder, load_sae, save_sae
 from sfnetlab.plan import StabilitySpec
@@ -159,3 +161,32 @@ def test_nothing_is_said_of_recovery_where_the_embedding_knows_nothing():
     Y = rng.standard_normal((N, 1))
     x = np.concatenate([rng.standard_normal((N, D_IN - 1)), np.where(SPLIT == "test", -1, 1)[:, None] * Y], axis=1)
     assert "loss_recovered" not in recovered(x, x, Y).index
+
+
+def test_a_table_that_is_mapped_holds_what_a_compressed_one_holds(tmp_path, monkeypatch):
+    latents = random_sae(0).encode_csr(embedding())
+    tables = []
+    for limit in (10**6, 0):
+        monkeypatch.setattr(artifacts, "_MAPPED_VALUES", limit)
+        directory = tmp_path / str(limit)
+        directory.mkdir()
+        write_rows(directory, ROWS)
+        artifacts.write_csr_blocks(directory, (latents[:25], latents[25:25], latents[25:]), N_LATENTS)
+        tables.append(read_features(directory).values)
+        assert sorted(path.name for path in directory.iterdir()) == ["features.npz", "rows.parquet"]
+        assert (load_npz(directory / "features.npz") != latents).nnz == 0
+    for part in (tables[1].data, tables[1].indices, tables[1].indptr):
+        assert part.flags.aligned
+        assert not part.flags.owndata
+    for table in tables:
+        assert (table != latents).nnz == 0
+        np.testing.assert_array_equal(table[[40, 3]].toarray(), latents[[40, 3]].toarray())
+
+
+def test_latents_are_described_the_same_in_blocks(monkeypatch):
+    sae, train = random_sae(0), np.flatnonzero(SPLIT == "train")
+    latents = sae.encode_csr(embedding())
+    whole = dictionary.describe_latents(latents[train], sae.W_dec.numpy())
+    monkeypatch.setattr(dictionary, "_BLOCK_ROWS", 7)
+    in_blocks = dictionary.describe_latents(latents, sae.W_dec.numpy(), train)
+    pd.testing.assert_frame_equal(whole, in_blocks, rtol=1e-6)

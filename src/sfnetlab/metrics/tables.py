@@ -3,7 +3,7 @@
 What the other metrics and the probes share; no metric of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -79,6 +79,39 @@ def _canonical(X: Any, name: str) -> Any:
 def rows_of(X: FeatureMatrix, rows: NDArray[np.integer]) -> FeatureMatrix:
     """Return some rows of a table, dense or CSR, as a table of the same kind."""
     return cast(FeatureMatrix, X[rows])
+
+
+def evenly(places: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:
+    """Return all of the places (n,), or `at_most` of them, spread evenly over all, in their order."""
+    if len(places) <= at_most:
+        return places
+    return places[np.arange(at_most) * len(places) // at_most]
+
+
+def stacked(blocks: Iterable[sp.csr_array], n_rows: int, n_columns: int) -> sp.csr_array:
+    """Return consecutive blocks of rows, `n_rows` in all, as one float32 CSR table with 32-bit column numbers.
+
+    The blocks are copied one by one into arrays that grow to what the rows so far let expect: the blocks need not be
+    held together.
+    """
+    data, indices = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int32)
+    ends = np.zeros(n_rows + 1, dtype=np.int64)
+    row = 0
+    for block in blocks:
+        start, following = int(ends[row]), row + block.shape[0]
+        end = start + block.nnz
+        if end > data.size:
+            expected = int(1.02 * end * n_rows / following)
+            for array in (data, indices):
+                array.resize(max(end, expected), refcheck=False)
+        data[start:end], indices[start:end] = block.data, block.indices
+        ends[row + 1 : following + 1] = start + block.indptr[1:]
+        row = following
+    for array in (data, indices):
+        array.resize(int(ends[row]), refcheck=False)
+    # scipy takes the wider type of the two for both
+    ends = ends[: row + 1].astype(np.int32 if ends[row] < 2**31 else np.int64)
+    return sp.csr_array((data, indices, ends), shape=(row, n_columns))
 
 
 def columns_of(X: FeatureMatrix, columns: NDArray[np.integer]) -> FeatureMatrix:

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from sfnetlab.metrics.tables import FeatureMatrix, checked_table
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, stacked
 from sfnetlab.models.files import load_state, read_arguments, write_model
 from sfnetlab.settings import Codes
 
@@ -150,7 +150,6 @@ class SparseAutoencoder(nn.Module):
             dim=1,
         )
 
-    @torch.inference_mode()
     def encode_csr(self, x: NDArray[np.floating], codes: Codes = "topk", batch_size: int = 4096) -> csr_array:
         """Return the latents of embeddings as float32 CSR, (n_samples, n_latents); zeros are not stored.
 
@@ -166,16 +165,21 @@ class SparseAutoencoder(nn.Module):
         ValueError
             If the width is not d_in, a value is not finite, or matching pursuit has no k.
         """
-        parts = [csr_array((0, self.n_latents), dtype=np.float32)]
+        return stacked(self.encode_blocks(x, codes, batch_size), len(x), self.n_latents)
+
+    def encode_blocks(
+        self, x: NDArray[np.floating], codes: Codes = "topk", batch_size: int = 4096
+    ) -> Iterator[csr_array]:
+        """Yield what `encode_csr` returns, `batch_size` rows at a time, for embeddings of any number of rows."""
         for batch in self._batches(x, batch_size):
-            values, indices = self._codes(batch, codes)
-            row_ends = np.arange(0, values.size + 1, values.shape[1])
-            part = csr_array((values.ravel(), indices.ravel(), row_ends), shape=(len(batch), self.n_latents))
+            with torch.inference_mode():
+                values, indices = self._codes(batch, codes)
+            row_ends = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+            columns = indices.ravel().astype(np.int32)
+            part = csr_array((values.ravel(), columns, row_ends), shape=(len(batch), self.n_latents))
             part.eliminate_zeros()
-            parts.append(part)
-        latents = csr_array(vstack(parts, format="csr"))
-        latents.sort_indices()
-        return latents
+            part.sort_indices()
+            yield part
 
     def _codes(self, batch: Tensor, codes: Codes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if codes == "topk":
