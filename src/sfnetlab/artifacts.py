@@ -244,14 +244,18 @@ class FeatureTable(NamedTuple):
 
     def of(self, ids: "pd.Series[str]") -> "NDArray[np.float32] | csr_array":
         """The features of the named galaxies, in their order; every id must be there."""
+        chosen: NDArray[np.float32] | csr_array = self.values[self.places(ids)]  # pyrefly: ignore[bad-assignment]
+        return chosen
+
+    def places(self, ids: "pd.Series[str]") -> "NDArray[np.intp]":
+        """The rows of the named galaxies, in their order; every id must be there."""
         import pandas as pd
 
         places = pd.Index(self.rows["id_str"]).get_indexer(pd.Index(ids))
         if (places < 0).any():
             absent = ids[places < 0]
             raise ArtifactError(f"{len(absent)} of {len(ids)} galaxies have no features (first: {absent.iloc[0]})")
-        chosen: NDArray[np.float32] | csr_array = self.values[places]  # pyrefly: ignore[bad-assignment]
-        return chosen
+        return places
 
 
 def read_survey(directory: Path) -> SurveyTable:
@@ -322,8 +326,8 @@ def write_csr_blocks(directory: Path, blocks: "Iterable[csr_array]", n_columns: 
     counts = [np.zeros(1, dtype=np.int64)]
     with paths[0].open("wb") as data, paths[1].open("wb") as indices:
         for block in blocks:
-            data.write(block.data.astype(np.float32, copy=False))
-            indices.write(block.indices.astype(np.int32, copy=False))
+            data.write(block.data.astype(np.float32, copy=False).data)
+            indices.write(block.indices.astype(np.int32, copy=False).data)
             counts.append(np.diff(block.indptr))
     ends = np.cumsum(np.concatenate(counts))
     n_values, n_rows = int(ends[-1]), len(ends) - 1
@@ -377,7 +381,7 @@ def read_features(directory: Path) -> FeatureTable:
 
     rows = pd.read_parquet(directory / "rows.parquet")
     dense = directory / "features.npy"
-    values = np.load(dense, mmap_mode="r") if dense.exists() else _read_csr(directory / "features.npz")
+    values: Any = np.load(dense, mmap_mode="r") if dense.exists() else _read_csr(directory / "features.npz")
     if values.shape[0] != len(rows):
         raise ArtifactError(f"{directory}: {len(rows)} rows but {values.shape[0]} rows of features; build it again")
     return FeatureTable(rows, values)

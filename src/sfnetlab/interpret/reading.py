@@ -73,7 +73,7 @@ def read_across(reader: Parts, target: Parts, decomposed: Decomposed | None = No
     for name, (a, b) in zip(Parts._fields, tables, strict=True):
         if a.shape[0] != b.shape[0]:
             raise ValueError(f"{name}: reader and target have {a.shape[0]} and {b.shape[0]} rows, expected the same")
-    (train, target_train), (valid, target_valid), (test, target_test) = tables
+    (train, target_train), (valid, target_valid), (_, target_test) = tables
     sd_train, sd_test = (column_mean_sd(table)[1] for table in (target_train, target_test))
     varying = np.flatnonzero((sd_train > 0) & (sd_test > 0))
     if len(varying) == 0:
@@ -83,7 +83,7 @@ def read_across(reader: Parts, target: Parts, decomposed: Decomposed | None = No
     for columns in _blocks(varying, max(*train.shape, len(PENALTIES) * train.shape[1])):
         y_train, y_valid, y_test = (_dense(table, columns) for table in (target_train, target_valid, target_test))
         probe = RidgeProbe().fit_decomposed(decomposed, y_train, valid, y_valid)
-        residual = np.sum((probe.predict(test) - y_test) ** 2, axis=0)
+        residual = np.sum((probe.predict(reader.test) - y_test) ** 2, axis=0)
         variance = y_test.var(axis=0)
         rows.append(
             pd.DataFrame(

@@ -88,7 +88,7 @@ def evenly(places: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:
     return places[np.arange(at_most) * len(places) // at_most]
 
 
-def stacked(blocks: Iterable[sp.csr_array], n_rows: int, n_columns: int) -> sp.csr_array:
+def stacked(blocks: Iterable[Any], n_rows: int, n_columns: int) -> sp.csr_array:
     """Return consecutive blocks of rows, `n_rows` in all, as one float32 CSR table with 32-bit column numbers.
 
     The blocks are copied one by one into arrays that grow to what the rows so far let expect: the blocks need not be
