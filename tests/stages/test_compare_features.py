@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from sfnetlab.artifacts import write_csr_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
+from sfnetlab.interpret import matching, table
 from sfnetlab.jobs import Job, TableSpec, Task
 from sfnetlab.methods.sae import EncodeSpec, sae_directory
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
@@ -248,3 +249,21 @@ def test_small_dictionaries_are_held_against_larger_ones_of_the_same_embedding(s
         assert (splitting["small"] == "sae_small-seed0").all()
         assert (splitting["large"] == "sae-seed0").all()
         assert (splitting["n_alive_small"] == D).all()
+
+
+def test_large_surveys_are_compared_on_galaxies_spread_evenly_over_them(two, monkeypatch):
+    seen = []
+    monkeypatch.setattr(compare_features, "RELATIONS", (lambda related: seen.append(related) or {},))
+    monkeypatch.setattr(table, "MAX_ROWS", 30)
+    compare(two, ["encoder-seed0", "pca-seed0"], {"disturbed": DISTURBED})
+    (related,) = seen
+    assert related.ids("train").tolist() == IDS[0:60:2]
+    assert [len(related.ids(part)) for part in ("valid", "test")] == [20, 30]
+    is_rare = [X[IDS.index(name), 2] > 1 for name in related.catalog["id_str"]]
+    np.testing.assert_array_equal(related.rare["disturbed"], is_rare)
+
+
+def test_rare_galaxies_that_are_too_few_are_refused_before_tables_are_matched(two, monkeypatch):
+    monkeypatch.setattr(matching, "match_features", None)  # called it would be another error
+    with pytest.raises(DataError, match="none of .rare. has 5 test galaxies"):
+        compare(two, ["encoder-seed0", "pca-seed0"], {"none": Rare(column="disturbance", above=100.0)})

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sfnetlab.jobs import TableSpec
 from sfnetlab.methods import TRAITS, Reader, Traits
 from sfnetlab.metrics.association import MIN_ROWS
-from sfnetlab.metrics.tables import FeatureMatrix
+from sfnetlab.metrics.tables import FeatureMatrix, evenly
 from sfnetlab.settings import Target
 from sfnetlab.surveys.catalog import measured_labels
 
@@ -29,6 +29,9 @@ SEED = 0
 """Seed of the resamples and permutations of every question."""
 N_BOOTSTRAP = 1000
 """Resamples of the galaxies for the intervals of most questions."""
+MAX_ROWS = 2**17
+"""Galaxies of each part of the split that features are described and compared on, at most: intervals are narrow then,
+and neither memory nor time grows further with the survey."""
 POSITION = ("ra", "dec")
 """Columns that are no label of a galaxy, but a nuisance."""
 
@@ -166,10 +169,11 @@ class DescribedTable:
 
     @cached_property
     def of_interest(self) -> NDArray[np.bool_]:
-        """Rows of the catalogue (n,) that the features are described on."""
-        if self.head_target is None:
-            return np.ones(len(self.catalog), dtype=bool)
-        return self.within[self.head_target]
+        """Rows of the catalogue (n,) that the features are described on, at most `MAX_ROWS` of each part."""
+        within = np.ones(len(self.catalog), dtype=bool)
+        if self.head_target is not None:
+            within = self.within[self.head_target]
+        return at_most(within, self.catalog["split"].to_numpy())
 
     @cached_property
     def train(self) -> Part:
@@ -238,6 +242,19 @@ class Answer:
 
 
 NOTHING = Answer()
+
+
+def at_most(within: NDArray[np.bool_], split: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Return these rows of the catalogue (n,), or `MAX_ROWS` of each part of the split, spread evenly over them."""
+    kept = within.copy()
+    for part in ("train", "valid", "test"):
+        rows = np.flatnonzero(within & (split == part))
+        chosen = evenly(rows, MAX_ROWS)
+        if len(chosen) < len(rows):
+            kept[rows] = False
+            kept[chosen] = True
+            log.info("%d of %d %s galaxies, spread evenly over the catalogue, stand for all", MAX_ROWS, len(rows), part)
+    return kept
 
 
 def usable_labels(
