@@ -6,7 +6,7 @@ import scipy.stats
 from scipy.special import ndtr
 from sklearn import metrics as oracle
 
-from sfnetlab.metrics import classification, regression
+from sfnetlab.metrics import bootstrap, classification, regression
 from sfnetlab.metrics.bootstrap import (
     CLASS_METRICS,
     bootstrap_intervals,
@@ -264,3 +264,25 @@ def test_a_thousand_differences_of_a_thousand_galaxies_take_seconds():
     start = time.process_time()
     paired_differences(truth, predictions, contrasts, "rmse", n_resamples=2000, seed=0)
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(("limit", "value"), [("BLOCK_WEIGHTS", 1), ("BLOCK_WEIGHTS", 1000), ("LARGE_SAMPLE", 0)])
+def test_intervals_do_not_depend_on_how_many_resamples_are_weighed_at_once(monkeypatch, limit, value):
+    truth, prediction = galaxies(80, m=2)
+    classes, scores = (truth[:, 0] > 8.7).astype(int), prediction - 8.7
+    values = bootstrap_intervals(truth, prediction, n_resamples=50, seed=0)
+    of_classes = class_intervals(classes, scores, n_resamples=50, seed=0)
+    monkeypatch.setattr(bootstrap, limit, value)
+    again = bootstrap_intervals(truth, prediction, n_resamples=50, seed=0)
+    np.testing.assert_allclose([row[2:] for row in again], [row[2:] for row in values], rtol=1e-12)
+    again = class_intervals(classes, scores, n_resamples=50, seed=0)
+    np.testing.assert_allclose([row[2:] for row in again], [row[2:] for row in of_classes], rtol=1e-12)
+
+
+def test_weights_of_a_large_sample_come_in_blocks_and_are_those_of_a_small_one(monkeypatch):
+    whole = np.vstack(list(bootstrap.sample_and_resamples(40, 9, 3)))
+    monkeypatch.setattr(bootstrap, "BLOCK_WEIGHTS", 100)
+    blocks = list(bootstrap.sample_and_resamples(40, 9, 3))
+    assert [len(block) for block in blocks] == [2, 2, 2, 2, 2]
+    np.testing.assert_array_equal(np.vstack(blocks), whole)
+    np.testing.assert_allclose(whole.sum(axis=1), 1)

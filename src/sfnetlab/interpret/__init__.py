@@ -48,4 +48,4 @@ RELATIONS: tuple[Callable[[RelatedTables], Mapping[str, pd.DataFrame]], ...] = (
     reading.relate,
     splitting.relate,
 )
-"""How feature tables are held against each other; what may refuse its settings, [rare], comes before what takes long."""
+"""How feature tables are held against each other; what may refuse its settings, [rare], is asked first."""

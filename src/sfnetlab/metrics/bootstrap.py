@@ -4,8 +4,10 @@ The n galaxies and the seed alone decide the resamples, so that every method is 
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Literal, NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,11 @@ CLASS_METRICS = ("accuracy", "f1", "auc", "balanced_accuracy", *CONFUSION)
 
 BLOCK_RESAMPLES = 256
 """Resamples that are weighed in one matrix product."""
+LARGE_SAMPLE = 2**16
+"""Up to so many galaxies the moments of regression metrics are summed a resample at a time, as they always were: many
+at once are faster, but round otherwise."""
+BLOCK_WEIGHTS = 2**25
+"""Weights of resamples held at a time, 256 MiB: of large samples fewer resamples are weighed at once."""
 
 
 class Interval(NamedTuple):
@@ -211,19 +218,31 @@ def resample_counts(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.
         yield np.bincount(rng.integers(n, size=n), minlength=n)
 
 
-def sample_and_resamples(n: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """Return weights (1 + n_resamples, n) that sum to 1, the first of the sample itself, then of `resample_counts`."""
-    return np.stack([np.ones(n), *resample_counts(n, n_resamples, seed)]) / n
+def sample_and_resamples(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Yield weights that sum to 1, (1 + n_resamples, n) in all, in blocks of at most `BLOCK_WEIGHTS` values.
+
+    The first row is the sample itself, the others are those of `resample_counts`.
+    """
+    draws = chain([np.ones(n, dtype=np.int64)], resample_counts(n, n_resamples, seed))
+    for block in _in_blocks(draws, n, 1 + n_resamples, 1 + n_resamples):
+        block /= n
+        yield block
 
 
-def _weight_blocks(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """The counts of `resample_counts` as matrices of at most `BLOCK_RESAMPLES` rows."""
-    draws = resample_counts(n, n_resamples, seed)
-    for start in range(0, n_resamples, BLOCK_RESAMPLES):
-        rows = range(start, min(start + BLOCK_RESAMPLES, n_resamples))
-        block = np.empty((len(rows), n))
-        for i, _ in enumerate(rows):
-            block[i] = next(draws)
+def _weight_blocks(n: int, n_resamples: int, seed: int, n_rows: int = BLOCK_RESAMPLES) -> Iterator[NDArray[np.float64]]:
+    """The counts of `resample_counts` as matrices of at most so many rows."""
+    return _in_blocks(resample_counts(n, n_resamples, seed), n, n_resamples, n_rows)
+
+
+def _in_blocks(
+    draws: Iterator[NDArray[np.int64]], n: int, n_draws: int, most_rows: int
+) -> Iterator[NDArray[np.float64]]:
+    """Draws (n,), `n_draws` of them, as matrices of at most so many rows and `BLOCK_WEIGHTS` values (or a row)."""
+    n_rows = min(most_rows, max(1, BLOCK_WEIGHTS // n))
+    for start in range(0, n_draws, n_rows):
+        block = np.empty((min(n_rows, n_draws - start), n))
+        for row in block:
+            row[:] = next(draws)
         yield block
 
 
@@ -301,14 +320,17 @@ def _resampled_values(
     labels = truth - truth.mean(axis=0)
     columns = np.hstack([residuals, residuals**2, labels, labels**2])
     order = np.argsort(residuals, axis=0)
-    ordered = np.take_along_axis(residuals, order, axis=0)
+    ordered = np.ascontiguousarray(np.take_along_axis(residuals, order, axis=0).T)
+    order = np.ascontiguousarray(order.T)
     moments = np.empty((n_resamples, 4 * m))
     nmads = np.empty((n_resamples, m))
-    for i, counts in enumerate(resample_counts(n, n_resamples, seed)):
-        moments[i] = counts @ columns
+    done = 0
+    for block in _weight_blocks(n, n_resamples, seed, BLOCK_RESAMPLES if n > LARGE_SAMPLE else 1):
+        moments[done : done + len(block)] = block @ columns
         if "nmad" in metrics:
-            for j in range(m):
-                nmads[i, j] = _nmad_of_sorted(np.repeat(ordered[:, j], counts[order[:, j]]))
+            for i, j in np.ndindex(len(block), m):
+                nmads[done + i, j] = regression.NMAD_SCALE * _mad_of_sorted(ordered[j], block[i], order[j])
+        done += len(block)
     first, second, label, label_squared = np.split(moments / n, 4, axis=1)
     values: dict[Metric, NDArray[np.float64]] = {
         "rmse": np.sqrt(second),
@@ -324,14 +346,37 @@ def _resampled_values(
     return values
 
 
-def _nmad_of_sorted(residuals: NDArray[np.float64]) -> float:
-    """NMAD of sorted residuals without sorting their distances to the median.
+@numba.njit(cache=True)
+def _mad_of_sorted(residuals: NDArray[np.float64], counts: NDArray[np.float64], order: NDArray[np.integer]) -> float:
+    """Median distance to the median of sorted residuals (n,), n of them drawn: the i-th counts[order[i]] times.
 
-    The h values nearest to the median are neighbours in the sorted array: the h-th smallest distance is the least,
-    over all windows of h neighbours, of the distance to the window's farther end.
+    With an even n either median is the mean of the two in the middle. From the median on, the nearer neighbour on the
+    left or right comes next, so that nothing is repeated or sorted.
     """
-    n = residuals.size
+    n = len(residuals)
     halves = ((n + 1) // 2, n // 2 + 1)
-    median = np.mean([residuals[h - 1] for h in halves])
-    distances = [np.min(np.maximum(median - residuals[: n - h + 1], residuals[h - 1 :] - median)) for h in set(halves)]
-    return float(regression.NMAD_SCALE * np.mean(distances))
+    middle = np.empty(2)
+    place, n_seen = -1, 0.0
+    for i, half in enumerate(halves):
+        while n_seen < half:
+            place += 1
+            n_seen += counts[order[place]]
+        middle[i] = residuals[place]
+    median = (middle[0] + middle[1]) / 2
+    right = place
+    while right > 0 and residuals[right - 1] >= median:
+        right -= 1
+    left = right - 1
+    distance, n_seen = 0.0, 0.0
+    for i, half in enumerate(halves):
+        while n_seen < half:
+            if right == n or (left >= 0 and median - residuals[left] < residuals[right] - median):
+                distance = median - residuals[left]
+                n_seen += counts[order[left]]
+                left -= 1
+            else:
+                distance = residuals[right] - median
+                n_seen += counts[order[right]]
+                right += 1
+        middle[i] = distance
+    return (middle[0] + middle[1]) / 2

@@ -128,8 +128,11 @@ def many_class_scores(
     for part in PARTS:
         chosen = split == part
         n = int(chosen.sum())
-        scores = label_scores(y[chosen], found[chosen], sample_and_resamples(n, n_resamples, seed))
-        for metric, values in scores.items():
+        blocks = [
+            label_scores(y[chosen], found[chosen], weights) for weights in sample_and_resamples(n, n_resamples, seed)
+        ]
+        for metric in blocks[0]:
+            values = np.vstack([block[metric] for block in blocks])
             low, high = np.nanquantile(values[1:], (0.025, 0.975), axis=0)
             for prediction, *interval in zip(predictions, values[0], low, high, strict=True):
                 rows.append(_row(prediction, column, part, metric, interval, n))

@@ -95,8 +95,8 @@ def quantile_scores(
         lower, upper = quantiles[:, low], quantiles[:, high]
         columns[f"coverage_{name}"] = ((lower <= y_true) & (y_true <= upper)).astype(np.float64)
         columns[f"width_{name}"] = np.asarray(upper - lower, dtype=np.float64)
-    weights = sample_and_resamples(len(losses), n_resamples, seed)
-    means = weights @ np.stack(list(columns.values()), axis=1)
+    stacked = np.stack(list(columns.values()), axis=1)
+    means = np.vstack([weights @ stacked for weights in sample_and_resamples(len(losses), n_resamples, seed)])
     lows, highs = np.quantile(means[1:], [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return [
         QuantileScore(name, float(value), float(low), float(high))

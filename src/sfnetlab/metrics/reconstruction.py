@@ -133,10 +133,13 @@ def loss_recovered(
     """
     predictions = (np.broadcast_to(mean, y_true.shape), of_embedding, of_reconstruction)
     squared_errors = np.stack([np.square(values - y_true) for values in predictions])
-    weights = sample_and_resamples(len(y_true), n_resamples, seed)
+    blocks = [
+        [squared_errors[:, :, i] @ weights.T for i in range(len(columns))]
+        for weights in sample_and_resamples(len(y_true), n_resamples, seed)
+    ]
     rows = []
     for i, column in enumerate(columns):
-        mse_mean, mse_embedding, mse_reconstruction = squared_errors[:, :, i] @ weights.T
+        mse_mean, mse_embedding, mse_reconstruction = np.hstack([block[i] for block in blocks])
         numbers = {"rmse_reconstruction": np.sqrt(mse_reconstruction)}
         if mse_mean[0] > mse_embedding[0]:
             numbers["loss_recovered"] = (mse_mean - mse_reconstruction) / (mse_mean - mse_embedding)

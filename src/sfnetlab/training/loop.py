@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -65,6 +65,22 @@ class Learner(Protocol):
         ...
 
 
+class Pieces(NamedTuple):
+    """Rows that are read together."""
+
+    n_rows: int
+    """Consecutive rows of a piece."""
+    n_pieces: int
+    """Pieces of a window."""
+
+    def order(self, n: int, rng: np.random.Generator) -> NDArray[np.intp]:
+        """Return a permutation of n rows: pieces in random order, the rows of each window of them mixed."""
+        starts = rng.permutation(math.ceil(n / self.n_rows)) * self.n_rows
+        windows = (starts[first : first + self.n_pieces] for first in range(0, len(starts), self.n_pieces))
+        rows = [(window[:, None] + np.arange(self.n_rows)).ravel() for window in windows]
+        return np.concatenate([rng.permutation(window[window < n]) for window in rows])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Course:
     """How a learner goes through its rows.
@@ -72,6 +88,9 @@ class Course:
     In each epoch the rows are permuted by a function of (seed, epoch) and dealt into ceil(n_rows / batch_size)
     batches whose sizes differ by at most one: none is ragged, each row is seen once. `smallest_batch` = 2 is for batch
     normalisation, which a batch of one row breaks; fewer, larger batches are dealt where that is needed.
+
+    Rows that do not fit into memory are permuted in `pieces`: pieces of consecutive rows come in random order, and
+    those of a window, as many as are held at a time, are mixed row by row.
     """
 
     n_rows: int
@@ -87,6 +106,8 @@ class Course:
     unit: str
     """What a row is, for the rate in the history: "image" gives `images_per_s`."""
     smallest_batch: int = 1
+    pieces: Pieces | None = None
+    """None: all rows are permuted at once."""
 
     def __post_init__(self) -> None:
         if self.n_rows < self.smallest_batch:
@@ -96,7 +117,8 @@ class Course:
     def identity(self) -> Record:
         """What the checkpoint of another run would differ in."""
         sizes = {"n_rows": self.n_rows, "batch_size": self.batch_size, "epochs": self.epochs, "seed": self.seed}
-        return sizes | self.settings
+        order: Record = {} if self.pieces is None else {"pieces": list(self.pieces)}
+        return sizes | self.settings | order
 
     @property
     def batches_per_epoch(self) -> int:
@@ -110,7 +132,9 @@ class Course:
 
     def batches(self, epoch: int) -> list[NDArray[np.intp]]:
         """Return the batches of an epoch, counted from 0: positions among the training rows."""
-        return np.array_split(generator(self.seed, _ORDER, epoch).permutation(self.n_rows), self.batches_per_epoch)
+        rng = generator(self.seed, _ORDER, epoch)
+        order = rng.permutation(self.n_rows) if self.pieces is None else self.pieces.order(self.n_rows, rng)
+        return np.array_split(order, self.batches_per_epoch)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sfnetlab.training.loop import Pieces
 from sfnetlab.training.sae.settings import Standardize
 
 FAR = 10.0
@@ -53,6 +54,42 @@ class Rows:
         """All chosen rows in order, a few thousand at a time."""
         for start in range(0, len(self), _BLOCK_ROWS):
             yield self.take(np.arange(start, min(start + _BLOCK_ROWS, len(self))))
+
+
+class HeldPieces:
+    """Takes rows from pieces of consecutive ones, which are read as a whole and held for as long as two windows.
+
+    A batch is no longer than half a window, so that its rows are of two windows at most, and of the shorter last piece
+    where that is a window of its own.
+    """
+
+    def __init__(self, rows: Rows, pieces: Pieces) -> None:
+        self._rows, self._n_rows = rows, pieces.n_rows
+        n_slots = 2 * pieces.n_pieces + 1
+        self._held = np.empty((n_slots, pieces.n_rows, rows.embeddings.shape[1]), dtype=np.float32)
+        self._piece_of_slot, self._last_used = np.full((2, n_slots), -1)
+        self._slot_of_piece = np.full(-(-len(rows) // pieces.n_rows), -1)
+        self._n_taken = 0
+
+    def take(self, positions: NDArray[np.intp]) -> NDArray[np.float32]:
+        """What `Rows.take` returns."""
+        piece, row = np.divmod(positions, self._n_rows)
+        slots = self._slot_of_piece[piece]
+        self._n_taken += 1
+        self._last_used[slots[slots >= 0]] = self._n_taken
+        for missing in np.unique(piece[slots < 0]):
+            self._read(int(missing))
+        return self._held[self._slot_of_piece[piece], row]
+
+    def _read(self, piece: int) -> None:
+        """Read a piece to the place of the one that was not used for longest."""
+        slot = int(self._last_used.argmin())
+        if (left := self._piece_of_slot[slot]) >= 0:
+            self._slot_of_piece[left] = -1
+        start = piece * self._n_rows
+        block = self._rows.take(np.arange(start, min(start + self._n_rows, len(self._rows))))
+        self._held[slot, : len(block)] = block
+        self._piece_of_slot[slot], self._slot_of_piece[piece], self._last_used[slot] = piece, slot, self._n_taken
 
 
 def without_far_rows(rows: Rows, max_distance: float | None, standardize: Standardize) -> Rows:

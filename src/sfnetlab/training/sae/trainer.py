@@ -3,9 +3,10 @@
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from sfnetlab.errors import DataError
 from sfnetlab.models.sae import SparseAutoencoder
-from sfnetlab.training.loop import Course, Record, Report, train
+from sfnetlab.training.loop import Course, Pieces, Record, Report, train
 from sfnetlab.training.sae import recipe, reference
 from sfnetlab.training.sae.restarts import restart_latents
-from sfnetlab.training.sae.rows import Rows
+from sfnetlab.training.sae.rows import HeldPieces, Rows
 from sfnetlab.training.sae.settings import SAESettings, Standardize
 from sfnetlab.training.sae.start import Gather, column_speeds, start_weights
 from sfnetlab.training.sae.state import Rates, SAEState, Steps, as_model, new_state, one_by_one
@@ -37,6 +38,11 @@ AT_ONCE = 10
 cache then."""
 _AT_ONCE_BYTES = 2**23
 """Size of the batches of these steps, at most."""
+IN_MEMORY_BYTES = 2**31
+"""Size of the train rows up to which they are permuted one by one. Larger ones are read and mixed in pieces, on any
+machine, so that results do not depend on its memory."""
+_PIECE_BYTES, _WINDOW_BYTES = 2**20, 2**28
+"""Sizes of the rows that are read together, and of those that are mixed; two windows are held."""
 _CHECKPOINT_FORMAT = 2
 """Is raised when what a checkpoint holds changes, so that a run does not go on from one of the former kind."""
 
@@ -209,9 +215,10 @@ def train_saes(
         },
         label=label,
         unit="row",
+        pieces=_pieces(rows, batch_size),
     )
-    gather = _gather(rows, standardisation, device)
-    learner = SAELearner(settings, gather, course, device, standardisation.variance)
+    gathers = _gathers(rows, standardisation, device, course.pieces)
+    learner = SAELearner(settings, gathers, course, device, standardisation.variance)
     history = train(learner, course, report)
     return [_finished(state, standardisation, valid, label) for state in learner.states], history
 
@@ -236,14 +243,23 @@ def _finished(state: SAEState, standardisation: Standardisation, valid: Rows, la
     return sae
 
 
+class Gathers(NamedTuple):
+    """Two readers of rows z."""
+
+    anywhere: Gather
+    """For a few rows, wherever they are."""
+    of_batch: Gather
+    """For the batches of an epoch in their order."""
+
+
 class SAELearner:
     """Several SAEs that learn from the same batches; see `loop.Learner` for the methods."""
 
     def __init__(
-        self, settings: Sequence[SAESettings], gather: Gather, course: Course, device: str, variance: float
+        self, settings: Sequence[SAESettings], gathers: Gathers, course: Course, device: str, variance: float
     ) -> None:
-        self.gather, self.course, self.variance = gather, course, variance
-        self.states = _start(settings, gather, course, device)
+        self.gathers, self.course, self.variance = gathers, course, variance
+        self.states = _start(settings, gathers.anywhere, course, device)
         self.advance = choose_steps(self.states, device)
         self.d_in = len(self.states[0].weights["b_dec"])
         batch_bytes = 4 * self.d_in * course.batch_size
@@ -257,10 +273,10 @@ class SAELearner:
         while done < end:
             for state in self.states:
                 if done in self.resampled_at[state.settings.variant]:
-                    restart_latents(state, self.gather, self.course.n_rows, done, self.course.n_steps)
+                    restart_latents(state, self.gathers.anywhere, self.course.n_rows, done, self.course.n_steps)
             until = min((at for at in pauses if done < at < end), default=end)
             rates = [[self._rates(state.settings, at) for state in self.states] for at in range(done, until)]
-            rows = [self.gather(batch) for batch in batches[done - step : until - step]]
+            rows = [self.gathers.of_batch(batch) for batch in batches[done - step : until - step]]
             sums.append(self.advance(rows, rates, done))
             done = until
         return torch.cat(sums).flatten(1)
@@ -335,20 +351,46 @@ def calibrated_factor(sae: SparseAutoencoder, rows: Rows) -> float:
     return (last + first) / 2
 
 
-def _gather(rows: Rows, standardisation: Standardisation, device: str) -> Gather:
-    """Reader of rows z by their positions; it returns them by ascending position, as disks like to be read."""
+def _pieces(rows: Rows, batch_size: int) -> Pieces | None:
+    """How rows that are larger than `IN_MEMORY_BYTES` are read."""
+    row_bytes = 4 * rows.embeddings.shape[1]
+    if len(rows) * row_bytes <= IN_MEMORY_BYTES:
+        return None
+    n_rows = max(1, _PIECE_BYTES // row_bytes)
+    return Pieces(n_rows, max(1, _WINDOW_BYTES // (n_rows * row_bytes), -(-2 * batch_size // n_rows)))
 
-    def from_memory(positions: NDArray[np.intp]) -> Tensor:
-        x = rows.take(np.sort(positions))
-        x -= standardisation.mean
-        x *= np.asarray(1 / standardisation.scale, dtype=np.float32)
-        return torch.from_numpy(x)
 
-    if device == "cpu":
-        return from_memory
-    resident = torch.cat([from_memory(part) for part in np.array_split(np.arange(len(rows)), 64) if len(part)])
-    resident = resident.to(device)
-    return lambda positions: resident[torch.from_numpy(np.sort(positions)).to(device, non_blocking=True)]
+def _gathers(rows: Rows, standardisation: Standardisation, device: str, pieces: Pieces | None) -> Gathers:
+    """Readers of rows z by their positions; they return them by ascending position, as disks like to be read."""
+
+    def reader(take: Callable[[NDArray[np.intp]], NDArray[np.float32]]) -> Gather:
+        def gather(positions: NDArray[np.intp]) -> Tensor:
+            x = take(np.sort(positions))
+            x -= standardisation.mean
+            x *= np.asarray(1 / standardisation.scale, dtype=np.float32)
+            return torch.from_numpy(x).to(device)
+
+        return gather
+
+    anywhere = reader(rows.take)
+    shape = (len(rows), rows.embeddings.shape[1])
+    if device != "cpu" and _fits(4 * math.prod(shape), device):
+        resident, n_done = torch.empty(shape, device=device), 0
+        for part in np.array_split(np.arange(len(rows)), 64):
+            resident[n_done : n_done + len(part)] = anywhere(part)
+            n_done += len(part)
+
+        def on_device(positions: NDArray[np.intp]) -> Tensor:
+            return resident[torch.from_numpy(np.sort(positions)).to(device, non_blocking=True)]
+
+        return Gathers(on_device, on_device)
+    return Gathers(anywhere, anywhere if pieces is None else reader(HeldPieces(rows, pieces).take))
+
+
+def _fits(n_bytes: int, device: str) -> bool:
+    """Whether so many bytes take at most half of the device's free memory; where it does not tell, of 4 GiB."""
+    free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 2 * IN_MEMORY_BYTES
+    return n_bytes <= free / 2
 
 
 def _start(settings: Sequence[SAESettings], gather: Gather, course: Course, device: str) -> list[SAEState]:
