@@ -4,6 +4,7 @@ This is the data flow on one page: survey -> features -> evidence -> figures. It
 asks each method for its tables.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from sfnetlab.schema import (
     Rare,
 )
 from sfnetlab.settings import Target, Training, View
-from sfnetlab.surveys.embeddings import EmbeddingsSurvey
+from sfnetlab.surveys.embeddings import EmbeddingsSurvey, fingerprint
 from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.protocol import SurveyKind
 from sfnetlab.surveys.split import Split
@@ -214,8 +215,7 @@ def make_plan(config: Experiment) -> list[Job]:
     made = [*trained, *(table.job for table in tables), *probes, comparison]
     runs = {job.key: job for job in perturbed.values()}.values()
     jobs = [survey, *made, *views, *runs, *interpreted, relations, claims, figures, atlas]
-    names = [str(job) for job in jobs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, n in Counter(map(str, jobs)).items() if n > 1)
     if repeated:
         raise ConfigError(f"two results would be called {', '.join(repeated)}: rename one of the [[features]]")
     order = list(STAGES)
@@ -419,8 +419,6 @@ def _survey_spec(config: Experiment) -> SurveySpec:
     files = survey.fingerprint()
     if not (isinstance(survey, EmbeddingsSurvey) and survey.without_embedding == "drop"):
         return SurveySpec(survey=survey, split=config.split, fingerprint=files)
-    from sfnetlab.surveys.tables import fingerprint
-
     required = tuple(feature for feature in config.features if isinstance(feature, External))
     files |= {f"{table.name}_{name}": value for table in required for name, value in fingerprint(table).items()}
     return CommonSurveySpec(survey=survey, split=config.split, fingerprint=files, required=required)

@@ -9,7 +9,7 @@ from sfnetlab.jobs import Table, TableSpec
 from sfnetlab.methods.contract import BLACK, GREEN, GREY, Given, Look, Planner, Reader, Traits
 from sfnetlab.methods.readers import identity_of
 from sfnetlab.settings import is_plain_name, require
-from sfnetlab.surveys.embeddings import IdRepair
+from sfnetlab.surveys.embeddings import IdRepair, fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,6 @@ class External:
 
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield the one table."""
-        from sfnetlab.surveys.tables import fingerprint
-
         spec = TableSpec(features=self.name, kind=self.kind, k=None, seed=None)
         imported = ImportSpec(external=self, fingerprint=fingerprint(self))
         yield Table(spec=spec, job=planner.job("import-embeddings", spec.name, imported, {"survey": planner.survey}))

@@ -81,3 +81,18 @@ class EmbeddingsSurvey:
         from sfnetlab.surveys.catalog import read_unsplit_catalog
 
         return read_unsplit_catalog(self.catalog, self.id_column), {}
+
+
+def fingerprint(source: EmbeddingSource) -> dict[str, str]:
+    """Return hashes of the contents of a table's files; empty for a dataset of the hub, which its revision identifies.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, or a folder holds none.
+    """
+    from sfnetlab.surveys.fingerprints import hash_of
+
+    name = f"features {source.name!r}"
+    files = {} if source.path is None else {"sha256": hash_of(source.path, f"{name}: path")}
+    return files if source.ids is None else files | {"ids_sha256": hash_of(source.ids, f"{name}: ids")}

@@ -4,11 +4,12 @@ Hashes of many or large files are kept in the user's cache, so that the next com
 """
 
 import hashlib
+import json
 import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from stat import S_ISREG
@@ -80,6 +81,8 @@ def contents_of(files: Sequence[str | None], place: Path) -> list[str]:
     seen = [_seen(file) for file in files]
     if len(files) < _MANY_FILES and sum(each.bytes for each in seen) < _MANY_BYTES:
         return _read(files, seen)
+    if len(files) < _MANY_FILES:
+        return _contents_of_few(files, seen, place, now)
     import pandas as pd
 
     names = pd.Index([str(file) for file in files], dtype="object")
@@ -95,7 +98,30 @@ def contents_of(files: Sequence[str | None], place: Path) -> list[str]:
     is_settled = (table["bytes"] >= 0) & (table["ctime_ns"] < now - _RACY_NS)
     if (is_settled & ~is_same).any():
         others = kept[~kept.index.isin(names)]
-        _keep(place, pd.concat([others, table[is_settled]]))
+        together = pd.concat([others, table[is_settled]]).rename_axis("file").reset_index()
+        _keep(_cache(place, ".parquet"), place, lambda partial: together.to_parquet(partial, index=False))
+    return contents
+
+
+def _contents_of_few(files: Sequence[str | None], seen: "Sequence[_Seen]", place: Path, now: int) -> list[str]:
+    """What `contents_of` returns of a few large files, without pandas, which takes half a second to import."""
+    path = _cache(place, ".json")
+    try:
+        kept = {file: (_Seen(*numbers), content) for file, *numbers, content in json.loads(path.read_text())}
+    except (OSError, ValueError, TypeError):  # none yet, or damaged: it is made anew
+        kept = {}
+    known = [kept.get(str(file)) for file in files]
+    contents = [
+        entry[1] if entry is not None and entry[0] == one else "" for entry, one in zip(known, seen, strict=True)
+    ]
+    todo = [i for i, content in enumerate(contents) if not content or seen[i].bytes < 0]
+    for i, content in zip(todo, _read([files[i] for i in todo], [seen[i] for i in todo]), strict=True):
+        contents[i] = content
+    settled = [i for i in todo if seen[i].bytes >= 0 and seen[i].ctime_ns < now - _RACY_NS]
+    if settled:
+        kept |= {str(files[i]): (seen[i], contents[i]) for i in settled}
+        table = [[file, *one, content] for file, (one, content) in kept.items()]
+        _keep(path, place, lambda partial: partial.write_text(json.dumps(table)))
     return contents
 
 
@@ -137,28 +163,27 @@ def _content(file: str | None, seen: _Seen) -> str:
 # --- what is kept -----------------------------------------------------------------------------------------------------
 
 
-def _cache(place: Path) -> Path:
+def _cache(place: Path, ending: str) -> Path:
     """The file that keeps the hashes of a place, below $XDG_CACHE_HOME or ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(root) / "sfnetlab" / "hashes" / f"{hash_of_texts([os.path.abspath(place)])[:24]}.parquet"
+    return Path(root) / "sfnetlab" / "hashes" / f"{hash_of_texts([os.path.abspath(place)])[:24]}{ending}"
 
 
 def _kept(place: Path) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        kept = pd.read_parquet(_cache(place)).set_index("file")
+        kept = pd.read_parquet(_cache(place, ".parquet")).set_index("file")
         return kept[[*_Seen._fields, "sha256"]]
     except (OSError, ValueError, KeyError):  # none yet, or damaged: it is made anew
         return pd.DataFrame({name: [] for name in (*_Seen._fields, "sha256")}, index=pd.Index([], dtype="object"))
 
 
-def _keep(place: Path, table: "pd.DataFrame") -> None:
-    path = _cache(place)
+def _keep(path: Path, place: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
-            table.rename_axis("file").reset_index().to_parquet(partial, index=False)
+            write(partial)
     except OSError as error:
         _logger.warning(
             "%s: hashes of files cannot be kept (%s), so every command reads all files of %s again; set "

@@ -15,7 +15,6 @@ from sfnetlab.errors import DataError
 from sfnetlab.surveys.catalog import ids_as_text
 from sfnetlab.surveys.embedding_files import open_source
 from sfnetlab.surveys.embeddings import EmbeddingSource, IdRepair
-from sfnetlab.surveys.fingerprints import hash_of
 from sfnetlab.surveys.messages import first_few
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -179,19 +178,6 @@ def open_embeddings(source: EmbeddingSource) -> EmbeddingTable:
             f"{first_few(text[repeats].drop_duplicates())}; keep one row a galaxy"
         )
     return EmbeddingTable(where, text, columns, blocks, commit)
-
-
-def fingerprint(source: EmbeddingSource) -> dict[str, str]:
-    """Return hashes of the contents of a table's files; empty for a dataset of the hub, which its revision identifies.
-
-    Raises
-    ------
-    DataError
-        If a file is missing, or a folder holds none.
-    """
-    name = f"features {source.name!r}"
-    files = {} if source.path is None else {"sha256": hash_of(source.path, f"{name}: path")}
-    return files if source.ids is None else files | {"ids_sha256": hash_of(source.ids, f"{name}: ids")}
 
 
 def _readable(table: EmbeddingTable) -> Iterator[NDArray[np.float32]]:
