@@ -31,8 +31,42 @@ class CSR(Protocol):
     def tocsc(self) -> Any: ...
 
 
+class Mapped:
+    """Some rows and columns of a dense array that lies on the disk, read a block at a time.
+
+    Rows by a slice are an array, as are all by `toarray`; rows by their places and columns are `Mapped` again.
+    """
+
+    def __init__(
+        self, values: NDArray[np.floating], rows: NDArray[np.integer], columns: NDArray[np.integer] | None = None
+    ) -> None:
+        self._values, self._rows, self._columns = values, rows, columns
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        return len(self._rows), self._values.shape[1] if self._columns is None else len(self._columns)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple):
+            _, columns = key
+            known = np.arange(self.shape[1]) if self._columns is None else self._columns
+            return Mapped(self._values, self._rows, known[columns])
+        if not isinstance(key, slice):
+            return Mapped(self._values, self._rows[key], self._columns)
+        block = self._values[self._rows[key]]
+        return block if self._columns is None else block[:, self._columns]
+
+    def toarray(self) -> NDArray[np.floating]:
+        """Return all of it."""
+        out = np.empty(self.shape, dtype=self._values.dtype)
+        for rows in row_slices(self.shape):
+            out[rows] = self[rows]
+        return out
+
+
 Table = NDArray[np.floating] | CSR
-"""A checked feature table."""
+"""A checked feature table. What is typed as a CSR may be `Mapped`: see `is_dense`."""
 
 BLOCK_VALUES = 2**22
 """Values of a block held at a time: 32 MiB in float64."""
@@ -44,16 +78,30 @@ the rounding of float32."""
 
 def checked_table(X: FeatureMatrix, name: str = "X") -> Table:
     """Return the table, CSR as sorted `csr_array` without repeats; ValueError unless (n, d) and finite throughout."""
-    table: Table = cast("CSR", _canonical(X, name)) if sp.issparse(X) else np.asarray(X)
+    table: Table = cast("CSR", _canonical(X, name)) if sp.issparse(X) else _as_dense(X)
     if len(table.shape) != 2:
         raise ValueError(f"{name}: expected shape (n, d), got {table.shape}")
-    if isinstance(table, np.ndarray):
-        n_bad = sum(np.count_nonzero(~np.isfinite(table[rows])) for rows in row_slices(table.shape))
+    if is_dense(table):
+        n_bad = sum(np.count_nonzero(~np.isfinite(np.asarray(table[rows]))) for rows in row_slices(table.shape))
     else:
-        n_bad = np.count_nonzero(~np.isfinite(table.data))
+        n_bad = np.count_nonzero(~np.isfinite(cast("CSR", table).data))
     if n_bad:
         raise ValueError(f"{name}: {n_bad} of {table.shape[0] * table.shape[1]} values are not finite")
     return table
+
+
+def is_dense(X: object) -> bool:
+    """Return whether a table is an array, in memory or `Mapped`, whose rows are read in blocks."""
+    return isinstance(X, (np.ndarray, Mapped))
+
+
+def in_memory(X: Table) -> Any:
+    """Return a table as an array or CSR, for those who need all of it at once."""
+    return X.toarray() if isinstance(X, Mapped) else X
+
+
+def _as_dense(X: Any) -> Any:
+    return X if isinstance(X, Mapped) else np.asarray(X)
 
 
 def checked_labels(Y: NDArray[np.floating], n: int, name: str = "Y") -> NDArray[np.float64]:
@@ -138,10 +186,11 @@ def column_mean_sd(X: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     n, d = X.shape
     if n == 0:
         raise ValueError("mean and standard deviation need at least one row, got none")
-    if isinstance(X, np.ndarray):
+    if is_dense(X):
         mean = sum((block.sum(axis=0) for _, block in row_blocks(X)), np.zeros(d)) / n
         squares = sum((((block - mean) ** 2).sum(axis=0) for _, block in row_blocks(X)), np.zeros(d))
     else:
+        X = cast("CSR", X)
         mean = np.bincount(X.indices, weights=X.data, minlength=d) / n
         of_zeros = (n - np.bincount(X.indices, minlength=d)) * mean**2
         squares = of_zeros + np.bincount(X.indices, weights=(X.data - mean[X.indices]) ** 2, minlength=d)
@@ -152,8 +201,8 @@ def column_mean_sd(X: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def transpose_product(X: Table, V: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return X.T @ V in float64, for V of shape (n,) or (n, m)."""
-    if not isinstance(X, np.ndarray):
-        return X.T @ V
+    if not is_dense(X):
+        return cast("CSR", X).T @ V
     product = np.zeros((X.shape[1], *V.shape[1:]))
     for rows, block in row_blocks(X):
         product += block.T @ V[rows]

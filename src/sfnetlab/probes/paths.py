@@ -1,11 +1,13 @@
 """Ridge solutions of a table at every penalty: what the linear probes of values share."""
 
+from typing import cast
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import Table, column_mean_sd, row_blocks, transpose_product
+from sfnetlab.metrics.tables import CSR, Table, column_mean_sd, in_memory, is_dense, row_blocks, transpose_product
 
 
 class Decomposed:
@@ -74,7 +76,7 @@ class PenaltyPath:
 def _gram(X: Table, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """The product Z.T @ Z of the standardised columns Z."""
     n, d = X.shape
-    if not isinstance(X, np.ndarray) and X.nnz < 0.1 * n * d:
+    if not is_dense(X) and cast("CSR", X).nnz < 0.1 * n * d:
         scaled = X.astype(np.float64) @ sp.diags_array(scale)
         gram = (scaled.T @ scaled).toarray()
         gram -= n * np.outer(mean * scale, mean * scale)
@@ -89,8 +91,8 @@ def _gram(X: Table, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> ND
 
 def _kernel(X: Table, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """The product Z @ Z.T of the standardised columns Z."""
-    if isinstance(X, np.ndarray):
-        standardised = (X - mean) * scale
+    if is_dense(X):
+        standardised = (in_memory(X) - mean) * scale
         return standardised @ standardised.T
     scaled = X.astype(np.float64) @ sp.diags_array(scale)
     kernel = (scaled @ scaled.T).toarray()

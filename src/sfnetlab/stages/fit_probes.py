@@ -22,7 +22,7 @@ from sfnetlab.metrics.predictions import (
 )
 from sfnetlab.metrics.quantiles import calibrated, conformal_offsets
 from sfnetlab.metrics.reconstruction import loss_recovered
-from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, rows_of
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, in_memory, rows_of
 from sfnetlab.metrics.tidy import AUGMENTED, COLUMNS, HEAD, IN_SAMPLE, PARTS
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import make_probe, probes_of
@@ -33,7 +33,7 @@ from sfnetlab.runtime import n_threads
 from sfnetlab.settings import Target
 from sfnetlab.stages.class_probes import probe_classes
 from sfnetlab.stages.comparison import compare
-from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample
+from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample, features_of
 from sfnetlab.surveys.catalog import target_rows
 
 Predict = Callable[[FeatureMatrix], NDArray[np.float64]]
@@ -61,16 +61,17 @@ def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
 
 
 def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: FeatureTable) -> Iterator[NamedRows]:
-    x_hat = _reconstruction(spec, task, table)
+    reader = reader_of(spec.table, task.inputs)
     n_resamples = spec.probes.n_bootstrap
     for name, target in spec.targets.items():
         rows = survey.catalog[target_rows(survey.catalog, target, str(task.inputs["survey"]))]
         ids, Y = rows["id_str"], rows[list(target.columns)].to_numpy(dtype=np.float64)
-        sample = Sample(table.of(ids), rows["split"].to_numpy())
+        sample = Sample(features_of(table, ids), rows["split"].to_numpy())
         _require_enough(name, sample)
-        if x_hat is not None:
-            embedding = read_features(task.inputs["embedding"]).of(ids)
-            recovered = _loss_recovered(target, sample, embedding, x_hat.of(ids), Y, n_resamples)
+        if (x_hat := reader.decode(table.of(ids[sample.split == "test"]))) is not None:
+            embedding = features_of(read_features(task.inputs["embedding"]), ids)
+            x_hat = np.asarray(x_hat, dtype=np.float32)
+            recovered = _loss_recovered(target, sample, embedding, x_hat, Y, n_resamples)
             yield "metrics", recovered.assign(target=name)
         network = task.inputs["network"] if name == spec.head_target else None
         turned = _turned_tables(spec, task, survey, ids[sample.split == "test"])
@@ -174,12 +175,6 @@ def _new_probe(name: str) -> Probe:
     return make_probe(name, seed=SEED, n_threads=n_threads())
 
 
-def _reconstruction(spec: ProbeSpec, task: Task, table: FeatureTable) -> FeatureTable | None:
-    """What the features make of the embedding that they decompose, if they do."""
-    x_hat = reader_of(spec.table, task.inputs).decode(table.values)
-    return None if x_hat is None else FeatureTable(table.rows, np.asarray(x_hat, dtype=np.float32))
-
-
 def _loss_recovered(
     target: Target,
     sample: Sample,
@@ -188,10 +183,10 @@ def _loss_recovered(
     Y: NDArray[np.float64],
     n_resamples: int,
 ) -> pd.DataFrame:
-    """Rows of `loss_recovered` by a ridge probe of the embedding."""
+    """Rows of `loss_recovered` by a ridge probe of the embedding, from reconstructions `x_hat` of the test rows."""
     train, test = sample.rows("train"), sample.rows("test")
     probe = sample.fit(_new_probe("ridge"), embedding, Y)
-    of_embedding, of_reconstruction = (probe.predict(rows_of(values, test)) for values in (embedding, x_hat))
+    of_embedding, of_reconstruction = (probe.predict(values) for values in (rows_of(embedding, test), x_hat))
     rows = loss_recovered(
         target.columns, Y[test], Y[train].mean(axis=0), of_embedding, of_reconstruction,
         n_resamples=n_resamples, seed=SEED,
@@ -205,7 +200,7 @@ def _head_predictions(network: Path, X: FeatureMatrix) -> NDArray[np.float64]:
     from sfnetlab.models.sfnet import load_network
 
     weights, bias = load_network(network).head_weights()
-    return np.asarray(X @ weights.T + bias, dtype=np.float64)
+    return np.asarray(in_memory(checked_table(X)) @ weights.T + bias, dtype=np.float64)
 
 
 def _turned_tables(spec: ProbeSpec, task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> list[FeatureMatrix]:
@@ -241,7 +236,7 @@ def _quantiles(
     from sfnetlab.models.sfnet import load_network
 
     (column,), levels, valid = target.columns, target.quantiles, sample.rows("valid")
-    raw = load_network(network).read_features(sample.X)
+    raw = load_network(network).read_features(in_memory(checked_table(sample.X)))
     try:
         offsets = conformal_offsets(y[valid], raw[valid], levels)
     except ValueError as error:

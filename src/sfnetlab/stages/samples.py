@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.artifacts import FeatureTable
 from sfnetlab.methods import TRAITS
 from sfnetlab.metrics.selection import alive_features, features_of_budgets
-from sfnetlab.metrics.tables import FeatureMatrix, rows_of
+from sfnetlab.metrics.tables import FeatureMatrix, Mapped, evenly, rows_of
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.probes.common import Classifier, Probe
 
@@ -21,6 +23,23 @@ SEED = 0
 
 NamedRows = tuple[str, pd.DataFrame]
 """Rows for one of the stage's files, by its stem."""
+
+
+MAPPED_VALUES = 2**26
+"""Dense features of more values are read in blocks where a probe allows it: 256 MiB."""
+SELECTION_ROWS = 2**20
+"""Train rows by which the features of a budget are chosen, at most, spread evenly over all."""
+
+
+SCORED_ROWS = 2**15
+"""Train galaxies that classifiers are scored on, at most, spread evenly over all: neighbours of each take long."""
+
+
+def features_of(table: FeatureTable, ids: "pd.Series[str]") -> FeatureMatrix:
+    """Return the features of the named galaxies, in their order: dense, CSR, or `Mapped` where they are many."""
+    if isinstance(table.values, np.ndarray) and len(ids) * table.n_features > MAPPED_VALUES:
+        return cast(FeatureMatrix, Mapped(table.values, table.places(ids)))
+    return table.of(ids)
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,15 @@ class Sample:
         return np.flatnonzero(self.split == part)
 
     @cached_property
+    def scored(self) -> NDArray[np.bool_]:
+        """Which galaxies classifiers are scored on, (n,): all, of train galaxies at most `SCORED_ROWS`."""
+        train = self.rows("train")
+        is_scored = np.ones(len(self.split), dtype=bool)
+        is_scored[train] = False
+        is_scored[evenly(train, SCORED_ROWS)] = True
+        return is_scored
+
+    @cached_property
     def alive(self) -> NDArray[np.intp]:
         """Columns that are not zero on some train row: what a probe may use."""
         return alive_features(rows_of(self.X, self.rows("train")))
@@ -48,7 +76,7 @@ class Sample:
         """
         traits = TRAITS[spec.table.kind]
         if traits.role != "control":
-            train = self.rows("train")
+            train = evenly(self.rows("train"), SELECTION_ROWS)
             yield from features_of_budgets(
                 rows_of(self.X, train), Y[train], self.alive, spec.probes.budgets, is_ordered=traits.is_ordered
             )

@@ -109,7 +109,7 @@ def _contents_of_few(files: Sequence[str | None], seen: "Sequence[_Seen]", place
     try:
         kept = {file: (_Seen(*numbers), content) for file, *numbers, content in json.loads(path.read_text())}
     except (OSError, ValueError, TypeError):  # none yet, or damaged: it is made anew
-        kept = {}
+        kept = dict[str, tuple[_Seen, str]]()
     known = [kept.get(str(file)) for file in files]
     contents = [
         entry[1] if entry is not None and entry[0] == one else "" for entry, one in zip(known, seen, strict=True)
