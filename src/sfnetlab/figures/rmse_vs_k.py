@@ -45,10 +45,9 @@ def draw(findings: Findings) -> Figures:
         for column in target.columns:
             is_own = (metrics["target"] == name) & (metrics["column"] == column)
             floor = metrics.loc[is_own & is_floor, "value"]
-            figure = plot_rmse_vs_k(
-                metrics[~is_floor], name, column, unit_of(column), floor.iloc[0] if len(floor) else None
-            )
-            yield f"rmse_vs_k-{name}-{column}", figure
+            lowest = floor.iloc[0] if len(floor) else None
+            figure_name, unit = f"rmse_vs_k-{name}-{column}", unit_of(column)
+            yield from style.drawn(figure_name, plot_rmse_vs_k, metrics[~is_floor], name, column, unit, lowest)
 
 
 @style.paper_figure
@@ -87,7 +86,9 @@ def plot_rmse_vs_k(
     rows = _rmse_rows(metrics, target, column, "test")
     curves = (_per_galaxy_curves(rows), _in_all_curves(rows))
     if not any(curves):
-        raise ValueError(f"no SFNet, SAE or PCA rows with a known probe for target {target!r}, column {column!r}")
+        raise style.NothingToDraw(
+            f"no method but controls has a linear probe or a head for target {target!r}, column {column!r}"
+        )
     legend_in = max(style.legend_height_in(curve.label for curve in panel) for panel in curves)
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.15 + legend_in), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True)
