@@ -29,11 +29,11 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("prepare-survey", 1, "render or decode the cutouts, check the catalogue, split it"),
+        Stage("import-embeddings", 1, "join embeddings that somebody else made to the catalogue, by id"),
         Stage("train-sfnet", 2, "train the sparse networks, and the dense ones that encoders ask for"),
         Stage("finetune-zoobot", 1, "fine-tune pretrained encoders on a target, by Zoobot (needs the extra zoobot)"),
         Stage("train-vae", 1, "train autoencoders on the cutouts, score what they reconstruct: latent features"),
         Stage("embed-images", 2, "run networks over all cutouts: SFNet features, dense embeddings", splits=True),
-        Stage("import-embeddings", 1, "join embeddings that somebody else made to the catalogue, by id"),
         Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean"),
         Stage("train-sae", 10, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
         Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features"),

@@ -16,7 +16,7 @@ from typing import Any
 
 from sfnetlab import config, runtime
 from sfnetlab.artifacts import build, state_of
-from sfnetlab.errors import ArtifactError, SfnetlabError
+from sfnetlab.errors import ArtifactError, DataError, SfnetlabError
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
@@ -25,6 +25,8 @@ from sfnetlab.shards import finished_shards, parse_shard, remove_shards, shard_j
 log = logging.getLogger(__name__)
 
 Build = Callable[[Any, Task], Metrics]
+SURVEY, PROBED = "prepare-survey", "fit-probes"
+"""The stage whose result is held against all that the experiment asks for, and the one that asks for most of it."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     ------
     ArtifactError
         If a stage is run alone and one of its inputs is not current.
+    DataError
+        If the prepared survey lacks what the experiment asks for.
     """
     experiment, root = chosen.load()
     plan = make_plan(experiment)
@@ -102,11 +106,29 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     log.info("%s: %d of %d results are current", root, len(wanted) - len(todo), len(wanted))
     device = runtime.resolve_device(chosen.device)
     resolved = config.as_toml(experiment)
+    (survey,) = (job for job in plan if job.stage == SURVEY)
+    is_whole = {SURVEY, PROBED} <= {*stages}
+    if is_whole and survey not in todo:
+        _require_sufficient(experiment, survey.directory(root))
     for number, job in enumerate(todo, 1):
         log.info("[%d/%d] %s", number, len(todo), job)
         shards = [] if chosen.force or chosen.shard != WHOLE else finished_shards(root, job)
         build_job(root, job, config_toml=resolved, device=device, shard=chosen.shard, shards=shards)
+        if job.stage == SURVEY:
+            _require_sufficient(experiment, survey.directory(root), is_fatal=is_whole)
     return root, plan
+
+
+def _require_sufficient(experiment: Experiment, survey: Path, *, is_fatal: bool = True) -> None:
+    """Raise DataError where the prepared survey lacks what the experiment asks for, before anything is trained.
+
+    Where probes are not to be fitted now, `is_fatal` is false and a warning says it.
+    """
+    lacking: list[str] = importlib.import_module("sfnetlab.stages.sufficiency").lacking(experiment, survey)
+    if lacking and is_fatal:
+        raise DataError(f"{survey}: the survey lacks what the experiment asks for:\n  " + "\n  ".join(lacking))
+    for sentence in lacking:
+        log.warning("later stages will stop: %s", sentence)
 
 
 def build_job(

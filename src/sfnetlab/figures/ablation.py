@@ -48,7 +48,7 @@ def plot_ablation(table: pd.DataFrame, unit: str) -> Figure:
     style.require_columns(table, needed, "the ablation table")
     rows = table[(table["rule"] == "most_frequent") & (table["n_kept"] > 0)]
     if rows.empty:
-        raise style.NothingToDraw("the ablation table has no rows of the rule 'most_frequent'")
+        raise style.EmptyFigureError("the ablation table has no rows of the rule 'most_frequent'")
     columns = list(rows["column"].unique())
     labels = [label for label, _ in _FILLS.values()]
     fig, axes = style.panel_grid(len(columns), style.with_unit("test RMSE", unit), labels)

@@ -62,7 +62,7 @@ def plot_differences(differences: pd.DataFrame, target: str, column: str, unit: 
     pairs = pd.concat([_turned(rows[rows["features_b"] == reference]), rows[rows["features_a"] == reference]])
     pairs = pairs[pairs["features_b"] != reference]
     if pairs.empty:
-        raise style.NothingToDraw(f"{reference!r} is compared with nothing for target {target!r}, column {column!r}")
+        raise style.EmptyFigureError(f"{reference!r} is compared with nothing for target {target!r}, column {column!r}")
     on_all, on_budget = pairs[pairs["budget"].isna()], pairs[pairs["budget"].notna()]
     reference_probe = HEAD if (on_all["probe_a"] == HEAD).any() else None
     if reference_probe:

@@ -55,7 +55,7 @@ def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
         raise ValueError("k must be positive, L0 and fvu finite and 0 or more, in every test row of the FVU table")
     rows = rows[(rows["x"] > 0) & (rows["fvu"] > 0)]
     if rows.empty:
-        raise style.NothingToDraw("the FVU table has no test row with an active latent and fvu above 0")
+        raise style.EmptyFigureError("the FVU table has no test row with an active latent and fvu above 0")
     is_framed = ~rows["kind"].isin(COMPONENTS)
     framed = rows[is_framed] if is_framed.any() else rows
     x_limits = framed["x"].min() / 1.25, framed["x"].max() * 1.25

@@ -64,7 +64,7 @@ def plot_label_scores(metrics: pd.DataFrame, target: str) -> Figure:
     chance = rows.loc[rows["probe"] == control.name, "value"]
     rows = _on_all_features(rows[rows["probe"].isin([kind.name for kind in probes])])
     if rows.empty or chance.empty:
-        raise style.NothingToDraw(f"the metrics table has no balanced accuracies of {target!r}")
+        raise style.EmptyFigureError(f"the metrics table has no balanced accuracies of {target!r}")
     best = rows.groupby("features")["value"].max().sort_values(ascending=False)
     kinds = rows.groupby("features")["kind"].first()
     fig = Figure(figsize=(0.75 * style.PAGE_WIDTH_IN, 1.0 + 0.24 * len(best)), layout="constrained")

@@ -46,7 +46,7 @@ def plot_loss_recovered(metrics: pd.DataFrame) -> Figure:
     recovered = metrics[metrics["metric"] == "loss_recovered"]
     rows = recovered[recovered["kind"].isin(DICTIONARIES)]
     if rows.empty:
-        raise style.NothingToDraw(
+        raise style.EmptyFigureError(
             "no SAE or null arm has the metric loss_recovered; fit-probes writes it where the embedding helps"
         )
     if rows.duplicated(["features", "k", "seed", "target", "column"]).any():

@@ -146,7 +146,7 @@ def plot_mass_metallicity(
             )  # fmt: skip
     means = np.concatenate([np.asarray(drawn.get_array(), dtype=np.float64) for drawn in bins])
     if means.size == 0:
-        raise style.NothingToDraw(f"no bin of mass and metallicity holds {N_LEAST} of the {len(x)} galaxies")
+        raise style.EmptyFigureError(f"no bin of mass and metallicity holds {N_LEAST} of the {len(x)} galaxies")
     for drawn in bins:
         drawn.set_clim(0, max(float(means.max()), np.finfo(float).tiny))
     bar = fig.colorbar(bins[0], ax=axes, location="bottom", shrink=0.5, aspect=40, pad=0.02)

@@ -86,7 +86,7 @@ def plot_rmse_vs_k(
     rows = _rmse_rows(metrics, target, column, "test")
     curves = (_per_galaxy_curves(rows), _in_all_curves(rows))
     if not any(curves):
-        raise style.NothingToDraw(
+        raise style.EmptyFigureError(
             f"no method but controls has a linear probe or a head for target {target!r}, column {column!r}"
         )
     legend_in = max(style.legend_height_in(curve.label for curve in panel) for panel in curves)

@@ -29,7 +29,7 @@ def draw(findings: Findings) -> Figures:
 def _of_table(findings: Findings, table: TableFindings, features: pd.DataFrame) -> Figure:
     """Draw some features of one table, rows of its table `features`."""
     if features.empty:
-        raise style.NothingToDraw("no feature is active in a test galaxy")
+        raise style.EmptyFigureError("no feature is active in a test galaxy")
     examples = table.need("examples")
     examples = examples[(examples["rank"] < N_EXAMPLES) & examples["feature"].isin(features["feature"])]
     cutouts = findings.cutouts(examples["id_str"])
@@ -47,7 +47,9 @@ def _of_table(findings: Findings, table: TableFindings, features: pd.DataFrame) 
             note.append(f"ρ = {row['rho']:+.2f} {row['best_label'].removeprefix('factor_')}")
     names = [f"{table.spec.features} {feature}" for feature in features["feature"]]
     frequencies = features["frequency"].to_numpy()
-    return plot_strongest_galaxies(images, activations, names, frequencies, findings.pixel_scale_arcsec, ["\n".join(note) for note in notes])
+    return plot_strongest_galaxies(
+        images, activations, names, frequencies, findings.pixel_scale_arcsec, ["\n".join(note) for note in notes]
+    )
 
 
 @style.paper_figure
@@ -95,7 +97,7 @@ def plot_strongest_galaxies(
     if not ((frequencies >= 0) & (frequencies <= 1)).all():
         raise ValueError("frequencies must lie in [0, 1]")
     if not np.isfinite(activations).any():
-        raise style.NothingToDraw("activations hold no finite value: there is no galaxy to draw")
+        raise style.EmptyFigureError("activations hold no finite value: there is no galaxy to draw")
     labels = [_label(*row) for row in zip(names, frequencies, notes, strict=True)]
     pitch = 1 + _GAP
     side_in = min(1.1, (style.PAGE_WIDTH_IN - _LABEL_IN) / (n_examples * pitch))

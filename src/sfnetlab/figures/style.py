@@ -133,7 +133,7 @@ def paper_figure(plot: Callable[P, Figure]) -> Callable[P, Figure]:
     return styled
 
 
-class NothingToDraw(ValueError):
+class EmptyFigureError(ValueError):
     """A table holds nothing of what a figure shows."""
 
 
@@ -145,11 +145,11 @@ def drawn(name: str, plot: Callable[P, Figure], *args: P.args, **kwargs: P.kwarg
     name
         Name of the figure's files.
     plot
-        Plot function, which raises `NothingToDraw` where its tables hold nothing of what it shows.
+        Plot function, which raises `EmptyFigureError` where its tables hold nothing of what it shows.
     """
     try:
         figure = plot(*args, **kwargs)
-    except NothingToDraw as error:
+    except EmptyFigureError as error:
         log.info("figure %s left out: %s", name, error)
         return
     yield name, figure
@@ -168,7 +168,7 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> N
     if missing:
         raise ValueError(f"{what} lacks the columns {missing}; it has {list(table.columns)}")
     if table.empty:
-        raise NothingToDraw(f"{what} has no rows")
+        raise EmptyFigureError(f"{what} has no rows")
 
 
 class Curve(NamedTuple):

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import BLACK, GREY, PURPLE, Given, Look, Planner, Reader, Traits
+from sfnetlab.methods.contract import BLACK, GREY, PURPLE, Given, Look, Planner, Reader, Traits, WidthOf
 from sfnetlab.methods.decompositions import BaselineSpec
 from sfnetlab.methods.readers import identity_of
 from sfnetlab.settings import Target, require
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sfnetlab.artifacts import SurveyTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,13 @@ class Photometry:
         write_rows(task.work, catalog)
         write_dense_features(task.work, features.to_numpy())
         return {"n_features": features.shape[1]}
+
+    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:  # noqa: ARG002
+        """Yield what is wrong with the columns of the catalogue."""
+        try:
+            self.features(survey.catalog)
+        except DataError as error:
+            yield str(error)
 
     def features(self, catalog: "pd.DataFrame") -> "pd.DataFrame":
         """Return magnitudes, the colours of neighbouring bands, and sizes; every value must be finite.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import Baseline, Planner
+from sfnetlab.methods.contract import Baseline, Planner, WidthOf
 from sfnetlab.methods.readers import AffineReader, affine_reader
 from sfnetlab.settings import Target
 
@@ -56,6 +56,18 @@ def decomposition_tables(
         if target is not None:
             inputs = {"survey": planner.survey} | inputs
         yield Table(spec=table, job=planner.job("fit-baselines", table.name, spec, inputs), on=embedding)
+
+
+def too_many_components(settings: Decomposition, on: str, n_rows: int, width_of: WidthOf) -> Iterator[str]:
+    """Yield a sentence where there are more components than train rows, or than columns of the embedding `on`."""
+    width = width_of(on)
+    most = n_rows if width is None else min(n_rows, width)
+    if settings.n_components > most:
+        columns = "" if width is None else f" of {width} dimensions"
+        yield (
+            f"features {settings.name!r}: n_components must be at most {most} ({n_rows} train rows{columns}), "
+            f"got {settings.n_components}"
+        )
 
 
 def build_decomposition(settings: Decomposition, target: Target | None, task: Task) -> Metrics:
