@@ -60,7 +60,7 @@ def _drawn(rng: np.random.Generator) -> Drawn:
         kind=kind,
         n=n,
         size=int(rng.choice([32, 48, 64])) if n < 400 else 32,
-        d=int(rng.integers(5, 25)),
+        d=int(rng.integers(1, 25)),
         has_positions=bool(rng.random() < 0.7) or kind == "mock",
         has_photometry=bool(rng.random() < 0.6) or kind == "mock",
         has_factors=bool(rng.random() < 0.5) or kind == "mock",
@@ -153,9 +153,11 @@ def _features(rng: np.random.Generator, survey: Drawn, targets: Sequence[str], v
     has_images = survey.kind != "embeddings"
     first = ["external"] if not has_images else ["encoder", "random_encoder", "vae", "external"]
     makers: dict[str, Callable[[str], str]] = {
-        "pca": lambda on: f'kind = "pca"\non = "{on}"\nn_components = {_few(rng)}',
-        "ica": lambda on: f'kind = "ica"\non = "{on}"\nn_components = {_few(rng)}\nmax_iterations = 20',
-        "pls": lambda on: f'kind = "pls"\non = "{on}"\ntarget = "{rng.choice(targets)}"\nn_components = 2',
+        "pca": lambda on: f'kind = "pca"\non = "{on}"\nn_components = {_few(rng, survey.d)}',
+        "ica": lambda on: f'kind = "ica"\non = "{on}"\nn_components = {_few(rng, survey.d)}\nmax_iterations = 20',
+        "pls": lambda on: (
+            f'kind = "pls"\non = "{on}"\ntarget = "{rng.choice(targets)}"\nn_components = {min(2, survey.d)}'
+        ),
         "sae": lambda on: _sae(rng, on),
         "null_sae": lambda on: _null_sae(rng, on),
     }
@@ -208,8 +210,8 @@ def _null_sae(rng: np.random.Generator, on: str) -> str:
     return f'kind = "null_sae"\non = "{on}"\narm = "{arm}"\nn_latents = 32\nk = [{rng.choice([1, 2, 4])}]\nepochs = 1'
 
 
-def _few(rng: np.random.Generator) -> int:
-    return int(rng.integers(1, 6))
+def _few(rng: np.random.Generator, most: int) -> int:
+    return int(rng.integers(1, min(most, 5) + 1))
 
 
 def _probes(rng: np.random.Generator) -> str:
@@ -247,8 +249,15 @@ def write_files(seed: int, folder: Path) -> None:
     x = np.tanh(known @ rng.standard_normal((known.shape[1], survey.d))) + 0.3 * rng.standard_normal(
         (survey.n, survey.d)
     )
-    if rng.random() < 0.2:
-        x[:, 0] = 1.0  # a column that never varies
+    odd = rng.choice(["nothing", "constant", "seldom", "twins", "sparse"], p=[0.5, 0.1, 0.1, 0.1, 0.2])
+    if odd == "constant" and survey.d > 5:
+        x[:, 0] = 1.0
+    elif odd == "seldom" and survey.d > 5:
+        x[:, :3] = np.where(rng.random((survey.n, 3)) < 0.02, x[:, :3], 0)  # a part of the split may have none
+    elif odd == "twins" and survey.d > 7:
+        x[:, 1] = x[:, 0]
+    elif odd == "sparse":
+        x = np.maximum(x - 0.5, 0)
     embeddings = pd.DataFrame(x.astype(np.float32), columns=[f"e_{i}" for i in range(survey.d)])
     embeddings.insert(0, "id_str", population["id_str"])
     embeddings.to_parquet(folder / "embeddings.parquet", index=False)

@@ -131,6 +131,15 @@ def test_a_table_alone_has_nothing_to_be_compared_with(two):
     assert not found
 
 
+def test_a_table_without_a_feature_that_varies_is_left_out_and_named(two, caplog):
+    write_table(two.parent / "sfnet-seed0", np.ones((N, D), dtype=np.float32))
+    with caplog.at_level(logging.INFO):
+        _, found = compare(two, ["encoder-seed0", "pca-seed0", "sfnet-seed0"])
+    assert len(found["matching"]) == 1
+    assert set(found["reading"]["reader"]) == {"encoder-seed0", "pca-seed0"}
+    assert caplog.text.count("sfnet-seed0 is not held against others") == 1
+
+
 def test_a_new_relation_is_a_function_and_a_line(two, monkeypatch):
     def relate(related):
         return {

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from sfnetlab.artifacts import read_features, write_csr_features, write_dense_features, write_rows
 from sfnetlab.interpret.claims import CLAIMS
@@ -142,6 +143,40 @@ def interpret(made, kind, work, survey="survey", features=None, **settings):
 @pytest.fixture(scope="module")
 def told(made):
     return {kind: interpret(made, kind, made / f"told-{kind}") for kind in ROLES}
+
+
+def odd_features(name, n_features, split):
+    """Features of which next to nothing can be said."""
+    x = np.maximum(np.random.default_rng(0).normal(size=(N, n_features)), 0).astype(np.float32)
+    match name:
+        case "silent":
+            x[:] = 0
+        case "constant":
+            x[:] = 1
+        case "in train galaxies only":
+            x[split != "train"] = 0
+        case "in test galaxies only":
+            x[split != "test"] = 0
+        case "in one galaxy of each part":
+            x[:] = 0
+            x[:3, 0] = 1
+    return x
+
+
+@pytest.mark.parametrize(
+    "name", ["silent", "constant", "in train galaxies only", "in test galaxies only", "in one galaxy of each part"]
+)
+@pytest.mark.parametrize(("kind", "n_features"), [("sae", N_LATENTS), ("encoder", D_IN)])
+def test_features_of_which_nothing_can_be_said_are_described_too(made, tmp_path, name, kind, n_features):
+    rows = read_features(made / kind).rows
+    (tmp_path / "odd").mkdir()
+    write_rows(tmp_path / "odd", rows)
+    x = odd_features(name, n_features, rows["split"].to_numpy())
+    write = write_csr_features if kind == "sae" else write_dense_features
+    write(tmp_path / "odd", csr_array(x) if kind == "sae" else x)
+    interpret(made, kind, tmp_path / "told", features=tmp_path / "odd")
+    features = pd.read_parquet(tmp_path / "told/features.parquet")
+    assert sorted(features["feature"]) == np.flatnonzero(x[rows["split"] == "test"].any(axis=0)).tolist()
 
 
 def tables(work):

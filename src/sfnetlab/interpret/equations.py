@@ -14,6 +14,7 @@ from scipy import sparse
 from sfnetlab.interpret.table import N_BOOTSTRAP, SEED, Answer, DescribedTable, Part
 from sfnetlab.metrics import regression
 from sfnetlab.metrics.association import MIN_ROWS
+from sfnetlab.metrics.bootstrap import percentile_interval
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import (
@@ -105,7 +106,13 @@ def _fitted_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
                 log.info("no equation for %s: no feature is active in %d galaxies that have it", name, N_LEAST_ACTIVE)
                 continue
             n_terms = min(N_TERMS, len(usable))
+            if np.ptp(y_train[known]) == 0:
+                log.info("no equation for %s: it has one value in all %d train galaxies", name, len(known))
+                continue
             chosen = usable[select_forward(columns_of(values, usable), y_train[known][:, None], n_terms)]
+            if len(chosen) == 0:
+                log.info("no equation for %s: no feature varies on the galaxies that have it", name)
+                continue
             law = regression_equation(
                 str(name),
                 chosen,
@@ -222,7 +229,9 @@ def regression_equation(
     X = _dense(train_table[:, features])
     _require_regressors(X, features)
     coefficients, resampled = _least_squares(X, y, n_resamples, seed)
-    low, high = np.quantile(resampled, (0.025, 0.975), axis=0)
+    low, high, n_undefined = percentile_interval(resampled)
+    if n_undefined.any():
+        log.info("equation for %s: %d resamples leave a feature constant and do not count", name, n_undefined.max())
     law = pd.DataFrame(
         {
             "term": features,
@@ -353,7 +362,10 @@ def _require_regressors(X: Array, features: Sequence[int] | NDArray[np.integer])
 
 
 def _least_squares(X: Array, y: Array, n_resamples: int, seed: int) -> tuple[Array, Array]:
-    """Intercept and coefficients, (1 + m,), and those of resamples of the rows, (n_resamples, 1 + m)."""
+    """Intercept and coefficients, (1 + m,), and those of resamples of the rows, (n_resamples, 1 + m).
+
+    NaN in resamples in which a column is constant or collinear with others.
+    """
     mean, sd = X.mean(axis=0), X.std(axis=0)
     D = np.column_stack([np.ones(len(y)), (X - mean) / sd])
     n, p = D.shape
@@ -370,7 +382,11 @@ def _least_squares(X: Array, y: Array, n_resamples: int, seed: int) -> tuple[Arr
     sums = np.concatenate(parts)
     gram = np.empty((len(sums), p, p))
     gram[:, i, j] = gram[:, j, i] = sums[:, : len(i)]
-    solutions = np.linalg.solve(gram, sums[:, len(i) :, None])[:, :, 0]
+    spread = np.linalg.eigvalsh(gram)  # rising
+    is_known = spread[:, 0] * MAX_CONDITION > spread[:, -1]
+    is_known[0] = True
+    solutions = np.full((len(sums), p), np.nan)
+    solutions[is_known] = np.linalg.solve(gram[is_known], sums[is_known, len(i) :, None])[:, :, 0]
     solutions[:, 1:] /= sd
     solutions[:, 0] -= solutions[:, 1:] @ mean
     return solutions[0], solutions[1:]

@@ -80,7 +80,7 @@ def bootstrap_intervals(
     Raises
     ------
     ValueError
-        As the metrics do, but for labels that are all equal.
+        As the metrics do.
 
     References
     ----------
@@ -233,11 +233,7 @@ def _values(metric: Metric, truth: NDArray[np.float64], prediction: NDArray[np.f
     if metric == "pooled_rmse":
         return [pooled]
     function = getattr(regression, metric)
-    is_defined = np.ptp(truth, axis=0) > 0 if metric == "r2" else np.ones(truth.shape[1], dtype=bool)
-    return [
-        function(truth[:, column], prediction[:, column]) if is_defined[column] else np.nan
-        for column in range(truth.shape[1])
-    ]
+    return [function(truth[:, column], prediction[:, column]) for column in range(truth.shape[1])]
 
 
 def resample_counts(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:

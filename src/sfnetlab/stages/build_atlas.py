@@ -144,7 +144,8 @@ def _stability(
 ) -> Stability | None:
     """How many other seeds have the atom of each latent of an SAE; else how well features of other seeds match."""
     spec = table.spec
-    if (record := results.across_seeds(table)) is not None:
+    record = results.across_seeds(table)
+    if record is not None and (record.directory / "consensus.safetensors").exists():
         from safetensors.numpy import load_file
 
         members = load_file(record.directory / "consensus.safetensors")["members"]

@@ -1,5 +1,6 @@
 """The comparison of fit-probes: all tables together, means over seeds, gains, paired differences, mass-metallicity."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sfnetlab.artifacts import read_survey
+from sfnetlab.errors import DataError
 from sfnetlab.interpret.mzr import MASS, METALLICITY, SFR, metallicity_from_mass, predicted_relations
 from sfnetlab.jobs import Job, Metrics, TableSpec, Task
 from sfnetlab.metrics.differences import differences_of_target
@@ -31,6 +33,8 @@ from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages.samples import SEED
 from sfnetlab.surveys.catalog import noise_floor, target_rows
+
+log = logging.getLogger(__name__)
 
 FLOOR = TableSpec(features="noise floor", kind="noise_floor", k=None, seed=None)
 """Stands in tidy tables for what no method can beat."""
@@ -102,7 +106,11 @@ def _mass_metallicity(
     if target is None or not {MASS, METALLICITY, SFR} <= set(catalog):
         return [], {}
     measured = Target(columns=(METALLICITY, MASS, SFR), cut="metallicity")
-    known = catalog[target_rows(catalog, measured, str(survey))]
+    try:
+        known = catalog[target_rows(catalog, measured, str(survey))]
+    except DataError as error:
+        log.info("the mass-metallicity relation is left out: %s", error)
+        return [], {}
     scores = metallicity_from_mass(known, predictions, n_resamples=n_resamples, seed=SEED)
     relations = predicted_relations(known, predictions, n_resamples=n_resamples, seed=SEED)
     return [rows.assign(target=target) for rows in scores], relations

@@ -5,6 +5,7 @@
 `consensus.safetensors`, the atoms that recur.
 """
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ from sfnetlab.plan import InterpretSpec, StabilitySpec
 from sfnetlab.results import with_identity
 from sfnetlab.runner import stage_main
 from sfnetlab.surveys.catalog import target_rows
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from sfnetlab.models.sfnet import SparseFeatureNetwork
@@ -175,6 +178,10 @@ def _compare_seeds(spec: StabilitySpec, task: Task) -> Metrics:
         is_alive = activation_frequency(table.of(train)) > 0
         dictionaries[seed] = Dictionary(sae.W_dec.numpy(force=True), sae.W_enc.numpy(force=True), is_alive)
         codes[seed] = table.of(test)
+    dead = [seed for seed, dictionary in dictionaries.items() if not np.any(dictionary.is_alive)]
+    if dead:
+        log.warning("%s k=%d: no latent of the seeds %s is active: seeds are not compared", spec.features, spec.k, dead)
+        return {"n_consensus": 0}
     stability = seed_stability(dictionaries, codes).assign(features=spec.features, k=spec.k)
     stability.to_parquet(task.work / "stability.parquet", index=False)
     consensus = consensus_dictionary(list(dictionaries.values()))
