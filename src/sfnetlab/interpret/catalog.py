@@ -93,7 +93,8 @@ def describe_features(
     rho = spearman(of_alive, labels.to_numpy(dtype=np.float64))
     strength = np.nan_to_num(np.abs(rho), nan=-1.0)
     best, is_known = strength.argmax(axis=1), strength.max(axis=1, initial=-1.0) >= 0
-    table["best_label"] = pd.Series(labels.columns.to_numpy()[best], dtype=object).where(is_known, None)
+    names = labels.columns.to_numpy()[best]
+    table["best_label"] = [name if known else None for name, known in zip(names, is_known, strict=True)]
     table["rho"] = rho[np.arange(len(alive)), best]
     table = table.sort_values(["frequency", "feature"], ascending=[False, True], ignore_index=True)
     table.insert(2, "usage_rank", np.arange(len(table)))

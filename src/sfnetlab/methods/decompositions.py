@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
 from sfnetlab.methods.contract import Baseline, Planner, WidthOf
 from sfnetlab.methods.readers import AffineReader, affine_reader
@@ -75,6 +76,11 @@ def build_decomposition(settings: Decomposition, target: Target | None, task: Ta
 
     `model.safetensors` gets the model, `reconstruction.parquet` the fraction of variance unexplained by part of the
     split and number of components, where components make the embedding again.
+
+    Raises
+    ------
+    DataError
+        If all train rows are the same, or the method cannot be fitted to them.
     """
     import numpy as np
     from safetensors.numpy import save
@@ -86,6 +92,11 @@ def build_decomposition(settings: Decomposition, target: Target | None, task: Ta
         train, y = embedding[np.flatnonzero(rows["split"] == "train")].astype(np.float64), None
     else:
         train, y = _labelled(target, task, rows, embedding)
+    if len(train) and (train == train[0]).all():
+        raise DataError(
+            f"features {settings.name!r}: all {len(train)} train rows of the embedding are the same: there is nothing to "
+            f"decompose"
+        )
     fitted = settings.fit(train, y)
     reader = affine_reader(fitted.model)
     scores = reader.encode(embedding)
