@@ -309,13 +309,16 @@ def in_folder(folder: Path) -> Iterator[None]:
 
 
 def run(seed: int, folder: Path) -> int:
-    """Run a draw in a folder; return the exit status of the command.
+    """Run a draw in a folder and export all of it; return the first exit status that is not 0, else 0.
 
     Figures are drawn, but not written: that takes longer than all the rest.
     """
     write_files(seed, folder)
+    common = ["draw.toml", "--out", "out", "-q"]
+    exports = [["export", *common, "--to", form, "--format", form] for form in ("parquet", "csv", "fits")]
     with in_folder(folder), unittest.mock.patch.object(make_figures, "save_figure"):
-        return cli.main(["run", "draw.toml", "--out", "out", "-q", "--device", "cpu"])
+        status = cli.main(["run", *common, "--device", "cpu"])
+        return status or next(filter(None, map(cli.main, exports)), 0)
 
 
 def main() -> int:

@@ -62,8 +62,8 @@ def describe_features(
           works against the others, and NaN where the prediction is constant.
         - `redundancy`, `redundant_with`: the Pearson correlation of largest size with another feature, and which
           (-1: none varies).
-        - `best_label`, `rho`: the label of largest |Spearman rho|; a maximum over labels, so its null is not zero. None
-          and NaN for a feature that does not vary.
+        - `best_label`, `rho`: the label of largest |Spearman rho|; a maximum over labels, so its null is not zero. Both
+          are NaN for a feature that does not vary.
     """
     frequency = activation_frequency(values)
     alive = np.flatnonzero(frequency > 0)
@@ -93,8 +93,7 @@ def describe_features(
     rho = spearman(of_alive, labels.to_numpy(dtype=np.float64))
     strength = np.nan_to_num(np.abs(rho), nan=-1.0)
     best, is_known = strength.argmax(axis=1), strength.max(axis=1, initial=-1.0) >= 0
-    names = labels.columns.to_numpy()[best]
-    table["best_label"] = [name if known else None for name, known in zip(names, is_known, strict=True)]
+    table["best_label"] = pd.Series(labels.columns.to_numpy()[best], dtype=object).where(is_known)
     table["rho"] = rho[np.arange(len(alive)), best]
     table = table.sort_values(["frequency", "feature"], ascending=[False, True], ignore_index=True)
     table.insert(2, "usage_rank", np.arange(len(table)))

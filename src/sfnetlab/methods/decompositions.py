@@ -94,8 +94,8 @@ def build_decomposition(settings: Decomposition, target: Target | None, task: Ta
         train, y = _labelled(target, task, rows, embedding)
     if len(train) and (train == train[0]).all():
         raise DataError(
-            f"features {settings.name!r}: all {len(train)} train rows of the embedding are the same: there is nothing to "
-            f"decompose"
+            f"features {settings.name!r}: all {len(train)} train rows of the embedding are the same: there is nothing "
+            f"to decompose"
         )
     fitted = settings.fit(train, y)
     reader = affine_reader(fitted.model)
