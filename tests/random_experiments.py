@@ -111,6 +111,7 @@ def _targets(rng: np.random.Generator, survey: Drawn) -> dict[str, str]:
         "lines": 'columns = ["log_N2", "log_Ha", "log_O3", "log_Hb"]\ncut = "lines"',
         "quantiles": 'columns = ["lgm_tot_p50"]\nquantiles = [0.16, 0.5, 0.84]',
         "redshift": 'columns = ["z"]',
+        "error": 'columns = ["h_alpha_flux_err"]',
     }
     names = rng.permutation(list(known))[: 1 if rng.random() < 0.5 else int(rng.integers(2, 4))]
     return {str(name): known[name] for name in names}

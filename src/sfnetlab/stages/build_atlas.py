@@ -25,7 +25,7 @@ from sfnetlab.plan import AtlasSpec
 from sfnetlab.probes import shown_probe
 from sfnetlab.results import Record, Results, TableResult
 from sfnetlab.runner import stage_main
-from sfnetlab.surveys.catalog import measured_labels, target_rows, unit_of
+from sfnetlab.surveys.catalog import labels_and_targets, target_rows, unit_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -75,7 +75,7 @@ def build(spec: AtlasSpec, task: Task) -> Metrics:
 def _galaxies(spec: AtlasSpec, results: Results) -> Galaxies:
     places = choose_galaxies(results.catalog)
     catalog = results.catalog.iloc[places].reset_index(drop=True)
-    labels = measured_labels(catalog)
+    labels = labels_and_targets(catalog, [name for target in spec.targets.values() for name in target.columns])
     return Galaxies(
         catalog=catalog,
         labels=labels[[name for name in labels if labels[name].notna().any()]],

@@ -5,7 +5,7 @@ Every catalogue that is read here has `id_str`, text, as its first column. image
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import assert_never
 
@@ -236,6 +236,13 @@ def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
     chosen = [name for name in numeric.columns if not name.endswith(("_err", "_hidden"))]
     labels = numeric[chosen].astype(np.float64)
     return labels.mask(labels == NOT_MEASURED)
+
+
+def labels_and_targets(catalog: pd.DataFrame, targets: Iterable[str]) -> pd.DataFrame:
+    """Return `measured_labels`, and the columns that targets name, though these be called like no label."""
+    labels = measured_labels(catalog)
+    more = [name for name in dict.fromkeys(targets) if name not in labels]
+    return labels.assign(**{name: catalog[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in more})
 
 
 def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
