@@ -281,7 +281,9 @@ def _catalogue(population: pd.DataFrame, survey: Drawn, rng: np.random.Generator
     catalog["axis_ratio"] = catalog["factor_axis_ratio"]
     catalog["is_round"] = (catalog["axis_ratio"] > catalog["axis_ratio"].median()).astype(int)
     catalog["is_seldom"] = (rng.random(n) < 0.4).astype(int)
-    catalog["type"] = np.resize(["a", "b", "c"] if n > 240 else ["a", "b"], n)[rng.permutation(n)]
+    catalog["type"] = np.resize(["a", "b", "c"] if n > 240 and not survey.has_gaps else ["a", "b"], n)[
+        rng.permutation(n)
+    ]
     if not survey.has_factors:
         catalog = catalog.drop(columns=[name for name in catalog if name.startswith("factor_")])
     if not survey.has_photometry:

@@ -325,6 +325,18 @@ def test_a_label_that_too_few_galaxies_have_is_no_morphology(made, tmp_path):
     assert "smooth_fraction" in known
 
 
+def test_a_column_of_two_targets_has_one_law(made, tmp_path):
+    targets = {"mass": Target(columns=("lgm_tot_p50",)), "again": Target(columns=("lgm_tot_p50",), cut="metallicity")}
+    laws = pd.read_parquet(interpret(made, "encoder", tmp_path / "told", targets=targets) / "equations.parquet")
+    assert laws["term"].tolist().count("intercept") == 1
+
+
+def test_a_target_whose_column_is_called_like_an_error_has_a_law_too(made, tmp_path):
+    targets = {"error": Target(columns=("h_alpha_flux_err",))}
+    laws = pd.read_parquet(interpret(made, "encoder", tmp_path / "told", targets=targets) / "equations.parquet")
+    assert set(laws["property"]) == {"h_alpha_flux_err"}
+
+
 def test_a_new_question_is_a_function_and_a_line(made, tmp_path, monkeypatch):
     def ask(table):
         total = np.asarray(table.test.values).sum(axis=0)

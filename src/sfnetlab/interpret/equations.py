@@ -95,9 +95,11 @@ def _head_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
 
 
 def _fitted_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
+    fitted: set[str] = set()
     for target in table.targets.values():
         train, test = (_properties(part, target.columns) for part in (table.train, table.test))
-        for name in train:
+        for name in [name for name in train if name not in fitted]:
+            fitted.add(name)  # two targets may name one column: its law is the same
             y_train, y_test = train[name].to_numpy(), test[name].to_numpy()
             known = np.flatnonzero(np.isfinite(y_train))
             values = rows_of(table.train.values, known)
