@@ -4,7 +4,7 @@ A law is a tidy table, a row a term; `equation_text` and `equation_latex` print 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -95,7 +95,7 @@ def _head_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
 
 
 def _fitted_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
-    fitted: set[str] = set()
+    fitted: set[Hashable] = set()
     for target in table.targets.values():
         train, test = (_properties(part, target.columns) for part in (table.train, table.test))
         for name in [name for name in train if name not in fitted]:
