@@ -21,8 +21,8 @@ EXPERIMENT = """
 name = "real"
 [survey]
 {survey}
-[targets.metallicity]
-columns = ["oh_p50"]
+[targets.t]
+columns = ["{target}"]
 [[features]]
 kind = "mean"
 """
@@ -32,10 +32,10 @@ def pixels_of(i: int, side: int = 24) -> np.ndarray:
     return np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
-def prepare(tmp_path: Path, *survey: str) -> tuple[SurveyTable, Path]:
+def prepare(tmp_path: Path, *survey: str, target: str = "oh_p50") -> tuple[SurveyTable, Path]:
     """Run the stage alone, twice: the second time there is nothing to do."""
     config = tmp_path / "x.toml"
-    config.write_text(EXPERIMENT.format(survey="\n".join(survey)))
+    config.write_text(EXPERIMENT.format(survey="\n".join(survey), target=target))
     options = Options(config=config, out=tmp_path / "results", overrides=(), force=False, device="cpu")
     root, plan = run(options, ["prepare-survey"])
     directory = plan[0].directory(root)
@@ -136,7 +136,7 @@ def test_a_part_of_galaxy10_is_prepared_with_classes_to_tell_apart(tmp_path: Pat
         file["images"], file["ans"] = images, np.arange(N, dtype=np.uint8) % 10
     survey = (f'file = "{path}"', 'variant = "sdss"', f'sha256 = "{sha256_of(path)}"')
     classes = '[classes.edge_on]\ncolumn = "class"\npositive = [4, 5, 6]\nnegative = [0, 7, 8, 9]'
-    table, _ = prepare(tmp_path, 'kind = "galaxy10"', *survey, classes)
+    table, _ = prepare(tmp_path, 'kind = "galaxy10"', *survey, classes, target="class")
     np.testing.assert_array_equal(images_of(table), images)
     assert table.catalog.columns.tolist() == ["id_str", "split", "class", "class_name"]
     assert table.pixel_scale_arcsec is None

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
-from sfnetlab.settings import require, require_scale, require_sizes
+from sfnetlab.settings import CatalogColumns, require, require_scale, require_sizes
 from sfnetlab.surveys.fingerprints import hash_of_listing
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import SurveyKind
+    from sfnetlab.surveys.protocol import Accept, SurveyKind
     from sfnetlab.surveys.store import Chunk, Cutout, Stored
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderSurvey:
+class FolderSurvey(CatalogColumns):
     """A catalogue (CSV, parquet or FITS) and a folder of cutouts (JPEG, PNG or FITS) named after its ids."""
 
     has_images: ClassVar[bool] = True
@@ -53,6 +53,7 @@ class FolderSurvey:
     """FITS cutouts only: asinh softening of the Lupton scaling."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_sizes(self.resize, self.crop)
         for name in ("fits_stretch", "fits_q"):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
@@ -82,12 +83,12 @@ class FolderSurvey:
             raise DataError(f"{self.catalog}: no readable catalogue file: {error.strerror}") from None
         return {"catalog_sha256": catalog_sha256, "images_sha256": hash_of_listing(files)}
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: "Accept") -> "tuple[pd.DataFrame, Metrics]":
         """Read the catalogue and decode the cutout of every row; rows left out are listed in `bad_images.csv`."""
         from sfnetlab.surveys.catalog import read_unsplit_catalog
         from sfnetlab.surveys.store import rows_with_cutouts
 
-        catalog = read_unsplit_catalog(self.catalog, self.id_column)
+        catalog = accept(read_unsplit_catalog(self.catalog, self.id_column))
         stored = build_folder_survey(self, catalog, work / "images.npy")
         return rows_with_cutouts(catalog, stored, work, self.pixel_scale_arcsec, self.resize)
 

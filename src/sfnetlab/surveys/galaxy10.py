@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from h5py import Dataset, File
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import SurveyKind
+    from sfnetlab.surveys.protocol import Accept, SurveyKind
     from sfnetlab.surveys.store import Chunk
 
 
@@ -112,12 +112,14 @@ class Galaxy10Survey:
         """Return the sha256 that the file must have; the file itself is not read for it."""
         return {"file_sha256": self.sha256 or VARIANTS[self.variant].sha256}
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: "Accept") -> "tuple[pd.DataFrame, Metrics]":
         """Check the file and store its cutouts."""
-        return build_galaxy10_survey(self, work / "images.npy"), {}
+        return build_galaxy10_survey(self, work / "images.npy", accept), {}
 
 
-def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> "pd.DataFrame":
+def build_galaxy10_survey(
+    survey: Galaxy10Survey, images_path: Path, accept: "Accept" = lambda catalog: catalog
+) -> "pd.DataFrame":
     """Write the cutouts into `images_path`, a .npy of (n, side, side, 3) uint8, and return the catalogue.
 
     Galaxy Zoo scaled each cutout to its galaxy, so that the survey has no single pixel scale.
@@ -143,6 +145,7 @@ def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> "pd.Data
     try:
         with h5py.File(path) as file:
             images, catalog = _open(survey, file)
+            catalog = accept(catalog)
             _check_hash(survey)
             source = Source(str(path), "cutouts", lambda: "survey.crop and survey.resize")
             with ThreadPoolExecutor() as pool:

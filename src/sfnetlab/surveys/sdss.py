@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
-from sfnetlab.settings import require_sizes
+from sfnetlab.settings import CatalogColumns, require_sizes
 from sfnetlab.surveys.folder import FolderSurvey
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sfnetlab.jobs import Metrics
+    from sfnetlab.surveys.protocol import Accept
 
 
 @dataclass(frozen=True, kw_only=True)
-class SDSSSurvey:
+class SDSSSurvey(CatalogColumns):
     """What `sfnetlab download sdss --to DIR` wrote: a folder survey whose pixel scale is known."""
 
     has_images: ClassVar[bool] = True
@@ -35,6 +36,7 @@ class SDSSSurvey:
     """What a cutout that could not be had means: leave the galaxy out and record its id, or stop."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_sizes(self.resize, self.crop)
 
     def resolved(self) -> FolderSurvey:
@@ -65,12 +67,15 @@ class SDSSSurvey:
             resize=self.resize,
             crop=self.crop,
             on_bad_image=self.on_bad_image,
+            missing_values=self.missing_values,
+            ra_column=self.ra_column,
+            dec_column=self.dec_column,
         )
 
     def fingerprint(self) -> dict[str, str]:
         """Return the fingerprint of the folder survey."""
         return self.resolved().fingerprint()
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: "Accept") -> "tuple[pd.DataFrame, Metrics]":
         """Read the folder survey."""
-        return self.resolved().read(work)
+        return self.resolved().read(work, accept)
