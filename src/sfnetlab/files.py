@@ -1,11 +1,15 @@
 """Files on disk: replaced at once or not at all, hashed, and arrays whose space is reserved."""
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sfnetlab.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,3 +61,37 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: str) -> "NDArray[Any
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
+
+
+def require_file(path: Path, what: str) -> Path:
+    """Return the path, if it is a file that can be read.
+
+    Parameters
+    ----------
+    what : str
+        What the file should be, for messages.
+
+    Raises
+    ------
+    DataError
+        If it is missing, a folder, a link that leads nowhere or in a circle, or may not be read. The message shows the
+        whole path where a relative one is not found.
+    """
+    problem = ""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            path.open("rb").close()
+        else:
+            problem = "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
+    except PermissionError:
+        problem = "may not be read (permission denied)"
+    except OSError as error:
+        problem = f"no such {what} file ({error.strerror})"
+        if path.is_symlink():
+            where = "in a circle" if error.errno == errno.ELOOP else f"to {path.readlink()}, where nothing is"
+            problem = f"is a link that leads {where}"
+    if problem:
+        whole = "" if path.is_absolute() else f"; the whole path is {Path.cwd() / path}"
+        raise DataError(f"{path}: {problem}, expected a {what} file{whole}")
+    return path

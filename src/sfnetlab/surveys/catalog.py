@@ -3,8 +3,6 @@
 Every catalogue that is read here has `id_str`, text, as its first column. images.py and store.py know about images.
 """
 
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import assert_never
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from sfnetlab.errors import DataError
 from sfnetlab.settings import CutName, Target
 from sfnetlab.surveys.columns import row_name, typed_columns
+from sfnetlab.surveys.formats import read_table
 from sfnetlab.surveys.lines import LINES
 from sfnetlab.surveys.messages import did_you_mean, first_few
 from sfnetlab.surveys.votes import vote_columns
@@ -30,14 +29,11 @@ IDS_AT_ONCE = 2**18
 
 _FLOAT_TEXT = r"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]\d+)"
 
-_logger = logging.getLogger(__name__)
-
 
 def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
-    """Read the table of a file as typed columns (`columns.typed_columns`), with its ids as text in a first `id_str`.
+    """Read a table of any format that `formats.read_table` knows, as typed columns, with its ids as text in `id_str`.
 
-    Blanks around an id are removed; otherwise ids are taken to the letter. Empty CSV cells become NaN. Of a FITS file
-    the first table is read: its byte strings are decoded, and columns that hold arrays are left out (logged).
+    Blanks around an id are removed; otherwise ids are taken to the letter.
 
     Parameters
     ----------
@@ -47,26 +43,10 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
     Raises
     ------
     DataError
-        If the file is missing, broken, of another type or without rows, or its ids are absent, floats, empty, repeated
-        or unsafe as file names.
+        If the file is missing, broken, no table or without rows, or its ids are absent, floats, empty, repeated or
+        unsafe as file names.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such catalogue file")
-    try:
-        match path.suffix.lower():
-            case ".csv":
-                catalog = _read_csv(path, id_column)
-            case ".parquet":
-                stored = pd.read_parquet(path)
-                catalog = stored.reset_index(drop=all(name is None for name in stored.index.names))
-            case ".fits":
-                catalog = _read_fits_table(path)
-            case other:
-                raise DataError(f"{path}: a catalogue is a .csv, .parquet or .fits file, found {other!r}")
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
-        raise DataError(
-            f"{path}: cannot be read as {path.suffix.lower()}, damaged or not such a file: {error}"
-        ) from error
+    catalog = read_table(path, text=(id_column,))
     if len(catalog) == 0:
         raise DataError(f"{path}: the catalogue has no rows")
     if id_column not in catalog.columns:
@@ -250,32 +230,6 @@ def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
 def unit_of(column: str) -> str:
     """Return the unit of a label column: "dex" for the logarithms of the MPA-JHU tables and of line fluxes, else ""."""
     return "dex" if column in ("oh_p50", "lgm_tot_p50", "sfr_tot_p50", *LINE_FLUXES) else ""
-
-
-def _read_csv(path: Path, id_column: str) -> pd.DataFrame:
-    # Given rows longer than the header, pandas would take the first fields for an index and shift all columns.
-    with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-        try:
-            return pd.read_csv(path, dtype={id_column: str}, index_col=False, low_memory=False)
-        except pd.errors.ParserWarning as warning:
-            raise ValueError("rows hold more fields than the header names") from warning
-
-
-def _read_fits_table(path: Path) -> pd.DataFrame:
-    from astropy.io import fits
-    from astropy.table import Table
-
-    with fits.open(path, memmap=False) as hdus:
-        hdu = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
-        if hdu is None:
-            raise ValueError("it holds no table")
-        table = Table.read(hdu, mask_invalid=False)
-    arrays = [name for name in table.colnames if table[name].ndim > 1]
-    if arrays:
-        _logger.warning("%s: columns of arrays left out: %s", path, ", ".join(arrays))
-        table.remove_columns(arrays)
-    table.convert_bytestring_to_unicode()
-    return table.to_pandas()
 
 
 def ids_as_text(ids: pd.Series, where: str) -> pd.Series:

@@ -16,12 +16,9 @@ from numpy.typing import NDArray
 from sfnetlab.errors import DataError
 from sfnetlab.settings import CatalogColumns
 from sfnetlab.surveys.messages import did_you_mean, first_few
+from sfnetlab.surveys.text_tables import MISSING_TEXTS
 
-MISSING_WORDS = (
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-    "NULL", "NaN", "None", "n/a", "nan", "null",
-    "--", "---", "NAN", "NaT", "Null", r"\N",
-)  # fmt: skip
+MISSING_WORDS = (*MISSING_TEXTS, "--", "---", "NAN", "NaT", "Null", r"\N")
 """Texts that mean a missing value in every column: those of pandas, then what astropy, databases and others write."""
 MISSING_AMONG_NUMBERS = ("-", "...")
 """Texts that mean a missing value beside numbers. Among words they are words."""
