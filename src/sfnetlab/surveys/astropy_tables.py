@@ -68,13 +68,11 @@ def read_votable(path: Path, text: Sequence[str]) -> pd.DataFrame:
     return _as_frame(_columns(table), path)
 
 
-def read_ascii(path: Path, form: str, text: Sequence[str]) -> pd.DataFrame:
+def read_ascii(path: Path, form: str) -> pd.DataFrame:
     """Read a table of text that says itself what it is: ECSV, or the formats of IPAC, CDS, AAS and SExtractor."""
     from astropy.table import Table
 
-    # Only ECSV says which columns are text.
-    converters: Any = {} if form == "ecsv" else {"converters": dict.fromkeys(text, str)}
-    return _as_frame(_columns(Table.read(path, format=f"ascii.{form}", **converters)), path)
+    return _as_frame(_columns(Table.read(path, format=f"ascii.{form}")), path)
 
 
 def _with_columns(columns: Sequence[Sequence[str]], wanted: Sequence[str], names: Sequence[str], path: Path) -> int:
@@ -146,7 +144,9 @@ def _columns(table: Any) -> dict[str, _Column]:
         if isinstance(column, SkyCoord):
             coordinates: Any = column
             for component in coordinates.get_representation_component_names():
-                columns[f"{name}.{component}"] = _Column(np.asarray(getattr(coordinates, component).value))
+                part = getattr(coordinates, component)
+                if str(part.unit):  # a distance without a unit is that of a direction
+                    columns[f"{name}.{component}"] = _Column(np.asarray(part.value))
         elif isinstance(column, Time):
             columns[name] = _Column(np.asarray(column.isot), mask)
         else:

@@ -129,7 +129,7 @@ def _by_astropy(path: Path, form: str | None, text: Sequence[str]) -> pd.DataFra
         case "votable":
             return astropy_tables.read_votable(path, text)
         case _:
-            return astropy_tables.read_ascii(path, form, text)
+            return astropy_tables.read_ascii(path, form)
 
 
 def _json_lines(path: Path) -> pd.DataFrame:

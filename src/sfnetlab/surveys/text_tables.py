@@ -152,7 +152,7 @@ def _layout(lines: list[str]) -> _Layout:
         raise ValueError("it holds comment lines and no table" if comments else "No columns to parse from file")
     above = [i for i in comments if i < start]
     rows = [line for line in lines[start : start + 200] if line.strip() and not line.startswith("#")]
-    separator = _separator(rows)
+    separator = _separator(rows, lines[above[-1]].lstrip("# \t") if above else "")
     header, is_comment = start, False
     if above and not _OF_SKYSERVER.fullmatch(lines[above[-1]].strip()):
         names = _cells(lines[above[-1]].lstrip("# \t"), separator)
@@ -175,11 +175,17 @@ def _layout(lines: list[str]) -> _Layout:
     return _Layout(separator, header, is_comment, first, bool(above))
 
 
-def _separator(rows: list[str]) -> str:
-    """What parts the columns: the comma of a CSV wherever it may be, else what parts all rows alike most often."""
+def _separator(rows: list[str], comment: str) -> str:
+    """What parts the columns: the comma of a CSV wherever it may be, else what parts all rows alike most often.
+
+    Where it parts the comment above the rows into as many, the comment names the columns.
+    """
     n_cells = {separator: [len(_cells(row, separator)) for row in rows] for separator in _SEPARATORS}
     parts = {separator: counts[0] for separator, counts in n_cells.items() if counts[0] > 1}
     even = {separator: n for separator, n in parts.items() if len(set(n_cells[separator])) == 1}
+    named = [separator for separator, n in even.items() if len(_cells(comment, separator)) == n]
+    if named and "," not in named:
+        return max(named, key=lambda separator: even[separator])
     if "," in parts and ("," in even or not even):
         return ","
     if parts:
