@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from sfnetlab import config
@@ -80,6 +82,19 @@ def test_what_a_catalogue_lacks_is_told_before_images_are_looked_at(
     (tmp_path / "images/g0.jpg").write_text("no image")
     with pytest.raises(DataError, match=message):
         prepared(tmp_path, f'kind = "folder"\nimages = "{tmp_path}/images"', column, more)
+
+
+def test_what_a_dataset_lacks_is_told_before_images_are_looked_at(tmp_path: Path) -> None:
+    datasets.disable_progress_bars()
+    images = [{"bytes": b"no image", "path": None}] * N
+    table = pa.table({"id_str": [f"g{i}" for i in range(N)], "y": ["bad"] * N, "image": images})
+    datasets.Dataset(table).save_to_disk(tmp_path / "hub")
+    (tmp_path / "t.toml").write_text(
+        TOML.format(survey=f'kind = "hub"\ndirectory = "{tmp_path}/hub"', column="y", more="")
+    )
+    options = Options(config=tmp_path / "t.toml", out=tmp_path / "r", overrides=(), force=False, device="cpu")
+    with pytest.raises(DataError, match=r"column 'y' is text: 'bad' \(row 1, id g0\) is no number"):
+        run(options, ["prepare-survey"])
 
 
 def test_all_that_a_catalogue_lacks_is_told_at_once(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pandas as pd
 
 from sfnetlab.errors import DataError
 from sfnetlab.plan import Wanted
-from sfnetlab.surveys.catalog import add_line_logs, target_rows
+from sfnetlab.surveys.catalog import add_line_logs, columns_as_floats, target_rows
 from sfnetlab.surveys.messages import did_you_mean, first_few
 
 
@@ -14,8 +15,8 @@ def require_wanted(catalog: pd.DataFrame, wanted: Wanted) -> None:
     """Refuse a catalogue that lacks a target, classes, rare galaxies or magnitudes of the experiment.
 
     A target is lacking if one of its columns is missing, text, without any value or constant within the target's cut;
-    classes are if their column is missing or holds fewer than two of them. How many galaxies each part of the split has
-    is not asked here.
+    classes are if their column is missing or holds fewer than two of them; magnitudes and sizes are if their column is
+    missing, text or without any value. How many galaxies each part of the split has is not asked here.
 
     Parameters
     ----------
@@ -50,10 +51,10 @@ def _checks(catalog: pd.DataFrame, wanted: Wanted) -> Iterator[Callable[[], obje
             catalog, rare.column, above=rare.above, below=rare.below, where=f"rare.{name}"
         )
     for name, columns in wanted.photometry.items():
-        yield lambda name=name, columns=columns: _require_columns(catalog, name, columns)
+        yield lambda name=name, columns=columns: _require_photometry(catalog, name, columns)
 
 
-def _require_columns(catalog: pd.DataFrame, name: str, columns: tuple[str, ...]) -> None:
+def _require_photometry(catalog: pd.DataFrame, name: str, columns: tuple[str, ...]) -> None:
     absent = [column for column in columns if column not in catalog]
     if absent:
         known = catalog.columns.tolist()
@@ -61,3 +62,7 @@ def _require_columns(catalog: pd.DataFrame, name: str, columns: tuple[str, ...])
             f"features {name!r}: the catalogue has no column {', '.join(absent)}; name its own with magnitudes = [...] "
             f"and sizes = [...]; {did_you_mean(absent[0], known) or f'known columns: {first_few(known, 30)}'}"
         )
+    values = columns_as_floats(catalog, columns, f"features {name!r}")
+    empty = [column for column, numbers in zip(columns, values, strict=True) if np.isnan(numbers).all()]
+    if empty:
+        raise DataError(f"features {name!r}: no galaxy has a value of {', '.join(empty)}; leave such columns out")
