@@ -23,7 +23,8 @@ import tomli
 
 from sfnetlab import schema
 from sfnetlab.errors import ConfigError
-from sfnetlab.settings import Choices
+from sfnetlab.files import expanded, unexpanded
+from sfnetlab.settings import Choices, is_place
 
 KeyPath = tuple[str | int, ...]
 """Way from the root of a TOML document to a value: keys of tables, indices of arrays."""
@@ -264,9 +265,13 @@ def _read(hint: Any, value: Any, path: KeyPath, loading: _Loading) -> Any:
         if abs(value) <= sys.float_info.max:
             return float(value)
         expected = "finite float"
-    elif hint is Path and isinstance(value, str):
-        if value:
-            return Path(value)
+    elif isinstance(value, str) and (hint is Path or (hint is str and is_place(str(path[-1]), value))):
+        try:
+            if value:
+                return hint(expanded(value))
+        except ValueError as error:
+            loading.report(path, str(error))
+            return None
     elif type(value) is hint:
         return value
     loading.report(path, f"expected {expected}, got {got}")
@@ -423,7 +428,7 @@ def _table_lines(table: Any, path: tuple[str, ...]) -> Iterator[str]:
         elif isinstance(value, tuple) and value and is_dataclass(value[0]):
             nested += [("[[{}]]", each.name, item) for item in value]
         else:
-            yield f"{each.name} = {_toml(value)}"
+            yield f"{each.name} = {_toml(unexpanded(str(value)) if is_place(each.name, value) else value)}"
     for heading, key, item in nested:
         yield from ("", heading.format(".".join((*path, key))), *_table_lines(item, (*path, key)))
 

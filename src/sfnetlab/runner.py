@@ -17,6 +17,7 @@ from typing import Any
 from sfnetlab import config, runtime
 from sfnetlab.artifacts import build, state_of
 from sfnetlab.errors import ArtifactError, SfnetlabError
+from sfnetlab.files import path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
@@ -45,8 +46,8 @@ class Options:
 
 def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True, splits: bool = False) -> None:
     """Add the flags that `run`, `status` and every stage share; `status` builds nothing and has fewer."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: results/<experiment>)")
+    parser.add_argument("config", type=path_argument, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help="where results go (default: results/NAME)")
     parser.add_argument(
         "--set",
         action="append",

@@ -4,6 +4,7 @@ Each kind of survey and of features has its own settings in surveys/ and methods
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 
@@ -29,6 +30,11 @@ def require(holds: bool, message: str) -> None:
 
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth")
 """Endings of files of weights: safetensors, and PyTorch's checkpoints."""
+
+
+def is_place(setting: str, value: object) -> bool:
+    """Whether a setting's value says where a file is, whose content counts, and not how its path is written."""
+    return isinstance(value, Path) or (setting == "weights" and str(value).endswith(WEIGHT_FILES))
 
 
 def require_weights(weights: str, names: tuple[str, ...]) -> None:

@@ -388,7 +388,7 @@ def test_an_archive_is_named(tmp_path: Path) -> None:
 def test_links_that_lead_nowhere_or_in_a_circle_are_said_to(tmp_path: Path) -> None:
     (tmp_path / "broken.csv").symlink_to(tmp_path / "gone.csv")
     (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
-    with pytest.raises(DataError, match=r"broken\.csv: is a link that leads to .*gone\.csv, where nothing is"):
+    with pytest.raises(DataError, match=r"broken\.csv: .* is a link that leads to .*gone\.csv, which is not there"):
         read_table(tmp_path / "broken.csv")
     with pytest.raises(DataError, match="is a link that leads in a circle"):
         read_table(tmp_path / "loop.csv")
@@ -408,5 +408,5 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
 def test_the_whole_path_of_a_relative_one_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=f"no such catalogue file .* the whole path is {tmp_path}/data/cat.csv"):
+    with pytest.raises(DataError, match=f"no such catalogue file: .* whole path is {tmp_path}/data/cat.csv"):
         read_table(Path("data/cat.csv"))

@@ -3,7 +3,8 @@
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,14 @@ _logger = logging.getLogger(__name__)
 
 
 def read_fits(path: Path, text: Sequence[str]) -> pd.DataFrame:
-    """Read the first table of a FITS file that has the columns `text`, or else its first table.
+    """Read the table of a FITS file that `opened_fits` takes."""
+    with opened_fits(path, text) as hdu:
+        return _as_frame({name: fits_column(hdu, name) for name in hdu.columns.names}, path)
+
+
+@contextmanager
+def opened_fits(path: Path, text: Sequence[str]) -> Iterator[Any]:
+    """Yield the extension with the first table of a FITS file that has the columns `text`, or else its first table.
 
     Raises
     ------
@@ -37,8 +45,7 @@ def read_fits(path: Path, text: Sequence[str]) -> pd.DataFrame:
         hdu = found[taken][1]
         if hdu.header.get("ZTABLE"):
             raise ValueError(f"its table in {names[taken]} is compressed by fpack; unpack it with funpack")
-        columns = {column.name: _fits_column(hdu, i, column) for i, column in enumerate(hdu.columns)}
-    return _as_frame(columns, path)
+        yield hdu
 
 
 def read_votable(path: Path, text: Sequence[str]) -> pd.DataFrame:
@@ -88,26 +95,31 @@ def _with_columns(columns: Sequence[Sequence[str]], wanted: Sequence[str], names
     return taken
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
     """The values of a column, and where they are missing."""
 
     values: NDArray[Any]
     is_missing: NDArray[np.bool_] | None = None
 
 
-def _fits_column(hdu: Any, i: int, column: Any) -> _Column:
-    """A column of a FITS table. astropy would turn null bytes of logical columns into F, and refuses unsigned TNULL."""
+def fits_column(hdu: Any, name: str) -> Column:
+    """Return a column of a FITS table, with integers that equal TNULL and logical values but T and F as missing.
+
+    astropy turns such logical values into F, and refuses TNULL of unsigned integers.
+    """
+    i = hdu.columns.names.index(name)
+    column = hdu.columns[i]
     stored = hdu.data.view(np.ndarray)
     raw = stored[stored.dtype.names[i]]
     if re.fullmatch(r"1?L", str(column.format)):
-        return _Column(raw.view(np.uint8) == ord("T"), ~np.isin(raw.view(np.uint8), (ord("T"), ord("F"))))
+        return Column(raw.view(np.uint8) == ord("T"), ~np.isin(raw.view(np.uint8), (ord("T"), ord("F"))))
     if raw.dtype.kind == "S" and str(column.format).endswith("A"):
-        return _Column(_until_nul(raw))
+        return Column(_until_nul(raw))
     values = np.asarray(hdu.data.field(i))
     is_null = None if column.null is None or raw.dtype.kind not in "iu" else raw == column.null
     if values.shape[1:] == (2,) and column.coord_type is not None:
         return _as_iso(values, str(column.coord_type))
-    return _Column(values, is_null)
+    return Column(values, is_null)
 
 
 def _until_nul(texts: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
@@ -119,16 +131,16 @@ def _until_nul(texts: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
     return np.char.rstrip(letters.view(texts.dtype)[:, 0])
 
 
-def _as_iso(days: NDArray[np.float64], scale: str) -> _Column:
+def _as_iso(days: NDArray[np.float64], scale: str) -> Column:
     """Julian dates in two parts, as astropy writes a Time to FITS, as ISO text."""
     from astropy.time import Time
 
     if scale.lower() not in Time.SCALES:
-        return _Column(days)
-    return _Column(np.asarray(Time(days[:, 0], days[:, 1], format="jd", scale=scale.lower()).isot))
+        return Column(days)
+    return Column(np.asarray(Time(days[:, 0], days[:, 1], format="jd", scale=scale.lower()).isot))
 
 
-def _columns(table: Any) -> dict[str, _Column]:
+def _columns(table: Any) -> dict[str, Column]:
     """The columns of a table of astropy.
 
     A SkyCoord becomes a column for each of its components (`<name>.ra`, `<name>.dec`, in degrees), as astropy itself
@@ -137,7 +149,7 @@ def _columns(table: Any) -> dict[str, _Column]:
     from astropy.coordinates import SkyCoord
     from astropy.time import Time
 
-    columns: dict[str, _Column] = {}
+    columns: dict[str, Column] = {}
     for name in table.colnames:
         column: Any = table[name]
         mask = getattr(column, "mask", None)
@@ -146,26 +158,26 @@ def _columns(table: Any) -> dict[str, _Column]:
             for component in coordinates.get_representation_component_names():
                 part = getattr(coordinates, component)
                 if str(part.unit):  # a distance without a unit is that of a direction
-                    columns[f"{name}.{component}"] = _Column(np.asarray(part.value))
+                    columns[f"{name}.{component}"] = Column(np.asarray(part.value))
         elif isinstance(column, Time):
-            columns[name] = _Column(np.asarray(column.isot), mask)
+            columns[name] = Column(np.asarray(column.isot), mask)
         else:
             values = getattr(column, "unmasked", column)
-            columns[name] = _Column(np.asarray(getattr(values, "value", values)), mask)
+            columns[name] = Column(np.asarray(getattr(values, "value", values)), mask)
     return columns
 
 
-def _as_frame(columns: dict[str, _Column], path: Path) -> pd.DataFrame:
+def _as_frame(columns: dict[str, Column], path: Path) -> pd.DataFrame:
     """Columns as pandas holds them; those that hold arrays or objects are left out, and a warning names them."""
-    held = {name: _held(column) for name, column in columns.items()}
-    left_out = [name for name, values in held.items() if values is None]
+    of_pandas = {name: held(column) for name, column in columns.items()}
+    left_out = [name for name, values in of_pandas.items() if values is None]
     if left_out:
         _logger.warning("%s: columns of arrays left out: %s", path, first_few(left_out, 20))
-    return pd.DataFrame({name: values for name, values in held.items() if values is not None})
+    return pd.DataFrame({name: values for name, values in of_pandas.items() if values is not None})
 
 
-def _held(column: _Column) -> Any:
-    """The values of a column as pandas holds them, missing ones as missing; None where each is more than one value."""
+def held(column: Column) -> Any:
+    """Return the values of a column as pandas holds them, missing ones as missing; None where they are arrays."""
     values = column.values
     is_missing = np.zeros(len(values), np.bool_) if column.is_missing is None else np.asarray(column.is_missing)
     if values.ndim != 1:
@@ -188,6 +200,13 @@ def _held(column: _Column) -> Any:
             return values
         case _:
             return None
+
+
+def as_floats(column: Column) -> NDArray[np.floating]:
+    """Return the values of a column of numbers, NaN where they are missing."""
+    if column.is_missing is None or not column.is_missing.any():
+        return column.values
+    return np.where(column.is_missing, np.nan, column.values)
 
 
 def _as_text(values: NDArray[Any], is_missing: NDArray[np.bool_]) -> "pd.Series[str]":

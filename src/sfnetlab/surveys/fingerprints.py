@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sfnetlab.errors import DataError
-from sfnetlab.files import sha256_of
+from sfnetlab.files import file_problem, sha256_of
 
 
 def hash_of(path: Path, setting: str) -> str:
@@ -22,6 +22,8 @@ def hash_of(path: Path, setting: str) -> str:
     DataError
         If there is no such file, or no file in the folder.
     """
+    if not path.is_dir() and (problem := file_problem(path)):
+        raise DataError(f"{path}: no readable file ({setting}): {problem}")
     try:
         if not path.is_dir():
             return sha256_of(path)

@@ -32,7 +32,7 @@ class FolderSurvey(CatalogColumns):
     is_real: ClassVar[bool] = True
     kind: Literal["folder"] = "folder"
     catalog: Path
-    """Catalogue file: .csv, .parquet, .fits."""
+    """Catalogue: CSV and other text, ECSV, VOTable, FITS, Feather or parquet, which may be a folder (HATS too)."""
     images: Path
     """Folder of cutouts, `<id><extension>`."""
     id_column: str = "id_str"

@@ -5,7 +5,7 @@ What a file is says its content; the ending of its name decides nothing but the 
 
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from lzma import LZMAError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,22 +25,25 @@ KNOWN = "CSV and other tables of text, ECSV, VOTable, FITS, parquet (a file or a
 """The formats that `read_table` reads, for messages."""
 
 _BINARY_NAMES = (".parquet", ".fits", ".fit", ".fz", ".feather", ".arrow")
-_OTHERS = {
+_NO_DATA = {
     b"version https://git-lfs": "a pointer of Git LFS in the place of the file; fetch the file with `git lfs pull`",
-    b"\x89HDF": "an HDF5 file; write its table as parquet or FITS",
-    b"\x93NUMPY": "an array of numpy without names of columns; write it as CSV or parquet, with its ids",
-    b"\x80\x02": "a pickle, which could run anything; write the table as parquet or CSV",
-    b"\x80\x03": "a pickle, which could run anything; write the table as parquet or CSV",
-    b"\x80\x04": "a pickle, which could run anything; write the table as parquet or CSV",
-    b"\x80\x05": "a pickle, which could run anything; write the table as parquet or CSV",
-    b"PK\x03\x04": "a ZIP archive (an Excel workbook is one too); unpack it, or save the table as CSV",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the table as CSV",
     b"SQLite format 3": "an SQLite database; write its table as CSV or parquet",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the table as CSV",
     b"%PDF": "a PDF; write the table as CSV",
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",
 }
-"""What is no table, by its first bytes, and what to do about it."""
+"""What is neither a table nor an array, by its first bytes, and what to do about it."""
+_NO_TABLE = {
+    b"\x89HDF": "an HDF5 file; write its table as parquet or FITS",
+    b"\x93NUMPY": "an array of numpy without names of columns; write it as CSV or parquet, with its ids",
+    b"PK\x03\x04": "a ZIP archive (an Excel workbook is one too); unpack it, or save the table as CSV",
+    **dict.fromkeys(
+        (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+        "a pickle, which could run anything; write the table as parquet or CSV",
+    ),
+}
+"""What is no table, though it may hold arrays."""
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +70,7 @@ def read_table(path: Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
         If there is no such table, it is damaged, or no format of the field. The message says what was found.
     """
     try:
-        frame = _parquet_folder(path) if path.is_dir() else _file(require_file(path, "catalogue"), text)
+        frame = _parquet_folder(path) if path.is_dir() else _file(path, text)
     except (OSError, EOFError, ValueError, TypeError, SyntaxError, NotImplementedError, zlib.error, LZMAError) as error:
         raise DataError(
             f"{path}: cannot be read as {path.suffix.lower() or 'a table'}, damaged or not such a file: {error}"
@@ -78,19 +81,37 @@ def read_table(path: Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
     return pd.DataFrame({name: _settled(frame[name]) for name in frame.columns}, index=frame.index)
 
 
-def _file(path: Path, text: Sequence[str]) -> pd.DataFrame:
-    with open_bytes(path) as file:
+def beginning_of(path: Path, what: str) -> bytes:
+    """Return the first bytes of a file, unpacked.
+
+    Raises
+    ------
+    DataError
+        If it is no readable file, empty, or what no program takes for data, such as a web page.
+    """
+    with open_bytes(require_file(path, what)) as file:
         start = file.read(4096)
     if not start:
-        raise ValueError("the file is empty (0 bytes)")
-    found = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), None)
-    beginning = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if beginning[:100].lower().startswith((b"<!doctype html", b"<html")):
-        found = "a web page (HTML) in the place of a table, perhaps of a login or an error; fetch the file again"
+        raise DataError(f"{path}: cannot be read as {path.suffix.lower() or 'a table'}, the file is empty (0 bytes)")
+    found = _named(start, _NO_DATA)
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:100].lower().startswith((b"<!doctype html", b"<html")):
+        found = "a web page (HTML) in the place of the file, perhaps of a login or an error; fetch the file again"
     if found is not None:
         raise DataError(f"{path}: is {found}")
+    return start
+
+
+def _named(start: bytes, known: Mapping[bytes, str]) -> str | None:
+    return next((what for magic, what in known.items() if start.startswith(magic)), None)
+
+
+def _file(path: Path, text: Sequence[str]) -> pd.DataFrame:
+    start = beginning_of(path, "catalogue")
+    if (found := _named(start, _NO_TABLE)) is not None:
+        raise DataError(f"{path}: is {found}")
+    beginning = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith((b"PAR1", b"ARROW1", b"FEA1", b"\xff\xff\xff\xff")):
-        return _frame_of_arrow(_arrow_table(path, start), path)
+        return _frame_of_arrow(arrow_table(path, start), path)
     form = _form_of_text(beginning)
     if start.startswith(b"SIMPLE  =") or form is not None:
         return _by_astropy(path, form, text)
@@ -141,7 +162,8 @@ def _json_lines(path: Path) -> pd.DataFrame:
     return _frame_of_arrow(table, path)
 
 
-def _arrow_table(path: Path, start: bytes) -> "pa.Table":
+def arrow_table(path: Path, start: bytes) -> "pa.Table":
+    """Return the table of a parquet or Feather file, or of an Arrow stream, which its first bytes tell apart."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow import feather
@@ -185,12 +207,10 @@ def _parquet_folder(folder: Path) -> pd.DataFrame:
         raise DataError(f"{folder}: is a folder without parquet files, expected a table; it holds {found}")
     tables = []
     for path in files:
-        with open_bytes(require_file(path, "part of a table")) as file:
-            start = file.read(4096)
+        start = beginning_of(path, "part of a catalogue")
         if not start.startswith(b"PAR1"):
-            _file(path, ())  # says what it is
             raise DataError(f"{path}: is no parquet file, unlike what its name says")
-        tables.append(_arrow_table(path, start))
+        tables.append(arrow_table(path, start))
     return _frame_of_arrow(pa.concat_tables(tables, promote_options="permissive"), folder)
 
 
