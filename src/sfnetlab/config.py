@@ -240,8 +240,12 @@ def _name_of(element: Any) -> str | None:
 def _read(hint: Any, value: Any, path: KeyPath, loading: _Loading) -> Any:
     """The TOML value as `hint` wants it; after a reported problem the result has no meaning."""
     members = _alternatives(hint)
-    if len(members) > 1:
+    if len(members) > 1 and is_dataclass(members[0]):
         return _read_alternative(members, value, path, loading)
+    if len(members) > 1:
+        if type(value) not in members:
+            loading.report(path, f"expected {_spelt(hint)}, got {_shown(value)}")
+        return value
     hint = members[0]
     origin, arguments = get_origin(hint), get_args(hint)
     expected, got = _spelt(hint), _shown(value)
@@ -380,9 +384,12 @@ def _kind_of(cls: Any) -> str:
 
 def _spelt(hint: Any) -> str:
     """A type in the words of someone who writes TOML."""
-    member = _alternatives(hint)[0]
+    members = _alternatives(hint)
+    member = members[0]
     if is_dataclass(member) or get_origin(member) is dict:
         return "table"
+    if len(members) > 1:
+        return " or ".join(map(_spelt, members))
     if choices := _choices(member):
         return "one of " + ", ".join(map(repr, choices))
     if get_origin(member) is tuple:

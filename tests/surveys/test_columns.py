@@ -324,7 +324,7 @@ def written(folder: Path, table: dict[str, list[Any]], form: str) -> pd.DataFram
             pq.write_table(as_arrow(table), path)
         case _:
             image = io.BytesIO()
-            Image.new("RGB", (16, 16)).save(image, "PNG")
+            Image.effect_noise((16, 16), 50).convert("RGB").save(image, "PNG")
             images = [{"bytes": image.getvalue(), "path": None}] * len(table["id_str"])
             directory = folder / f"hub{len(list(folder.iterdir()))}"
             datasets.Dataset(as_arrow(table | {"image": images})).save_to_disk(directory)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from sfnetlab.settings import CatalogColumns
+from sfnetlab.surveys.protocol import Accept, SurveyKind, as_it_is
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import Accept, SurveyKind
 
 IdRepair = Literal["none", "neg_to_minus", "minus_to_neg"]
 """How ids of a table are changed to meet the catalogue's: "neg_to_minus" writes "-" for "NEG", "minus_to_neg" the
@@ -62,7 +62,7 @@ class EmbeddingsSurvey(CatalogColumns):
     without_embedding: Literal["error", "drop"] = "error"
     """What a galaxy that one of the external [[features]] lacks means: stop, or leave it out and record its id."""
 
-    def resolved(self) -> "SurveyKind":
+    def resolved(self) -> SurveyKind:
         """Return these settings."""
         return self
 
@@ -81,7 +81,7 @@ class EmbeddingsSurvey(CatalogColumns):
     def read(
         self,
         work: Path,  # noqa: ARG002 - writes nothing, unlike other kinds
-        accept: "Accept",
+        accept: Accept = as_it_is,
     ) -> "tuple[pd.DataFrame, Metrics]":
         """Read the catalogue, every row of it."""
         from sfnetlab.surveys.catalog import read_unsplit_catalog

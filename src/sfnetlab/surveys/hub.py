@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from sfnetlab.errors import DataError
 from sfnetlab.settings import CatalogColumns, is_plain_name, require, require_scale, require_sizes
-from sfnetlab.surveys.fingerprints import hash_of_listing
+from sfnetlab.surveys.fingerprints import hash_of
 from sfnetlab.surveys.messages import first_few
+from sfnetlab.surveys.protocol import Accept, SurveyKind, as_it_is
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import Accept, SurveyKind
     from sfnetlab.surveys.store import Chunk, Cutout, Stored
 
 SPLIT_COLUMN = "dataset_split"
@@ -56,7 +56,7 @@ class HubSurvey(CatalogColumns):
     id_column: str = "id_str"
     """Column of ids, text or integers, unique over the splits."""
     image_column: str = "image"
-    """Column of JPEG or PNG cutouts."""
+    """Column of cutouts: JPEG, PNG, TIFF, GIF or WebP."""
     streaming: bool = False
     """Read parquet files over the network without keeping them: for one pass, it saves the disk space."""
     min_asked: float = 0.5
@@ -69,7 +69,8 @@ class HubSurvey(CatalogColumns):
     crop: int | None = None
     """Cut out the central square of this side in pixels."""
     on_bad_image: Literal["error", "drop"] = "error"
-    """What a missing, truncated or unreadable cutout means: stop, or leave the galaxy out and record its id."""
+    """What a missing, truncated or unreadable cutout, or one of a single colour, means: stop, or leave the galaxy out
+    and record its id."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,12 +89,12 @@ class HubSurvey(CatalogColumns):
         require_sizes(self.resize, self.crop)
         require_scale(self.pixel_scale_arcsec)
 
-    def resolved(self) -> "SurveyKind":
+    def resolved(self) -> SurveyKind:
         """Return these settings."""
         return self
 
     def fingerprint(self) -> dict[str, str]:
-        """Return the revision of a hub dataset, or a hash of name, size and time of change of a local folder's files.
+        """Return the revision of a hub dataset, or a hash of the names and contents of a local folder's files.
 
         Raises
         ------
@@ -104,15 +105,9 @@ class HubSurvey(CatalogColumns):
             return {"revision": self.revision}
         if not self.directory.is_dir():
             raise DataError(f"{self.directory}: no such folder (survey.directory)")
-        paths = (path for path in self.directory.rglob("*") if path.is_file())
-        files = {path.relative_to(self.directory).as_posix(): path.stat() for path in paths}
-        # Hidden files and the caches of `datasets` come and go while a dataset is read.
-        lasting = {name: stat for name, stat in files.items() if not re.search(r"(^|/)(\.|cache-)", name)}
-        if not lasting:
-            raise DataError(f"{self.directory}: the folder is empty (survey.directory)")
-        return {"files_sha256": hash_of_listing(lasting.items())}
+        return {"files_sha256": hash_of(self.directory, "survey.directory")}
 
-    def read(self, work: Path, accept: "Accept") -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
         """Read the splits. `source.json` says what was read, `bad_images.csv` which rows were left out."""
         from sfnetlab.surveys.store import rows_with_cutouts
 
@@ -142,7 +137,7 @@ class OpenedDataset(NamedTuple):
 
 
 def build_hub_survey(
-    survey: HubSurvey, images_path: Path, accept: "Accept" = lambda catalog: catalog
+    survey: HubSurvey, images_path: Path, accept: Accept = as_it_is
 ) -> "tuple[pd.DataFrame, Stored, dict[str, Any]]":
     """Decode the images of all splits, in order, into `images_path`: a .npy of (n, side, side, 3) uint8.
 

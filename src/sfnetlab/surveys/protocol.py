@@ -15,6 +15,11 @@ Accept = Callable[["pd.DataFrame"], "pd.DataFrame"]
 the experiment cannot use, with a DataError."""
 
 
+def as_it_is(catalog: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the catalogue: what accepts every one."""
+    return catalog
+
+
 class SurveyKind(Protocol):
     """The settings of one kind of survey: a frozen dataclass, filled from `[survey]` of a configuration."""
 
@@ -50,7 +55,7 @@ class SurveyKind(Protocol):
         """
         ...
 
-    def read(self, work: Path, accept: Accept) -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
         """Write the cutouts into `work/images.npy` and return the catalogue that belongs to them.
 
         Parameters

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from sfnetlab.errors import DataError
 from sfnetlab.settings import CatalogColumns, require_sizes
 from sfnetlab.surveys.folder import FolderSurvey
+from sfnetlab.surveys.protocol import Accept, as_it_is
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import Accept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,8 @@ class SDSSSurvey(CatalogColumns):
     crop: int | None = None
     """Cut out the central square of this side in pixels (the SFNet paper: 160 to 144)."""
     on_bad_image: Literal["error", "drop"] = "drop"
-    """What a cutout that could not be had means: leave the galaxy out and record its id, or stop."""
+    """What a cutout that could not be had, or one of a single colour, means: leave the galaxy out and record its id, or
+    stop."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,6 +77,6 @@ class SDSSSurvey(CatalogColumns):
         """Return the fingerprint of the folder survey."""
         return self.resolved().fingerprint()
 
-    def read(self, work: Path, accept: "Accept") -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
         """Read the folder survey."""
         return self.resolved().read(work, accept)
