@@ -136,7 +136,7 @@ def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
             "n_latents = 512",
             "zzz = 512",
             "18: features.sae.zzz: unknown key; known keys: name, kind, on, variant, n_latents, k, group_sizes, "
-            "selection, start, auxk, codes, epochs, batch_size, learning_rate",
+            "selection, start, auxk, codes, epochs, batch_size, learning_rate, standardize, max_distance",
         ),
         ("n_latents = 512", "n_latents = 3", "19: features.sae: k must lie in [1, 3] (n_latents), got [4]"),
         (

@@ -134,12 +134,16 @@ class Target:
     """Columns to predict, for example ["oh_p50"] or ["log_N2", "log_Ha", "log_O3", "log_Hb"]."""
     cut: CutName = "none"
     """Row selection: the SFNet paper's "metallicity" or "lines" (surveys/catalog.py), or "none"."""
+    max_spreads: float | None = None
+    """Rows with a value farther from its column's median than so many robust spreads (1.4826 median absolute
+    deviations) are left out, for example 50; None: none is, and values that rule a squared error are named."""
     quantiles: tuple[float, ...] = ()
     """Networks of this target predict these quantiles of its one column, by the pinball loss, for example [0.025, 0.16,
     0.5, 0.84, 0.975]; intervals are calibrated on valid rows. Empty: one value a column, by training.loss."""
 
     def __post_init__(self) -> None:
         require(len(self.columns) > 0, "columns must name at least one catalogue column")
+        require(self.max_spreads is None or self.max_spreads > 1, f"max_spreads must exceed 1, got {self.max_spreads}")
         require(len(set(self.columns)) == len(self.columns), f"columns repeat a name: {list(self.columns)}")
         if self.quantiles:
             levels = list(self.quantiles)

@@ -113,6 +113,10 @@ def test_a_text_with_a_comma_is_no_decimal_comma_where_others_have_points(tmp_pa
     assert rows_of(written(tmp_path, "objID;x;flags\na;0.5;1,2\n")) == [("a", 0.5, "1,2")]
 
 
+def test_a_column_that_is_called_by_the_sign_of_comments_keeps_its_name(tmp_path: Path) -> None:
+    assert read_table(written(tmp_path, "#,objID\n1,a\n2,b\n")).columns.tolist() == ["#", "objID"]
+
+
 def test_a_quoted_separator_parts_no_columns(tmp_path: Path) -> None:
     assert rows_of(written(tmp_path, 'objID,"flux; total",z\n"a;b",1,2\n')) == [("a;b", 1, 2)]
 
@@ -226,6 +230,30 @@ def test_mixin_columns_of_astropy_become_plain_ones(name: str, tmp_path: Path) -
     assert frame["seen"].tolist() == ["2020-01-01T00:00:00.000", "2021-06-01T12:00:00.000"]
 
 
+def test_blank_numbers_of_an_ascii_table_are_missing_and_not_zero(tmp_path: Path) -> None:
+    path = tmp_path / "vizier.fits"
+    columns = [
+        fits.Column("n", format="I8", array=np.array([7, 5555]), ascii=True),
+        fits.Column("Jmag", format="F8.3", array=np.array([7777.25, 12.5]), ascii=True, null="NaN"),
+        fits.Column("name", format="A6", array=np.array(["a", "b"]), ascii=True),
+    ]
+    fits.TableHDU.from_columns(columns).writeto(path)
+    content = path.read_bytes()
+    assert b"    5555" in content
+    assert b"7777.250" in content
+    path.write_bytes(content.replace(b"    5555", b"        ").replace(b"7777.250", b"     NaN"))
+    frame = read_table(path)
+    assert frame["n"].tolist() == [7, pd.NA]
+    assert frame["Jmag"].isna().tolist() == [True, False]
+    assert frame["Jmag"][1] == 12.5
+    assert frame["name"].tolist() == ["a", "b"]
+
+
+def test_an_array_of_one_value_is_that_value(tmp_path: Path) -> None:
+    Table({"objID": [1, 2], "z": np.array([[0.5], [0.25]])}).write(tmp_path / "cat.fits")
+    assert read_table(tmp_path / "cat.fits")["z"].tolist() == [0.5, 0.25]
+
+
 def test_a_table_that_fpack_compressed_is_refused_with_the_remedy(tmp_path: Path) -> None:
     table = fits.BinTableHDU(Table({"objID": [1]}))
     table.header["ZTABLE"] = True
@@ -271,6 +299,12 @@ def votable(status: str, rows: str = "") -> str:
 def test_an_error_of_a_service_is_shown(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the service answered with an error: no such table: gaia"):
         read_table(written(tmp_path, votable("ERROR"), "cat.vot"))
+
+
+def test_columns_of_a_votable_are_called_by_their_names_not_their_identifiers(tmp_path: Path) -> None:
+    fields = '<FIELD ID="col_1" name="objID" datatype="long"/><FIELD ID="1251" name="PI name" datatype="int"/>'
+    rows = f"<TABLE>{fields}<DATA><TABLEDATA><TR><TD>7</TD><TD>3</TD></TR></TABLEDATA></DATA></TABLE>"
+    assert read_table(written(tmp_path, votable("OK", rows), "cat.vot")).columns.tolist() == ["objID", "PI name"]
 
 
 def test_a_table_that_a_service_cut_off_is_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -103,9 +103,11 @@ class Column(NamedTuple):
 
 
 def fits_column(hdu: Any, name: str) -> Column:
-    """Return a column of a FITS table, with integers that equal TNULL and logical values but T and F as missing.
+    """Return a column of a FITS table.
 
-    astropy turns such logical values into F, and refuses TNULL of unsigned integers.
+    Missing are integers that equal TNULL, logical values that are neither T nor F, and numbers of ASCII tables that
+    are blank or equal TNULL. astropy turns such logical values into F and blank numbers into 0, and refuses TNULL of
+    unsigned integers.
     """
     i = hdu.columns.names.index(name)
     column = hdu.columns[i]
@@ -113,10 +115,14 @@ def fits_column(hdu: Any, name: str) -> Column:
     raw = stored[stored.dtype.names[i]]
     if re.fullmatch(r"1?L", str(column.format)):
         return Column(raw.view(np.uint8) == ord("T"), ~np.isin(raw.view(np.uint8), (ord("T"), ord("F"))))
-    if raw.dtype.kind == "S" and str(column.format).endswith("A"):
+    if raw.dtype.kind == "S" and "A" in str(column.format):
         return Column(_until_nul(raw))
-    values = np.asarray(hdu.data.field(i))
     is_null = None if column.null is None or raw.dtype.kind not in "iu" else raw == column.null
+    if raw.dtype.kind == "S":
+        cells = np.char.strip(raw)
+        is_null = (cells == b"") | (cells == str(column.null).strip().encode())
+        raw[is_null] = b"0"
+    values = np.asarray(hdu.data.field(i))
     if values.shape[1:] == (2,) and column.coord_type is not None:
         return _as_iso(values, str(column.coord_type))
     return Column(values, is_null)
@@ -179,7 +185,9 @@ def _as_frame(columns: dict[str, Column], path: Path) -> pd.DataFrame:
 def held(column: Column) -> Any:
     """Return the values of a column as pandas holds them, missing ones as missing; None where they are arrays."""
     values = column.values
-    is_missing = np.zeros(len(values), np.bool_) if column.is_missing is None else np.asarray(column.is_missing)
+    is_missing = np.zeros(values.shape, np.bool_) if column.is_missing is None else np.asarray(column.is_missing)
+    if values.ndim > 1 and values.shape[1:] == (1,) * (values.ndim - 1):
+        values, is_missing = values.reshape(-1), is_missing.reshape(-1)  # an array of one value is that value
     if values.ndim != 1:
         return None
     values = values.astype(values.dtype.newbyteorder("="), copy=False)

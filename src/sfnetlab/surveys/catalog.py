@@ -17,6 +17,7 @@ from sfnetlab.surveys.columns import row_name, typed_columns
 from sfnetlab.surveys.formats import read_table
 from sfnetlab.surveys.lines import LINES
 from sfnetlab.surveys.messages import did_you_mean, first_few
+from sfnetlab.surveys.outliers import plausible_rows
 from sfnetlab.surveys.votes import vote_columns
 
 LINE_FLUXES = dict(zip(("log_N2", "log_Ha", "log_O3", "log_Hb"), (f"{line}_flux" for line in LINES), strict=True))
@@ -175,8 +176,8 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
     Raises
     ------
     DataError
-        If a column is missing, not numeric, without any finite value or constant on the rows kept, or if no row is
-        kept.
+        If a column is missing, not numeric, without any finite value or constant on the rows kept, if no row is kept,
+        or as `plausible_rows`.
     """
     values = columns_as_floats(catalog, target.columns, where)
     finite = np.isfinite(values)
@@ -193,6 +194,7 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
             f'{where}: of {len(catalog):,} rows, cut = "{target.cut}" keeps {int(in_cut.sum()):,} and '
             f"{int(finite.all(axis=0).sum()):,} have every target column finite, but none both"
         )
+    rows = plausible_rows(catalog, target, values, rows, where)
     constant = [name for name, value in zip(target.columns, values, strict=True) if np.ptp(value[rows]) == 0]
     if constant:
         raise DataError(

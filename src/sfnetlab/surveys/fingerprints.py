@@ -53,10 +53,6 @@ def hash_of(path: Path, setting: str) -> str:
         return hash_of_texts(f"{name}:{content}" for name, content in zip(lasting, contents, strict=True))
     if problem := file_problem(path):
         raise DataError(f"{path}: no readable file ({setting}): {problem}")
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise DataError(f"{path}: no readable file ({setting}): {error.strerror}") from None
     return contents_of([str(path)], path)[0]
 
 

@@ -92,6 +92,8 @@ def _read(path: Path, encoding: str, text: Sequence[str]) -> pd.DataFrame:
     lines = head.split("\n")
     layout = _layout(lines[:-1] if len(head) == _HEAD_CHARACTERS and len(lines) > 1 else lines)
     names = _cells(lines[layout.header].lstrip("# \t") if layout.is_comment else lines[layout.header], layout.separator)
+    if layout.is_comment and not names[0]:
+        names[0] = "#"  # a column that is called so
     unprintable = [name for name in names if not name.replace("\n", " ").isprintable()]
     if unprintable:
         raise ValueError(f"its header holds {unprintable[0][:20]!r}, which is no text")
