@@ -23,7 +23,8 @@ import tomli
 
 from sfnetlab import schema
 from sfnetlab.errors import ConfigError
-from sfnetlab.settings import Choices
+from sfnetlab.files import expanded, unexpanded
+from sfnetlab.settings import Choices, is_place
 
 KeyPath = tuple[str | int, ...]
 """Way from the root of a TOML document to a value: keys of tables, indices of arrays."""
@@ -268,9 +269,13 @@ def _read(hint: Any, value: Any, path: KeyPath, loading: _Loading) -> Any:
         if abs(value) <= sys.float_info.max:
             return float(value)
         expected = "finite float"
-    elif hint is Path and isinstance(value, str):
-        if value:
-            return Path(value)
+    elif isinstance(value, str) and (hint is Path or (hint is str and is_place(str(path[-1]), value))):
+        try:
+            if value:
+                return hint(expanded(value))
+        except ValueError as error:
+            loading.report(path, str(error))
+            return None
     elif type(value) is hint:
         return value
     loading.report(path, f"expected {expected}, got {got}")
@@ -430,7 +435,7 @@ def _table_lines(table: Any, path: tuple[str, ...]) -> Iterator[str]:
         elif isinstance(value, tuple) and value and is_dataclass(value[0]):
             nested += [("[[{}]]", each.name, item) for item in value]
         else:
-            yield f"{each.name} = {_toml(value)}"
+            yield f"{each.name} = {_toml(unexpanded(str(value)) if is_place(each.name, value) else value)}"
     for heading, key, item in nested:
         yield from ("", heading.format(".".join((*path, key))), *_table_lines(item, (*path, key)))
 
@@ -443,7 +448,9 @@ def _describe(cls: Any, heading: str) -> str:
 
     docs, hints = _field_docs(cls), _hints(cls)
     lines = [heading, *wrapped(inspect.cleandoc(cls.__doc__ or ""), "# ", "# ")]
-    for each in fields(cls):
+    for each in sorted(
+        fields(cls), key=lambda each: each.name not in cls.__annotations__
+    ):  # what kinds share comes last
         kind_of_value = _spelt(hints[each.name])
         if each.name == "kind" or kind_of_value in ("table", "array of tables"):
             continue
@@ -455,8 +462,8 @@ def _describe(cls: Any, heading: str) -> str:
 
 
 def _field_docs(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass, which Python itself does not keep."""
-    docs: dict[str, str] = {}
+    """The string below each field of a dataclass and of those that it inherits from; Python itself does not keep it."""
+    docs = {name: text for base in cls.__bases__ if is_dataclass(base) for name, text in _field_docs(base).items()}
     (definition,) = (node for node in ast.parse(inspect.getsource(cls)).body if isinstance(node, ast.ClassDef))
     for pair in pairwise(definition.body):
         match pair:

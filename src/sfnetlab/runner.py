@@ -17,6 +17,7 @@ from typing import Any
 from sfnetlab import config, runtime
 from sfnetlab.artifacts import SAME_CONTENT, State, build, state_of, take_over
 from sfnetlab.errors import ArtifactError, DataError, SfnetlabError
+from sfnetlab.files import path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
@@ -47,8 +48,8 @@ class Options:
 
 def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True, splits: bool = False) -> None:
     """Add the flags that `run`, `status` and every stage share; `status` builds nothing and has fewer."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: results/<experiment>)")
+    parser.add_argument("config", type=path_argument, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help="where results go (default: results/NAME)")
     parser.add_argument(
         "--set",
         action="append",
@@ -108,6 +109,7 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
         log.info("%s: all %d results are current", root, len(wanted))
         return root, plan
     log.info("%s: %d of %d results are current", root, len(wanted) - len(todo), len(wanted))
+    _check_survey(root, plan, todo)
     device = runtime.resolve_device(chosen.device)
     resolved = config.as_toml(experiment)
     (survey,) = (job for job in plan if job.stage == SURVEY)
@@ -137,6 +139,13 @@ def _require_sufficient(experiment: Experiment, survey: Path, *, is_fatal: bool 
         raise DataError(f"{survey}: the survey lacks what the experiment asks for:\n  " + "\n  ".join(lacking))
     for sentence in lacking:
         log.warning("later stages will stop: %s", sentence)
+
+
+def _check_survey(root: Path, plan: Sequence[Job], todo: Sequence[Job]) -> None:
+    """Refuse a survey, prepared before, that lacks a column that the rest of the plan wants; raises DataError."""
+    for job in plan:
+        if job.stage == "prepare-survey" and job not in todo and state_of(root, job).kind == "current":
+            importlib.import_module(STAGES[job.stage].module).check(job.spec, job.directory(root))
 
 
 def build_job(

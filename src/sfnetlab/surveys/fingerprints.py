@@ -15,7 +15,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, NamedTuple
 
 from sfnetlab.errors import DataError
-from sfnetlab.files import replacing, sha256_of
+from sfnetlab.files import file_problem, replacing, sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +51,8 @@ def hash_of(path: Path, setting: str) -> str:
             raise DataError(f"{path}: the folder is empty ({setting})")
         contents = contents_of([f"{path}/{name}" for name in lasting], path)
         return hash_of_texts(f"{name}:{content}" for name, content in zip(lasting, contents, strict=True))
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise DataError(f"{path}: no readable file ({setting}): {error.strerror}") from None
+    if problem := file_problem(path):
+        raise DataError(f"{path}: no readable file ({setting}): {problem}")
     return contents_of([str(path)], path)[0]
 
 
