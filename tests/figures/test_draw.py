@@ -360,6 +360,19 @@ def test_an_experiment_of_controls_alone_has_no_figure_of_budgets(made_up, caplo
     assert "figure rmse_vs_k-metallicity-oh_p50 left out" in caplog.text
 
 
+def test_without_the_mean_what_is_ten_times_worse_than_the_best_is_an_arrowhead(made_up):
+    common = {"target": "metallicity", "column": "oh_p50", "split": "test", "metric": "rmse", "probe": "linear"}
+    rows = [
+        {"features": "pca", "kind": "pca", "k": None, "seed": 0, "n_features_used": n, "value": value}
+        for n, value in ((1, 0.2), (2, 700.0))
+    ]
+    made_up.table(PCA)
+    made_up.comparison(metrics=pd.DataFrame(rows).assign(**common))
+    fig = made_up.drawn(rmse_vs_k.draw)["rmse_vs_k-metallicity-oh_p50"]
+    assert fig.axes[0].get_ylim()[1] == pytest.approx(2.0)
+    assert "_above" in {str(line.get_label()) for line in fig.axes[0].lines}
+
+
 def test_components_without_an_order_have_no_curve_among_dictionaries(made_up):
     ica = TableSpec(features="ica", kind="ica", k=None, seed=0)
     fvu = pd.DataFrame({"k": [1, 2], "split": "test", "fvu": [0.5, 0.4]})

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -64,8 +63,9 @@ def plot_rmse_vs_k(
     latents of each VAE.
 
     Points are means over seeds, small dots the seeds, bars the mean 95 % bootstrap interval over galaxies. An arrowhead
-    at the upper edge is what is higher than 1.6 times the mean's error. Horizontal lines are the controls: the mean,
-    photometry with the probe that is best on valid rows, and each encoder and VAE with ridge on all it gives.
+    at the upper edge is what is higher than 1.6 times the mean's error, without this control than 10 times the least.
+    Horizontal lines are the controls: the mean, photometry with the probe that is best on valid rows, and each encoder
+    and VAE with ridge on all it gives.
 
     Parameters
     ----------
@@ -110,7 +110,8 @@ def plot_rmse_vs_k(
             ax.set(xticks=[], xlabel=label)
     left.set_ylabel(style.wrapped(style.with_unit(f"test RMSE of {column}", unit), 34))
     bottom, top = left.get_ylim()
-    highest = 1.6 * max((level for name, level, _, _ in levels if name == PREDICT_THE_MEAN), default=np.inf)
+    least = min(float(curve.rows["y"].min()) for panel in curves for curve in panel)
+    highest = max((1.6 * level for name, level, _, _ in levels if name == PREDICT_THE_MEAN), default=10 * least)
     if top > highest:  # the margin below was a share of what is cut off
         lowest = min(ax.dataLim.y0 for ax in (left, right))
         bottom, top = lowest - 0.05 * (highest - lowest), highest
