@@ -145,9 +145,9 @@ def _stability(
     """How many other seeds have the atom of each latent of an SAE; else how well features of other seeds match."""
     spec = table.spec
     if (record := results.across_seeds(table)) is not None:
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
 
-        members = load_file(record.directory / "consensus.safetensors")["members"]
+        members = load((record.directory / "consensus.safetensors").read_bytes())["members"]
         others = (np.count_nonzero(members >= 0, axis=1) - 1) / (members.shape[1] - 1)
         latents = members[:, record.settings["seeds"].index(spec.seed)]
         has = latents >= 0
@@ -280,7 +280,7 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 main = partial(stage_main, "build-atlas")

@@ -8,7 +8,7 @@ import logging
 from functools import partial
 
 from sfnetlab.artifacts import FORMAT, read_survey, write_rows
-from sfnetlab.files import create_array
+from sfnetlab.files import create_array, finish_array
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.external import ImportSpec
 from sfnetlab.runner import stage_main
@@ -26,7 +26,9 @@ def build(spec: ImportSpec, task: Task) -> Metrics:
         "%s: %d galaxies with %d features; %d more are not in the survey",
         *(table.where, counts["n_both"], len(table.columns), counts["n_only_in_table"]),
     )
-    read_into(table, joined, create_array(task.work / "features.npy", (len(catalog), len(table.columns)), "float32"))
+    out = create_array(task.work / "features.npy", (len(catalog), len(table.columns)), "float32")
+    read_into(table, joined, out)
+    finish_array(task.work / "features.npy", out)
     write_rows(task.work, catalog)
     about = {"format": FORMAT, "columns": table.columns, "commit": table.commit}
     (task.work / "model.json").write_text(json.dumps(about))
