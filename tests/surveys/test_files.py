@@ -15,13 +15,12 @@ from astropy.table import Table
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfnetlab.columns import IN_ALL_TABLES, KNOWN_COLUMNS, OF_TABLE, About, about
 from sfnetlab.errors import DataError
 from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.files import (
     FORMATS,
-    KNOWN_COLUMNS,
     TableBlocks,
-    about,
     column_list,
     form_of,
     rows_of_frame,
@@ -254,8 +253,44 @@ def test_names_and_patterns_find_what_is_known():
     assert about("factor_effective_radius_arcsec").unit == "arcsec"
     assert about("smooth-or-featured_smooth_fraction").ucd == "src.morph.param"
     assert about("nothing") == ("", "", "")
-    listed = column_list([["id_str", "nothing"], ["id_str", "ra"]])
-    assert listed["column"].tolist() == ["id_str", "ra"]
+
+
+@pytest.mark.parametrize(
+    ("column", "description"),
+    [
+        ("oh_p50", "12 + log10(O/H) of the gas, dex (MPA-JHU)"),
+        ("oh_p50_hidden", "part of oh_p50 that nothing in the mock image shows, dex"),
+        ("oh_pattern", ""),
+        ("smooth-or-featured_smooth_fraction", "share of the votes on the question that this answer got"),
+        ("factor_agn_fraction", "share of the light that an active nucleus adds (mock)"),
+        ("gas_fraction", ""),
+        ("rho", ""),
+        ("feature", ""),
+    ],
+)
+def test_a_column_of_a_catalogue_has_its_own_meaning_or_none(column, description):
+    assert about(column).description == description
+
+
+def test_a_column_of_a_table_of_the_lab_has_that_table_s_meaning():
+    assert about("rho", "features").description == "Spearman correlation with best_label"
+    assert about("rho", "nuisances").description == "Spearman correlation with it on test galaxies"
+    assert about("weight_oh_p50", "features").description.startswith("weight of the head")
+    assert about("seed_sd", "comparison").description == "standard deviation of the RMSE over seeds"
+
+
+def test_descriptions_fit_on_a_card_of_fits():
+    texts = [text for known in (IN_ALL_TABLES, *OF_TABLE.values()) for text in known.values()]
+    assert [text for text in texts if len(text) > 68 or not text.isascii()] == []
+
+
+def test_the_list_of_columns_has_a_row_a_meaning_and_the_words_of_tables():
+    z = about("z")
+    of_dense = {"feature_1": About("", "", "x"), "feature_12": About("", "", "y")}
+    listed = column_list({"catalog.csv": {"z": z}, "zoobot.csv": {"z": z}, "features/*.csv": of_dense})
+    assert listed["column"].tolist()[:2] == ["z", "feature_<i>"]
+    assert listed["tables"].tolist()[:2] == ["catalog.csv, zoobot.csv", "features/*.csv"]
+    assert "nmad" in listed["column"].tolist()
 
 
 def test_a_file_name_says_the_format():

@@ -4,7 +4,7 @@ What such tables have no type for becomes text that holds as much: lists are JSO
 they encode; a missing text is an empty one. FITS holds printable ASCII alone: other characters are written as Python's
 escapes, which `text.encode().decode("unicode_escape")` undoes.
 
-Units, UCDs and descriptions of known columns stand in one table here. TOPCAT and astropy show them.
+Units, UCDs and descriptions are those of columns.py. TOPCAT and astropy show them.
 """
 
 import json
@@ -12,7 +12,6 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -21,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.columns import WORDS, About, about
 from sfnetlab.errors import DataError
 from sfnetlab.surveys.messages import first_few
 
@@ -32,6 +32,9 @@ FORMATS: tuple[Format, ...] = ("parquet", "csv", "fits")
 
 log = logging.getLogger(__name__)
 
+_NUMBERED = re.compile(r"feature_\d+")
+_ANY_FEATURE, _OF_FEATURE = "feature_<i>", About("", "", "feature number i of the table, in this galaxy")
+
 _MOST_FITS_COLUMNS = 999
 _LONGEST_FITS_NAME = 68
 _FITS_RECORD = 2880
@@ -42,74 +45,6 @@ _NO_VERDICT = 255
 _FROM_UNSIGNED = 2**63
 """What FITS subtracts from unsigned integers of 64 bits."""
 _BEYOND_FITS = re.compile(r"[^ -~]")
-
-
-class About(NamedTuple):
-    """What is known of a column. A logarithm has no unit in FITS; its description says of what it is one."""
-
-    unit: str
-    ucd: str
-    description: str
-
-
-_LINE_FLUX = "10**-17 erg s-1 cm-2"
-
-KNOWN_COLUMNS: dict[str, About] = {
-    "id_str": About("", "meta.id;meta.main", "identifier of the galaxy, as text"),
-    "split": About("", "meta.code", "part of the split: train, valid or test"),
-    "ra": About("deg", "pos.eq.ra;meta.main", "right ascension (ICRS)"),
-    "dec": About("deg", "pos.eq.dec;meta.main", "declination (ICRS)"),
-    "z": About("", "src.redshift", "redshift"),
-    "zErr": About("", "stat.error;src.redshift", "error of the redshift"),
-    "redshift": About("", "src.redshift", "redshift"),
-    "velDisp": About("km s-1", "phys.veloc.dispersion", "velocity dispersion"),
-    "velDispErr": About("km s-1", "stat.error;phys.veloc.dispersion", "error of the velocity dispersion"),
-    "modelMag_u": About("mag", "phot.mag;em.opt.U", "SDSS model magnitude in u"),
-    "modelMag_g": About("mag", "phot.mag;em.opt.B", "SDSS model magnitude in g"),
-    "modelMag_r": About("mag", "phot.mag;em.opt.R", "SDSS model magnitude in r"),
-    "modelMag_i": About("mag", "phot.mag;em.opt.I", "SDSS model magnitude in i"),
-    "modelMag_z": About("mag", "phot.mag;em.opt.I", "SDSS model magnitude in z"),
-    "modelMagErr_?": About("mag", "stat.error;phot.mag", "error of the model magnitude"),
-    "petroMag_r": About("mag", "phot.mag;em.opt.R", "SDSS Petrosian magnitude in r"),
-    "petroR50_r": About("arcsec", "phys.angSize", "radius that holds half of the Petrosian flux in r"),
-    "petroR90_r": About("arcsec", "phys.angSize", "radius that holds 90 % of the Petrosian flux in r"),
-    "oh_p*": About("", "phys.abund", "12 + log10(O/H) of the gas, in dex (MPA-JHU)"),
-    "lgm_tot_p*": About("", "phys.mass", "log10 of the stellar mass in solar masses (MPA-JHU)"),
-    "sfr_tot_p*": About("", "phys.SFR", "log10 of the star formation rate in solar masses a year (MPA-JHU)"),
-    "h_alpha_flux": About(_LINE_FLUX, "phot.flux;em.line.Halpha", "flux of H-alpha"),
-    "h_beta_flux": About(_LINE_FLUX, "phot.flux;em.line.Hbeta", "flux of H-beta"),
-    "oiii_5007_flux": About(_LINE_FLUX, "phot.flux;em.line.OIII", "flux of [OIII] 5007"),
-    "nii_6584_flux": About(_LINE_FLUX, "phot.flux;em.line", "flux of [NII] 6584"),
-    "h_alpha_flux_err": About(_LINE_FLUX, "stat.error;phot.flux;em.line.Halpha", "error of the flux of H-alpha"),
-    "h_beta_flux_err": About(_LINE_FLUX, "stat.error;phot.flux;em.line.Hbeta", "error of the flux of H-beta"),
-    "oiii_5007_flux_err": About(_LINE_FLUX, "stat.error;phot.flux;em.line.OIII", "error of the flux of [OIII] 5007"),
-    "nii_6584_flux_err": About(_LINE_FLUX, "stat.error;phot.flux;em.line", "error of the flux of [NII] 6584"),
-    "log_Ha": About("", "phot.flux;em.line.Halpha", "log10 of the flux of H-alpha in 1e-17 erg/s/cm2"),
-    "log_Hb": About("", "phot.flux;em.line.Hbeta", "log10 of the flux of H-beta in 1e-17 erg/s/cm2"),
-    "log_O3": About("", "phot.flux;em.line.OIII", "log10 of the flux of [OIII] 5007 in 1e-17 erg/s/cm2"),
-    "log_N2": About("", "phot.flux;em.line", "log10 of the flux of [NII] 6584 in 1e-17 erg/s/cm2"),
-    "bptclass": About("", "src.class", "BPT class (MPA-JHU): 1 and 2 star forming, 3 composite, 4 and 5 AGN"),
-    "*_fraction": About("", "src.morph.param", "share of the votes"),
-    "separation_arcsec": About("arcsec", "pos.angDistance", "distance of the pair on the sky"),
-    "n_right_within": About("", "meta.number", "right galaxies within the radius of the left one"),
-    "n_left_within": About("", "meta.number", "left galaxies within the radius of the right one"),
-    "*_arcsec": About("arcsec", "", ""),
-    "*_deg": About("deg", "", ""),
-    "feature": About("", "meta.id", "number of the feature: its column in the feature table, from 0"),
-    "activation": About("", "", "activation of the feature in this galaxy"),
-    "frequency": About("", "stat.probability", "share of test galaxies in which the feature is active"),
-    "best_label": About("", "", "label of largest |Spearman rho| with the feature"),
-    "rho": About("", "stat.correlation", "Spearman correlation with best_label"),
-}
-"""Columns by name or pattern; of several patterns that match, the first counts. Names are those of SDSS, MPA-JHU,
-Galaxy Zoo and this lab."""
-
-
-def about(column: str) -> About:
-    """Return what is known of a column of this name; empty texts where nothing is known."""
-    if column in KNOWN_COLUMNS:
-        return KNOWN_COLUMNS[column]
-    return next((each for name, each in KNOWN_COLUMNS.items() if fnmatchcase(column, name)), About("", "", ""))
 
 
 @dataclass(frozen=True)
@@ -127,17 +62,19 @@ class TableBlocks:
     The others become the vector `features`."""
     described: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of columns that only this table has."""
+    name: str = ""
+    """Which table of the lab this is, see `columns.about`."""
 
 
-def rows_of_frame(frame: pd.DataFrame, described: Mapping[str, str] | None = None) -> TableBlocks:
-    """Return a table that is in memory, as one block to be written.
+def rows_of_frame(frame: pd.DataFrame, described: Mapping[str, str] | None = None, name: str = "") -> TableBlocks:
+    """Return a table that is in memory, as one block to be written; descriptions are of columns that it alone has.
 
     Columns of objects that are all numbers or all verdicts, but for missing ones, become such columns.
     """
     named = frame.set_axis([str(name) for name in frame], axis=1)
     better: dict[str, Any] = {str(name): _better_type(named[name]) for name in named}
     typed = named.astype({name: dtype for name, dtype in better.items() if dtype is not None})
-    return TableBlocks(len(typed), [typed], text_widths(typed), described=described or {})
+    return TableBlocks(len(typed), [typed], text_widths(typed), described=described or {}, name=name)
 
 
 def _better_type(column: "pd.Series[Any]") -> str | None:
@@ -174,8 +111,8 @@ def text_widths(frame: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def write_table(path: Path, table: TableBlocks, form: Format) -> None:
-    """Write a table to a file from which the same values can be read.
+def write_table(path: Path, table: TableBlocks, form: Format) -> dict[str, About]:
+    """Write a table to a file from which the same values can be read; return what is known of its columns.
 
     Parquet fields and FITS columns carry unit, UCD and description. CSV has no place for them. Parquet keeps lists,
     dates and durations, in FITS a duration is an integer with its unit. A text in FITS that is not printable ASCII is
@@ -186,14 +123,17 @@ def write_table(path: Path, table: TableBlocks, form: Format) -> None:
     DataError
         If the form is FITS and there are too many columns, or an integer that stands there for a missing one.
     """
+    rest = iter(table.blocks)
+    first = next(rest)
     match form:
         case "parquet":
-            _write_parquet(path, table)
+            _write_parquet(path, table, first, rest)
         case "csv":
-            for i, block in enumerate(table.blocks):
+            for i, block in enumerate(chain([first], rest)):
                 _with_texts(block).to_csv(path, mode="w" if i == 0 else "a", header=i == 0, index=False)
         case "fits":
-            _write_fits(path, table)
+            _write_fits(path, table, first, rest)
+    return {str(name): _described(str(name), table) for name in first}
 
 
 def form_of(path: Path) -> Format:
@@ -210,12 +150,11 @@ def form_of(path: Path) -> Format:
     raise DataError(f"{path}: tables are written as .parquet, .csv or .fits, got {path.suffix!r}")
 
 
-def _write_parquet(path: Path, table: TableBlocks) -> None:
+def _write_parquet(path: Path, table: TableBlocks, block: pd.DataFrame, rest: Iterator[pd.DataFrame]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    blocks = (_with_texts(block, keeps_lists=True) for block in table.blocks)
-    first = pa.Table.from_pandas(next(blocks), preserve_index=False)
+    first = pa.Table.from_pandas(_with_texts(block, keeps_lists=True), preserve_index=False)
     fields = []
     for each in first.schema:
         known = _described(each.name, table)._asdict()
@@ -226,12 +165,13 @@ def _write_parquet(path: Path, table: TableBlocks) -> None:
     texts = [each.name for each in schema if not pa.types.is_primitive(each.type)]
     with pq.ParquetWriter(path, schema, use_dictionary=texts) as writer:
         writer.write_table(first.cast(schema))
-        for block in blocks:
-            writer.write_table(pa.Table.from_pandas(block, schema=schema, preserve_index=False))
+        for more in rest:
+            texts_of_more = _with_texts(more, keeps_lists=True)
+            writer.write_table(pa.Table.from_pandas(texts_of_more, schema=schema, preserve_index=False))
 
 
 def _described(column: str, table: TableBlocks) -> About:
-    known = about(column)
+    known = about(column, table.name)
     return known._replace(description=table.described.get(column, known.description))
 
 
@@ -331,11 +271,9 @@ class _Field(NamedTuple):
         return values.to_numpy(np.int64, na_value=self.null)
 
 
-def _write_fits(path: Path, table: TableBlocks) -> None:
+def _write_fits(path: Path, table: TableBlocks, first: pd.DataFrame, rest: Iterator[pd.DataFrame]) -> None:
     from astropy.io import fits
 
-    blocks = iter(table.blocks)
-    first = next(blocks)
     columns = list(_fields(first, table))
     shapes = [(len(each.vector),) if each.vector else () for each in columns]
     dtype = np.dtype([(str(i), each.dtype, shape) for i, (each, shape) in enumerate(zip(columns, shapes, strict=True))])
@@ -343,7 +281,7 @@ def _write_fits(path: Path, table: TableBlocks) -> None:
     with path.open("wb") as file:
         file.write(fits.PrimaryHDU().header.tostring().encode("ascii"))
         file.write(_header(columns, table).tostring().encode("ascii"))
-        for block in chain([first], blocks):
+        for block in chain([first], rest):
             records = np.zeros(len(block), dtype=dtype)
             for i, each in enumerate(columns):
                 records[str(i)] = each.of(block)
@@ -435,11 +373,23 @@ def _fits_name(name: str, number: int) -> str:
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
-def column_list(frames: Iterable[Iterable[str]]) -> pd.DataFrame:
-    """Return a table `column, unit, ucd, description` of the known columns of some tables, to go with CSV files."""
-    names = dict.fromkeys(str(name) for frame in frames for name in frame)
-    known = {name: about(name) for name in names}
-    return pd.DataFrame([{"column": name, **each._asdict()} for name, each in known.items() if any(each)])
+def column_list(tables: Mapping[str, Mapping[str, About]]) -> pd.DataFrame:
+    """Return a table `column, unit, ucd, description, tables`: what the columns of some tables mean, to go with them.
+
+    Numbered features are one row, `feature_<i>`. Below stand the words that tables have in their columns `metric` and
+    `probe`.
+    """
+    places: dict[tuple[str, About], dict[str, None]] = {}
+    for table, columns in tables.items():
+        for name, known in columns.items():
+            key = (_ANY_FEATURE, _OF_FEATURE) if _NUMBERED.fullmatch(name) else (name, known)
+            places.setdefault(key, {})[table] = None
+    rows = [{"column": name, **known._asdict(), "tables": ", ".join(at)} for (name, known), at in places.items()]
+    of_words = "values of metric and probe"
+    words = [
+        {"column": name, "unit": "", "ucd": "", "description": text, "tables": of_words} for name, text in WORDS.items()
+    ]
+    return pd.DataFrame([*rows, *words])
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
