@@ -332,6 +332,7 @@ def test_a_survey_without_images_has_no_cutouts_to_write(made, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_table_of_every_kind_is_exported_described_and_read_by_astropy(tmp_path):
+    pytest.importorskip("zoobot", reason="needs the extra zoobot")
     config = Path(__file__).parents[1] / "config/every_kind.toml"
     small = (
         "survey.n_galaxies=360",
