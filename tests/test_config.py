@@ -87,6 +87,35 @@ def test_an_int_is_a_float_and_a_string_is_a_path(directory: Path) -> None:
     assert isinstance(survey.fits_q, float)
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("~/cat.csv", "/home/me/cat.csv"),
+        ("$DATA/cat.csv", "/data/cat.csv"),
+        ("${DATA}_2/$DATA", "/data_2//data"),
+        ("a$$DATA/b$", "a$DATA/b$"),
+        ("../cat.csv", "../cat.csv"),
+        ("./~cat.csv", "~cat.csv"),
+    ],
+)
+def test_home_and_variables_are_replaced_in_paths(directory, monkeypatch, written: str, meant: str) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "/data")
+    survey = f'[survey]\nkind = "folder"\ncatalog = "{written}"\nimages = "i"\n'
+    experiment = loaded(GOOD + survey, f'training.weights="{written}.pt"')
+    assert experiment.survey.catalog == Path(meant)
+    assert Path(experiment.training.weights) == Path(f"{meant}.pt")
+    assert loaded(config.as_toml(experiment)) == experiment
+
+
+def test_a_variable_that_is_not_set_is_reported_at_its_line(directory, monkeypatch) -> None:
+    monkeypatch.delenv("DATA", raising=False)
+    (problem,) = problems(GOOD + '[survey]\nkind = "embeddings"\ncatalog = "$DATA/cat.csv"\n')
+    assert problem.endswith(
+        "survey.catalog: $DATA is not set in the environment, in the path '$DATA/cat.csv'; $$ stands for one $"
+    )
+
+
 def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
     assert loaded("\ufeff" + GOOD.replace("\n", "\r\n")) == loaded(GOOD)
 
@@ -107,7 +136,7 @@ def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
             "n_latents = 512",
             "zzz = 512",
             "18: features.sae.zzz: unknown key; known keys: name, kind, on, variant, n_latents, k, group_sizes, "
-            "selection, start, auxk, codes, epochs, batch_size, learning_rate",
+            "selection, start, auxk, codes, epochs, batch_size, learning_rate, standardize, max_distance",
         ),
         ("n_latents = 512", "n_latents = 3", "19: features.sae: k must lie in [1, 3] (n_latents), got [4]"),
         (

@@ -241,6 +241,20 @@ def test_a_missing_weights_file_is_named(path):
         make_plan(config.load(path, ['training.weights="gone.safetensors"']))
 
 
+def test_keys_do_not_depend_on_how_a_path_is_written(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("WEIGHTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
+    plans = [
+        {str(job): job.key for job in make_plan(config.load(path, [f'training.weights="{written}"']))}
+        for written in ("w.safetensors", "$WEIGHTS/w.safetensors", str(tmp_path / "w.safetensors"))
+    ]
+    assert plans[0] == plans[1] == plans[2]
+    (tmp_path / "w.safetensors").write_bytes(b"other weights")
+    other = {str(job): job.key for job in make_plan(config.load(path, ['training.weights="w.safetensors"']))}
+    assert {name.partition("/")[0] for name in other if other[name] != plans[0][name]} >= {"train-sfnet"}
+
+
 def test_each_stage_has_a_module():
     for stage in STAGES.values():
         assert (Path(__file__).parents[1] / "src" / f"{stage.module.replace('.', '/')}.py").is_file()

@@ -232,3 +232,21 @@ def test_external_features_beside_images_need_no_network_to_perturb(folder):
     jobs = {str(job): job for job in make_plan(config.load(path))}
     assert not any(name.startswith("perturb-images") for name in jobs)
     assert "perturbed" not in jobs["interpret-features/pca"].inputs
+
+
+def test_what_is_odd_about_embeddings_is_said_when_they_are_imported(root, folder, tmp_path, caplog):
+    survey = read_survey(root / "prepare-survey/survey").catalog
+    test, train = (survey.loc[survey["split"] == part, "id_str"].iloc[0] for part in ("test", "train"))
+    column = pd.read_parquet(folder / "mae.parquet").set_index("id_str")["pooled_features_block_11"]
+    column[test] = column[train]
+    broken = survey.loc[survey["split"] == "valid", "id_str"].iloc[0]
+    column[broken] = np.where(np.arange(D) == 2, np.float32(1e20), column[broken])
+    column.to_frame().reset_index().to_parquet(tmp_path / "odd.parquet", index=False)
+    text = (folder / "euclid.toml").read_text().replace(str(folder / "mae.parquet"), str(tmp_path / "odd.parquet"))
+    (tmp_path / "euclid.toml").write_text(text)
+    run(tmp_path, tmp_path / "results", ["prepare-survey", "import-embeddings"])
+    assert "1 of 300 rows are more than 10 times as far from the columns' medians" in caplog.text
+    assert f"{broken} (100.0%)" in caplog.text
+    assert (
+        f"test galaxies have the embedding of a train galaxy, to the bit (first: {test} that of {train})" in caplog.text
+    )

@@ -3,6 +3,7 @@
 Layout and rules are in the README under "Files". Nothing here knows what a stage computes.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -27,33 +28,93 @@ MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"
 
 
+_RECORDS = frozenset(("config.toml", "source.json", "bad_images.csv", "without_embedding.csv", "contact_sheet.png"))
+"""Files that tell where a result is from and what was left out. Whoever reads the result does not read them."""
+
+
 class State(NamedTuple):
-    """What is on disk for a job, and why it will not do."""
+    """What is on disk for a job, and why it will not do, or why it will do though its key differs."""
 
     kind: Literal["current", "stale", "missing"]
     why: tuple[str, ...] = ()
 
 
-def state_of(root: Path, job: Job) -> State:
+SAME_CONTENT = State("current", ("its inputs were made again, to the same content",))
+"""The state of a result whose key differs, but what it read does not."""
+
+
+def state_of(root: Path, job: Job, known: dict[str, State] | None = None) -> State:
     """Compare a job with what its directory holds.
+
+    It is current if the manifest has its key. It is current too if only keys of inputs differ, but each such input is
+    current and holds, byte for byte, what the job read: an input that was made again of other files to the same result
+    changes nothing.
+
+    Parameters
+    ----------
+    known
+        States that were found before, by key, to which this one and those of its inputs are added; for many jobs.
 
     Raises
     ------
     ArtifactError
         If a manifest cannot be read or has a format that this version does not know.
     """
+    known = {} if known is None else known
+    if job.key not in known:
+        known[job.key] = _compare(root, job, known)
+    return known[job.key]
+
+
+def _compare(root: Path, job: Job, known: dict[str, State]) -> State:
     directory = job.directory(root)
     if not (directory / MANIFEST).exists():
         return State("missing")
     manifest = read_manifest(directory)
-    if manifest["key"] != job.key:
-        return State("stale", tuple(_differences(manifest["recipe"], job.recipe)))
+    why = tuple(_differences(manifest["recipe"], job.recipe)) if manifest["key"] != job.key else ()
+    if why and not _read_the_same(root, job, manifest, known):
+        return State("stale", why)
     damage = [
         f"{name} is damaged: expected {entry['bytes']} bytes, found {_size(directory / name)}"
         for name, entry in manifest["files"].items()
         if _size(directory / name) != entry["bytes"]
     ]
-    return State("stale", tuple(damage)) if damage else State("current")
+    if damage:
+        return State("stale", tuple(damage))
+    return SAME_CONTENT if why else State("current")
+
+
+def _read_the_same(root: Path, job: Job, manifest: dict[str, Any], known: dict[str, State]) -> bool:
+    """Whether a result differs from its job in nothing but keys of inputs that hold what was read."""
+    recipe, read = manifest["recipe"], manifest.get("read", {})
+    if {**recipe, "inputs": 0} != {**job.recipe, "inputs": 0} or recipe["inputs"].keys() != job.inputs.keys():
+        return False
+    others = {role: needed for role, needed in job.inputs.items() if recipe["inputs"][role] != needed.key}
+    return all(
+        role in read and read[role] == _content_of(root, needed) and state_of(root, needed, known).kind == "current"
+        for role, needed in others.items()
+    )
+
+
+def _content_of(root: Path, job: Job) -> str | None:
+    """Hash of the files of a result that others read, as its manifest has them; None if there is no result."""
+    directory = job.directory(root)
+    if not (directory / MANIFEST).exists():
+        return None
+    files = {name: entry["sha256"] for name, entry in read_manifest(directory)["files"].items() if name not in _RECORDS}
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def take_over(root: Path, job: Job) -> None:
+    """Give a current result the key and recipe of its job, where they are older; its files stay as they are.
+
+    So others find it by the keys of today.
+    """
+    path = job.directory(root) / MANIFEST
+    manifest = read_manifest(path.parent)
+    if manifest["key"] != job.key:
+        with _named_os_errors(path.parent):
+            write_text(path, _as_json({**manifest, "key": job.key, "recipe": job.recipe}))
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -94,7 +155,8 @@ def build(root: Path, job: Job, make: Callable[[Path], Metrics], *, config_toml:
                 (work / "metrics.json").write_text(json.dumps(dict(metrics), indent=1, allow_nan=False) + "\n")
                 for leftover in (*work.glob(f"{PARTIAL}*"), work / CHECKPOINT):
                     leftover.unlink(missing_ok=True)
-                _write_manifest(work, job, started, device)
+                read = {role: _content_of(root, needed) for role, needed in job.inputs.items()}
+                _write_manifest(work, job, started, device, read)
             _publish(work, final)
 
 
@@ -111,7 +173,7 @@ def _publish(work: Path, final: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _write_manifest(work: Path, job: Job, started: datetime, device: str) -> None:
+def _write_manifest(work: Path, job: Job, started: datetime, device: str, read: dict[str, str | None]) -> None:
     files = {
         path.relative_to(work).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
         for path in sorted(work.rglob("*"))
@@ -124,6 +186,7 @@ def _write_manifest(work: Path, job: Job, started: datetime, device: str) -> Non
         "name": job.name,
         "key": job.key,
         "recipe": job.recipe,
+        "read": {role: content for role, content in read.items() if content is not None},
         "files": files,
         "seed": getattr(job.spec, "seed", None),
         "versions": runtime.versions(),
@@ -135,7 +198,11 @@ def _write_manifest(work: Path, job: Job, started: datetime, device: str) -> Non
     }
     for name in files:
         fsync(work / name)
-    write_text(work / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+    write_text(work / MANIFEST, _as_json(manifest))
+
+
+def _as_json(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=1, allow_nan=False) + "\n"
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 
 from sfnetlab import config, download, runner, runtime
+from sfnetlab.files import path_argument
 from sfnetlab.plan import STAGES
 
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_cross_match_flags(_command(commands, "cross-match", "the galaxies of two catalogues, by id or by position"))
     bench = _command(commands, "bench", "speeds and qualities, each against a reference in the same run")
     bench.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks (default: all but the large ones)")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
+    bench.add_argument("--json", type=path_argument, metavar="FILE", help="write the rows as JSON too")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     words = sys.argv[1:] if argv is None else list(argv)
     if words and not words[0].startswith("-") and words[0] not in commands.choices:
@@ -56,7 +56,7 @@ def _command(
 
 def _add_export_flags(parser: argparse.ArgumentParser) -> None:
     runner.add_flags(parser, builds=False)
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a folder to make")
+    parser.add_argument("--to", type=path_argument, required=True, metavar="DIR", help="a folder to make")
     formats = ("parquet", "csv", "fits")
     parser.add_argument("--format", choices=formats, default="parquet", help="of tables (default: parquet)")
     parser.add_argument(
@@ -68,8 +68,8 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cross_match_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("left", type=Path, metavar="LEFT", help="a catalogue: .csv, .parquet or .fits")
-    parser.add_argument("right", type=Path, metavar="RIGHT", help="another catalogue")
+    parser.add_argument("left", type=path_argument, metavar="LEFT", help="a catalogue: FITS, CSV, VOTable, parquet ...")
+    parser.add_argument("right", type=path_argument, metavar="RIGHT", help="another catalogue")
     parser.add_argument(
         "--radius-arcsec", type=float, metavar="R", help="match each other's nearest within R; without it, equal ids"
     )
@@ -79,7 +79,9 @@ def _add_cross_match_flags(parser: argparse.ArgumentParser) -> None:
         metavar="LEFT[=RIGHT]",
         help="columns of ids, with '=' between where they differ (default: id_str)",
     )
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the pairs: .csv, .parquet or .fits")
+    parser.add_argument(
+        "--to", type=path_argument, required=True, metavar="FILE", help="the pairs: .csv, .parquet or .fits"
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE")
 
 

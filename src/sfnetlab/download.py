@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sfnetlab.errors import DataError
-from sfnetlab.files import locked, replacing, write_text
+from sfnetlab.files import locked, path_argument, replacing, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ def download(arguments: argparse.Namespace) -> str:
 
 def _add_sdss_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query", choices=("sfnet", "galaxy_cnns"), default="sfnet", help="which published sample")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder that gets everything")
+    parser.add_argument("--to", type=path_argument, required=True, metavar="DIR", help="folder that gets everything")
     parser.add_argument("--limit", type=_positive_int, metavar="N", help="only the query's first N rows: a trial")
     parser.add_argument("--data-release", type=_positive_int, default=17, metavar="N", help="SDSS release (default 17)")
     parser.add_argument(

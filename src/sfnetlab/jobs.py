@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sfnetlab.files import write_text
-from sfnetlab.settings import View
+from sfnetlab.settings import View, is_place
 
 Metrics = Mapping[str, float | int]
 
@@ -82,7 +82,7 @@ def as_recipe(value: Any) -> Any:
     """Return a spec as plain JSON data. Paths are left out: a place is not a setting, the hash of its content is."""
     if is_dataclass(value) and not isinstance(value, type):
         pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
-        return {name: as_recipe(item) for name, item in pairs if not isinstance(item, Path)}
+        return {name: as_recipe(item) for name, item in pairs if not is_place(name, item)}
     if isinstance(value, Mapping):
         return {str(key): as_recipe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

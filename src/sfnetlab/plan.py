@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sfnetlab.errors import ConfigError, DataError
-from sfnetlab.files import sha256_of
+from sfnetlab.files import file_problem, sha256_of
 from sfnetlab.jobs import Job, Stage, Table, TableSpec, Viewed
 from sfnetlab.methods import TRAITS, External, typical
 from sfnetlab.schema import (
@@ -362,9 +362,9 @@ def _atlas_job(
         if job is not None
     ]
     names = config.atlas.names
-    if names is not None and not names.is_file():
+    if names is not None and (problem := file_problem(names)):
         raise DataError(
-            f"atlas.names: {names} not found; copy names.toml out of an atlas to there, or leave the setting out"
+            f"atlas.names: {names} not found: {problem}; copy names.toml out of an atlas to there, or leave it out"
         )
     spec = AtlasSpec(
         experiment=config.name,

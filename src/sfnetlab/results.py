@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sfnetlab.artifacts import MANIFEST, FeatureTable, SurveyTable, read_features, read_manifest, read_survey
 from sfnetlab.errors import ArtifactError, DataError
-from sfnetlab.files import read_array
+from sfnetlab.files import expanded, read_array
 from sfnetlab.jobs import Job, TableSpec, Task, as_recipe
 from sfnetlab.methods import TRAITS, Reader, Traits, reader_of, typical
 from sfnetlab.metrics.tidy import IDENTITY
@@ -294,7 +294,7 @@ class Results:
         ArtifactError
             If there are no results in it.
         """
-        folder = Path(folder).expanduser()
+        folder = Path(expanded(str(folder)))
         # Names with a dot are work in progress or were replaced; a shard is a part of another result.
         paths = [
             path.parent

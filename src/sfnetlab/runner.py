@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sfnetlab import config, runtime
-from sfnetlab.artifacts import build, state_of
+from sfnetlab.artifacts import SAME_CONTENT, State, build, state_of, take_over
 from sfnetlab.errors import ArtifactError, SfnetlabError
-from sfnetlab.files import advice_on
+from sfnetlab.files import advice_on, path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
@@ -45,8 +45,8 @@ class Options:
 
 def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True, splits: bool = False) -> None:
     """Add the flags that `run`, `status` and every stage share; `status` builds nothing and has fewer."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: results/<experiment>)")
+    parser.add_argument("config", type=path_argument, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help="where results go (default: results/NAME)")
     parser.add_argument(
         "--set",
         action="append",
@@ -93,7 +93,11 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     experiment, root = chosen.load()
     plan = make_plan(experiment)
     wanted = [job for job in plan if job.stage in stages]
-    todo = [job for job in wanted if chosen.force or state_of(root, job).kind != "current"]
+    known: dict[str, State] = {}
+    todo = [job for job in wanted if chosen.force or state_of(root, job, known).kind != "current"]
+    for job in wanted:
+        if not chosen.force and known[job.key] == SAME_CONTENT:
+            take_over(root, job)
     if chosen.shard != WHOLE:
         todo = [job for job in todo if chosen.force or state_of(root, shard_job(job, chosen.shard)).kind != "current"]
     if not todo:
@@ -104,6 +108,10 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     device = runtime.resolve_device(chosen.device)
     resolved = config.as_toml(experiment)
     for number, job in enumerate(todo, 1):
+        if not chosen.force and state_of(root, job) == SAME_CONTENT:
+            log.info("[%d/%d] %s is current: %s", number, len(todo), job, SAME_CONTENT.why[0])
+            take_over(root, job)
+            continue
         log.info("[%d/%d] %s", number, len(todo), job)
         shards = [] if chosen.force or chosen.shard != WHOLE else finished_shards(root, job)
         build_job(root, job, config_toml=resolved, device=device, shard=chosen.shard, shards=shards)
@@ -209,8 +217,9 @@ def describe_status(chosen: Options) -> str:
     """Return a line for each job that says whether it is current, stale (and why) or missing."""
     experiment, root = chosen.load()
     lines = []
+    known: dict[str, State] = {}
     for job in make_plan(experiment):
-        state = state_of(root, job)
+        state = state_of(root, job, known)
         lines.append(f"{state.kind:8} {job}{_because(state.why)}")
     return "\n".join(lines)
 

@@ -137,7 +137,8 @@ FORMER_TABLES = {"labels": "classes"}
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One TOML file."""
+    """One TOML file. A relative path in it begins at the folder in which the command runs; `~` and $VARIABLES are
+    replaced."""
 
     name: str
     """Names the results folder."""

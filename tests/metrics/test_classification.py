@@ -21,27 +21,23 @@ def test_auc_is_scikit_learns_with_and_without_ties(seed, n_levels):
 
 
 @given(st.integers(0, 1000))
-def test_scores_at_the_threshold_are_scikit_learns(seed):
+def test_confusion_counts_at_the_threshold_are_scikit_learns(seed):
     truth, score = scored(60, seed)
     found = score > 0
-    assert classification.accuracy(truth, score) == pytest.approx(oracle.accuracy_score(truth, found))
-    assert classification.f1(truth, score) == pytest.approx(oracle.f1_score(truth, found))
-    assert classification.balanced_accuracy(truth, score) == pytest.approx(oracle.balanced_accuracy_score(truth, found))
     (tn, fp), (fn, tp) = oracle.confusion_matrix(truth, found)
     expected = {"true_positive": tp, "false_positive": fp, "true_negative": tn, "false_negative": fn}
     assert classification.confusion_counts(truth, score) == expected
 
 
-def test_finding_nothing_has_an_f1_of_zero_and_an_auc_of_a_half():
+def test_finding_nothing_has_an_auc_of_a_half():
     truth = np.array([0, 1, 0, 1])
-    assert classification.f1(truth, np.full(4, -1.0)) == 0
     assert classification.auc(truth, np.full(4, -1.0)) == 0.5
 
 
 def test_auc_of_hard_labels_is_not_that_of_scores():
     truth, score = scored(500)
     hard = np.where(score > 0, 1.0, -1.0)
-    assert classification.auc(truth, hard) == pytest.approx(classification.balanced_accuracy(truth, score))
+    assert classification.auc(truth, hard) == pytest.approx(oracle.balanced_accuracy_score(truth, score > 0))
     assert classification.auc(truth, score) > classification.auc(truth, hard) + 0.02
 
 

@@ -9,8 +9,9 @@ from sfnetlab.jobs import TableSpec
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.schema import Classes, Probes
 from sfnetlab.settings import Target
+from sfnetlab.stages import fit_probes
 from sfnetlab.stages.class_probes import class_numbers, class_predictions
-from sfnetlab.stages.fit_probes import in_sample_predictions
+from sfnetlab.stages.fit_probes import in_sample_predictions, value_predictions
 from sfnetlab.stages.samples import Sample
 
 N = 150
@@ -97,3 +98,19 @@ def test_in_sample_probes_are_fitted_to_the_test_rows():
 def test_only_encoders_have_in_sample_probes():
     X, y = features()
     assert list(in_sample_predictions(spec("sae"), Sample(X, SPLIT), y[:, None].astype(float))) == []
+
+
+class Diverging:
+    def fit(self, *rows):
+        return self
+
+    def predict(self, X):
+        return np.where(np.arange(len(X))[:, None] < 2, np.inf, 1.0)
+
+
+@pytest.mark.parametrize("predictions", [in_sample_predictions, lambda *given: value_predictions(*given, network=None)])
+def test_predictions_that_are_not_finite_name_the_probe(predictions, monkeypatch):
+    monkeypatch.setattr(fit_probes, "_new_probe", lambda name: Diverging())
+    X, y = features()
+    with pytest.raises(DataError, match=r"probe 'linear': 2 of .* predictions are not finite; .* max_spreads"):
+        list(predictions(spec("encoder"), Sample(X, SPLIT), y[:, None].astype(float)))

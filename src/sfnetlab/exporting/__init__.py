@@ -19,6 +19,7 @@ from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.exporting.catalog import Cutouts, catalog_items
 from sfnetlab.exporting.saes import sae_items
 from sfnetlab.exporting.tables import description_items, evidence_items, feature_items, prediction_items
+from sfnetlab.files import move
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.results import Record, Results, TableResult
 from sfnetlab.surveys.files import Format, column_list, write_json
@@ -101,8 +102,8 @@ def export(chosen: runner.Options, request: Request) -> list[Path]:
         write_json(partial / _MANIFEST, about | {"versions": runtime.versions()})
         replaced = request.to.with_name(f".{request.to.name}.replaced-{os.getpid()}")
         if request.to.exists():
-            request.to.rename(replaced)
-        partial.rename(request.to)
+            move(request.to, replaced)
+        move(partial, request.to)
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -14,7 +14,7 @@ from sfnetlab.errors import DataError
 from sfnetlab.exporting.items import Item
 from sfnetlab.results import Record, Results
 from sfnetlab.surveys.files import Format, rows_of_frame, write_table
-from sfnetlab.surveys.folder import FolderSurvey, image_path
+from sfnetlab.surveys.folder import FolderSurvey, find_cutouts
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def catalog_items(results: Results, form: Format, cutouts: Cutouts | None, to: P
     elif (places := _own_files(source, survey)) is None:
         log.info("no catalogue for Zoobot: the survey has no JPEG or PNG files; --cutouts jpg writes them")
         return
-    zoobot = survey.catalog.copy()
+    zoobot = survey.catalog.drop(columns="file_loc", errors="ignore")
     zoobot.insert(1, "file_loc", places)
     read_by_zoobot: Format = "csv" if form == "csv" else "parquet"
     write = partial(write_table, table=rows_of_frame(zoobot, theirs), form=read_by_zoobot)
@@ -60,9 +60,12 @@ def _own_files(source: Record, survey: SurveyTable) -> list[str] | None:
     """The user's own files of the cutouts, if Zoobot can read them."""
     assert source.job is not None, "an export knows the plan"
     folder = source.job.spec.survey
-    if not isinstance(folder, FolderSurvey) or folder.extension == ".fits":
+    if not isinstance(folder, FolderSurvey):
         return None
-    return [str(image_path(folder, id_str).resolve()) for id_str in survey.catalog["id_str"]]
+    files = [Path(place) for place in find_cutouts(folder, survey.catalog) if isinstance(place, str)]
+    if len(files) < len(survey.catalog) or {file.suffix.lower() for file in files} - {".jpg", ".jpeg", ".png"}:
+        return None
+    return [str(file.resolve()) for file in files]
 
 
 def _write_cutouts(folder: Path, survey: SurveyTable, suffix: Cutouts) -> None:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from sfnetlab.errors import DataError
+from sfnetlab.files import move
 from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.crossmatch import joined_table, match_by_id, match_by_position
 from sfnetlab.surveys.files import form_of, rows_of_frame, write_table
@@ -29,7 +30,7 @@ def cross_match_command(arguments: argparse.Namespace) -> str:
     partial = to.with_name(f".{to.name}.partial-{os.getpid()}")
     try:
         write_table(partial, rows_of_frame(joined_table(left, right, match)), form)
-        partial.replace(to)
+        move(partial, to)
     finally:
         partial.unlink(missing_ok=True)
     return f"{match.report}: {to}"

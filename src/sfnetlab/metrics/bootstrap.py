@@ -128,43 +128,6 @@ def class_intervals(
     return intervals
 
 
-def paired_difference(
-    y_true: NDArray[np.floating],
-    pred_a: NDArray[np.floating],
-    pred_b: NDArray[np.floating],
-    metric: Metric,
-    *,
-    n_resamples: int,
-    seed: int,
-    level: float = 0.95,
-) -> Difference:
-    """Return a metric of predictions a minus that of b on the same galaxies, with percentile interval and p-value.
-
-    p is twice the smaller share of resamples on either side of zero, each count plus one, so never 0. Bias keeps its
-    sign: a difference of biases says nothing about which is the larger.
-
-    Parameters
-    ----------
-    y_true, pred_a, pred_b : ndarray of shape (n,), or (n, m) for `pooled_rmse`
-        Label units; rows are the same galaxies in the same order.
-
-    References
-    ----------
-    Davison & Hinkley 1997, Bootstrap Methods and their Application, equation 4.11 (the plus one).
-    """
-    truth, columns_a, columns_b = _as_columns(y_true), _as_columns(pred_a), _as_columns(pred_b)
-    if metric != "pooled_rmse" and truth.shape[1] != 1:
-        raise ValueError(f"{metric} compares one column, got y_true of shape {truth.shape}; pass one column at a time")
-    difference = float(_values(metric, truth, columns_a)[0] - _values(metric, truth, columns_b)[0])
-    resampled = (
-        _resampled_values((metric,), truth, columns_a, n_resamples, seed)[metric]
-        - _resampled_values((metric,), truth, columns_b, n_resamples, seed)[metric]
-    )
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    n_one_side = min(np.count_nonzero(resampled <= 0), np.count_nonzero(resampled >= 0))
-    return Difference(difference, float(low), float(high), min(1.0, 2 * (n_one_side + 1) / (n_resamples + 1)))
-
-
 def paired_differences(
     y_true: NDArray[np.floating],
     predictions: NDArray[np.floating],
@@ -175,7 +138,10 @@ def paired_differences(
     seed: int,
     level: float = 0.95,
 ) -> list[Difference]:
-    """Return many differences as `paired_difference` does, each between means over several runs.
+    """Return differences of a metric on the same galaxies, each between means over several runs, with interval and p.
+
+    Intervals are percentiles of the resamples. p is twice the smaller share of resamples on either side of zero, each
+    count plus one, so never 0.
 
     Parameters
     ----------
@@ -186,6 +152,10 @@ def paired_differences(
     contrasts : ndarray of shape (n_runs, n_differences)
         A column a difference: the weight of each run's metric, summing to 0; with three seeds of either method 1/3 for
         those of a and -1/3 for those of b.
+
+    References
+    ----------
+    Davison & Hinkley 1997, Bootstrap Methods and their Application, equation 4.11 (the plus one).
     """
     weights = np.asarray(contrasts, dtype=np.float64)
     if metric == "rmse":

@@ -7,25 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def accuracy(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
-    """Return the share of galaxies on the right side of 0; arrays of shape (n,)."""
-    truth, scores = _checked(y_true, score)
-    return float(np.mean((scores > 0) == truth))
-
-
-def balanced_accuracy(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
-    """Return the mean of the shares of positive and of negative galaxies on their right side of 0; arrays of (n,)."""
-    truth, scores = _checked(y_true, score)
-    return float((np.mean(scores[truth] > 0) + np.mean(scores[~truth] <= 0)) / 2)
-
-
-def f1(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
-    """Return the harmonic mean of precision and recall of the positive class, 0 where none is found; arrays of (n,)."""
-    counts = confusion_counts(y_true, score)
-    right = 2 * counts["true_positive"]
-    return right / (right + counts["false_positive"] + counts["false_negative"])
-
-
 def auc(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
     """Return the area under the ROC curve: how often a positive galaxy scores higher than a negative one, ties half.
 

@@ -16,6 +16,7 @@ from sfnetlab.artifacts import read_embedding, write_csr_features, write_rows
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.sae import EncodeSpec, sae_directory
 from sfnetlab.metrics.dictionary import decoder_spectrum, describe_latents, fvu_of_blocks, l0_distribution
+from sfnetlab.metrics.reconstruction import robust_fvus
 from sfnetlab.metrics.sparsity import l0
 from sfnetlab.metrics.tables import FeatureMatrix, columns_of, rows_of
 from sfnetlab.runner import stage_main
@@ -54,7 +55,10 @@ def build(spec: EncodeSpec, task: Task) -> Metrics:
     spectra.to_parquet(task.work / "spectrum.parquet", index=False)
     l0_distribution(rows_of(latents, parts["test"])).to_parquet(task.work / "l0.parquet", index=False)
     whole = reconstruction[reconstruction["is_whole"]].set_index("split")[["fvu", "l0"]].T.to_dict()
+    test = np.asarray(embedding[parts["test"]])
+    robust = robust_fvus(test, sae.decode_csr(rows_of(latents, parts["test"])))
     return {f"{name}_{part}": whole[part][name] for part in parts for name in ("fvu", "l0")} | {
+        **{f"{name}_test": value for name, value in robust.items() if np.isfinite(value)},
         "dead_fraction": float(described["is_dead"].mean()),
         "dense_fraction": float(described["is_dense"].mean()),
         "effective_rank": spectrum.effective_rank,

@@ -123,10 +123,10 @@ def value_predictions(
     """
 
     def predicted(name: str, columns: NDArray[np.integer], predict: Predict) -> Iterator[Prediction]:
-        yield Prediction(name, len(columns), predict(sample.X))
+        yield Prediction(name, len(columns), _finite(name, predict(sample.X)))
         if turned:
             values = np.full(Y.shape, np.nan)
-            values[sample.split == "test"] = np.mean([predict(table) for table in turned], axis=0)
+            values[sample.split == "test"] = _finite(name, np.mean([predict(table) for table in turned], axis=0))
             yield Prediction(f"{name}{AUGMENTED}", len(columns), values)
 
     def fitted(name: str, columns: NDArray[np.integer]) -> Predict:
@@ -140,7 +140,8 @@ def value_predictions(
     for columns in sample.budgets(spec, Y):
         for kind in probes_of("values"):
             if kind.on_budgets:
-                yield Prediction(kind.name, len(columns), fitted(kind.name, columns)(sample.X))
+                values = _finite(kind.name, fitted(kind.name, columns)(sample.X))
+                yield Prediction(kind.name, len(columns), values)
 
 
 def in_sample_predictions(spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64]) -> Iterator[Prediction]:
@@ -154,8 +155,19 @@ def in_sample_predictions(spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64
     chosen, test = columns_of(sample.X, sample.alive), sample.rows("test")
     for name in spec.probes.kinds:
         values = np.full(Y.shape, np.nan)
-        values[test] = sample.fit(_new_probe(name), chosen, Y, on="test").predict(rows_of(chosen, test))
+        probe = sample.fit(_new_probe(name), chosen, Y, on="test")
+        values[test] = _finite(name, probe.predict(rows_of(chosen, test)))
         yield Prediction(f"{name}{IN_SAMPLE}", len(sample.alive), values)
+
+
+def _finite(probe: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return predictions as they are; a DataError if one is not finite."""
+    if n_bad := np.count_nonzero(~np.isfinite(values).all(axis=1)):
+        raise DataError(
+            f"probe {probe!r}: {n_bad} of {len(values)} predictions are not finite; features or labels hold values too "
+            f"large to compute with: look for broken ones, or leave labels out by max_spreads of the target"
+        )
+    return values
 
 
 def _new_probe(name: str) -> Probe:

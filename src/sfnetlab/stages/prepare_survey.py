@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sfnetlab.files import read_array
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.plan import CommonSurveySpec, SurveySpec
 from sfnetlab.runner import stage_main
@@ -27,9 +28,30 @@ def build(spec: SurveySpec, task: Task) -> Metrics:
     catalog = add_line_logs(catalog)
     catalog.insert(1, "split", split_catalog(catalog, spec.split))
     catalog.to_parquet(task.work / "catalog.parquet", index=False)
+    if spec.survey.has_images and spec.survey.is_real:
+        facts = {**facts, **_show_levels(task.work)}
     counts = {f"n_{part}": int((catalog["split"] == part).sum()) for part in ("train", "valid", "test")}
     log.info("%d galaxies: %s", len(catalog), ", ".join(f"{n} {part[2:]}" for part, n in counts.items()))
     return {"n_galaxies": len(catalog), **counts, **facts}
+
+
+def _show_levels(work: Path) -> dict[str, float]:
+    """Draw `contact_sheet.png`, some cutouts and the histogram of their levels; return the shares at both ends.
+
+    The same survey gives the same cutouts: 32 are shown, and the levels of 1,000 are counted.
+    """
+    import numpy as np
+
+    from sfnetlab.figures.contact_sheet import plot_levels
+    from sfnetlab.surveys.images import level_counts
+
+    images = read_array(work / "images.npy")
+    rows = np.random.default_rng(0).permutation(len(images))[:1000]
+    counts = level_counts(images, rows)
+    plot_levels(images[np.sort(rows[:32])], counts, len(rows)).savefig(work / "contact_sheet.png", dpi=150)
+    black, saturated = (float(counts[:, level].sum() / counts.sum()) for level in (0, 255))
+    log.info("%.1f %% of pixels are black, %.1f %% saturated: contact_sheet.png", 100 * black, 100 * saturated)
+    return {"share_black": black, "share_saturated": saturated}
 
 
 def _with_every_embedding(catalog: pd.DataFrame, spec: CommonSurveySpec, work: Path) -> tuple[pd.DataFrame, int]:

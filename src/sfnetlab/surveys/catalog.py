@@ -3,8 +3,6 @@
 Every catalogue that is read here has `id_str`, text, as its first column. images.py and store.py know about images.
 """
 
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import assert_never
@@ -15,8 +13,10 @@ from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
 from sfnetlab.settings import CutName, Target
+from sfnetlab.surveys.formats import read_table
 from sfnetlab.surveys.lines import LINES, NOT_MEASURED
 from sfnetlab.surveys.messages import did_you_mean, first_few
+from sfnetlab.surveys.outliers import plausible_rows
 from sfnetlab.surveys.votes import vote_columns
 
 LINE_FLUXES = dict(zip(("log_N2", "log_Ha", "log_O3", "log_Hb"), (f"{line}_flux" for line in LINES), strict=True))
@@ -29,14 +29,11 @@ IDS_AT_ONCE = 2**18
 
 _FLOAT_TEXT = r"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]\d+)"
 
-_logger = logging.getLogger(__name__)
-
 
 def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
-    """Read the table of a .csv, .parquet or .fits file, with its ids as text in a first column `id_str`.
+    """Read a table of any format that `formats.read_table` knows, with its ids as text in a first column `id_str`.
 
-    Blanks around an id are removed; otherwise ids are taken to the letter. Empty CSV cells become NaN. Of a FITS file
-    the first table is read: its byte strings are decoded, and columns that hold arrays are left out (logged).
+    Blanks around an id are removed; otherwise ids are taken to the letter.
 
     Parameters
     ----------
@@ -46,26 +43,10 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
     Raises
     ------
     DataError
-        If the file is missing, broken, of another type or without rows, or its ids are absent, floats, empty, repeated
-        or unsafe as file names.
+        If the file is missing, broken, no table or without rows, or its ids are absent, floats, empty, repeated or
+        unsafe as file names.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such catalogue file")
-    try:
-        match path.suffix.lower():
-            case ".csv":
-                catalog = _read_csv(path, id_column)
-            case ".parquet":
-                stored = pd.read_parquet(path)
-                catalog = stored.reset_index(drop=all(name is None for name in stored.index.names))
-            case ".fits":
-                catalog = _read_fits_table(path)
-            case other:
-                raise DataError(f"{path}: a catalogue is a .csv, .parquet or .fits file, found {other!r}")
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
-        raise DataError(
-            f"{path}: cannot be read as {path.suffix.lower()}, damaged or not such a file: {error}"
-        ) from error
+    catalog = read_table(path, text=(id_column,))
     if len(catalog) == 0:
         raise DataError(f"{path}: the catalogue has no rows")
     if id_column not in catalog.columns:
@@ -196,8 +177,8 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
     Raises
     ------
     DataError
-        If a column is missing, not numeric, without any finite value or constant on the rows kept, or if no row is
-        kept.
+        If a column is missing, not numeric, without any finite value or constant on the rows kept, if no row is kept,
+        or as `plausible_rows`.
     """
     values = columns_as_floats(catalog, target.columns, where)
     finite = np.isfinite(values) & (values != NOT_MEASURED)
@@ -214,6 +195,7 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
             f'{where}: of {len(catalog):,} rows, cut = "{target.cut}" keeps {int(in_cut.sum()):,} and '
             f"{int(finite.all(axis=0).sum()):,} have every target column finite, but none both"
         )
+    rows = plausible_rows(catalog, target, values, rows, where)
     constant = [name for name, value in zip(target.columns, values, strict=True) if np.ptp(value[rows]) == 0]
     if constant:
         raise DataError(
@@ -253,32 +235,6 @@ def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
 def unit_of(column: str) -> str:
     """Return the unit of a label column: "dex" for the logarithms of the MPA-JHU tables and of line fluxes, else ""."""
     return "dex" if column in ("oh_p50", "lgm_tot_p50", "sfr_tot_p50", *LINE_FLUXES) else ""
-
-
-def _read_csv(path: Path, id_column: str) -> pd.DataFrame:
-    # Given rows longer than the header, pandas would take the first fields for an index and shift all columns.
-    with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-        try:
-            return pd.read_csv(path, dtype={id_column: str}, index_col=False, low_memory=False)
-        except pd.errors.ParserWarning as warning:
-            raise ValueError("rows hold more fields than the header names") from warning
-
-
-def _read_fits_table(path: Path) -> pd.DataFrame:
-    from astropy.io import fits
-    from astropy.table import Table
-
-    with fits.open(path, memmap=False) as hdus:
-        hdu = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
-        if hdu is None:
-            raise ValueError("it holds no table")
-        table = Table.read(hdu, mask_invalid=False)
-    arrays = [name for name in table.colnames if table[name].ndim > 1]
-    if arrays:
-        _logger.warning("%s: columns of arrays left out: %s", path, ", ".join(arrays))
-        table.remove_columns(arrays)
-    table.convert_bytestring_to_unicode()
-    return table.to_pandas()
 
 
 def ids_as_text(ids: pd.Series, where: str) -> pd.Series:

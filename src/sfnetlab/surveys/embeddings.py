@@ -54,7 +54,7 @@ class EmbeddingsSurvey:
     is_real: ClassVar[bool] = True
     kind: Literal["embeddings"] = "embeddings"
     catalog: Path
-    """Catalogue file: .csv, .parquet, .fits."""
+    """Catalogue: CSV and other text, ECSV, VOTable, FITS, Feather or parquet, which may be a folder (HATS too)."""
     id_column: str = "id_str"
     """Catalogue column by which embeddings are joined; read as text, for 64-bit ids do not survive as floats."""
     without_embedding: Literal["error", "drop"] = "error"

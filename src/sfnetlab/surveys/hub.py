@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from sfnetlab.errors import DataError
 from sfnetlab.settings import is_plain_name, require, require_scale, require_sizes
-from sfnetlab.surveys.fingerprints import hash_of_listing
+from sfnetlab.surveys.fingerprints import hash_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ class HubSurvey:
     id_column: str = "id_str"
     """Column of ids, text or integers, unique over the splits."""
     image_column: str = "image"
-    """Column of JPEG or PNG cutouts."""
+    """Column of cutouts: JPEG, PNG, TIFF, GIF or WebP."""
     streaming: bool = False
     """Read parquet files over the network without keeping them: for one pass, it saves the disk space."""
     min_asked: float = 0.5
@@ -68,7 +68,8 @@ class HubSurvey:
     crop: int | None = None
     """Cut out the central square of this side in pixels."""
     on_bad_image: Literal["error", "drop"] = "error"
-    """What a missing, truncated or unreadable cutout means: stop, or leave the galaxy out and record its id."""
+    """What a missing, truncated or unreadable cutout, or one of a single colour, means: stop, or leave the galaxy out
+    and record its id."""
 
     def __post_init__(self) -> None:
         require((self.dataset is None) != (self.directory is None), "dataset or directory must be given, and not both")
@@ -91,7 +92,7 @@ class HubSurvey:
         return self
 
     def fingerprint(self) -> dict[str, str]:
-        """Return the revision of a hub dataset, or a hash of name, size and time of change of a local folder's files.
+        """Return the revision of a hub dataset, or a hash of the names and contents of a local folder's files.
 
         Raises
         ------
@@ -102,13 +103,7 @@ class HubSurvey:
             return {"revision": self.revision}
         if not self.directory.is_dir():
             raise DataError(f"{self.directory}: no such folder (survey.directory)")
-        paths = (path for path in self.directory.rglob("*") if path.is_file())
-        files = {path.relative_to(self.directory).as_posix(): path.stat() for path in paths}
-        # Hidden files and the caches of `datasets` come and go while a dataset is read.
-        lasting = {name: stat for name, stat in files.items() if not re.search(r"(^|/)(\.|cache-)", name)}
-        if not lasting:
-            raise DataError(f"{self.directory}: the folder is empty (survey.directory)")
-        return {"files_sha256": hash_of_listing(lasting.items())}
+        return {"files_sha256": hash_of(self.directory, "survey.directory")}
 
     def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
         """Read the splits in one pass. `source.json` says what was read, `bad_images.csv` which rows were left out."""

@@ -32,7 +32,8 @@ class SDSSSurvey:
     crop: int | None = None
     """Cut out the central square of this side in pixels (the SFNet paper: 160 to 144)."""
     on_bad_image: Literal["error", "drop"] = "drop"
-    """What a cutout that could not be had means: leave the galaxy out and record its id, or stop."""
+    """What a cutout that could not be had, or one of a single colour, means: leave the galaxy out and record its id, or
+    stop."""
 
     def __post_init__(self) -> None:
         require_sizes(self.resize, self.crop)
