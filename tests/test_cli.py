@@ -336,7 +336,7 @@ def complaint(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str)
         ("survey.catalogue=1", "survey.catalogue: unknown key, did you mean 'catalog'?"),
         ('training.epochs="many"', "expected int, got 'many'"),
         ("features.sfnet.k=[513]", "k must lie in [1, 512] (the number of pooled features), got [513]"),
-        ('survey.catalog="gone.csv"', "gone.csv: no readable catalogue file"),
+        ('survey.catalog="gone.csv"', "gone.csv: no readable file (survey.catalog)"),
     ],
 )
 def test_a_wrong_setting_is_one_message(folder, capsys, override, says):

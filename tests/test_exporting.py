@@ -223,7 +223,7 @@ def test_what_was_exported_is_on_record(made, tmp_path):
     assert others == {
         "catalog.csv", "features/dense.csv", "feature_catalogs/dense.csv", "predictions/dense.csv",
     }  # fmt: skip
-    assert {name.split("/")[2] for name in record["results"] if name.startswith("evidence/")} == {"dense"}
+    assert {name.split("/")[2] for name in record["results"] if name.startswith("evidence/")} == {"survey", "dense"}
     manifest = json.loads((results(made, "import-embeddings/dense/manifest.json")).read_text())
     assert record["results"]["features/dense.csv"]["key"] == manifest["key"]
     known = pd.read_csv(to / "columns.csv").set_index("column")
@@ -327,6 +327,24 @@ def test_a_survey_without_images_has_no_cutouts_to_write(made, tmp_path):
     with pytest.raises(DataError, match="a survey of embeddings has no images"):
         export(made, Request(to=tmp_path / "out", cutouts="png"))
     assert not list(tmp_path.iterdir())
+
+
+def test_catalogues_are_matched_by_position_however_their_columns_are_called_and_keep_their_codes(tmp_path):
+    a = {
+        "id_str": ["a", "b"],
+        "RAJ2000": ["00:00:04", "12:00:00"],
+        "DEJ2000": ["+10:00:00", "-20:30:00"],
+        "g": [-99, 1],
+    }
+    b = {"id_str": ["x", "y"], "TARGET_RA": [180.0, 1 / 60], "TARGET_DEC": [-20.5, 10.0], "seen": [True, None]}
+    pd.DataFrame(a).to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame(b).astype({"seen": "boolean"}).to_parquet(tmp_path / "b.parquet")
+    files = [str(tmp_path / name) for name in ("a.csv", "b.parquet")]
+    assert cli.main(["cross-match", *files, "--to", str(tmp_path / "c.csv"), "--radius-arcsec", "1"]) == 0
+    pairs = pd.read_csv(tmp_path / "c.csv")
+    assert pairs[["id_str", "id_str_right"]].to_numpy().tolist() == [["a", "y"], ["b", "x"]]
+    assert pairs["g"].tolist() == [-99, 1]
+    assert pairs["ra"].tolist() == pytest.approx([1 / 60, 180])
 
 
 @pytest.mark.slow

@@ -457,7 +457,9 @@ def _describe(cls: Any, heading: str) -> str:
 
     docs, hints = _field_docs(cls), _hints(cls)
     lines = [heading, *wrapped(inspect.cleandoc(cls.__doc__ or ""), "# ", "# ")]
-    for each in fields(cls):
+    for each in sorted(
+        fields(cls), key=lambda each: each.name not in cls.__annotations__
+    ):  # what kinds share comes last
         kind_of_value = _spelt(hints[each.name])
         if each.name == "kind" or kind_of_value in ("table", "array of tables"):
             continue
@@ -469,8 +471,8 @@ def _describe(cls: Any, heading: str) -> str:
 
 
 def _field_docs(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass, which Python itself does not keep."""
-    docs: dict[str, str] = {}
+    """The string below each field of a dataclass and of those that it inherits from; Python itself does not keep it."""
+    docs = {name: text for base in cls.__bases__ if is_dataclass(base) for name, text in _field_docs(base).items()}
     (definition,) = (node for node in ast.parse(inspect.getsource(cls)).body if isinstance(node, ast.ClassDef))
     for pair in pairwise(definition.body):
         match pair:

@@ -104,6 +104,7 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
         log.info("%s: all %d results are current", root, len(wanted))
         return root, plan
     log.info("%s: %d of %d results are current", root, len(wanted) - len(todo), len(wanted))
+    _check_survey(root, plan, todo)
     runtime.keep_caches()
     device = runtime.resolve_device(chosen.device)
     resolved = config.as_toml(experiment)
@@ -116,6 +117,13 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
         shards = [] if chosen.force or chosen.shard != WHOLE else finished_shards(root, job)
         build_job(root, job, config_toml=resolved, device=device, shard=chosen.shard, shards=shards)
     return root, plan
+
+
+def _check_survey(root: Path, plan: Sequence[Job], todo: Sequence[Job]) -> None:
+    """Refuse a survey, prepared before, that lacks a column that the rest of the plan wants; raises DataError."""
+    for job in plan:
+        if job.stage == "prepare-survey" and job not in todo and state_of(root, job).kind == "current":
+            importlib.import_module(STAGES[job.stage].module).check(job.spec, job.directory(root))
 
 
 def build_job(

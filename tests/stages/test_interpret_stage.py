@@ -23,9 +23,10 @@ from sfnetlab.models.sae import SparseAutoencoder, save_sae
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
 from sfnetlab.plan import ClaimsSpec, InterpretSpec, ProbeSpec, RelationsSpec
 from sfnetlab.schema import Interpretation, Probes
-from sfnetlab.settings import Target
+from sfnetlab.settings import CatalogColumns, Target
 from sfnetlab.stages import embed_images, fit_baselines, hold_claims, interpret_features, train_vae
 from sfnetlab.surveys.catalog import add_line_logs, apply_cut
+from sfnetlab.surveys.columns import measured
 from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.perturb import TRANSFORMS
@@ -56,7 +57,8 @@ def write_survey(directory, catalog):
 
 
 def catalog_of_mock():
-    catalog = add_line_logs(make_population(N, MOCK.seed, MOCK.field_arcsec))
+    population = make_population(N, MOCK.seed, MOCK.field_arcsec)
+    catalog = add_line_logs(measured(population, CatalogColumns(), "mock").catalog)
     return catalog.assign(split=np.resize(["train", "valid", "test"], N))
 
 

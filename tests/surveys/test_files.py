@@ -15,7 +15,7 @@ from astropy.table import Table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfnetlab.columns import IN_ALL_TABLES, KNOWN_COLUMNS, OF_TABLE, About, about
+from sfnetlab.descriptions import IN_ALL_TABLES, KNOWN_COLUMNS, OF_TABLE, About, about
 from sfnetlab.errors import DataError
 from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.files import (

@@ -31,7 +31,9 @@ from sfnetlab.bench.compare import Row
 from sfnetlab.interpret.catalog import associate_features, describe_features
 from sfnetlab.jobs import TableSpec
 from sfnetlab.metrics.tables import rows_of
+from sfnetlab.settings import CatalogColumns
 from sfnetlab.surveys.catalog import measured_labels
+from sfnetlab.surveys.columns import measured
 from sfnetlab.surveys.mock_population import make_population
 
 log = logging.getLogger(__name__)
@@ -225,7 +227,7 @@ def made_up_atlas(
     images = _ellipses(n_galaxies, image_size, rng)
     galaxies = Galaxies(
         catalog=catalog,
-        labels=measured_labels(catalog),
+        labels=measured_labels(measured(catalog, CatalogColumns(), "made-up catalogue").catalog),
         images=images,
         places=np.arange(n_galaxies),
         pixel_scale_arcsec=38.0 / image_size,

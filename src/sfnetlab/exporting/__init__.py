@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sfnetlab import runner, runtime
 from sfnetlab.artifacts import state_of
-from sfnetlab.columns import About
+from sfnetlab.descriptions import About
 from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.exporting.catalog import Cutouts, catalog_items
 from sfnetlab.exporting.saes import sae_items

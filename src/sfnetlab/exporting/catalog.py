@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sfnetlab.artifacts import SurveyTable
-from sfnetlab.columns import about
+from sfnetlab.descriptions import about
 from sfnetlab.errors import DataError
 from sfnetlab.exporting.items import Item
 from sfnetlab.results import Record, Results

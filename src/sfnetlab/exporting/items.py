@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from sfnetlab.columns import About
+from sfnetlab.descriptions import About
 from sfnetlab.results import Record
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from sfnetlab.artifacts import read_features
-from sfnetlab.columns import About, about
+from sfnetlab.descriptions import About, about
 from sfnetlab.exporting.items import Item
 from sfnetlab.results import Record, TableResult
 from sfnetlab.surveys import files

@@ -101,7 +101,7 @@ def _labelled(
     catalog = read_survey(task.inputs["survey"]).catalog
     labelled = catalog[target_rows(catalog, target, str(task.inputs["survey"])) & (catalog["split"] == "train")]
     train = np.asarray(FeatureTable(rows, embedding).of(labelled["id_str"]), dtype=np.float64)
-    return train, labelled[list(target.columns)].to_numpy(dtype=np.float64)
+    return train, labelled[list(target.columns)].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _reconstruction(

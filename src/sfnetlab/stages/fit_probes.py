@@ -65,7 +65,7 @@ def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: Feat
     n_resamples = spec.probes.n_bootstrap
     for name, target in spec.targets.items():
         rows = survey.catalog[target_rows(survey.catalog, target, str(task.inputs["survey"]))]
-        ids, Y = rows["id_str"], rows[list(target.columns)].to_numpy(dtype=np.float64)
+        ids, Y = rows["id_str"], rows[list(target.columns)].to_numpy(dtype=np.float64, na_value=np.nan)
         sample = Sample(table.of(ids), rows["split"].to_numpy())
         _require_enough(name, sample)
         if x_hat is not None:

@@ -13,7 +13,10 @@ from sfnetlab.files import read_array
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.plan import CommonSurveySpec, SurveySpec
 from sfnetlab.runner import stage_main
+from sfnetlab.settings import CatalogColumns
+from sfnetlab.stages.wanted import require_wanted
 from sfnetlab.surveys.catalog import add_line_logs
+from sfnetlab.surveys.columns import measured
 from sfnetlab.surveys.split import split_catalog
 from sfnetlab.surveys.tables import common_galaxies
 
@@ -21,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def build(spec: SurveySpec, task: Task) -> Metrics:
-    catalog, facts = spec.survey.read(task.work)
+    catalog, facts = spec.survey.read(task.work, partial(_accepted, spec=spec, work=task.work))
     if isinstance(spec, CommonSurveySpec):
         catalog, n_dropped = _with_every_embedding(catalog, spec, task.work)
         facts = {**facts, "n_without_embedding": n_dropped}
@@ -33,6 +36,20 @@ def build(spec: SurveySpec, task: Task) -> Metrics:
     counts = {f"n_{part}": int((catalog["split"] == part).sum()) for part in ("train", "valid", "test")}
     log.info("%d galaxies: %s", len(catalog), ", ".join(f"{n} {part[2:]}" for part, n in counts.items()))
     return {"n_galaxies": len(catalog), **counts, **facts}
+
+
+def check(spec: SurveySpec, directory: Path) -> None:
+    """Refuse a survey, prepared before, that lacks what the experiment wants by now; raises DataError."""
+    require_wanted(pd.read_parquet(directory / "catalog.parquet"), spec.wanted)
+
+
+def _accepted(catalog: pd.DataFrame, *, spec: SurveySpec, work: Path) -> pd.DataFrame:
+    """The catalogue with its positions and missing values known; `missing_values.csv` counts what was a code of one."""
+    settings = spec.survey if isinstance(spec.survey, CatalogColumns) else CatalogColumns()
+    catalog, codes = measured(catalog, settings, "catalogue")
+    codes.to_csv(work / "missing_values.csv", index=False)
+    require_wanted(catalog, spec.wanted)
+    return catalog
 
 
 def _show_levels(work: Path) -> dict[str, float]:

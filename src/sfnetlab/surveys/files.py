@@ -4,7 +4,7 @@ What such tables have no type for becomes text that holds as much: lists are JSO
 they encode; a missing text is an empty one. FITS holds printable ASCII alone: other characters are written as Python's
 escapes, which `text.encode().decode("unicode_escape")` undoes.
 
-Units, UCDs and descriptions are those of columns.py. TOPCAT and astropy show them.
+Units, UCDs and descriptions are those of descriptions.py. TOPCAT and astropy show them.
 """
 
 import json
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.columns import WORDS, About, about
+from sfnetlab.descriptions import WORDS, About, about
 from sfnetlab.errors import DataError
 from sfnetlab.surveys.messages import first_few
 
@@ -63,7 +63,7 @@ class TableBlocks:
     described: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of columns that only this table has."""
     name: str = ""
-    """Which table of the lab this is, see `columns.about`."""
+    """Which table of the lab this is, see `descriptions.about`."""
 
 
 def rows_of_frame(frame: pd.DataFrame, described: Mapping[str, str] | None = None, name: str = "") -> TableBlocks:

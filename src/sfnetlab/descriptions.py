@@ -170,7 +170,12 @@ _OF_LATENTS = {
 }
 
 OF_TABLE: dict[str, dict[str, str]] = {
-    "dense": {},
+    "missing_values": {
+        "column": "column of the catalogue",
+        "code": "number that means not measured there",
+        "n": "number of galaxies that have it",
+        "share": "share of all galaxies",
+    },
     "sparse": {"activation": "activation of the feature in this galaxy"},
     "predictions": {"y_true": "what is measured", "y_pred": "what is predicted"},
     "confusion": {"y_true": "class by the catalogue", "y_pred": "class by the probe", "n": "number of test galaxies"},
