@@ -270,6 +270,20 @@ def test_help_needs_no_stage_module():
     assert not [name for name in loaded if name.startswith("sfnetlab.stages")]
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("statsu", "unknown command 'statsu', did you mean 'status'?"),
+        ("train-saes", "did you mean 'train-sae'?"),
+        ("qqq", "unknown command 'qqq', known are run, prepare-survey,"),
+    ],
+)
+def test_an_unknown_command_gets_a_suggestion(typed, says, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([typed])
+    assert says in capsys.readouterr().err
+
+
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 FOLDER = """

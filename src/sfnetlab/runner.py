@@ -4,7 +4,6 @@ Stage modules are imported by name when one of their jobs is built, so that noth
 """
 
 import argparse
-import contextlib
 import importlib
 import json
 import logging
@@ -17,7 +16,7 @@ from typing import Any
 from sfnetlab import config, runtime
 from sfnetlab.artifacts import SAME_CONTENT, State, build, state_of, take_over
 from sfnetlab.errors import ArtifactError, DataError, SfnetlabError
-from sfnetlab.files import path_argument
+from sfnetlab.files import advice_on, path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
@@ -110,6 +109,7 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
         return root, plan
     log.info("%s: %d of %d results are current", root, len(wanted) - len(todo), len(wanted))
     _check_survey(root, plan, todo)
+    runtime.keep_caches()
     device = runtime.resolve_device(chosen.device)
     resolved = config.as_toml(experiment)
     (survey,) = (job for job in plan if job.stage == SURVEY)
@@ -176,17 +176,19 @@ def build_job(
     )
     if shard == WHOLE:
         remove_shards(root, job)
-        _link(root, job)
+        link(root, job)
 
 
-def _link(root: Path, job: Job) -> None:
+def link(root: Path, job: Job) -> None:
     """Make the stage's link, unless something else has that name or the file system has no links."""
     name = STAGES[job.stage].link
     if name is None or ((root / name).exists() and not (root / name).is_symlink()):
         return
-    with contextlib.suppress(OSError):
+    try:
         (root / name).unlink(missing_ok=True)
         (root / name).symlink_to(job.directory(root).relative_to(root), target_is_directory=True)
+    except OSError as error:
+        log.warning("%s (%s): no link, see %s", root / name, error.strerror, job.directory(root))
 
 
 def _shown_directory(root: Path, job: Job) -> Path:
@@ -200,8 +202,19 @@ def stage_main(stage: str, argv: Sequence[str] | None = None) -> int:
     """Run one stage for the command line or `uv run src/sfnetlab/stages/<stage>.py CONFIG`; return its exit status."""
     parser = argparse.ArgumentParser(prog=stage, description=STAGES[stage].summary)
     add_flags(parser, splits=STAGES[stage].splits)
-    arguments = parser.parse_args(argv)
+    arguments = parsed(parser, argv)
     return exit_status(lambda: run(options(arguments), [stage]), arguments.verbosity)
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line; a help that nobody reads to its end is no error."""
+    try:
+        return parser.parse_args(argv)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            runtime.leave_closed_pipe()
 
 
 def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cores: bool = True) -> int:
@@ -209,7 +222,7 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
 
     Threads of one that `shares_cores` with other processes do not spin.
     """
-    runtime.configure_logging(verbosity)
+    tell_repeats = runtime.configure_logging(verbosity)
     if shares_cores:
         runtime.let_threads_sleep()
     runtime.keep_freed_memory()
@@ -218,9 +231,15 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
     except SfnetlabError as error:
         print(f"sfnetlab: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if (advice := advice_on(error)) is None:
+            raise
+        print(f"sfnetlab: {error.filename or error}: {advice}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("sfnetlab: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
+    tell_repeats()
     return 0
 
 
@@ -241,7 +260,7 @@ def describe_results(root: Path, plan: Sequence[Job]) -> str:
     for job in plan:
         directory = job.directory(root)
         if (directory / "comparison.txt").exists():
-            parts.append((directory / "comparison.txt").read_text())
+            parts.append((directory / "comparison.txt").read_text(encoding="utf-8"))
         if job.stage == "hold-claims":
             counts = json.loads((directory / "metrics.json").read_text())
             verdicts = ", ".join(f"{name.replace('_', ' ')}: {n}" for name, n in counts.items())

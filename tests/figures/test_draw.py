@@ -367,7 +367,8 @@ def test_without_the_mean_what_is_ten_times_worse_than_the_best_is_an_arrowhead(
         for n, value in ((1, 0.2), (2, 700.0))
     ]
     made_up.table(PCA)
-    made_up.comparison(metrics=pd.DataFrame(rows).assign(**common))
+    metrics = pd.DataFrame(rows).assign(**common)
+    made_up.comparison(metrics=pd.concat([metrics, metrics.assign(split="valid")]))
     fig = made_up.drawn(rmse_vs_k.draw)["rmse_vs_k-metallicity-oh_p50"]
     assert fig.axes[0].get_ylim()[1] == pytest.approx(2.0)
     assert "_above" in {str(line.get_label()) for line in fig.axes[0].lines}

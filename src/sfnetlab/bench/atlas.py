@@ -68,7 +68,7 @@ def _shown(folder: Path, plain: Atlas, device: str) -> Iterator[Row]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        log.warning("the atlas is not opened: there is no Playwright, which is among the development dependencies")
+        log.warning("the atlas is not opened: there is no Playwright; `uv run --group browser` brings it")
         return
     chromium = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if chromium is None:

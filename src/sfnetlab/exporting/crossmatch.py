@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from sfnetlab.errors import DataError
+from sfnetlab.files import move
 from sfnetlab.settings import CatalogColumns
 from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.columns import with_positions
@@ -34,7 +35,7 @@ def cross_match_command(arguments: argparse.Namespace) -> str:
     partial = to.with_name(f".{to.name}.partial-{os.getpid()}")
     try:
         write_table(partial, rows_of_frame(joined_table(left, right, match)), form)
-        partial.replace(to)
+        move(partial, to)
     finally:
         partial.unlink(missing_ok=True)
     return f"{match.report}: {to}"

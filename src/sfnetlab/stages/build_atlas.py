@@ -146,9 +146,9 @@ def _stability(
     spec = table.spec
     record = results.across_seeds(table)
     if record is not None and (record.directory / "consensus.safetensors").exists():
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
 
-        members = load_file(record.directory / "consensus.safetensors")["members"]
+        members = load((record.directory / "consensus.safetensors").read_bytes())["members"]
         others = (np.count_nonzero(members >= 0, axis=1) - 1) / (members.shape[1] - 1)
         latents = members[:, record.settings["seeds"].index(spec.seed)]
         has = latents >= 0
@@ -281,7 +281,7 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 main = partial(stage_main, "build-atlas")

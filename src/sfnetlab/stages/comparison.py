@@ -57,7 +57,7 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     differences = _differences(spec, probes.classifiers, predictions, n_resamples)
     metrics.to_parquet(task.work / "metrics.parquet", index=False)
     differences.to_parquet(task.work / "differences.parquet", index=False)
-    (task.work / "differences.txt").write_text(format_differences(differences) + "\n")
+    (task.work / "differences.txt").write_text(format_differences(differences) + "\n", encoding="utf-8")
     for name, table in relations.items():
         table.to_parquet(task.work / f"{name}.parquet", index=False)
     text = [*_written_comparison(spec, task.work, metrics), significance_line(differences)]
@@ -65,7 +65,7 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
         gains = pd.concat(gained, ignore_index=True)
         gains.to_parquet(task.work / "gains.parquet", index=False)
         text.append(format_gains(gains))
-    (task.work / "comparison.txt").write_text("\n\n".join(text) + "\n")
+    (task.work / "comparison.txt").write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return {"n_rows": len(metrics)}
 
 
@@ -73,7 +73,7 @@ def _written_comparison(spec: ComparisonSpec, directory: Path, metrics: pd.DataF
     """Write the tables that people read as CSV and LaTeX; the same as blocks of text."""
     table = comparison_table(metrics)
     table.to_csv(directory / "comparison.csv", index=False)
-    (directory / "comparison.tex").write_text(latex_comparison(table))
+    (directory / "comparison.tex").write_text(latex_comparison(table), encoding="utf-8")
     text = [format_comparison(table)]
     two, many = (
         [name for name, class_target in spec.classes.items() if class_target.are_two == are_two]

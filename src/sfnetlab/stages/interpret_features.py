@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.artifacts import FeatureTable, SurveyTable, read_embedding, read_features, read_survey
+from sfnetlab.files import read_array
 from sfnetlab.interpret import QUESTIONS
 from sfnetlab.interpret.catalog import summarise_usage
 from sfnetlab.interpret.table import Autoencoder, DescribedTable, Perturbed, Sight
@@ -55,7 +56,7 @@ def _describe(spec: InterpretSpec, task: Task) -> Metrics:
         for name, array in answer.arrays.items():
             np.save(task.work / f"{name}.npy", array)
         for name, text in answer.texts.items():
-            (task.work / name).write_text(text)
+            (task.work / name).write_text(text, encoding="utf-8")
     for name, tidy in tables.items():
         with_identity(tidy, spec.table).to_parquet(task.work / f"{name}.parquet", index=False)
     return {"n_alive": len(tables["features"])} | summarise_usage(table.test.values)
@@ -103,7 +104,7 @@ def _network(task: Task) -> "SparseFeatureNetwork":
 
 def _perturbed(task: Task) -> Perturbed:
     directory = task.inputs["perturbed"]
-    embeddings = np.load(directory / "features.npy", mmap_mode="r")
+    embeddings = read_array(directory / "features.npy")
     return Perturbed(embeddings, pd.read_parquet(directory / "transforms.parquet"))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sfnetlab.files import read_array
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.plan import CommonSurveySpec, SurveySpec
 from sfnetlab.runner import stage_main
@@ -61,7 +62,7 @@ def _show_levels(work: Path) -> dict[str, float]:
     from sfnetlab.figures.contact_sheet import plot_levels
     from sfnetlab.surveys.images import level_counts
 
-    images = np.load(work / "images.npy", mmap_mode="r")
+    images = read_array(work / "images.npy")
     rows = np.random.default_rng(0).permutation(len(images))[:1000]
     counts = level_counts(images, rows)
     plot_levels(images[np.sort(rows[:32])], counts, len(rows)).savefig(work / "contact_sheet.png", dpi=150)

@@ -44,7 +44,7 @@ class MockSurvey:
 
     def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
         """Draw the population and render the cutout of every galaxy."""
-        from sfnetlab.files import create_array
+        from sfnetlab.files import create_array, finish_array
         from sfnetlab.surveys.mock_population import make_population
         from sfnetlab.surveys.mock_render import render_images
 
@@ -52,4 +52,5 @@ class MockSurvey:
         catalog = accept(population)
         images = create_array(work / "images.npy", (len(catalog), self.image_size, self.image_size, 3), "uint8")
         render_images(population, self.image_size, self.field_arcsec, self.seed, images)
+        finish_array(work / "images.npy", images)
         return catalog, {"pixel_scale_arcsec": self.field_arcsec / self.image_size}
