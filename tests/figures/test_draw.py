@@ -360,6 +360,22 @@ def test_an_experiment_of_controls_alone_has_no_figure_of_budgets(made_up, caplo
     assert "figure rmse_vs_k-metallicity-oh_p50 left out" in caplog.text
 
 
+def test_a_control_far_above_the_panel_is_named_at_its_edge(made_up):
+    common = {"target": "metallicity", "column": "oh_p50", "metric": "rmse", "k": None, "seed": 0}
+    rows = [
+        {"features": "mean", "kind": "mean", "probe": "ridge", "n_features_used": 0, "value": 0.2},
+        {"features": "dense", "kind": "encoder", "probe": "ridge", "n_features_used": 512, "value": 9.0},
+        {"features": "pca", "kind": "pca", "probe": "linear", "n_features_used": 1, "value": 0.2},
+        {"features": "pca", "kind": "pca", "probe": "linear", "n_features_used": 2, "value": 7.0},
+    ]
+    metrics = pd.DataFrame(rows).assign(**common)
+    made_up.table(PCA)
+    made_up.comparison(metrics=pd.concat([metrics.assign(split=split) for split in ("valid", "test")]))
+    fig = made_up.drawn(rmse_vs_k.draw)["rmse_vs_k-metallicity-oh_p50"]
+    assert any(text.startswith("dense, ridge on all") for text in texts(fig))
+    assert all(ax.get_position().width > 0.1 for ax in fig.axes)
+
+
 def test_without_the_mean_what_is_ten_times_worse_than_the_best_is_an_arrowhead(made_up):
     common = {"target": "metallicity", "column": "oh_p50", "split": "test", "metric": "rmse", "probe": "linear"}
     rows = [

@@ -118,10 +118,9 @@ def plot_rmse_vs_k(
     left.set_ylim(bottom, top)
     for ax, panel in zip((left, right), curves, strict=True):
         _mark_what_is_above(ax, panel, highest)
-    style.label_levels(
-        right,
-        {style.wrapped(_level_text(name, y, interval), 24): (y, look.color) for name, y, interval, look in levels},
-    )
+    labels = {style.wrapped(_level_text(name, y, interval), 24): (y, look.color) for name, y, interval, look in levels}
+    # what lies above the panel is named at its edge: farther up a label would leave no room for the panel
+    style.label_levels(right, {text: (min(y, top), color) for text, (y, color) in labels.items()})
     return fig
 
 
