@@ -286,7 +286,7 @@ class _Watch(Callback):
 
     def __init__(self, course: Course, target_std: NDArray[np.floating], report: Report) -> None:
         self.course = course
-        self.log = EpochLog(course)
+        self.epoch_log = EpochLog(course)
         self.target_std = target_std
         self.report = report
         self.history: list[Record] = []
@@ -355,5 +355,5 @@ class _Watch(Callback):
                 "seconds": self.training_s,
             }
         )
-        self.log.tell(epoch, f"valid_loss={valid_loss:.4g}")
+        self.epoch_log.tell(epoch, f"valid_loss={valid_loss:.4g}")
         self.report(self.history)
