@@ -356,7 +356,7 @@ def test_every_table_of_every_kind_is_exported_described_and_read_by_astropy(tmp
         "survey.n_galaxies=360",
         "survey.image_size=48",
         "probes.n_bootstrap=100",
-        "interpretation.n_permutations=5",
+        "interpretation.n_permutations=20",
     )
     chosen = runner.Options(config=config, out=tmp_path / "out", overrides=small, force=False, device="cpu")
     runner.run(chosen, [stage for stage in STAGES if stage not in ("make-figures", "build-atlas")])
