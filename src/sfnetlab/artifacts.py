@@ -3,11 +3,8 @@
 Layout and rules are in the README under "Files". Nothing here knows what a stage computes.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import struct
 import zipfile
@@ -19,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sfnetlab import runtime
 from sfnetlab.errors import ArtifactError, SfnetlabError
-from sfnetlab.files import PARTIAL, fsync, sha256_of, write_text
+from sfnetlab.files import PARTIAL, advice_on, fsync, locked, move, read_array, sha256_of, write_text
 from sfnetlab.jobs import Job, Metrics
 
 if TYPE_CHECKING:
@@ -155,7 +152,7 @@ def build(root: Path, job: Job, make: Callable[[Path], Metrics], *, config_toml:
             # A kill between manifest and rename leaves a work directory that is complete: only the rename is missing.
             if not (work / MANIFEST).exists():
                 started = datetime.now(UTC)
-                (work / "config.toml").write_text(config_toml)
+                (work / "config.toml").write_text(config_toml, encoding="utf-8")
                 metrics = make(work)
                 (work / "metrics.json").write_text(json.dumps(dict(metrics), indent=1, allow_nan=False) + "\n")
                 for leftover in (*work.glob(f"{PARTIAL}*"), work / CHECKPOINT):
@@ -169,8 +166,8 @@ def _publish(work: Path, final: Path) -> None:
     replaced = final.parent / f".{final.name}.replaced"
     if final.exists():
         shutil.rmtree(replaced, ignore_errors=True)
-        final.rename(replaced)
-    work.rename(final)
+        move(final, replaced)
+    move(work, final)
     fsync(final.parent)
     # What an earlier recipe of the same name left: its replaced result and its half-done work.
     for leftover in final.parent.glob(f".{final.name}.*"):
@@ -259,12 +256,11 @@ class FeatureTable(NamedTuple):
 
 
 def read_survey(directory: Path) -> SurveyTable:
-    import numpy as np
     import pandas as pd
 
     catalog = pd.read_parquet(directory / "catalog.parquet")
     path = directory / "images.npy"
-    images = np.load(path, mmap_mode="r") if path.exists() else None
+    images = read_array(path) if path.exists() else None
     if images is not None and len(images) != len(catalog):
         raise ArtifactError(f"{directory}: {len(catalog)} catalogue rows but {len(images)} images; build it again")
     scale = json.loads((directory / "metrics.json").read_text()).get("pixel_scale_arcsec")
@@ -376,12 +372,11 @@ def read_embedding(directory: Path) -> "tuple[pd.DataFrame, NDArray[np.float32]]
 
 
 def read_features(directory: Path) -> FeatureTable:
-    import numpy as np
     import pandas as pd
 
     rows = pd.read_parquet(directory / "rows.parquet")
     dense = directory / "features.npy"
-    values: Any = np.load(dense, mmap_mode="r") if dense.exists() else _read_csr(directory / "features.npz")
+    values: Any = read_array(dense) if dense.exists() else _read_csr(directory / "features.npz")
     if values.shape[0] != len(rows):
         raise ArtifactError(f"{directory}: {len(rows)} rows but {values.shape[0]} rows of features; build it again")
     return FeatureTable(rows, values)
@@ -415,25 +410,11 @@ def _size(path: Path) -> int | None:
 
 @contextmanager
 def _locked(work: Path, job: Job) -> Iterator[None]:
-    descriptor = os.open(work, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        with locked(work):
+            yield
     except BlockingIOError:
         raise ArtifactError(f"{work}: another process is building {job}; wait for it or stop it") from None
-    finally:
-        os.close(descriptor)
-
-
-_USERS_TO_MEND = {
-    errno.ENOSPC: "no space is left on the disk; free some and run again, finished parts are kept",
-    errno.EDQUOT: "the disk quota is used up; free some and run again, finished parts are kept",
-    errno.EROFS: "the file system is read-only; choose another folder with --out",
-    errno.EACCES: "permission denied; choose a folder you may write to with --out",
-    errno.EPERM: "permission denied; choose a folder you may write to with --out",
-    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder with --out",
-    errno.EEXIST: "a file stands where a folder is needed; choose another folder with --out",
-}
 
 
 @contextmanager
@@ -443,6 +424,6 @@ def _named_os_errors(final: Path) -> Iterator[None]:
     except SfnetlabError:
         raise
     except OSError as error:
-        if error.errno not in _USERS_TO_MEND:
+        if (advice := advice_on(error)) is None:
             raise
-        raise ArtifactError(f"{error.filename or final}: {_USERS_TO_MEND[error.errno]}") from error
+        raise ArtifactError(f"{error.filename or final}: {advice}") from error

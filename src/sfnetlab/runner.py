@@ -4,7 +4,6 @@ Stage modules are imported by name when one of their jobs is built, so that noth
 """
 
 import argparse
-import contextlib
 import importlib
 import json
 import logging
@@ -16,8 +15,8 @@ from typing import Any
 
 from sfnetlab import config, runtime
 from sfnetlab.artifacts import SAME_CONTENT, State, build, state_of, take_over
-from sfnetlab.errors import ArtifactError, SfnetlabError
-from sfnetlab.files import path_argument
+from sfnetlab.errors import ArtifactError, DataError, SfnetlabError
+from sfnetlab.files import advice_on, path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
@@ -26,6 +25,8 @@ from sfnetlab.shards import finished_shards, parse_shard, remove_shards, shard_j
 log = logging.getLogger(__name__)
 
 Build = Callable[[Any, Task], Metrics]
+SURVEY, PROBED = "prepare-survey", "fit-probes"
+"""The stage whose result is held against all that the experiment asks for, and the one that asks for most of it."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     ------
     ArtifactError
         If a stage is run alone and one of its inputs is not current.
+    DataError
+        If the prepared survey lacks what the experiment asks for.
     """
     experiment, root = chosen.load()
     plan = make_plan(experiment)
@@ -105,8 +108,14 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
         log.info("%s: all %d results are current", root, len(wanted))
         return root, plan
     log.info("%s: %d of %d results are current", root, len(wanted) - len(todo), len(wanted))
+    _check_survey(root, plan, todo)
+    runtime.keep_caches()
     device = runtime.resolve_device(chosen.device)
     resolved = config.as_toml(experiment)
+    (survey,) = (job for job in plan if job.stage == SURVEY)
+    is_whole = {SURVEY, PROBED} <= {*stages}
+    if is_whole and survey not in todo:
+        _require_sufficient(experiment, survey.directory(root))
     for number, job in enumerate(todo, 1):
         if not chosen.force and state_of(root, job) == SAME_CONTENT:
             log.info("[%d/%d] %s is current: %s", number, len(todo), job, SAME_CONTENT.why[0])
@@ -115,7 +124,28 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
         log.info("[%d/%d] %s", number, len(todo), job)
         shards = [] if chosen.force or chosen.shard != WHOLE else finished_shards(root, job)
         build_job(root, job, config_toml=resolved, device=device, shard=chosen.shard, shards=shards)
+        if job.stage == SURVEY:
+            _require_sufficient(experiment, survey.directory(root), is_fatal=is_whole)
     return root, plan
+
+
+def _require_sufficient(experiment: Experiment, survey: Path, *, is_fatal: bool = True) -> None:
+    """Raise DataError where the prepared survey lacks what the experiment asks for, before anything is trained.
+
+    Where probes are not to be fitted now, `is_fatal` is false and a warning says it.
+    """
+    lacking: list[str] = importlib.import_module("sfnetlab.stages.sufficiency").lacking(experiment, survey)
+    if lacking and is_fatal:
+        raise DataError(f"{survey}: the survey lacks what the experiment asks for:\n  " + "\n  ".join(lacking))
+    for sentence in lacking:
+        log.warning("later stages will stop: %s", sentence)
+
+
+def _check_survey(root: Path, plan: Sequence[Job], todo: Sequence[Job]) -> None:
+    """Refuse a survey, prepared before, that lacks a column that the rest of the plan wants; raises DataError."""
+    for job in plan:
+        if job.stage == "prepare-survey" and job not in todo and state_of(root, job).kind == "current":
+            importlib.import_module(STAGES[job.stage].module).check(job.spec, job.directory(root))
 
 
 def build_job(
@@ -146,17 +176,19 @@ def build_job(
     )
     if shard == WHOLE:
         remove_shards(root, job)
-        _link(root, job)
+        link(root, job)
 
 
-def _link(root: Path, job: Job) -> None:
+def link(root: Path, job: Job) -> None:
     """Make the stage's link, unless something else has that name or the file system has no links."""
     name = STAGES[job.stage].link
     if name is None or ((root / name).exists() and not (root / name).is_symlink()):
         return
-    with contextlib.suppress(OSError):
+    try:
         (root / name).unlink(missing_ok=True)
         (root / name).symlink_to(job.directory(root).relative_to(root), target_is_directory=True)
+    except OSError as error:
+        log.warning("%s (%s): no link, see %s", root / name, error.strerror, job.directory(root))
 
 
 def _shown_directory(root: Path, job: Job) -> Path:
@@ -170,8 +202,19 @@ def stage_main(stage: str, argv: Sequence[str] | None = None) -> int:
     """Run one stage for the command line or `uv run src/sfnetlab/stages/<stage>.py CONFIG`; return its exit status."""
     parser = argparse.ArgumentParser(prog=stage, description=STAGES[stage].summary)
     add_flags(parser, splits=STAGES[stage].splits)
-    arguments = parser.parse_args(argv)
+    arguments = parsed(parser, argv)
     return exit_status(lambda: run(options(arguments), [stage]), arguments.verbosity)
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line; a help that nobody reads to its end is no error."""
+    try:
+        return parser.parse_args(argv)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            runtime.leave_closed_pipe()
 
 
 def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cores: bool = True) -> int:
@@ -179,7 +222,7 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
 
     Threads of one that `shares_cores` with other processes do not spin.
     """
-    runtime.configure_logging(verbosity)
+    tell_repeats = runtime.configure_logging(verbosity)
     if shares_cores:
         runtime.let_threads_sleep()
     runtime.keep_freed_memory()
@@ -188,9 +231,15 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
     except SfnetlabError as error:
         print(f"sfnetlab: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if (advice := advice_on(error)) is None:
+            raise
+        print(f"sfnetlab: {error.filename or error}: {advice}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("sfnetlab: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
+    tell_repeats()
     return 0
 
 
@@ -211,7 +260,7 @@ def describe_results(root: Path, plan: Sequence[Job]) -> str:
     for job in plan:
         directory = job.directory(root)
         if (directory / "comparison.txt").exists():
-            parts.append((directory / "comparison.txt").read_text())
+            parts.append((directory / "comparison.txt").read_text(encoding="utf-8"))
         if job.stage == "hold-claims":
             counts = json.loads((directory / "metrics.json").read_text())
             verdicts = ", ".join(f"{name.replace('_', ' ')}: {n}" for name, n in counts.items())

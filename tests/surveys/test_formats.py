@@ -444,3 +444,21 @@ def test_the_whole_path_of_a_relative_one_is_shown(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=f"no such catalogue file: .* whole path is {tmp_path}/data/cat.csv"):
         read_table(Path("data/cat.csv"))
+
+
+def test_embeddings_in_a_hats_catalogue_are_not_read_with_its_columns(tmp_path: Path, monkeypatch, caplog) -> None:
+    """Their column stands between two others, in every pixel."""
+    read = []
+    whole = pq.ParquetFile.read
+    monkeypatch.setattr(
+        pq.ParquetFile, "read", lambda file, columns=None: read.append(columns) or whole(file, columns=columns)
+    )
+    for pixel in (1, 2):
+        place = tmp_path / "cat" / "dataset" / "Norder=1" / "Dir=0" / f"Npix={pixel}.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(8, dtype=np.float32)), 4)
+        pq.write_table(pa.table({"objID": [f"{pixel}a", f"{pixel}b"], "vector": vectors, "z": [0.1, 0.2]}), place)
+    table = read_table(tmp_path / "cat")
+    assert table.to_dict("list") == {"objID": ["1a", "1b", "2a", "2b"], "z": [0.1, 0.2, 0.1, 0.2]}
+    assert read == [["objID", "z"]] * 2
+    assert "columns of arrays left out: vector" in caplog.text

@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 from sfnetlab.errors import DataError
 from sfnetlab.methods.external import External
 from sfnetlab.surveys import embedding_files
+from sfnetlab.surveys.embeddings import fingerprint
 from sfnetlab.surveys.tables import (
     EmbeddingTable,
     common_galaxies,
-    fingerprint,
     join_by_id,
     open_embeddings,
     read_into,

@@ -43,9 +43,9 @@ QUESTIONS: tuple[Callable[[DescribedTable], Answer], ...] = (
 """What is asked of every feature table, in the order of the columns of the table `features`."""
 
 RELATIONS: tuple[Callable[[RelatedTables], Mapping[str, pd.DataFrame]], ...] = (
-    yields.relate,
     matching.relate,
     reading.relate,
     splitting.relate,
+    yields.relate,
 )
-"""How feature tables are held against each other; what may refuse its settings, [rare], is asked first."""
+"""How feature tables are held against each other."""

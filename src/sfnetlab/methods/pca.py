@@ -7,14 +7,33 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import GREEN, GREY, SKY, Given, Look, Planner, Reader, Traits, require_embedding
-from sfnetlab.methods.decompositions import Fitted, Moments, build_decomposition, decomposition_tables
+from sfnetlab.methods.contract import (
+    GREEN,
+    GREY,
+    SKY,
+    Given,
+    Look,
+    Planner,
+    Reader,
+    Traits,
+    WidthOf,
+    require_embedding,
+)
+from sfnetlab.methods.decompositions import (
+    Fitted,
+    Moments,
+    build_decomposition,
+    decomposition_tables,
+    too_many_components,
+)
 from sfnetlab.methods.readers import affine_of
 from sfnetlab.settings import Target, require
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from sfnetlab.artifacts import SurveyTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +120,11 @@ class PCA:
                 f"features {self.name!r}: n_components must be at most {min(n, d)} "
                 f"({n} train rows of {d} dimensions), got {self.n_components}"
             )
+
+    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:
+        """Yield what a survey lacks: as many train rows and dimensions as components."""
+        n_rows = int((survey.catalog["split"] == "train").sum())
+        yield from too_many_components(self, self.on, n_rows, width_of)
 
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004

@@ -15,6 +15,7 @@ import pandas as pd
 
 from sfnetlab.errors import DataError
 from sfnetlab.files import require_file
+from sfnetlab.surveys.columns import frame_of_arrow
 from sfnetlab.surveys.text_tables import open_bytes, read_text_table
 
 if TYPE_CHECKING:
@@ -162,14 +163,26 @@ def _json_lines(path: Path) -> pd.DataFrame:
 
 
 def arrow_table(path: Path, start: bytes) -> "pa.Table":
-    """Return the table of a parquet or Feather file, or of an Arrow stream, which its first bytes tell apart."""
+    """Return the table of a parquet or Feather file, or of an Arrow stream, which its first bytes tell apart.
+
+    Columns of arrays in parquet files are not read: what stands for them is a column of missing lists.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow import feather
 
     if start.startswith(b"PAR1"):
         with pq.ParquetFile(path) as file:
-            return file.read()
+            schema = file.schema_arrow
+            flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
+            if len(flat) == len(schema):
+                return file.read()
+            # Arrays are left out: embeddings may be larger than memory, and are read elsewhere, block by block.
+            table = file.read(columns=flat)
+            for i, field in enumerate(schema):
+                if pa.types.is_nested(field.type):
+                    table = table.add_column(i, field.name, pa.nulls(len(table), pa.list_(pa.null())))
+            return table
     if start.startswith(b"\xff\xff\xff\xff"):
         with pa.ipc.open_stream(path.read_bytes()) as stream:
             return stream.read_all()
@@ -236,12 +249,7 @@ def _frame_of_arrow(table: "pa.Table", path: Path) -> pd.DataFrame:
             table = table.set_column(i, field.name, column)
     if left_out:
         _logger.warning("%s: columns of arrays left out: %s", path, ", ".join(left_out))
-    nullable: Any = {
-        **{getattr(pa, f"int{bits}")(): getattr(pd, f"Int{bits}Dtype")() for bits in (8, 16, 32, 64)},
-        **{getattr(pa, f"uint{bits}")(): getattr(pd, f"UInt{bits}Dtype")() for bits in (8, 16, 32, 64)},
-        pa.bool_(): pd.BooleanDtype(),
-    }
-    frame = table.to_pandas(types_mapper=nullable.get)
+    frame = frame_of_arrow(table)
     return frame.reset_index(drop=all(name is None for name in frame.index.names))
 
 
