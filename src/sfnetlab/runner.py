@@ -9,14 +9,15 @@ import importlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sfnetlab import config, runtime
-from sfnetlab.artifacts import SAME_CONTENT, State, build, state_of, take_over
-from sfnetlab.errors import ArtifactError, SfnetlabError
+from sfnetlab.artifacts import SAME_CONTENT, State, build, builder_of, state_of, take_over
+from sfnetlab.errors import ArtifactError, BusyError, ConfigError, SfnetlabError
 from sfnetlab.files import path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
@@ -26,6 +27,12 @@ from sfnetlab.shards import finished_shards, parse_shard, remove_shards, shard_j
 log = logging.getLogger(__name__)
 
 Build = Callable[[Any, Task], Metrics]
+
+RESULTS = Path("results")
+"""The folder of all experiments, below the folder in which the command runs."""
+_POLL_S = 1.0
+"""How often one who waits for others looks."""
+_POLLS_BETWEEN_LINES = 60
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,47 @@ class Options:
     force: bool
     device: str
     shard: Shard = WHOLE
+    skip_busy: bool = False
+    cache: Path | None = None
 
     def load(self) -> tuple[Experiment, Path]:
         experiment = config.load(self.config, self.overrides)
-        return experiment, self.out or Path("results") / experiment.name
+        return experiment, self.out or RESULTS / experiment.name
+
+    def shared(self, root: Path) -> tuple[Path, ...]:
+        """Return the folders of other experiments whose results may stand for those in `root`.
+
+        They are the others in `results` and those in the folder of `--cache`. Beside a folder that `--out` names
+        nobody looks: anything may lie there.
+        """
+        if self.force:
+            return ()
+        if self.cache is not None and not self.cache.is_dir():
+            raise ConfigError(f"--cache: expected a folder of results, such as {RESULTS}, found {self.cache}")
+        places = [self.cache] if self.cache is not None else []
+        if self.out is None and RESULTS.is_dir():
+            places.append(RESULTS)
+        folders = (folder for place in places for folder in sorted(place.iterdir()) if folder.is_dir())
+        return tuple(folder for folder in folders if folder.resolve() != root.resolve())
+
+
+@dataclass(frozen=True)
+class Building:
+    """What all jobs of one run share."""
+
+    root: Path
+    config_toml: str
+    device: str
+    """A device of torch."""
+    again: bool = False
+    """Whether results that are current are made again."""
+    shard: Shard = WHOLE
+    shared: tuple[Path, ...] = ()
+    """Folders of other experiments, whose results are linked where they are the same."""
+
+    def part(self, job: Job) -> Job:
+        """Return the job that makes what of a job is wanted: all of it, or a shard."""
+        return job if self.shard == WHOLE else shard_job(job, self.shard)
 
 
 def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True, splits: bool = False) -> None:
@@ -57,7 +101,19 @@ def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True, splits: b
         help="override a setting, for example --set features.sae.n_latents=512 (repeatable)",
     )
     if builds:
-        parser.add_argument("--force", action="store_true", help="build again what is current")
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument("--force", action="store_true", help="build again what is current")
+        how.add_argument(
+            "--skip-busy",
+            action="store_true",
+            help="share the work with others who run the same command: take what nobody is building, wait for the rest",
+        )
+        parser.add_argument(
+            "--cache",
+            type=path_argument,
+            metavar="DIR",
+            help="link results that another experiment in this folder has already (without --out: in results, too)",
+        )
         parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     if splits:
         parser.add_argument(
@@ -80,6 +136,8 @@ def options(arguments: argparse.Namespace) -> Options:
         force=getattr(arguments, "force", False),
         device=getattr(arguments, "device", "auto"),
         shard=parse_shard(getattr(arguments, "shard", "0/1")),
+        skip_busy=getattr(arguments, "skip_busy", False),
+        cache=getattr(arguments, "cache", None),
     )
 
 
@@ -105,29 +163,60 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
         log.info("%s: all %d results are current", root, len(wanted))
         return root, plan
     log.info("%s: %d of %d results are current", root, len(wanted) - len(todo), len(wanted))
-    device = runtime.resolve_device(chosen.device)
-    resolved = config.as_toml(experiment)
-    for number, job in enumerate(todo, 1):
-        if not chosen.force and state_of(root, job) == SAME_CONTENT:
-            log.info("[%d/%d] %s is current: %s", number, len(todo), job, SAME_CONTENT.why[0])
-            take_over(root, job)
-            continue
-        log.info("[%d/%d] %s", number, len(todo), job)
-        shards = [] if chosen.force or chosen.shard != WHOLE else finished_shards(root, job)
-        build_job(root, job, config_toml=resolved, device=device, shard=chosen.shard, shards=shards)
+    building = Building(
+        root=root,
+        config_toml=config.as_toml(experiment),
+        device=runtime.resolve_device(chosen.device),
+        again=chosen.force,
+        shard=chosen.shard,
+        shared=chosen.shared(root),
+    )
+    _build_in_turn(building, todo, skip_busy=chosen.skip_busy)
     return root, plan
 
 
-def build_job(
-    root: Path,
-    job: Job,
-    *,
-    config_toml: str,
-    device: str,
-    shard: Shard = WHOLE,
-    shards: Sequence[Path] = (),
-) -> None:
-    """Build one job, or one shard of it, from inputs that must be current; shards that were joined are removed."""
+def _build_in_turn(building: Building, todo: Sequence[Job], *, skip_busy: bool) -> None:
+    """Build jobs one after another; those that others build, and those that need these, come later if `skip_busy`."""
+    n, n_done, n_polls = len(todo), 0, 0
+    while todo:
+        postponed: list[Job] = []
+        for job in todo:
+            if skip_busy and _must_wait(building, job, postponed):
+                postponed.append(job)
+                continue
+            log.info("[%d/%d] %s", n_done + 1, n, job)
+            try:
+                build_job(building, job)
+                n_done += 1
+            except BusyError:
+                if not skip_busy:
+                    raise
+                postponed.append(job)
+        n_polls = n_polls + 1 if len(postponed) == len(todo) else 0
+        if n_polls:
+            if n_polls % _POLLS_BETWEEN_LINES == 1:
+                log.info("%d results are left, which others build or which need those: waiting", len(postponed))
+            time.sleep(_POLL_S)
+        todo = postponed
+
+
+def _must_wait(building: Building, job: Job, postponed: Sequence[Job]) -> bool:
+    """Whether others build a job, or an input of it that is not current, or an input is postponed."""
+    if builder_of(building.root, building.part(job)) is not None:
+        return True
+    return any(
+        needed in postponed
+        or (builder_of(building.root, needed) is not None and state_of(building.root, needed).kind != "current")
+        for needed in job.inputs.values()
+    )
+
+
+def build_job(building: Building, job: Job) -> None:
+    """Build one job, or one shard of it, from inputs that must be current; shards that were joined are removed.
+
+    A result that another process made in the meantime stays, and one that another experiment has is linked.
+    """
+    root, shard = building.root, building.shard
     for needed in job.inputs.values():
         state = state_of(root, needed)
         if state.kind != "current":
@@ -137,12 +226,21 @@ def build_job(
             )
     make: Build = importlib.import_module(STAGES[job.stage].module).build
     inputs = {role: needed.directory(root) for role, needed in job.inputs.items()}
+
+    def make_in(work: Path) -> Metrics:
+        shards = [] if building.again or shard != WHOLE else finished_shards(root, job)
+        return make(
+            job.spec, Task(inputs=inputs, work=work, device=building.device, job=job, shard=shard, shards=shards)
+        )
+
     build(
         root,
-        job if shard == WHOLE else shard_job(job, shard),
-        lambda work: make(job.spec, Task(inputs=inputs, work=work, device=device, job=job, shard=shard, shards=shards)),
-        config_toml=config_toml,
-        device=device,
+        building.part(job),
+        make_in,
+        config_toml=building.config_toml,
+        device=building.device,
+        again=building.again,
+        shared=building.shared,
     )
     if shard == WHOLE:
         remove_shards(root, job)

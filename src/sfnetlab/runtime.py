@@ -26,6 +26,8 @@ def resolve_device(name: str) -> str:
     SfnetlabError
         If the name is unknown, or this machine has no such device.
     """
+    if name == "cpu":
+        return name
     import torch
 
     if name == "auto":
@@ -35,7 +37,7 @@ def resolve_device(name: str) -> str:
     kind, _, index = name.partition(":")
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     found = {
-        "cpu": not index,
+        "cpu": False,  # it has no index
         "cuda": n_cuda > (int(index) if index.isdigit() else 0) and (not index or index.isdigit()),
         "mps": torch.backends.mps.is_available() and not index,
     }
