@@ -1,18 +1,23 @@
 """Several processes on one results folder: nobody builds what another builds, and who dies is followed."""
 
+import json
 import logging
+import os
+import shutil
+import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from sfnetlab import runner
+from sfnetlab import cli, runner
 from sfnetlab.artifacts import build, builder_of
 from sfnetlab.config import load
 from sfnetlab.errors import BusyError
 from sfnetlab.jobs import Job
 from sfnetlab.plan import make_plan
+from sfnetlab.status import makespan
 from small_run import STAGES, options, payloads, start_slow_run, write_experiment
 
 
@@ -98,3 +103,67 @@ def test_two_processes_share_a_plan_and_the_one_that_lives_ends_with_the_same_bi
     assert other.returncode == 0, said
     assert "goes on at step" in said
     assert payloads(tmp_path) == payloads(alone)
+
+
+# --- status -----------------------------------------------------------------------------------------------------------
+
+
+def status(capsys: pytest.CaptureFixture[str], config: Path, root: Path, *flags: str) -> str:
+    assert cli.main(["status", str(config), "--out", str(root), *flags]) == 0
+    return capsys.readouterr().out
+
+
+def test_status_tells_how_far_a_training_is_where_it_runs_and_how_long_it_takes(config, tmp_path, capsys):
+    job = job_of(config, "train-sae/sae")
+    thread, released = hold(tmp_path, job)
+    (work,) = tmp_path.glob("train-sae/.sae.*")
+    rows = [{"epoch": epoch, "seconds": 60.0} for epoch in (1, 2, 3)]
+    (work / "progress.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    where = f"{socket.gethostname()}, process {os.getpid()}"
+    assert f"running  train-sae/sae (epoch 3 of 12; {where}; 9 min left)" in status(capsys, config, tmp_path)
+    found = json.loads(status(capsys, config, tmp_path, "--json"))
+    (told,) = [each for each in found["jobs"] if each["stage"] == "train-sae"]
+    assert told["state"] == "running"
+    assert told["running"]["epoch"] == 3
+    assert 500 < told["left_s"] <= 540
+    released.set()
+    thread.join()
+    assert "missing  train-sae/sae\n" in status(capsys, config, tmp_path)
+
+
+def test_the_time_left_is_that_of_jobs_alike(config, alone, tmp_path, capsys):
+    root = shutil.copytree(alone, tmp_path / "out")
+    path = root / "fit-probes/sae-k2-seed0/manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"wall_s": 40.0}))
+    shutil.rmtree(root / "fit-probes/sae-k2-seed1")
+    found = json.loads(status(capsys, config, root, "--json"))
+    assert {(each["stage"], each["name"]): each["left_s"] for each in found["jobs"]}["fit-probes", "sae-k2-seed1"] == 40
+    assert "more than 40 s left, one job after another: no job like" in status(capsys, config, root)
+
+
+def test_watching_ends_when_all_is_current(config, alone, capsys, monkeypatch):
+    plan = [job for job in make_plan(load(config, ())) if job.stage in STAGES]
+    monkeypatch.setattr(runner, "make_plan", lambda _: plan)
+    said = status(capsys, config, alone, "--watch")
+    assert said == f"{len(plan)} of {len(plan)} are current, 0 running; 0 s left, one job after another\n"
+
+
+def chain(*seconds: float) -> dict[Job, float]:
+    jobs: list[Job] = []
+    for _ in seconds:
+        jobs.append(Job("s", 1, "n", None, {"before": jobs[-1]} if jobs else {}))
+    return dict(zip(jobs, seconds, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_workers", "total"),
+    [
+        (chain(1, 2, 3), 8, 6),
+        (chain(1, 2) | chain(3, 4), 1, 10),
+        (chain(1, 2) | chain(3, 4), 2, 7),
+        (chain(4) | chain(2) | chain(2), 2, 4),
+        ({}, 2, 0),
+    ],
+)
+def test_the_makespan_is_that_of_jobs_that_begin_as_soon_as_they_can(seconds, n_workers, total):
+    assert makespan(seconds, n_workers) == total

@@ -483,6 +483,15 @@ def builder_of(root: Path, job: Job) -> dict[str, Any] | None:
     return running(_work_directory(root, job))
 
 
+def progress_of(root: Path, job: Job) -> tuple[list[dict[str, Any]], float]:
+    """Return the records of `progress.jsonl` of a job that is being built, and when it was written (s since 1970)."""
+    path = _work_directory(root, job) / "progress.jsonl"
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()], path.stat().st_mtime
+    except FileNotFoundError:
+        return [], 0.0
+
+
 def running(work: Path) -> dict[str, Any] | None:
     """Return what the process that holds a work directory wrote into its lock, or None if no process holds it."""
     try:

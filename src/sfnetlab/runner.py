@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfnetlab import config, runtime
+from sfnetlab import config, runtime, status
 from sfnetlab.artifacts import SAME_CONTENT, State, build, builder_of, state_of, take_over
 from sfnetlab.errors import ArtifactError, BusyError, ConfigError, SfnetlabError
 from sfnetlab.files import path_argument
@@ -33,6 +33,8 @@ RESULTS = Path("results")
 _POLL_S = 1.0
 """How often one who waits for others looks."""
 _POLLS_BETWEEN_LINES = 60
+_WATCH_S, _WATCH_NO_TERMINAL_S = 2.0, 60.0
+"""How often `status --watch` looks, on a terminal and without."""
 
 
 @dataclass(frozen=True)
@@ -292,15 +294,27 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
     return 0
 
 
-def describe_status(chosen: Options) -> str:
-    """Return a line for each job that says whether it is current, stale (and why) or missing."""
+def describe_status(chosen: Options, *, as_json: bool = False) -> str:
+    """Return a line for each job that says whether it is current, running, stale (and why) or missing."""
     experiment, root = chosen.load()
-    lines = []
-    known: dict[str, State] = {}
-    for job in make_plan(experiment):
-        state = state_of(root, job, known)
-        lines.append(f"{state.kind:8} {job}{_because(state.why)}")
-    return "\n".join(lines)
+    found = status.statuses(root, make_plan(experiment))
+    return status.as_json(root, found) if as_json else status.describe(found)
+
+
+def watch_status(chosen: Options) -> None:
+    """Print which jobs run and what is left, again and again, on a terminal in the same place, until all is current."""
+    experiment, root = chosen.load()
+    plan = make_plan(experiment)
+    is_terminal = sys.stdout.isatty()
+    while True:
+        found = status.statuses(root, plan)
+        text = status.describe(found, only_running=True)
+        if is_terminal:  # from the top, and clear what is left of the text before
+            text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
+        print(text, flush=True)
+        if all(each.kind == "current" for each in found):
+            return
+        time.sleep(_WATCH_S if is_terminal else _WATCH_NO_TERMINAL_S)
 
 
 def describe_results(root: Path, plan: Sequence[Job]) -> str:
