@@ -1,5 +1,7 @@
 """Several processes on one results folder: nobody builds what another builds, and who dies is followed."""
 
+import dataclasses
+import errno
 import json
 import logging
 import os
@@ -17,7 +19,7 @@ from sfnetlab.config import load
 from sfnetlab.errors import BusyError
 from sfnetlab.jobs import Job
 from sfnetlab.plan import make_plan
-from sfnetlab.status import makespan
+from sfnetlab.status import makespan, statuses
 from small_run import STAGES, options, payloads, start_slow_run, write_experiment
 
 
@@ -167,3 +169,75 @@ def chain(*seconds: float) -> dict[Job, float]:
 )
 def test_the_makespan_is_that_of_jobs_that_begin_as_soon_as_they_can(seconds, n_workers, total):
     assert makespan(seconds, n_workers) == total
+
+
+# --- results that another experiment has ------------------------------------------------------------------------------
+
+
+def inode(root: Path, name: str) -> int:
+    return (root / name).stat().st_ino
+
+
+SURVEY, PROBES = "prepare-survey/survey/catalog.parquet", "fit-probes/mae/metrics.parquet"
+
+
+@pytest.fixture
+def other(config: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration of another experiment on the same survey, in whose folder lie the results of the first."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(alone, tmp_path / "results/small")
+    other = tmp_path / "other.toml"
+    other.write_text(config.read_text().replace('"small"', '"other"').replace("epochs = 12", "epochs = 6"))
+    return other
+
+
+def test_what_two_experiments_have_in_common_is_made_once(other, alone):
+    root, _ = runner.run(options(other, None), STAGES)
+    assert root == Path("results/other")
+    assert inode(root, SURVEY) == inode(Path("results/small"), SURVEY)
+    assert inode(root, PROBES) == inode(Path("results/small"), PROBES)
+    assert payloads(root / "train-sae") != payloads(alone / "train-sae")
+    assert {each.kind for each in statuses(root, make_plan(load(other, ()))) if each.job.stage in STAGES} == {"current"}
+
+
+def test_what_is_linked_stays_where_the_other_experiment_is_removed_or_made_again(other):
+    root, _ = runner.run(options(other, None), ["prepare-survey"])
+    before = (root / SURVEY).read_bytes()
+    shutil.rmtree("results/small")
+    assert (root / SURVEY).read_bytes() == before
+
+
+def test_force_makes_what_others_have(other):
+    forced = dataclasses.replace(options(other, None), force=True)
+    root, _ = runner.run(forced, ["prepare-survey"])
+    assert inode(root, SURVEY) != inode(Path("results/small"), SURVEY)
+
+
+def test_beside_a_folder_that_out_names_nobody_looks_but_in_a_cache(other):
+    made = [runner.run(options(other, Path(name), cache=cache), ["prepare-survey"])[0]
+            for name, cache in (("elsewhere/plain", None), ("results/cached", Path("results")))]  # fmt: skip
+    shared = inode(Path("results/small"), SURVEY)
+    assert [inode(root, SURVEY) == shared for root in made] == [False, True]
+
+
+def test_a_result_that_was_made_of_other_bits_is_not_linked(other):
+    path = Path("results/small/import-embeddings/mae/manifest.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"read": {"survey": "of another machine"}}))
+    root, _ = runner.run(options(other, None), ["prepare-survey", "import-embeddings"])
+    features = "import-embeddings/mae/features.npy"
+    assert inode(root, features) != inode(Path("results/small"), features)
+
+
+def test_files_are_copied_where_there_are_no_hard_links(other, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    root, _ = runner.run(options(other, None), ["prepare-survey"])
+    assert (root / SURVEY).read_bytes() == (Path("results/small") / SURVEY).read_bytes()
+    assert inode(root, SURVEY) != inode(Path("results/small"), SURVEY)
+
+
+def test_a_cache_that_is_no_folder_is_one_message(other, capsys):
+    assert cli.main(["run", str(other), "--out", "results/x", "--cache", "nowhere", "--device", "cpu"]) == 2
+    assert "--cache: expected a folder of results, such as results, found nowhere" in capsys.readouterr().err

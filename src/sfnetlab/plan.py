@@ -74,7 +74,6 @@ class CommonSurveySpec(SurveySpec):
 class ProbeSpec:
     """Fit the probes to one feature table."""
 
-    experiment: str
     table: TableSpec
     targets: dict[str, Target]
     classes: dict[str, Classes]
@@ -117,7 +116,6 @@ class RelationsSpec:
 class ComparisonSpec:
     """Put together what the probes of every table found."""
 
-    experiment: str
     targets: dict[str, Target]
     classes: dict[str, Classes]
 
@@ -126,7 +124,6 @@ class ComparisonSpec:
 class ClaimsSpec:
     """Hold what the papers claim against what was found."""
 
-    experiment: str
     survey: str
     """Its kind."""
     targets: dict[str, Target]
@@ -192,7 +189,7 @@ def make_plan(config: Experiment) -> list[Job]:
     comparison = _job(
         "fit-probes",
         "comparison",
-        ComparisonSpec(experiment=config.name, targets=config.targets, classes=config.classes),
+        ComparisonSpec(targets=config.targets, classes=config.classes),
         {"survey": survey} | {str(job): job for job in probes},
     )
     views = list(_views_jobs(survey, comparison, tables))
@@ -265,7 +262,6 @@ class _Planner:
 
 def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
     spec = ProbeSpec(
-        experiment=config.name,
         table=table.spec,
         targets=config.targets,
         classes=config.classes,
@@ -378,7 +374,7 @@ def _atlas_job(
 
 
 def _claims_job(config: Experiment, evidence: dict[str, Job], told: list[Job]) -> Job:
-    spec = ClaimsSpec(experiment=config.name, survey=config.survey.kind, targets=config.targets, classes=config.classes)
+    spec = ClaimsSpec(survey=config.survey.kind, targets=config.targets, classes=config.classes)
     return _job("hold-claims", "claims", spec, evidence | {str(job): job for job in told})
 
 
