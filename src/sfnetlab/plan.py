@@ -29,17 +29,40 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("prepare-survey", 1, "render or decode the cutouts, check the catalogue, split it"),
-        Stage("train-sfnet", 2, "train the sparse networks, and the dense ones that encoders ask for"),
-        Stage("finetune-zoobot", 1, "fine-tune pretrained encoders on a target, by Zoobot (needs the extra zoobot)"),
-        Stage("train-vae", 1, "train autoencoders on the cutouts, score what they reconstruct: latent features"),
-        Stage("embed-images", 2, "run networks over all cutouts: SFNet features, dense embeddings", splits=True),
+        Stage(
+            "train-sfnet", 2, "train the sparse networks, and the dense ones that encoders ask for", uses_device=True
+        ),
+        Stage(
+            "finetune-zoobot",
+            1,
+            "fine-tune pretrained encoders on a target, by Zoobot (needs the extra zoobot)",
+            uses_device=True,
+        ),
+        Stage(
+            "train-vae",
+            1,
+            "train autoencoders on the cutouts, score what they reconstruct: latent features",
+            uses_device=True,
+        ),
+        Stage(
+            "embed-images",
+            2,
+            "run networks over all cutouts: SFNet features, dense embeddings",
+            uses_device=True,
+            splits=True,
+        ),
         Stage("import-embeddings", 1, "join embeddings that somebody else made to the catalogue, by id"),
         Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean"),
-        Stage("train-sae", 10, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
-        Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features"),
+        Stage(
+            "train-sae",
+            10,
+            "train sparse autoencoders on the embeddings, all k and seeds in one pass",
+            uses_device=True,
+        ),
+        Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features", uses_device=True),
         Stage("fit-probes", 4, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
-        Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts"),
+        Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
         Stage("interpret-features", 6, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 3, "which features of different methods and seeds are the same, and what is rare"),
         Stage("hold-claims", 1, "which claims of the papers hold on this survey"),

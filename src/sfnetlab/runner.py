@@ -5,13 +5,14 @@ Stage modules are imported by name when one of their jobs is built, so that noth
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ class Options:
     shard: Shard = WHOLE
     skip_busy: bool = False
     cache: Path | None = None
+    workers: int | None = None
+    """Processes on this machine that build jobs; None: this one."""
+    cluster: str | None = None
+    """Address of a Dask scheduler or a TOML file, see `cluster.compute`."""
 
     def load(self) -> tuple[Experiment, Path]:
         experiment = config.load(self.config, self.overrides)
@@ -103,8 +108,15 @@ def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True, splits: b
         help="override a setting, for example --set features.sae.n_latents=512 (repeatable)",
     )
     if builds:
+        parser.add_argument("--force", action="store_true", help="build again what is current")
         how = parser.add_mutually_exclusive_group()
-        how.add_argument("--force", action="store_true", help="build again what is current")
+        how.add_argument("--workers", metavar="N", help="build with N processes on this machine")
+        how.add_argument(
+            "--cluster",
+            metavar="ADDRESS|FILE",
+            help="build on a Dask cluster: the address of its scheduler, or a TOML file that says how to get workers "
+            "from Slurm, PBS or SGE",
+        )
         how.add_argument(
             "--skip-busy",
             action="store_true",
@@ -140,7 +152,17 @@ def options(arguments: argparse.Namespace) -> Options:
         shard=parse_shard(getattr(arguments, "shard", "0/1")),
         skip_busy=getattr(arguments, "skip_busy", False),
         cache=getattr(arguments, "cache", None),
+        workers=_n_workers(getattr(arguments, "workers", None)),
+        cluster=getattr(arguments, "cluster", None),
     )
+
+
+def _n_workers(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise ConfigError(f"--workers: expected a number of processes from 1, found {text!r}")
+    return int(text)
 
 
 def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, list[Job]]:
@@ -165,16 +187,42 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
         log.info("%s: all %d results are current", root, len(wanted))
         return root, plan
     log.info("%s: %d of %d results are current", root, len(wanted) - len(todo), len(wanted))
+    if chosen.force and chosen.skip_busy:
+        raise ConfigError("--force and --skip-busy: each process would build all again; leave one of them out")
     building = Building(
         root=root,
         config_toml=config.as_toml(experiment),
-        device=runtime.resolve_device(chosen.device),
+        device=chosen.device,
         again=chosen.force,
         shard=chosen.shard,
         shared=chosen.shared(root),
     )
-    _build_in_turn(building, todo, skip_busy=chosen.skip_busy)
+    if chosen.workers is None and chosen.cluster is None:
+        building = replace(building, device=runtime.resolve_device(chosen.device))
+        _build_in_turn(building, todo, skip_busy=chosen.skip_busy)
+    else:
+        _build_on_workers(building, plan, todo, chosen)
     return root, plan
+
+
+def _build_on_workers(building: Building, plan: Sequence[Job], todo: Sequence[Job], chosen: Options) -> None:
+    try:
+        from sfnetlab import cluster
+    except ModuleNotFoundError as error:
+        if error.name not in ("dask", "distributed"):
+            raise
+        raise ConfigError("--workers and --cluster need Dask: uv sync --extra cluster") from None
+    for job in todo:
+        require_inputs(building.root, job, but=todo)
+    finds_device = chosen.device in ("auto", "cuda")
+    uses_device = frozenset(stage.name for stage in STAGES.values() if stage.uses_device and finds_device)
+    run = cluster.Run(building.root.resolve(), plan, functools.partial(build_here, building), uses_device)
+    cluster.compute(run, todo, chosen.workers, chosen.cluster)
+
+
+def build_here(building: Building, job: Job) -> None:
+    """Build one job on the device that this machine has for what `--device` asks."""
+    build_job(replace(building, device=runtime.resolve_device(building.device)), job)
 
 
 def _build_in_turn(building: Building, todo: Sequence[Job], *, skip_busy: bool) -> None:
@@ -202,6 +250,25 @@ def _build_in_turn(building: Building, todo: Sequence[Job], *, skip_busy: bool) 
         todo = postponed
 
 
+def require_inputs(root: Path, job: Job, but: Collection[Job] = ()) -> None:
+    """Check that all inputs of a job are current, but for those that are still to be built.
+
+    Raises
+    ------
+    ArtifactError
+        If one is not.
+    """
+    for needed in job.inputs.values():
+        if needed in but:
+            continue
+        state = state_of(root, needed)
+        if state.kind != "current":
+            raise ArtifactError(
+                f"{needed.directory(root)}: {job} reads it, but it is {state.kind}"
+                f"{_because(state.why)}; run `sfnetlab {needed.stage} CONFIG` first, or `sfnetlab run CONFIG`"
+            )
+
+
 def _must_wait(building: Building, job: Job, postponed: Sequence[Job]) -> bool:
     """Whether others build a job, or an input of it that is not current, or an input is postponed."""
     if builder_of(building.root, building.part(job)) is not None:
@@ -219,13 +286,7 @@ def build_job(building: Building, job: Job) -> None:
     A result that another process made in the meantime stays, and one that another experiment has is linked.
     """
     root, shard = building.root, building.shard
-    for needed in job.inputs.values():
-        state = state_of(root, needed)
-        if state.kind != "current":
-            raise ArtifactError(
-                f"{needed.directory(root)}: {job} reads it, but it is {state.kind}"
-                f"{_because(state.why)}; run `sfnetlab {needed.stage} CONFIG` first, or `sfnetlab run CONFIG`"
-            )
+    require_inputs(root, job)
     make: Build = importlib.import_module(STAGES[job.stage].module).build
     inputs = {role: needed.directory(root) for role, needed in job.inputs.items()}
 

@@ -48,6 +48,14 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def visible_gpus() -> list[str]:
+    """Return CUDA's names of the GPUs that this process may use, without loading torch."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [name for name in told.split(",") if name]
+    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
 def let_threads_sleep() -> None:
     """Make idle OpenMP threads sleep soon instead of spinning. Call this before torch is imported.
 
@@ -75,8 +83,23 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2 * _KEPT_BYTES - 1)
 
 
+_chosen_threads: list[int] = []
+"""What `use_threads` was last told, if it was."""
+
+
+def use_threads(n: int) -> None:
+    """Make numeric libraries use n threads in this thread, and in those that are started or imported after it."""
+    _chosen_threads[:] = [n]
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = str(n)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(n)
+
+
 def n_threads() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of threads that this process may use: what `use_threads` was told, or the number of cores."""
+    if _chosen_threads:
+        return _chosen_threads[0]
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -118,8 +141,8 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def configure_logging(verbosity: int) -> None:
-    """Send the lab's log to stderr.
+def configure_logging(verbosity: int, file: Path | None = None) -> None:
+    """Send the lab's log to stderr, or to the end of a file.
 
     Parameters
     ----------
@@ -127,7 +150,7 @@ def configure_logging(verbosity: int) -> None:
         -1 for warnings only, 0 for progress too, 1 for details too.
     """
     level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if file is None else logging.FileHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     package = logging.getLogger("sfnetlab")
     package.handlers[:] = [handler]
