@@ -94,16 +94,63 @@ def test_a_worker_that_is_killed_in_mid_training_is_replaced_and_the_results_are
     with dask.config.set({"distributed.worker.preload": [str(Path(__file__).with_name("slow_training.py"))]}):
         run = threading.Thread(target=runner.run, args=(options(config, tmp_path, workers=2), STAGES))
         run.start()
-        history = []
-        while len(history) < 6:  # of two models: three epochs
-            history = [line for path in tmp_path.glob("train-sae/.sae.*/progress.jsonl") for line in path.open()]
-            time.sleep(0.02)
+        wait_for_epochs(tmp_path, 3)
         builder = builder_of(tmp_path, job)
         assert builder is not None
         os.kill(builder["pid"], signal.SIGKILL)
         run.join()
     assert payloads(tmp_path) == payloads(alone)
     assert "goes on at step" in "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+import dask
+from sfnetlab import runner
+if __name__ == "__main__":
+    dask.config.set({"distributed.worker.preload": [sys.argv[3]]})
+    options = runner.Options(Path(sys.argv[1]), Path(sys.argv[2]), (), False, "cpu", workers=2)
+    sys.exit(runner.exit_status(lambda: runner.run(options, sys.argv[4:])))
+"""
+
+
+def wait_for_epochs(root: Path, n: int, process: subprocess.Popen[str] | None = None) -> None:
+    lines: list[str] = []
+    while len(lines) < 2 * n:  # of two models
+        assert process is None or process.poll() is None, process.communicate()[1]
+        lines = [line for path in root.glob("train-sae/.sae.*/progress.jsonl") for line in path.read_text().splitlines()]
+        time.sleep(0.02)
+
+
+def is_gone(group: int) -> bool:
+    """Whether the processes of a group end within seconds: one of Python's outlives the last of the others."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_leaves_no_process_and_everything_resumable(config, alone, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(INTERRUPTED)
+    out, preload = tmp_path / "out", Path(__file__).with_name("slow_training.py")
+    command = [sys.executable, str(script), str(config), str(out), str(preload), *STAGES]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for_epochs(out, 3, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it, to the workers too
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "sfnetlab: interrupted; the same command goes on where it was"
+    assert "Traceback" not in said
+    assert is_gone(process.pid)
+    assert not list(out.glob(".token-*"))
+    runner.run(options(config, out), STAGES)
+    assert payloads(out) == payloads(alone)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

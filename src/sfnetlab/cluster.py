@@ -16,6 +16,7 @@ import shutil
 import socket
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -189,16 +190,24 @@ class Lab(WorkerPlugin):
         deadline = time.monotonic() + _SEEN_LATE_S
         while time.monotonic() < deadline and not _inputs_are_seen(self.run.root, job):
             time.sleep(_POLL_S)
+        problem = self._attempt(job)
+        if problem is not None:  # not raised where it was caught: Dask sends what an error was raised after, if it can
+            raise problem
+
+    def _attempt(self, job: Job) -> Exception | None:
+        """Build a job, or wait for who builds it; return why this failed, in words that can be sent."""
         while True:
             try:
                 log.info("%s", job)
                 self.run.build(job)
-                return
+                return None
             except BusyError as error:
                 log.info("%s", error)
                 time.sleep(_POLL_S)
             except SfnetlabError as error:
-                raise type(error)(f"{job} on {socket.gethostname()}: {error}") from None
+                return type(error)(f"{job} on {socket.gethostname()}: {error}")
+            except Exception:  # noqa: BLE001
+                return RuntimeError(f"{job} on {socket.gethostname()}:\n{traceback.format_exc()}")
 
 
 def _inputs_are_seen(root: Path, job: Job) -> bool:
@@ -372,7 +381,7 @@ def _gather(client: Client, run: Run, todo: Sequence[Job], lab: str) -> None:
             progress.tell(job)
         elif all(futures[needed].status == "finished" for needed in job.inputs.values() if needed in futures):
             errors[job] = _error_of(job, future)
-            log.error("%s; what does not need it goes on", errors[job])
+            log.error("%s failed; what does not need it goes on", job)
         else:
             lost += 1
     if errors:
