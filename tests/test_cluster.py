@@ -119,7 +119,8 @@ def wait_for_epochs(root: Path, n: int, process: subprocess.Popen[str] | None = 
     lines: list[str] = []
     while len(lines) < 2 * n:  # of two models
         assert process is None or process.poll() is None, process.communicate()[1]
-        lines = [line for path in root.glob("train-sae/.sae.*/progress.jsonl") for line in path.read_text().splitlines()]
+        histories = root.glob("train-sae/.sae.*/progress.jsonl")
+        lines = [line for path in histories for line in path.read_text().splitlines()]
         time.sleep(0.02)
 
 

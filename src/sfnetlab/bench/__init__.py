@@ -12,6 +12,13 @@ from sfnetlab.errors import SfnetlabError
 
 __all__ = ["BENCHMARKS", "Row", "describe", "run"]
 
+
+def _workers(device: str) -> Iterator[Row]:
+    from sfnetlab.bench.workers import workers  # needs the extra `cluster`
+
+    yield from workers(device)
+
+
 BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "mock": images.mock,
     "survey": images.survey,
@@ -25,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "ridge-path": statistics.ridge_path,
     "association": association.association,
     "atlas": atlas.atlas,
+    "workers": _workers,
 }
 ONLY_BY_NAME = ("sae-quality-large",)
 """Benchmarks that run only if they are named, because they take much memory."""
