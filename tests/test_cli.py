@@ -270,6 +270,20 @@ def test_help_needs_no_stage_module():
     assert not [name for name in loaded if name.startswith("sfnetlab.stages")]
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("statsu", "unknown command 'statsu', did you mean 'status'?"),
+        ("train-saes", "did you mean 'train-sae'?"),
+        ("qqq", "unknown command 'qqq', known are run, prepare-survey,"),
+    ],
+)
+def test_an_unknown_command_gets_a_suggestion(typed, says, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([typed])
+    assert says in capsys.readouterr().err
+
+
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 FOLDER = """
@@ -322,7 +336,7 @@ def complaint(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str)
         ("survey.catalogue=1", "survey.catalogue: unknown key, did you mean 'catalog'?"),
         ('training.epochs="many"', "expected int, got 'many'"),
         ("features.sfnet.k=[513]", "k must lie in [1, 512] (the number of pooled features), got [513]"),
-        ('survey.catalog="gone.csv"', "gone.csv: no readable catalogue file"),
+        ('survey.catalog="gone.csv"', "gone.csv: no readable file (survey.catalog)"),
     ],
 )
 def test_a_wrong_setting_is_one_message(folder, capsys, override, says):

@@ -3,8 +3,6 @@
 Layout and rules are in the README under "Files". Nothing here knows what a stage computes.
 """
 
-import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sfnetlab import runtime
 from sfnetlab.errors import ArtifactError, BusyError, SfnetlabError
-from sfnetlab.files import PARTIAL, fsync, sha256_of, write_text
+from sfnetlab.files import PARTIAL, advice_on, fsync, has_locked, move, read_array, sha256_of, write_text
 from sfnetlab.jobs import Job, Metrics
 
 if TYPE_CHECKING:
@@ -190,7 +188,10 @@ def build(
     """
     final, work = job.directory(root), _work_directory(root, job)
     with _named_os_errors(final), _locked(work, job):
-        state = state_of(root, job)
+        try:
+            state = state_of(root, job)
+        except ArtifactError:  # a manifest that cannot be read is replaced
+            state = State("stale")
         if not again and state.kind == "current":
             log.info("%s is current: %s", job, "; ".join(state.why) or "another process made it")
             take_over(root, job)
@@ -199,7 +200,7 @@ def build(
         # A kill between manifest and rename leaves a work directory that is complete: only the rename is missing.
         if not (work / MANIFEST).exists() and not _link_shared(root, job, work, shared):
             started = datetime.now(UTC)
-            (work / "config.toml").write_text(config_toml)
+            (work / "config.toml").write_text(config_toml, encoding="utf-8")
             metrics = make(work)
             (work / "metrics.json").write_text(json.dumps(dict(metrics), indent=1, allow_nan=False) + "\n")
             for leftover in (*work.glob(f"{PARTIAL}*"), work / CHECKPOINT):
@@ -217,8 +218,8 @@ def _publish(work: Path, final: Path) -> None:
     replaced = final.parent / f".{final.name}.replaced"
     if final.exists():
         shutil.rmtree(replaced, ignore_errors=True)
-        final.rename(replaced)
-    work.rename(final)
+        move(final, replaced)
+    move(work, final)
     # Not before: whoever finds no lock would think that nobody works here.
     (final / RUNNING).unlink()
     fsync(final.parent)
@@ -351,12 +352,11 @@ class FeatureTable(NamedTuple):
 
 
 def read_survey(directory: Path) -> SurveyTable:
-    import numpy as np
     import pandas as pd
 
     catalog = pd.read_parquet(directory / "catalog.parquet")
     path = directory / "images.npy"
-    images = np.load(path, mmap_mode="r") if path.exists() else None
+    images = read_array(path) if path.exists() else None
     if images is not None and len(images) != len(catalog):
         raise ArtifactError(f"{directory}: {len(catalog)} catalogue rows but {len(images)} images; build it again")
     scale = json.loads((directory / "metrics.json").read_text()).get("pixel_scale_arcsec")
@@ -392,13 +392,12 @@ def read_embedding(directory: Path) -> "tuple[pd.DataFrame, NDArray[np.float32]]
 
 
 def read_features(directory: Path) -> FeatureTable:
-    import numpy as np
     import pandas as pd
     from scipy import sparse
 
     rows = pd.read_parquet(directory / "rows.parquet")
     dense = directory / "features.npy"
-    values = np.load(dense, mmap_mode="r") if dense.exists() else sparse.load_npz(directory / "features.npz")
+    values = read_array(dense) if dense.exists() else sparse.load_npz(directory / "features.npz")
     if values.shape[0] != len(rows):
         raise ArtifactError(f"{directory}: {len(rows)} rows but {values.shape[0]} rows of features; build it again")
     return FeatureTable(rows, values)
@@ -456,7 +455,8 @@ def _locked(work: Path, job: Job) -> Iterator[None]:
 def _try_lock(work: Path) -> int | None:
     """Return the descriptor that holds the lock of a work directory, or None if somebody else holds it.
 
-    The lock is a file, because network file systems lock no directories for other machines.
+    The lock is a file, because network file systems lock no directories for other machines. Where there are no locks,
+    do without.
     """
     for attempt in range(_LOCK_TRIES):
         time.sleep(0.02 * attempt)
@@ -466,7 +466,8 @@ def _try_lock(work: Path) -> int | None:
         except FileNotFoundError:
             continue  # the directory has just taken its result's place
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not has_locked(descriptor):
+                log.warning("%s: this file system has no locks: run one command at a time on these results", work)
             if os.path.samestat(os.fstat(descriptor), os.stat(work / RUNNING)):
                 return descriptor
         except (BlockingIOError, FileNotFoundError):
@@ -497,7 +498,7 @@ def running(work: Path) -> dict[str, Any] | None:
     try:
         with (work / RUNNING).open() as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                has_locked(file.fileno(), shared=True)
             except BlockingIOError:
                 builder: dict[str, Any] = json.loads(file.read())
                 return builder
@@ -508,19 +509,6 @@ def running(work: Path) -> dict[str, Any] | None:
     return None
 
 
-_USERS_TO_MEND = {
-    errno.ENOSPC: "no space is left on the disk; free some and run again, finished parts are kept",
-    errno.EDQUOT: "the disk quota is used up; free some and run again, finished parts are kept",
-    errno.EROFS: "the file system is read-only; choose another folder with --out",
-    errno.EACCES: "permission denied; choose a folder you may write to with --out",
-    errno.EPERM: "permission denied; choose a folder you may write to with --out",
-    errno.ENOLCK: "the file system has no locks; mount it with them (Lustre: -o flock) or choose another with --out",
-    errno.ENOSYS: "the file system has no locks; mount it with them (Lustre: -o flock) or choose another with --out",
-    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder with --out",
-    errno.EEXIST: "a file stands where a folder is needed; choose another folder with --out",
-}
-
-
 @contextmanager
 def _named_os_errors(final: Path) -> Iterator[None]:
     try:
@@ -528,6 +516,6 @@ def _named_os_errors(final: Path) -> Iterator[None]:
     except SfnetlabError:
         raise
     except OSError as error:
-        if error.errno not in _USERS_TO_MEND:
+        if (advice := advice_on(error)) is None:
             raise
-        raise ArtifactError(f"{error.filename or final}: {_USERS_TO_MEND[error.errno]}") from error
+        raise ArtifactError(f"{error.filename or final}: {advice}") from error

@@ -4,7 +4,9 @@ Stages come from the table in plan.py and are imported only when one of their jo
 """
 
 import argparse
+import difflib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -39,7 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks (default: all but the large ones)")
     bench.add_argument("--json", type=path_argument, metavar="FILE", help="write the rows as JSON too")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words and not words[0].startswith("-") and words[0] not in commands.choices:
+        near = difflib.get_close_matches(words[0], commands.choices, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(commands.choices)}"
+        parser.error(f"unknown command {words[0]!r}, {advice}")
+    arguments = runner.parsed(parser, words)
     # Benchmarks have the cores for themselves, and their references run as torch's users run them.
     shares_cores = arguments.command != "bench"
     return runner.exit_status(lambda: _do(arguments), getattr(arguments, "verbosity", 0), shares_cores=shares_cores)
@@ -86,24 +93,24 @@ def _do(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "run":
             root, plan = runner.run(runner.options(arguments))
-            print(runner.describe_results(root, plan))
+            runtime.say(runner.describe_results(root, plan))
         case "status":
             if arguments.watch:
                 runner.watch_status(runner.options(arguments))
             else:
-                print(runner.describe_status(runner.options(arguments), as_json=arguments.json))
+                runtime.say(runner.describe_status(runner.options(arguments), as_json=arguments.json))
         case "schema":
-            print(config.describe_schema())
+            runtime.say(config.describe_schema())
         case "export":
             from sfnetlab.exporting import export_command
 
-            print(export_command(arguments))
+            runtime.say(export_command(arguments))
         case "cross-match":
             from sfnetlab.exporting.crossmatch import cross_match_command
 
-            print(cross_match_command(arguments))
+            runtime.say(cross_match_command(arguments))
         case "download":
-            print(download.download(arguments))
+            runtime.say(download.download(arguments))
         case "bench":
             _bench(arguments)
         case stage:
@@ -113,9 +120,10 @@ def _do(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from sfnetlab import bench
 
+    runtime.keep_caches()
     rows = []
     for row in bench.run(arguments.names, runtime.resolve_device(arguments.device)):
-        print(bench.describe(row), flush=True)
+        runtime.say(bench.describe(row))
         rows.append(asdict(row))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -303,7 +303,8 @@ def _read_table(cls: Any, table: dict[str, Any], path: KeyPath, loading: _Loadin
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key in hints:
-            settings[key] = _read(hints[key], value, (*path, key), loading)
+            hint = _default_kind(cls, key, value) or hints[key]
+            settings[key] = _read(hint, value, (*path, key), loading)
             continue
         near = difflib.get_close_matches(key, hints, n=1)
         advice = f", did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(hints)}"
@@ -320,6 +321,14 @@ def _read_table(cls: Any, table: dict[str, Any], path: KeyPath, loading: _Loadin
     except ValueError as error:
         loading.report(path, str(error), at=_blamed(str(error), table, path))
     return None
+
+
+def _default_kind(cls: Any, key: str, value: Any) -> Any:
+    """The kind of a table that names none: that of the default, if each of its keys is a setting of it; else None."""
+    (default,) = (each.default for each in fields(cls) if each.name == key)
+    if not (isinstance(value, dict) and "kind" not in value and is_dataclass(default)):
+        return None
+    return type(default) if set(value) <= set(_hints(type(default))) else None
 
 
 def _blamed(message: str, table: dict[str, Any], path: KeyPath) -> KeyPath:
@@ -448,7 +457,9 @@ def _describe(cls: Any, heading: str) -> str:
 
     docs, hints = _field_docs(cls), _hints(cls)
     lines = [heading, *wrapped(inspect.cleandoc(cls.__doc__ or ""), "# ", "# ")]
-    for each in fields(cls):
+    for each in sorted(
+        fields(cls), key=lambda each: each.name not in cls.__annotations__
+    ):  # what kinds share comes last
         kind_of_value = _spelt(hints[each.name])
         if each.name == "kind" or kind_of_value in ("table", "array of tables"):
             continue
@@ -460,8 +471,8 @@ def _describe(cls: Any, heading: str) -> str:
 
 
 def _field_docs(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass, which Python itself does not keep."""
-    docs: dict[str, str] = {}
+    """The string below each field of a dataclass and of those that it inherits from; Python itself does not keep it."""
+    docs = {name: text for base in cls.__bases__ if is_dataclass(base) for name, text in _field_docs(base).items()}
     (definition,) = (node for node in ast.parse(inspect.getsource(cls)).body if isinstance(node, ast.ClassDef))
     for pair in pairwise(definition.body):
         match pair:

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import fcntl
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sfnetlab.errors import DataError
-from sfnetlab.files import path_argument, replacing, write_text
+from sfnetlab.files import locked, path_argument, replacing, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,12 +238,8 @@ def _own_folder(directory: Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with locked(directory):
             yield
-        finally:
-            os.close(descriptor)
     except BlockingIOError:
         raise DataError(f"{directory}: another process downloads into it; wait for it or stop it") from None
     except OSError as error:

@@ -81,9 +81,13 @@ class Job:
 
 
 def as_recipe(value: Any) -> Any:
-    """Return a spec as plain JSON data. Paths are left out: a place is not a setting, the hash of its content is."""
+    """Return a spec as plain JSON data, without what does not decide the result.
+
+    That is paths, for a place is not a setting, the hash of its content is; and fields that do not count where two
+    specs are compared (`compare=False`).
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
+        pairs = ((field.name, getattr(value, field.name)) for field in fields(value) if field.compare)
         return {name: as_recipe(item) for name, item in pairs if not is_place(name, item)}
     if isinstance(value, Mapping):
         return {str(key): as_recipe(item) for key, item in value.items()}

@@ -12,6 +12,7 @@ from sfnetlab.errors import ConfigError, DataError
 from sfnetlab.files import file_problem, sha256_of
 from sfnetlab.jobs import Job, Stage, Table, TableSpec, Viewed
 from sfnetlab.methods import TRAITS, External, typical
+from sfnetlab.methods.controls import Photometry
 from sfnetlab.schema import (
     Classes,
     Experiment,
@@ -28,7 +29,8 @@ from sfnetlab.surveys.split import Split
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("prepare-survey", 1, "render or decode the cutouts, check the catalogue, split it"),
+        Stage("prepare-survey", 2, "render or decode the cutouts, check the catalogue, split it"),
+        Stage("import-embeddings", 1, "join embeddings that somebody else made to the catalogue, by id"),
         Stage(
             "train-sfnet", 2, "train the sparse networks, and the dense ones that encoders ask for", uses_device=True
         ),
@@ -51,7 +53,6 @@ STAGES = {
             uses_device=True,
             splits=True,
         ),
-        Stage("import-embeddings", 1, "join embeddings that somebody else made to the catalogue, by id"),
         Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean"),
         Stage(
             "train-sae",
@@ -76,6 +77,17 @@ STAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What an experiment wants of the catalogue."""
+
+    targets: dict[str, Target]
+    classes: dict[str, Classes]
+    rare: dict[str, Rare]
+    photometry: dict[str, tuple[str, ...]]
+    """The columns that features of this name consist of."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SurveySpec:
     """Prepare a survey."""
 
@@ -84,6 +96,8 @@ class SurveySpec:
     split: Split
     fingerprint: dict[str, str]
     """What identifies the user's files."""
+    wanted: Wanted = field(compare=False)
+    """The catalogue is refused if it lacks this. It is not in the recipe, for it does not change the survey."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,13 +450,19 @@ def _stability_jobs(tables: list[Table]) -> Iterator[Job]:
 def _survey_spec(config: Experiment) -> SurveySpec:
     survey = config.survey.resolved()
     files = survey.fingerprint()
+    wanted = Wanted(
+        targets=config.targets,
+        classes=config.classes,
+        rare=config.rare,
+        photometry={each.name: each.columns for each in config.features if isinstance(each, Photometry)},
+    )
     if not (isinstance(survey, EmbeddingsSurvey) and survey.without_embedding == "drop"):
-        return SurveySpec(survey=survey, split=config.split, fingerprint=files)
+        return SurveySpec(survey=survey, split=config.split, fingerprint=files, wanted=wanted)
     from sfnetlab.surveys.tables import fingerprint
 
     required = tuple(feature for feature in config.features if isinstance(feature, External))
     files |= {f"{table.name}_{name}": value for table in required for name, value in fingerprint(table).items()}
-    return CommonSurveySpec(survey=survey, split=config.split, fingerprint=files, required=required)
+    return CommonSurveySpec(survey=survey, split=config.split, fingerprint=files, wanted=wanted, required=required)
 
 
 def _job(stage: str, name: str, spec: object, inputs: Mapping[str, Job]) -> Job:

@@ -4,7 +4,6 @@ Stage modules are imported by name when one of their jobs is built, so that noth
 """
 
 import argparse
-import contextlib
 import functools
 import importlib
 import json
@@ -18,8 +17,8 @@ from typing import Any
 
 from sfnetlab import config, runtime, status
 from sfnetlab.artifacts import SAME_CONTENT, State, build, builder_of, state_of, take_over
-from sfnetlab.errors import ArtifactError, BusyError, ConfigError, SfnetlabError
-from sfnetlab.files import path_argument
+from sfnetlab.errors import ArtifactError, BusyError, ConfigError, DataError, SfnetlabError
+from sfnetlab.files import advice_on, path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
@@ -28,6 +27,8 @@ from sfnetlab.shards import finished_shards, parse_shard, remove_shards, shard_j
 log = logging.getLogger(__name__)
 
 Build = Callable[[Any, Task], Metrics]
+SURVEY, PROBED = "prepare-survey", "fit-probes"
+"""The stage whose result is held against all that the experiment asks for, and the one that asks for most of it."""
 
 RESULTS = Path("results")
 """The folder of all experiments, below the folder in which the command runs."""
@@ -87,6 +88,10 @@ class Building:
     again: bool = False
     """Whether results that are current are made again."""
     shard: Shard = WHOLE
+    experiment: Experiment | None = None
+    """What a survey is held against once it is prepared; None: nothing."""
+    is_whole: bool = False
+    """Whether what a survey lacks for the experiment is an error and not a warning."""
     shared: tuple[Path, ...] = ()
     """Folders of other experiments, whose results are linked where they are the same."""
 
@@ -172,6 +177,8 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     ------
     ArtifactError
         If a stage is run alone and one of its inputs is not current.
+    DataError
+        If the prepared survey lacks what the experiment asks for.
     """
     experiment, root = chosen.load()
     plan = make_plan(experiment)
@@ -189,8 +196,16 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     log.info("%s: %d of %d results are current", root, len(wanted) - len(todo), len(wanted))
     if chosen.force and chosen.skip_busy:
         raise ConfigError("--force and --skip-busy: each process would build all again; leave one of them out")
+    _check_survey(root, plan, todo)
+    runtime.keep_caches()
+    is_whole = {SURVEY, PROBED} <= {*stages}
+    (survey,) = (job for job in plan if job.stage == SURVEY)
+    if is_whole and survey not in todo:
+        _require_sufficient(experiment, survey.directory(root))
     building = Building(
         root=root,
+        experiment=experiment,
+        is_whole=is_whole,
         config_toml=config.as_toml(experiment),
         device=chosen.device,
         again=chosen.force,
@@ -203,6 +218,25 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     else:
         _build_on_workers(building, plan, todo, chosen)
     return root, plan
+
+
+def _require_sufficient(experiment: Experiment, survey: Path, *, is_fatal: bool = True) -> None:
+    """Raise DataError where the prepared survey lacks what the experiment asks for, before anything is trained.
+
+    Where probes are not to be fitted now, `is_fatal` is false and a warning says it.
+    """
+    lacking: list[str] = importlib.import_module("sfnetlab.stages.sufficiency").lacking(experiment, survey)
+    if lacking and is_fatal:
+        raise DataError(f"{survey}: the survey lacks what the experiment asks for:\n  " + "\n  ".join(lacking))
+    for sentence in lacking:
+        log.warning("later stages will stop: %s", sentence)
+
+
+def _check_survey(root: Path, plan: Sequence[Job], todo: Sequence[Job]) -> None:
+    """Refuse a survey, prepared before, that lacks a column that the rest of the plan wants; raises DataError."""
+    for job in plan:
+        if job.stage == "prepare-survey" and job not in todo and state_of(root, job).kind == "current":
+            importlib.import_module(STAGES[job.stage].module).check(job.spec, job.directory(root))
 
 
 def _build_on_workers(building: Building, plan: Sequence[Job], todo: Sequence[Job], chosen: Options) -> None:
@@ -307,17 +341,19 @@ def build_job(building: Building, job: Job) -> None:
     )
     if shard == WHOLE:
         remove_shards(root, job)
-        _link(root, job)
+        link(root, job)
 
 
-def _link(root: Path, job: Job) -> None:
+def link(root: Path, job: Job) -> None:
     """Make the stage's link, unless something else has that name or the file system has no links."""
     name = STAGES[job.stage].link
     if name is None or ((root / name).exists() and not (root / name).is_symlink()):
         return
-    with contextlib.suppress(OSError):
+    try:
         (root / name).unlink(missing_ok=True)
         (root / name).symlink_to(job.directory(root).relative_to(root), target_is_directory=True)
+    except OSError as error:
+        log.warning("%s (%s): no link, see %s", root / name, error.strerror, job.directory(root))
 
 
 def _shown_directory(root: Path, job: Job) -> Path:
@@ -331,8 +367,19 @@ def stage_main(stage: str, argv: Sequence[str] | None = None) -> int:
     """Run one stage for the command line or `uv run src/sfnetlab/stages/<stage>.py CONFIG`; return its exit status."""
     parser = argparse.ArgumentParser(prog=stage, description=STAGES[stage].summary)
     add_flags(parser, splits=STAGES[stage].splits)
-    arguments = parser.parse_args(argv)
+    arguments = parsed(parser, argv)
     return exit_status(lambda: run(options(arguments), [stage]), arguments.verbosity)
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line; a help that nobody reads to its end is no error."""
+    try:
+        return parser.parse_args(argv)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            runtime.leave_closed_pipe()
 
 
 def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cores: bool = True) -> int:
@@ -340,7 +387,7 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
 
     Threads of one that `shares_cores` with other processes do not spin.
     """
-    runtime.configure_logging(verbosity)
+    tell_repeats = runtime.configure_logging(verbosity)
     if shares_cores:
         runtime.let_threads_sleep()
     runtime.keep_freed_memory()
@@ -349,9 +396,15 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
     except SfnetlabError as error:
         print(f"sfnetlab: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if (advice := advice_on(error)) is None:
+            raise
+        print(f"sfnetlab: {error.filename or error}: {advice}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("sfnetlab: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
+    tell_repeats()
     return 0
 
 
@@ -384,7 +437,7 @@ def describe_results(root: Path, plan: Sequence[Job]) -> str:
     for job in plan:
         directory = job.directory(root)
         if (directory / "comparison.txt").exists():
-            parts.append((directory / "comparison.txt").read_text())
+            parts.append((directory / "comparison.txt").read_text(encoding="utf-8"))
         if job.stage == "hold-claims":
             counts = json.loads((directory / "metrics.json").read_text())
             verdicts = ", ".join(f"{name.replace('_', ' ')}: {n}" for name, n in counts.items())

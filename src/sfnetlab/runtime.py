@@ -1,4 +1,4 @@
-"""The machine that the lab runs on: device, threads, versions, memory and logging.
+"""The machine that the lab runs on: device, threads, versions, memory, caches, logging and what is printed.
 
 Only `resolve_device` imports torch.
 """
@@ -11,11 +11,19 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sfnetlab.errors import SfnetlabError
+
+log = logging.getLogger(__name__)
+
+CLOSED_PIPE = 141
+"""Exit status of a command whose reader is gone: what shells report of one that SIGPIPE ended."""
 
 
 def resolve_device(name: str) -> str:
@@ -83,6 +91,63 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2 * _KEPT_BYTES - 1)
 
 
+def keep_caches() -> None:
+    """Give libraries a temporary folder for what they keep between runs, if the user has no home to write to.
+
+    Matplotlib, Numba, Astropy and the Hugging Face hub keep files below the home directory, which a container may lack.
+    """
+    home = Path(os.path.expanduser("~"))
+    if not (home.is_absolute() and home.is_dir() and os.access(home, os.W_OK)):
+        use_temporary_caches(f"no home directory that may be written to ({home})")
+
+
+@functools.cache
+def use_temporary_caches(why: str) -> Path | None:
+    """Let libraries keep their caches in a temporary folder from now on, and warn; return it, None if there is none."""
+    try:
+        folder = _private_folder(Path(tempfile.gettempdir()) / f"sfnetlab-{os.getuid()}")
+    except OSError as error:
+        log.warning("%s, and no temporary folder (%s): nothing is kept for the next run", why, error)
+        return None
+    log.warning("%s: caches are in %s", why, folder)
+    os.environ.setdefault("HOME", str(folder))
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        if not os.access(os.environ.get(name, ""), os.W_OK):
+            os.environ[name] = str(folder)
+    for name, part in (("MPLCONFIGDIR", "matplotlib"), ("HF_HOME", "huggingface"), ("TORCH_HOME", "torch")):
+        os.environ.setdefault(name, str(folder / part))
+    return folder
+
+
+def compiled(**options: Any) -> Callable[[Any], Any]:
+    """Return what compiles a function by Numba and keeps the code for the next run: `numba.njit` with a cache.
+
+    Numba looks for a place beside the function's file and below the home directory. If it may write to neither, the
+    code goes into a temporary folder; if there is none, it is compiled in every run.
+    """
+    import numba
+
+    def compile_it(function: Any) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError as error:  # the only error of this type before anything is compiled
+            folder = use_temporary_caches(f"Numba: {error}".splitlines()[0])
+            if folder is None:
+                return numba.njit(**options)(function)
+            numba.config.CACHE_DIR = str(folder / "numba")  # pyrefly: ignore[missing-attribute]
+            return numba.njit(cache=True, **options)(function)
+
+    return compile_it
+
+
+def _private_folder(folder: Path) -> Path:
+    """Make a folder that nobody else may write to; if that name is another's, one of another name."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    is_own = status.st_uid == os.getuid() and not status.st_mode & 0o077
+    return folder if is_own and not folder.is_symlink() else Path(tempfile.mkdtemp(prefix="sfnetlab-"))
+
+
 _chosen_threads: list[int] = []
 """What `use_threads` was last told, if it was."""
 
@@ -141,18 +206,67 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def configure_logging(verbosity: int, file: Path | None = None) -> None:
-    """Send the lab's log to stderr, or to the end of a file.
+class _Once:
+    """Lets a warning pass once, whatever numbers it holds, and any other message once to the letter."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self.n_kept_back: Counter[str] = Counter()
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        is_warning = record.levelno >= logging.WARNING
+        key = str(record.msg) if is_warning else record.getMessage()
+        if key not in self.seen:
+            self.seen.add(key)
+            return True
+        self.n_kept_back[key] += is_warning
+        return False
+
+    def tell(self) -> None:
+        """Say how many warnings were kept back."""
+        if n := self.n_kept_back.total():
+            log.info("%d more warnings of %d kinds; -v shows each", n, len(+self.n_kept_back))
+
+
+def configure_logging(verbosity: int, file: Path | None = None) -> Callable[[], None]:
+    """Send the lab's log to stderr, or to a file; return what tells in the end which warnings were kept back.
 
     Parameters
     ----------
     verbosity
-        -1 for warnings only, 0 for progress too, 1 for details too.
+        -1 for warnings only, 0 for progress too, 1 for details too. Below 1 a warning comes once, though others of its
+        kind follow.
     """
     level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr) if file is None else logging.FileHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    once = _Once()
+    if verbosity < 1:
+        handler.addFilter(once)
     package = logging.getLogger("sfnetlab")
     package.handlers[:] = [handler]
     package.setLevel(level)
     package.propagate = False
+    return once.tell
+
+
+def say(text: str) -> None:
+    """Print to stdout, with escapes for signs that it cannot show; end the process quietly where nobody reads it.
+
+    Raises
+    ------
+    SystemExit
+        With `CLOSED_PIPE`, if the reader is gone.
+    """
+    try:
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(f"{text.encode(encoding, 'backslashreplace').decode(encoding)}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_closed_pipe()
+
+
+def leave_closed_pipe() -> NoReturn:
+    """End the process with `CLOSED_PIPE`, and keep Python from writing into the pipe once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(CLOSED_PIPE)

@@ -184,5 +184,9 @@ class Experiment:
             views=(FULL_VIEW, *self.views),
             embeddings=tuple(f.name for f in self.features if f.traits.can_be_decomposed),
         )
+        require(
+            bool(given.embeddings) or not self.rare,
+            "[rare] needs an encoder, a VAE or external embeddings among the [[features]]: in them outliers are sought",
+        )
         for feature in self.features:
             feature.check(given)

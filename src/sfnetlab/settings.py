@@ -100,6 +100,29 @@ def require_scale(pixel_scale_arcsec: float | None) -> None:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CatalogColumns:
+    """How the columns of a catalogue are read: what means a missing value, and where positions stand."""
+
+    missing_values: tuple[float, ...] | None = None
+    """Numbers that mean "not measured" in every column but ids and positions, such as [-9999, -1]; []: none. Without
+    the setting -9999 does, and -99, -99.9, -999 and the like do where no other value of the column goes half as far, in
+    magnitudes 99, 99.9, 999 and the like too. missing_values.csv beside the survey counts what was found."""
+    ra_column: str | None = None
+    """Column of right ascensions, degrees or text such as "12:34:56.7" (hours). Without it the column is found by its
+    name: ra, RA, ra_deg, RAJ2000, raMean, ALPHA_J2000, TARGET_RA and the like; the log says which was taken."""
+    dec_column: str | None = None
+    """Column of declinations, degrees or text such as "-12:34:56.7"; to be given with ra_column."""
+
+    def __post_init__(self) -> None:
+        is_whole = (self.ra_column is None) == (self.dec_column is None)
+        require(is_whole, "ra_column and dec_column must be given together")
+        require(
+            self.ra_column is None or self.ra_column != self.dec_column,
+            f"ra_column and dec_column are both {self.ra_column!r}",
+        )
+
+
 CutName = Literal["none", "metallicity", "lines"]
 
 

@@ -84,10 +84,25 @@ def test_a_thousand_resamples_of_five_thousand_galaxies_take_less_than_a_second(
     assert time.process_time() - start < 1
 
 
-def test_constant_labels_within_a_resample_are_refused():
-    truth = np.array([0.1, 0.1, 0.1, 0.4])
-    with pytest.raises(ValueError, match=r"R² is undefined in \d+ of 100 resamples"):
-        bootstrap_intervals(truth, truth + 1, n_resamples=100, seed=0)
+def test_resamples_with_constant_labels_are_counted_and_left_out_of_the_interval_of_r2():
+    truth = np.array([0.1, 0.1, 0.1, 0.4, 0.5])
+    prediction = truth + np.array([0.1, -0.2, 0.1, 0.3, 0.0])
+    found = {each.metric: each for each in bootstrap_intervals(truth, prediction, n_resamples=200, seed=0)}
+    resampled = [(truth[rows], prediction[rows]) for rows in draws(5, 200, seed=0)]
+    defined = [regression.r2(*both) for both in resampled if np.ptp(both[0]) > 0]
+    assert found["r2"].n_undefined == 200 - len(defined) > 0
+    assert [found["r2"].low, found["r2"].high] == pytest.approx(np.quantile(defined, [0.025, 0.975]).tolist())
+    assert found["rmse"].n_undefined == 0
+
+
+def test_an_interval_of_few_defined_resamples_is_nan():
+    truth = np.array([0.1, 0.1, 0.1, 0.1, 0.4])
+    (r2,) = (
+        each for each in bootstrap_intervals(truth[3:], truth[3:] + 1, n_resamples=100, seed=3) if each.metric == "r2"
+    )
+    assert r2.n_undefined > 50
+    assert np.isfinite(r2.value)
+    assert np.isnan([r2.low, r2.high]).all()
 
 
 def test_nan_prediction_is_refused():

@@ -23,8 +23,8 @@ EXPERIMENT = """
 name = "real"
 [survey]
 {survey}
-[targets.metallicity]
-columns = ["oh_p50"]
+[targets.t]
+columns = ["{target}"]
 [[features]]
 kind = "mean"
 """
@@ -34,10 +34,10 @@ def pixels_of(i: int, side: int = 24) -> np.ndarray:
     return np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
-def prepare(tmp_path: Path, *survey: str) -> tuple[SurveyTable, Path]:
+def prepare(tmp_path: Path, *survey: str, target: str = "oh_p50") -> tuple[SurveyTable, Path]:
     """Run the stage alone, twice: the second time there is nothing to do."""
     config = tmp_path / "x.toml"
-    config.write_text(EXPERIMENT.format(survey="\n".join(survey)))
+    config.write_text(EXPERIMENT.format(survey="\n".join(survey), target=target))
     options = Options(config=config, out=tmp_path / "results", overrides=(), force=False, device="cpu")
     root, plan = run(options, ["prepare-survey"])
     directory = plan[0].directory(root)
@@ -138,7 +138,7 @@ def test_a_part_of_galaxy10_is_prepared_with_classes_to_tell_apart(tmp_path: Pat
         file["images"], file["ans"] = images, np.arange(N, dtype=np.uint8) % 10
     survey = (f'file = "{path}"', 'variant = "sdss"', f'sha256 = "{sha256_of(path)}"')
     classes = '[classes.edge_on]\ncolumn = "class"\npositive = [4, 5, 6]\nnegative = [0, 7, 8, 9]'
-    table, _ = prepare(tmp_path, 'kind = "galaxy10"', *survey, classes)
+    table, _ = prepare(tmp_path, 'kind = "galaxy10"', *survey, classes, target="class")
     np.testing.assert_array_equal(images_of(table), images)
     assert table.catalog.columns.tolist() == ["id_str", "split", "class", "class_name"]
     assert table.pixel_scale_arcsec is None
@@ -175,7 +175,7 @@ def run_two_stages(tmp_path: Path, *settings: str) -> tuple[str, int]:
 
 
 def test_nothing_is_stale_when_files_are_restored_copied_or_joined_by_others(tmp_path: Path) -> None:
-    (tmp_path / "x.toml").write_text(EXPERIMENT.format(survey=folder_survey(tmp_path)))
+    (tmp_path / "x.toml").write_text(EXPERIMENT.format(survey=folder_survey(tmp_path), target="oh_p50"))
     run_two_stages(tmp_path)
     shutil.copytree(tmp_path / "images", tmp_path / "scratch")
     os.utime(tmp_path / "scratch/g3.png", ns=(0, 1))
@@ -186,7 +186,7 @@ def test_nothing_is_stale_when_files_are_restored_copied_or_joined_by_others(tmp
 
 @pytest.mark.parametrize("change", ["the catalogue is written anew", "what was dropped is damaged otherwise"])
 def test_features_stay_when_other_files_make_the_same_survey(tmp_path: Path, change: str) -> None:
-    (tmp_path / "x.toml").write_text(EXPERIMENT.format(survey=folder_survey(tmp_path)))
+    (tmp_path / "x.toml").write_text(EXPERIMENT.format(survey=folder_survey(tmp_path), target="oh_p50"))
     _, made = run_two_stages(tmp_path)
     if change == "the catalogue is written anew":
         path = tmp_path / "catalog.csv"
@@ -198,7 +198,7 @@ def test_features_stay_when_other_files_make_the_same_survey(tmp_path: Path, cha
 
 
 def test_features_are_made_anew_when_a_cutout_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "x.toml").write_text(EXPERIMENT.format(survey=folder_survey(tmp_path)))
+    (tmp_path / "x.toml").write_text(EXPERIMENT.format(survey=folder_survey(tmp_path), target="oh_p50"))
     _, made = run_two_stages(tmp_path)
     (tmp_path / "images/g5.png").unlink()
     states, made_after = run_two_stages(tmp_path)

@@ -9,19 +9,21 @@ from typing import Any, Literal
 import numpy as np
 
 from sfnetlab.artifacts import SurveyTable
+from sfnetlab.descriptions import about
 from sfnetlab.errors import DataError
 from sfnetlab.exporting.items import Item
 from sfnetlab.results import Record, Results
-from sfnetlab.surveys.files import Format, column_list, rows_of_frame, write_table
+from sfnetlab.surveys.files import Format, rows_of_frame, write_table
 from sfnetlab.surveys.folder import FolderSurvey, find_cutouts
 
 log = logging.getLogger(__name__)
 
 Cutouts = Literal["jpg", "png"]
+_THEIRS = "as in the catalogue that the survey was made of"
 
 
 def catalog_items(results: Results, form: Format, cutouts: Cutouts | None, to: Path) -> Iterator[Item]:
-    """Yield the catalogue, what its columns mean, and if there are files of cutouts a catalogue for Zoobot.
+    """Yield the catalogue, and if there are files of cutouts a catalogue for Zoobot.
 
     Parameters
     ----------
@@ -36,10 +38,9 @@ def catalog_items(results: Results, form: Format, cutouts: Cutouts | None, to: P
         If cutouts are asked for of a survey without images.
     """
     source, survey = results.record("prepare-survey"), results.survey
-    catalog = rows_of_frame(survey.catalog)
+    theirs = {str(name): _THEIRS for name in survey.catalog if not any(about(str(name)))}
+    catalog = rows_of_frame(survey.catalog, theirs)
     yield Item(f"catalog.{form}", source, partial(write_table, table=catalog, form=form))
-    known = column_list([survey.catalog.columns])
-    yield Item("columns.csv", None, partial(known.to_csv, index=False))
     if cutouts is not None:
         if survey.images is None:
             raise DataError("--cutouts: a survey of embeddings has no images")
@@ -51,7 +52,7 @@ def catalog_items(results: Results, form: Format, cutouts: Cutouts | None, to: P
     zoobot = survey.catalog.drop(columns="file_loc", errors="ignore")
     zoobot.insert(1, "file_loc", places)
     read_by_zoobot: Format = "csv" if form == "csv" else "parquet"
-    write = partial(write_table, table=rows_of_frame(zoobot), form=read_by_zoobot)
+    write = partial(write_table, table=rows_of_frame(zoobot, theirs), form=read_by_zoobot)
     yield Item(f"zoobot.{read_by_zoobot}", source, write)
 
 

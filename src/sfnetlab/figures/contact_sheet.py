@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.figures import style
 from sfnetlab.figures.findings import Figures, Findings
-from sfnetlab.surveys.catalog import measured_labels
+from sfnetlab.surveys.catalog import labels_and_targets
 
 _GAP = 0.04
 _N_COLUMNS = 8
@@ -24,7 +24,7 @@ def draw(findings: Findings) -> Figures:
         return
     catalog, target = findings.catalog, next(iter(findings.targets.values()))
     rows = np.sort(np.random.default_rng(0).permutation(len(catalog))[:N_GALAXIES])
-    values = measured_labels(catalog)[target.columns[0]].iloc[rows]
+    values = labels_and_targets(catalog, target.columns)[target.columns[0]].iloc[rows]
     labels = [f"{value:.2f}" if np.isfinite(value) else "–" for value in values]
     cutouts = findings.cutouts(catalog["id_str"].iloc[rows])
     yield "survey", plot_contact_sheet(cutouts, labels, findings.pixel_scale_arcsec)

@@ -25,12 +25,12 @@ class Parts(NamedTuple):
 
 
 def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
-    """Return `reading`, how well each method's features are read of each other's; nothing for fewer than two tables.
+    """Return `reading`, how well each method's features are read of each other's; nothing for fewer than two.
 
     A row every two tables, in both directions: `reader`, `target` and what `summarise_reading` returns. Of a method
     with several seeds only the first is read and reads.
     """
-    if len(related.tables) < 2:
+    if len(related.first_seeds) < 2:
         return {}
     parts = {
         name: Parts(*(related.tables[name].values_of(related.ids(part)) for part in ("train", "valid", "test")))

@@ -21,7 +21,7 @@ from sfnetlab.methods import TRAITS, Reader, Traits
 from sfnetlab.metrics.association import MIN_ROWS
 from sfnetlab.metrics.tables import FeatureMatrix
 from sfnetlab.settings import Target
-from sfnetlab.surveys.catalog import measured_labels
+from sfnetlab.surveys.catalog import labels_and_targets
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,9 @@ class DescribedTable:
 
     def _labels(self, rows: pd.DataFrame) -> pd.DataFrame:
         """All labels; a column that targets name is only known for the galaxies within the cut of one of them."""
-        labels = measured_labels(rows).join(rows[[name for name in POSITION if name in rows]]).reset_index(drop=True)
+        wanted = [name for target in self.targets.values() for name in target.columns]
+        labels = labels_and_targets(rows, [*wanted, *(name for name in POSITION if name in rows)])
+        labels = labels.reset_index(drop=True)
         places = self.catalog.index.get_indexer(rows.index)
         for column in {name for target in self.targets.values() for name in target.columns}:
             cuts = [self.within[name] for name, target in self.targets.items() if column in target.columns]

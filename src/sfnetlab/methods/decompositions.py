@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import Baseline, Planner
+from sfnetlab.methods.contract import Baseline, Planner, WidthOf
 from sfnetlab.methods.readers import AffineReader, affine_reader
 from sfnetlab.settings import Target
 
@@ -58,11 +59,28 @@ def decomposition_tables(
         yield Table(spec=table, job=planner.job("fit-baselines", table.name, spec, inputs), on=embedding)
 
 
+def too_many_components(settings: Decomposition, on: str, n_rows: int, width_of: WidthOf) -> Iterator[str]:
+    """Yield a sentence where there are more components than train rows, or than columns of the embedding `on`."""
+    width = width_of(on)
+    most = n_rows if width is None else min(n_rows, width)
+    if settings.n_components > most:
+        columns = "" if width is None else f" of {width} dimensions"
+        yield (
+            f"features {settings.name!r}: n_components must be at most {most} ({n_rows} train rows{columns}), "
+            f"got {settings.n_components}"
+        )
+
+
 def build_decomposition(settings: Decomposition, target: Target | None, task: Task) -> Metrics:
     """Fit to the train rows, those that have the target if there is one, and write the features of all rows.
 
     `model.safetensors` gets the model, `reconstruction.parquet` the fraction of variance unexplained by part of the
     split and number of components, where components make the embedding again.
+
+    Raises
+    ------
+    DataError
+        If all train rows are the same, or the method cannot be fitted to them.
     """
     import numpy as np
     from safetensors.numpy import save
@@ -74,6 +92,11 @@ def build_decomposition(settings: Decomposition, target: Target | None, task: Ta
         train, y = embedding[np.flatnonzero(rows["split"] == "train")].astype(np.float64), None
     else:
         train, y = _labelled(target, task, rows, embedding)
+    if len(train) and (train == train[0]).all():
+        raise DataError(
+            f"features {settings.name!r}: all {len(train)} train rows of the embedding are the same: there is nothing "
+            f"to decompose"
+        )
     fitted = settings.fit(train, y)
     reader = affine_reader(fitted.model)
     scores = reader.encode(embedding)
@@ -101,7 +124,7 @@ def _labelled(
     catalog = read_survey(task.inputs["survey"]).catalog
     labelled = catalog[target_rows(catalog, target, str(task.inputs["survey"])) & (catalog["split"] == "train")]
     train = np.asarray(FeatureTable(rows, embedding).of(labelled["id_str"]), dtype=np.float64)
-    return train, labelled[list(target.columns)].to_numpy(dtype=np.float64)
+    return train, labelled[list(target.columns)].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _reconstruction(

@@ -7,14 +7,27 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import GREEN, GREY, SKY, Given, Look, Planner, Reader, Traits, require_embedding
-from sfnetlab.methods.decompositions import Fitted, build_decomposition, decomposition_tables
+from sfnetlab.methods.contract import (
+    GREEN,
+    GREY,
+    SKY,
+    Given,
+    Look,
+    Planner,
+    Reader,
+    Traits,
+    WidthOf,
+    require_embedding,
+)
+from sfnetlab.methods.decompositions import Fitted, build_decomposition, decomposition_tables, too_many_components
 from sfnetlab.methods.readers import affine_of
 from sfnetlab.settings import Target, require
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from sfnetlab.artifacts import SurveyTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +87,11 @@ class PCA:
         pca = decomposition.PCA(self.n_components, svd_solver="full").fit(x)
         model = {"components": pca.components_, "mean": pca.mean_, "explained_variance": pca.explained_variance_}
         return Fitted(model, {"explained_variance_ratio": float(pca.explained_variance_ratio_.sum())})
+
+    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:
+        """Yield what a survey lacks: as many train rows and dimensions as components."""
+        n_rows = int((survey.catalog["split"] == "train").sum())
+        yield from too_many_components(self, self.on, n_rows, width_of)
 
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004

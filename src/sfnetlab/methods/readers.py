@@ -151,6 +151,6 @@ def affine_reader(model: "Mapping[str, NDArray[np.float64]]") -> AffineReader:
 
 def affine_of(inputs: Mapping[str, Path]) -> AffineReader:
     """Return the reader of a table that fit-baselines made of an embedding."""
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
-    return affine_reader(load_file(inputs["features"] / "model.safetensors"))
+    return affine_reader(load((inputs["features"] / "model.safetensors").read_bytes()))

@@ -19,6 +19,7 @@ from sfnetlab.methods.contract import (
     Planner,
     Reader,
     Traits,
+    WidthOf,
     require_embedding,
 )
 from sfnetlab.methods.readers import SAEReader
@@ -26,6 +27,7 @@ from sfnetlab.settings import Codes, require, require_dictionary
 from sfnetlab.training.sae.settings import Frozen, SAESettings, Selection, Standardize, Start, Variant, euclid_groups
 
 if TYPE_CHECKING:
+    from sfnetlab.artifacts import SurveyTable
     from sfnetlab.models.sae import SparseAutoencoder
 
 
@@ -103,6 +105,15 @@ class SAE:
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield a table for each embedding, kind of codes, k and seed."""
         yield from dictionary_tables(planner, self)
+
+    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:  # noqa: ARG002
+        """Yield what a survey lacks: a train row for each atom that starts at a centroid."""
+        n_rows = int((survey.catalog["split"] == "train").sum())
+        if not self.starts_at_random and self.n_latents > n_rows:
+            yield (
+                f"features {self.name!r}: a start at centroids needs at least n_latents={self.n_latents} train rows, "
+                f"got {n_rows}"
+            )
 
     @property
     def starts_at_random(self) -> bool:

@@ -371,7 +371,8 @@ def held_out_r2(
     along = transpose_product(X, U)  # (d, rank): U is orthogonal to the intercept, X need not be centred
     shrink = s**2 / (s**2 + n * PENALTIES[:, None])
     left = n * sd[:, None] ** 2 - along**2 @ (2 * shrink - shrink**2).T
-    gcv = left / (1 - (shrink.sum(axis=1) + 1) / n) ** 2
+    freedom = (1 - (shrink.sum(axis=1) + 1) / n) ** 2  # 0 of a single row
+    gcv = np.divide(left, freedom, out=np.full_like(left, np.inf), where=freedom > 0)
     coef = (along * shrink[gcv.argmin(axis=1)] / s) @ Vt
     # sums of squares of the residual, expanded, so that a CSR is never densified
     W = Z_score - center

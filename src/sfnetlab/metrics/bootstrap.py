@@ -20,10 +20,12 @@ CLASS_METRICS = ("accuracy", "f1", "auc", "balanced_accuracy", *CONFUSION)
 
 BLOCK_RESAMPLES = 256
 """Resamples that are weighed in one matrix product."""
+LEAST_DEFINED = 0.5
+"""Share of the resamples in which a metric must be defined; where it is in fewer, its interval is NaN."""
 
 
 class Interval(NamedTuple):
-    """A metric on all rows and its bootstrap interval."""
+    """A metric on all rows and its bootstrap interval; NaN where it is not defined."""
 
     column: int | None
     """Position of the label column; None for `pooled_rmse`, which is over all of them."""
@@ -31,6 +33,8 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+    n_undefined: int
+    """Resamples in which it is not defined: R² where all labels are equal. They do not count for the interval."""
 
 
 class ClassInterval(NamedTuple):
@@ -41,6 +45,8 @@ class ClassInterval(NamedTuple):
     value: float
     low: float
     high: float
+    n_undefined: int
+    """Resamples without one of the classes: they do not count for the interval."""
 
 
 class Difference(NamedTuple):
@@ -68,12 +74,13 @@ def bootstrap_intervals(
     Parameters
     ----------
     y_true, y_pred : ndarray of shape (n,) or (n, m)
-        Labels and predictions in label units. With m > 1 `pooled_rmse` is added; its columns must share a unit.
+        Labels and predictions in label units. With m > 1 `pooled_rmse` is added; its columns must share a unit. Where
+        all labels of a column are equal its R² is NaN.
 
     Raises
     ------
     ValueError
-        As the metrics do, and where a resample has a single distinct label, so that its R² is undefined.
+        As the metrics do.
 
     References
     ----------
@@ -85,11 +92,33 @@ def bootstrap_intervals(
     resampled = _resampled_values(metrics, truth, prediction, n_resamples, seed)
     intervals: list[Interval] = []
     for metric in metrics:
-        low, high = np.quantile(resampled[metric], [(1 - level) / 2, (1 + level) / 2], axis=0)
-        for column, value in enumerate(values[metric]):
+        bounds = percentile_interval(resampled[metric], level)
+        for column, (value, low, high, n_undefined) in enumerate(zip(values[metric], *bounds, strict=True)):
             position = None if metric == "pooled_rmse" else column
-            intervals.append(Interval(position, metric, float(value), float(low[column]), float(high[column])))
+            intervals.append(Interval(position, metric, float(value), float(low), float(high), int(n_undefined)))
     return intervals
+
+
+def percentile_interval(
+    resampled: NDArray[np.float64], level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+    """Return low and high end of the central interval of each column, and how many resamples are NaN in it; all (m,).
+
+    What is NaN does not count; both ends are NaN where fewer than `LEAST_DEFINED` of the resamples are left.
+
+    Parameters
+    ----------
+    resampled : ndarray of shape (n_resamples, m)
+        Values of m metrics; NaN where one is not defined.
+    """
+    levels = [(1 - level) / 2, (1 + level) / 2]
+    n_undefined = np.count_nonzero(np.isnan(resampled), axis=0)
+    low, high = np.full((2, resampled.shape[1]), np.nan)
+    is_known = (len(resampled) - n_undefined >= LEAST_DEFINED * len(resampled)) & (n_undefined < len(resampled))
+    if is_known.any():
+        quantile = np.nanquantile if n_undefined.any() else np.quantile
+        low[is_known], high[is_known] = quantile(resampled[:, is_known], levels, axis=0)
+    return low, high, n_undefined
 
 
 def class_intervals(
@@ -122,9 +151,9 @@ def class_intervals(
     values = _class_values(*np.hsplit(parts.sum(axis=0)[None], 6), auc=auc)
     intervals: list[ClassInterval] = []
     for metric in CLASS_METRICS:
-        bounds = np.nanquantile(resampled[metric], [(1 - level) / 2, (1 + level) / 2], axis=0)
-        for column, (value, low, high) in enumerate(zip(values[metric].ravel(), *bounds, strict=True)):
-            intervals.append(ClassInterval(column, metric, float(value), float(low), float(high)))
+        bounds = percentile_interval(resampled[metric], level)
+        for column, (value, low, high, n_undefined) in enumerate(zip(values[metric].ravel(), *bounds, strict=True)):
+            intervals.append(ClassInterval(column, metric, float(value), float(low), float(high), int(n_undefined)))
     return intervals
 
 
@@ -164,13 +193,16 @@ def paired_differences(
         truth, columns = classification.checked_classes(y_true, predictions)
         values, resampled = _resampled_auc(truth, columns, n_resamples, seed)
         resampled = resampled[np.isfinite(resampled).all(axis=1)]
+    is_enough = len(resampled) >= max(1, LEAST_DEFINED * n_resamples)
     differences: list[Difference] = []
     for start in range(0, weights.shape[1], 64):
         block = weights[:, start : start + 64]
         drawn = resampled @ block
         # a sum of weights that do not sum to 0 exactly is rounding, not a difference
         drawn[np.abs(drawn) <= 1e-12 * resampled.max(initial=0.0)] = 0.0
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        low, high = np.full((2, drawn.shape[1]), np.nan)
+        if is_enough:
+            low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
         n_one_side = np.minimum(np.count_nonzero(drawn <= 0, axis=0), np.count_nonzero(drawn >= 0, axis=0))
         p = np.minimum(1.0, 2 * (n_one_side + 1) / (len(drawn) + 1))
         differences += [Difference(*map(float, row)) for row in zip(values @ block, low, high, p, strict=True)]
@@ -318,9 +350,8 @@ def _resampled_values(
     }
     if "r2" in metrics:
         total = label_squared - label**2
-        if n_bad := np.count_nonzero(np.any(total <= 1e-12 * label_squared, axis=1)):
-            raise ValueError(f"R² is undefined in {n_bad} of {n_resamples} resamples of {n} rows: all labels are equal")
-        values["r2"] = 1 - second / total
+        is_defined = total > 1e-12 * label_squared
+        values["r2"] = 1 - np.divide(second, total, out=np.full_like(total, np.nan), where=is_defined)
     return values
 
 

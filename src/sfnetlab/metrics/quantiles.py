@@ -104,6 +104,12 @@ def quantile_scores(
     ]
 
 
+def n_to_calibrate(levels: Sequence[float]) -> int:
+    """Return how many galaxies `conformal_offsets` needs for the widest interval, 19 for 95 %."""
+    nominal = max(nominal_coverage(levels, name) for name in intervals_of(levels))
+    return int(np.ceil(nominal / (1 - nominal) - 1e-9))
+
+
 def conformal_offsets(
     y_true: NDArray[np.floating], quantiles: NDArray[np.floating], levels: Sequence[float]
 ) -> NDArray[np.float64]:

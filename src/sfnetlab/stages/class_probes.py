@@ -23,6 +23,7 @@ from sfnetlab.probes import make_classifier, names_of, probe_kind
 from sfnetlab.probes.common import named_classes
 from sfnetlab.schema import Classes
 from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample
+from sfnetlab.surveys.messages import did_you_mean, first_few
 
 
 def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> Iterator[NamedRows]:
@@ -62,24 +63,40 @@ def class_numbers(catalog: pd.DataFrame, name: str, classes: Classes) -> tuple[N
     DataError
         If the column is missing or does not hold classes, or a part of the split has less than `N_LEAST` of a class.
     """
-    if classes.column not in catalog:
-        raise DataError(f"classes {name!r}: the catalogue has no column {classes.column!r}")
-    column = catalog[classes.column]
-    if classes.are_two:
-        numbers, names = _numbers_of_two(column, name, classes)
-        remedy = "name other codes, or use more galaxies or other split.fractions"
-    else:
-        numbers, names = _numbers_of_many(column, name, classes)
-        remedy = "name the classes to keep with values = [...], or use more galaxies or other split.fractions"
+    numbers, names = numbers_and_names(catalog, name, classes)
+    remedy = "name other codes" if classes.are_two else "name the classes to keep with values = [...]"
     for part in PARTS:
         of_part = numbers[(numbers >= 0) & (catalog["split"] == part).to_numpy()]
         counts = np.bincount(of_part, minlength=len(names))
         few = ", ".join(f"{label} ({n})" for label, n in zip(names, counts, strict=True) if n < N_LEAST)
-        if few or len(names) < 2:
+        if few:
             raise DataError(
                 f"classes {name!r}: {classes.column!r} needs two classes of at least {N_LEAST} {part} galaxies each, "
-                f"too few are of {few or names}; {remedy}"
+                f"too few are of {few}; {remedy}, or use more galaxies or other split.fractions"
             )
+    return numbers, names
+
+
+def numbers_and_names(catalog: pd.DataFrame, name: str, classes: Classes) -> tuple[NDArray[np.intp], list[str]]:
+    """Return what `class_numbers` does, however few galaxies are of a class.
+
+    Raises
+    ------
+    DataError
+        If the column is missing or does not hold classes, or galaxies of fewer than two classes.
+    """
+    if classes.column not in catalog:
+        near = did_you_mean(classes.column, catalog.columns.tolist())
+        raise DataError(f"classes {name!r}: the catalogue has no column {classes.column!r}{near and f'; {near}'}")
+    of = _numbers_of_two if classes.are_two else _numbers_of_many
+    numbers, names = of(catalog[classes.column], name, classes)
+    absent = [label for number, label in enumerate(names) if not (numbers == number).any()]
+    if len(names) - len(absent) < 2:
+        held = sorted(map(str, catalog[classes.column].dropna().unique()))
+        raise DataError(
+            f"classes {name!r}: {classes.column!r} needs two classes, and no galaxy is of "
+            f"{', '.join(absent) or 'a second one'}; its values are {first_few(held) or 'all missing'}"
+        )
     return numbers, names
 
 

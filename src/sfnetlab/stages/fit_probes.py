@@ -33,7 +33,7 @@ from sfnetlab.runtime import n_threads
 from sfnetlab.settings import Target
 from sfnetlab.stages.class_probes import probe_classes
 from sfnetlab.stages.comparison import compare
-from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample
+from sfnetlab.stages.samples import SEED, NamedRows, Sample, too_few
 from sfnetlab.surveys.catalog import target_rows
 
 Predict = Callable[[FeatureMatrix], NDArray[np.float64]]
@@ -65,9 +65,10 @@ def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: Feat
     n_resamples = spec.probes.n_bootstrap
     for name, target in spec.targets.items():
         rows = survey.catalog[target_rows(survey.catalog, target, str(task.inputs["survey"]))]
-        ids, Y = rows["id_str"], rows[list(target.columns)].to_numpy(dtype=np.float64)
+        ids, Y = rows["id_str"], rows[list(target.columns)].to_numpy(dtype=np.float64, na_value=np.nan)
         sample = Sample(table.of(ids), rows["split"].to_numpy())
-        _require_enough(name, sample)
+        if few := too_few(name, sample.split):
+            raise DataError(few)
         if x_hat is not None:
             embedding = read_features(task.inputs["embedding"]).of(ids)
             recovered = _loss_recovered(target, sample, embedding, x_hat.of(ids), Y, n_resamples)
@@ -90,16 +91,6 @@ def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: Feat
                 target.columns, Y, prediction, sample.split, n_resamples=n_resamples, seed=SEED, parts=("test",)
             )
             yield "metrics", scores.assign(target=name)
-
-
-def _require_enough(target: str, sample: Sample) -> None:
-    for part in PARTS:
-        n = len(sample.rows(part))
-        if n < N_LEAST:
-            raise DataError(
-                f"target {target!r}: only {n} {part} galaxies have it, and an interval needs at least {N_LEAST}; "
-                f"use more galaxies, another cut or other split.fractions"
-            )
 
 
 def value_predictions(

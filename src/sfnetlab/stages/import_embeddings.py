@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.artifacts import FORMAT, read_survey, write_rows
-from sfnetlab.files import create_array
+from sfnetlab.files import create_array, finish_array
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.external import ImportSpec
 from sfnetlab.runner import stage_main
@@ -33,6 +33,7 @@ def build(spec: ImportSpec, task: Task) -> Metrics:
     )
     features = create_array(task.work / "features.npy", (len(catalog), len(table.columns)), "float32")
     read_into(table, joined, features)
+    finish_array(task.work / "features.npy", features)
     _say_what_is_odd(table.where, catalog, features)
     write_rows(task.work, catalog)
     about = {"format": FORMAT, "columns": table.columns, "commit": table.commit}

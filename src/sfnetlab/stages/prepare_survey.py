@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from sfnetlab.files import read_array
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.plan import CommonSurveySpec, SurveySpec
 from sfnetlab.runner import stage_main
+from sfnetlab.settings import CatalogColumns
+from sfnetlab.stages.wanted import require_wanted
 from sfnetlab.surveys.catalog import add_line_logs
+from sfnetlab.surveys.columns import measured
 from sfnetlab.surveys.split import split_catalog
 from sfnetlab.surveys.tables import common_galaxies
 
@@ -20,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def build(spec: SurveySpec, task: Task) -> Metrics:
-    catalog, facts = spec.survey.read(task.work)
+    catalog, facts = spec.survey.read(task.work, partial(_accepted, spec=spec, work=task.work))
     if isinstance(spec, CommonSurveySpec):
         catalog, n_dropped = _with_every_embedding(catalog, spec, task.work)
         facts = {**facts, "n_without_embedding": n_dropped}
@@ -34,6 +38,20 @@ def build(spec: SurveySpec, task: Task) -> Metrics:
     return {"n_galaxies": len(catalog), **counts, **facts}
 
 
+def check(spec: SurveySpec, directory: Path) -> None:
+    """Refuse a survey, prepared before, that lacks what the experiment wants by now; raises DataError."""
+    require_wanted(pd.read_parquet(directory / "catalog.parquet"), spec.wanted)
+
+
+def _accepted(catalog: pd.DataFrame, *, spec: SurveySpec, work: Path) -> pd.DataFrame:
+    """The catalogue with its positions and missing values known; `missing_values.csv` counts what was a code of one."""
+    settings = spec.survey if isinstance(spec.survey, CatalogColumns) else CatalogColumns()
+    catalog, codes = measured(catalog, settings, "catalogue")
+    codes.to_csv(work / "missing_values.csv", index=False)
+    require_wanted(catalog, spec.wanted)
+    return catalog
+
+
 def _show_levels(work: Path) -> dict[str, float]:
     """Draw `contact_sheet.png`, some cutouts and the histogram of their levels; return the shares at both ends.
 
@@ -44,7 +62,7 @@ def _show_levels(work: Path) -> dict[str, float]:
     from sfnetlab.figures.contact_sheet import plot_levels
     from sfnetlab.surveys.images import level_counts
 
-    images = np.load(work / "images.npy", mmap_mode="r")
+    images = read_array(work / "images.npy")
     rows = np.random.default_rng(0).permutation(len(images))[:1000]
     counts = level_counts(images, rows)
     plot_levels(images[np.sort(rows[:32])], counts, len(rows)).savefig(work / "contact_sheet.png", dpi=150)

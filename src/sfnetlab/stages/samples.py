@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sfnetlab.methods import TRAITS
 from sfnetlab.metrics.selection import alive_features, features_of_budgets
 from sfnetlab.metrics.tables import FeatureMatrix, rows_of
+from sfnetlab.metrics.tidy import PARTS
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.probes.common import Classifier, Probe
 
@@ -62,3 +63,21 @@ class Sample:
         """Fit a classifier to the train rows of `chosen` features and class numbers y, choices made on valid rows."""
         rows, valid = self.rows("train"), self.rows("valid")
         return classifier.fit(rows_of(chosen, rows), y[rows], rows_of(chosen, valid), y[valid])
+
+
+def too_few(target: str, split: NDArray[np.str_]) -> str | None:
+    """Return a message where a part of the split has fewer than `N_LEAST` of a target's galaxies; else None.
+
+    Parameters
+    ----------
+    split : ndarray of shape (n,)
+        The part of each galaxy that has the target.
+    """
+    counts = {part: int(np.count_nonzero(split == part)) for part in PARTS}
+    few = ", ".join(f"{n} {part}" for part, n in counts.items() if n < N_LEAST)
+    if not few:
+        return None
+    return (
+        f"target {target!r}: only {few} galaxies have it, and an interval needs at least {N_LEAST}; use more galaxies, "
+        f"another cut or other split.fractions"
+    )

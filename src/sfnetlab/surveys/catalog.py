@@ -3,7 +3,7 @@
 Every catalogue that is read here has `id_str`, text, as its first column. images.py and store.py know about images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import assert_never
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
 from sfnetlab.settings import CutName, Target
+from sfnetlab.surveys.columns import row_name, typed_columns
 from sfnetlab.surveys.formats import read_table
-from sfnetlab.surveys.lines import LINES, NOT_MEASURED
+from sfnetlab.surveys.lines import LINES
 from sfnetlab.surveys.messages import did_you_mean, first_few
 from sfnetlab.surveys.outliers import plausible_rows
 from sfnetlab.surveys.votes import vote_columns
@@ -31,7 +32,7 @@ _FLOAT_TEXT = r"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]\d+)"
 
 
 def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
-    """Read a table of any format that `formats.read_table` knows, with its ids as text in a first column `id_str`.
+    """Read a table of any format that `formats.read_table` knows, as typed columns, with its ids as text in `id_str`.
 
     Blanks around an id are removed; otherwise ids are taken to the letter.
 
@@ -59,7 +60,7 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
     check_ids(ids, f"{path}: column {id_column!r}")
     catalog = catalog.drop(columns=id_column)
     catalog.insert(0, "id_str", ids)
-    return catalog
+    return typed_columns(catalog, str(path))
 
 
 def read_unsplit_catalog(path: Path, id_column: str) -> pd.DataFrame:
@@ -167,8 +168,6 @@ def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
 def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np.bool_]:
     """Return the rows, bool (n,), that can teach a target: those inside its cut with every target column measured.
 
-    NaN, infinity and -9999 count as not measured; the MPA-JHU tables write -9999.
-
     Parameters
     ----------
     where : str
@@ -181,7 +180,7 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
         or as `plausible_rows`.
     """
     values = columns_as_floats(catalog, target.columns, where)
-    finite = np.isfinite(values) & (values != NOT_MEASURED)
+    finite = np.isfinite(values)
     empty = [name for name, is_finite in zip(target.columns, finite, strict=True) if not is_finite.any()]
     if empty:
         raise DataError(f"{where}: no row has a finite value of {', '.join(map(repr, empty))}")
@@ -209,15 +208,20 @@ def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
     """Return the columns with which features may be associated: the numeric ones, float64, NaN where not measured.
 
     These columns are no labels: positions, errors, what a mock survey hides from its images (`<column>_hidden`),
-    numbers of classes whose names stand in `<column>_name`, and counts of votes that are there as fractions too. The
-    MPA-JHU tables write -9999 for a quantity that was not measured.
+    numbers of classes whose names stand in `<column>_name`, and counts of votes that are there as fractions too.
     """
     names = [name for name in catalog.columns if f"{name}_name" in catalog.columns]
     no_labels = ["ra", "dec", *names, *vote_columns(catalog.columns)]
     numeric = catalog.select_dtypes("number").drop(columns=no_labels, errors="ignore")
     chosen = [name for name in numeric.columns if not name.endswith(("_err", "_hidden"))]
-    labels = numeric[chosen].astype(np.float64)
-    return labels.mask(labels == NOT_MEASURED)
+    return numeric[chosen].astype(np.float64)
+
+
+def labels_and_targets(catalog: pd.DataFrame, targets: Iterable[str]) -> pd.DataFrame:
+    """Return `measured_labels`, and the columns that targets name, though these be called like no label."""
+    labels = measured_labels(catalog)
+    more = [name for name in dict.fromkeys(targets) if name not in labels]
+    return labels.assign(**{name: catalog[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in more})
 
 
 def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
@@ -299,9 +303,22 @@ def columns_as_floats(catalog: pd.DataFrame, columns: tuple[str, ...], where: st
         raise DataError(f"{where}: the catalogue has no column {names}; {_known_columns(missing[0], catalog)}")
     for name in columns:
         if not pd.api.types.is_numeric_dtype(catalog[name].dtype):
-            example = catalog[name].dropna().iloc[:1].tolist()
-            raise DataError(f"{where}: column {name!r} is not numeric but {catalog[name].dtype}, for example {example}")
+            raise DataError(f"{where}: column {name!r} is text: {_first_word(catalog, name)}")
     return np.stack([catalog[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in columns])
+
+
+def _first_word(catalog: pd.DataFrame, name: str) -> str:
+    """What is the first value of a column of text that keeps it from being one of numbers, and what to write."""
+    column = catalog[name]
+    is_word = pd.to_numeric(column, errors="coerce").isna() & column.notna()
+    if not is_word.any():
+        return f"its values are numbers, such as {column.dropna().iloc[0]!r}, but stored as text; store them as numbers"
+    place, n_more = int(np.flatnonzero(is_word)[0]), int(is_word.sum()) - 1
+    others = f", nor are {n_more:,} others" if n_more else ""
+    return (
+        f"{column.iloc[place]!r} ({row_name(catalog, place)}) is no number{others}; write numbers, and leave unknown "
+        f"ones empty"
+    )
 
 
 def _known_columns(name: str, catalog: pd.DataFrame) -> str:

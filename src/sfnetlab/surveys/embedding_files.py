@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
-from sfnetlab.files import require_file
+from sfnetlab.files import read_array, require_file
 from sfnetlab.surveys.embeddings import EmbeddingSource
 from sfnetlab.surveys.formats import arrow_table, beginning_of, parquet_files, read_table
 from sfnetlab.surveys.messages import did_you_mean, first_few
@@ -259,7 +259,7 @@ def _as_array(column: "pa.Array | pa.ChunkedArray") -> NDArray[Any]:
 
 
 def _open_npy(path: Path, source: EmbeddingSource) -> Opened:
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    values = read_array(path)
     return _open_arrays(path, source, {path.stem: values})
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from sfnetlab.settings import CatalogColumns
+from sfnetlab.surveys.protocol import Accept, SurveyKind, as_it_is
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import SurveyKind
 
 IdRepair = Literal["none", "neg_to_minus", "minus_to_neg"]
 """How ids of a table are changed to meet the catalogue's: "neg_to_minus" writes "-" for "NEG", "minus_to_neg" the
@@ -47,7 +49,7 @@ class EmbeddingSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingsSurvey:
+class EmbeddingsSurvey(CatalogColumns):
     """A catalogue without images, for embeddings that somebody else made: [[features]] of kind "external"."""
 
     has_images: ClassVar[bool] = False
@@ -60,7 +62,7 @@ class EmbeddingsSurvey:
     without_embedding: Literal["error", "drop"] = "error"
     """What a galaxy that one of the external [[features]] lacks means: stop, or leave it out and record its id."""
 
-    def resolved(self) -> "SurveyKind":
+    def resolved(self) -> SurveyKind:
         """Return these settings."""
         return self
 
@@ -76,8 +78,12 @@ class EmbeddingsSurvey:
 
         return {"catalog_sha256": hash_of(self.catalog, "survey.catalog")}
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":  # noqa: ARG002 - writes nothing, unlike other kinds
+    def read(
+        self,
+        work: Path,  # noqa: ARG002 - writes nothing, unlike other kinds
+        accept: Accept = as_it_is,
+    ) -> "tuple[pd.DataFrame, Metrics]":
         """Read the catalogue, every row of it."""
         from sfnetlab.surveys.catalog import read_unsplit_catalog
 
-        return read_unsplit_catalog(self.catalog, self.id_column), {}
+        return accept(read_unsplit_catalog(self.catalog, self.id_column)), {}

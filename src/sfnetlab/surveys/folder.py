@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
-from sfnetlab.settings import require, require_scale, require_sizes
+from sfnetlab.settings import CatalogColumns, require, require_scale, require_sizes
 from sfnetlab.surveys.fingerprints import contents_of, hash_of, hash_of_texts
 from sfnetlab.surveys.places import EXTENSIONS, NoFile, Place, places_of_ids, places_of_paths
+from sfnetlab.surveys.protocol import Accept, SurveyKind, as_it_is
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import SurveyKind
     from sfnetlab.surveys.store import Chunk, Cutout, Stored
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderSurvey:
-    """A catalogue (CSV, parquet or FITS) and a folder of cutouts (JPEG, PNG, TIFF, FITS ...) named after its ids."""
+class FolderSurvey(CatalogColumns):
+    """A catalogue and a folder of cutouts (JPEG, PNG, TIFF, FITS ...) named after its ids."""
 
     has_images: ClassVar[bool] = True
     is_real: ClassVar[bool] = True
@@ -72,6 +72,7 @@ class FolderSurvey:
     """FITS cutouts only: the percentiles that become black and white, for fits_scaling "percentile"."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_sizes(self.resize, self.crop)
         for name in ("fits_stretch", "fits_q"):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
@@ -99,7 +100,7 @@ class FolderSurvey:
             f"fits_percentiles must be two, rising, in [0, 100], got {low_high}",
         )
 
-    def resolved(self) -> "SurveyKind":
+    def resolved(self) -> SurveyKind:
         """Return these settings."""
         return self
 
@@ -128,12 +129,12 @@ class FolderSurvey:
             "images_sha256": hash_of_texts(f"{id_str}:{content}" for id_str, content in pairs),
         }
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
         """Read the catalogue and decode the cutout of every row; rows left out are listed in `bad_images.csv`."""
         from sfnetlab.surveys.catalog import read_unsplit_catalog
         from sfnetlab.surveys.store import rows_with_cutouts
 
-        catalog = read_unsplit_catalog(self.catalog, self.id_column)
+        catalog = accept(read_unsplit_catalog(self.catalog, self.id_column))
         stored = build_folder_survey(self, catalog, work / "images.npy")
         return rows_with_cutouts(catalog, stored, work, self.pixel_scale_arcsec, self.resize)
 
@@ -206,12 +207,14 @@ def _read_quietly(survey: FolderSurvey) -> "pd.DataFrame":
     """The catalogue, without the warnings that are told when the survey is made of it."""
     from sfnetlab.surveys.catalog import read_unsplit_catalog
 
-    logger = logging.getLogger("sfnetlab.surveys.catalog")
-    was_disabled, logger.disabled = logger.disabled, True
+    logger, silent = logging.getLogger("sfnetlab.surveys"), logging.NullHandler()
+    was_heard, logger.propagate = logger.propagate, False
+    logger.addHandler(silent)  # without any, Python would write warnings to standard error
     try:
         return read_unsplit_catalog(survey.catalog, survey.id_column)
     finally:
-        logger.disabled = was_disabled
+        logger.removeHandler(silent)
+        logger.propagate = was_heard
 
 
 def _read_chunks(survey: FolderSurvey, ids: list[str], places: Sequence[Place], pool: Executor) -> "Iterator[Chunk]":

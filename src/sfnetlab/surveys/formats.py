@@ -15,6 +15,7 @@ import pandas as pd
 
 from sfnetlab.errors import DataError
 from sfnetlab.files import require_file
+from sfnetlab.surveys.columns import frame_of_arrow
 from sfnetlab.surveys.text_tables import open_bytes, read_text_table
 
 if TYPE_CHECKING:
@@ -236,12 +237,7 @@ def _frame_of_arrow(table: "pa.Table", path: Path) -> pd.DataFrame:
             table = table.set_column(i, field.name, column)
     if left_out:
         _logger.warning("%s: columns of arrays left out: %s", path, ", ".join(left_out))
-    nullable: Any = {
-        **{getattr(pa, f"int{bits}")(): getattr(pd, f"Int{bits}Dtype")() for bits in (8, 16, 32, 64)},
-        **{getattr(pa, f"uint{bits}")(): getattr(pd, f"UInt{bits}Dtype")() for bits in (8, 16, 32, 64)},
-        pa.bool_(): pd.BooleanDtype(),
-    }
-    frame = table.to_pandas(types_mapper=nullable.get)
+    frame = frame_of_arrow(table)
     return frame.reset_index(drop=all(name is None for name in frame.index.names))
 
 

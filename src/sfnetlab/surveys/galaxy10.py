@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from sfnetlab.errors import DataError
 from sfnetlab.files import sha256_of
 from sfnetlab.settings import require, require_sizes
+from sfnetlab.surveys.protocol import Accept, SurveyKind, as_it_is
 
 if TYPE_CHECKING:
     import pandas as pd
     from h5py import Dataset, File
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import SurveyKind
     from sfnetlab.surveys.store import Chunk, Stored
 
 
@@ -106,7 +106,7 @@ class Galaxy10Survey:
         )
         require_sizes(self.resize, self.crop)
 
-    def resolved(self) -> "SurveyKind":
+    def resolved(self) -> SurveyKind:
         """Return these settings."""
         return self
 
@@ -114,15 +114,17 @@ class Galaxy10Survey:
         """Return the sha256 that the file must have; the file itself is not read for it."""
         return {"file_sha256": self.sha256 or VARIANTS[self.variant].sha256}
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
         """Check the file and store its cutouts; rows left out are listed in `bad_images.csv`."""
         from sfnetlab.surveys.store import rows_with_cutouts
 
-        catalog, stored = build_galaxy10_survey(self, work / "images.npy")
+        catalog, stored = build_galaxy10_survey(self, work / "images.npy", accept)
         return rows_with_cutouts(catalog, stored, work, None, self.resize)
 
 
-def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> "tuple[pd.DataFrame, Stored]":
+def build_galaxy10_survey(
+    survey: Galaxy10Survey, images_path: Path, accept: Accept = as_it_is
+) -> "tuple[pd.DataFrame, Stored]":
     """Write the cutouts into `images_path`, a .npy of (n, side, side, 3) uint8, and return the catalogue.
 
     Galaxy Zoo scaled each cutout to its galaxy, so that the survey has no single pixel scale.
@@ -152,6 +154,7 @@ def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> "tuple[p
     try:
         with h5py.File(path) as file:
             images, catalog = _open(survey, file)
+            catalog = accept(catalog)
             _check_hash(survey)
             source = Source(str(path), "cutouts", lambda: "survey.crop and survey.resize")
             with ThreadPoolExecutor() as pool:

@@ -23,6 +23,8 @@ from sfnetlab.training.checkpoint import read_checkpoint, write_checkpoint
 log = logging.getLogger(__name__)
 
 CHECKPOINT_INTERVAL_S = 10.0
+LOG_INTERVAL_S = 60.0
+"""Least time between two epochs that the log tells of; it always tells of the last one, and with -v of each."""
 _STEPS_BETWEEN_CHECKS = 10
 _ORDER, AUGMENTATION, START, RESAMPLING = range(4)
 """First part of a generator's key: what its random numbers are for."""
@@ -113,6 +115,23 @@ class Course:
         return np.array_split(generator(self.seed, _ORDER, epoch).permutation(self.n_rows), self.batches_per_epoch)
 
 
+class EpochLog:
+    """What the log tells of a training where no progress bar shows it: its start, its end, an epoch a minute."""
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self._told_at = time.monotonic()
+        log.info("%s: %d epochs of %d steps", course.label, course.epochs, course.batches_per_epoch)
+
+    def tell(self, epoch: int, numbers: str) -> None:
+        """Tell what an epoch, counted from 1, ended with."""
+        is_told = epoch == self._course.epochs or time.monotonic() - self._told_at >= LOG_INTERVAL_S
+        if is_told:
+            self._told_at = time.monotonic()
+        level = logging.INFO if is_told else logging.DEBUG
+        log.log(level, "%s: epoch %d/%d %s", self._course.label, epoch, self._course.epochs, numbers)
+
+
 @dataclass
 class _Run:
     """How far a run has come: everything of the loop that a checkpoint holds."""
@@ -146,6 +165,7 @@ def train(learner: Learner, course: Course, report: Report) -> list[Record]:
     pending: list[Tensor] = []  # sums that are still on the device: reading each at once would make the device wait
     hidden = None if log.isEnabledFor(logging.INFO) else True
     with tqdm(total=course.n_steps, initial=run.step, desc=course.label, disable=hidden) as bar:
+        epoch_log = EpochLog(course) if bar.disable else None
         for batches in _remaining(course, run.step, learner.at_once):
             started = time.perf_counter()
             pending.append(learner.learn(batches, run.step))
@@ -156,7 +176,7 @@ def train(learner: Learner, course: Course, report: Report) -> list[Record]:
                 _collect(run, pending, course)
             run.training_s += time.perf_counter() - started
             if ends_epoch:
-                _end_epoch(run, learner, course, bar)
+                _end_epoch(run, learner, course, bar, epoch_log)
             if is_due:
                 _save(run, learner, course)
                 saved_at = time.monotonic()
@@ -184,7 +204,7 @@ def _collect(run: _Run, pending: list[Tensor], course: Course) -> None:
         run.sums = [a + b for a, b in zip(run.sums or [0.0] * len(sums), sums, strict=True)]
 
 
-def _end_epoch(run: _Run, learner: Learner, course: Course, bar: "tqdm[Any]") -> None:
+def _end_epoch(run: _Run, learner: Learner, course: Course, bar: "tqdm[Any]", epoch_log: EpochLog | None) -> None:
     epoch = run.step // course.batches_per_epoch
     about = {"epoch": epoch, "step": run.step}
     speed = {f"{course.unit}s_per_s": course.n_rows / run.training_s, "seconds": run.training_s}
@@ -195,8 +215,8 @@ def _end_epoch(run: _Run, learner: Learner, course: Course, bar: "tqdm[Any]") ->
     record = records[-1]
     numbers = {name: f"{value:.4g}" for name, value in record.items() if isinstance(value, float)}
     bar.set_postfix(numbers)
-    if bar.disable:
-        log.info("%s: epoch %d/%d %s", course.label, epoch, course.epochs, " ".join(map("=".join, numbers.items())))
+    if epoch_log is not None:
+        epoch_log.tell(epoch, " ".join(map("=".join, numbers.items())))
 
 
 def _save(run: _Run, learner: Learner, course: Course) -> None:
