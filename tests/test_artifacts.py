@@ -194,7 +194,7 @@ def test_a_kill_between_manifest_and_rename_needs_only_the_rename(tmp_path, monk
 
 
 def test_two_processes_cannot_build_the_same_job(tmp_path):
-    with pytest.raises(ArtifactError, match="another process is building train/net"):
+    with pytest.raises(ArtifactError, match="is building train/net; wait for it or stop it"):
         build_it(tmp_path, job(), lambda work: build_it(tmp_path, job()) or {})
 
 

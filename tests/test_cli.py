@@ -163,7 +163,7 @@ def test_a_stage_alone_refuses_a_stale_input(finished, capsys):
 
 def test_the_metrics_table_is_tidy_and_whole(finished):
     table = pd.read_parquet(finished / "out/fit-probes/comparison/metrics.parquet")
-    columns = "experiment features kind k seed probe n_features_used target column split metric value low high n"
+    columns = "features kind k seed probe n_features_used target column split metric value low high n"
     assert list(table.columns) == columns.split()
     assert not table.duplicated([*columns.split()[:11]]).any()
     assert np.isfinite(table["value"]).all()

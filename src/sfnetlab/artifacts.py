@@ -3,10 +3,15 @@
 Layout and rules are in the README under "Files". Nothing here knows what a stage computes.
 """
 
+import functools
 import hashlib
 import json
+import logging
+import os
 import shutil
+import socket
 import struct
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sfnetlab import runtime
-from sfnetlab.errors import ArtifactError, SfnetlabError
-from sfnetlab.files import PARTIAL, advice_on, fsync, locked, move, read_array, sha256_of, write_text
+from sfnetlab.errors import ArtifactError, BusyError, SfnetlabError
+from sfnetlab.files import PARTIAL, advice_on, fsync, has_locked, move, read_array, sha256_of, write_text
 from sfnetlab.jobs import Job, Metrics
 
 if TYPE_CHECKING:
@@ -25,10 +30,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"
-
+RUNNING = "running.json"
+"""The lock of a work directory: it says which process builds the result, and that process holds it by `flock`."""
 
 _RECORDS = frozenset(("config.toml", "source.json", "bad_images.csv", "without_embedding.csv", "contact_sheet.png"))
 """Files that tell where a result is from and what was left out. Whoever reads the result does not read them."""
@@ -70,20 +78,23 @@ def state_of(root: Path, job: Job, known: dict[str, State] | None = None) -> Sta
 
 def _compare(root: Path, job: Job, known: dict[str, State]) -> State:
     directory = job.directory(root)
-    if not (directory / MANIFEST).exists():
+    manifest = find_manifest(directory)
+    if manifest is None:
         return State("missing")
-    manifest = read_manifest(directory)
     why = tuple(_differences(manifest["recipe"], job.recipe)) if manifest["key"] != job.key else ()
     if why and not _read_the_same(root, job, manifest, known):
         return State("stale", why)
-    damage = [
-        f"{name} is damaged: expected {entry['bytes']} bytes, found {_size(directory / name)}"
-        for name, entry in manifest["files"].items()
-        if _size(directory / name) != entry["bytes"]
-    ]
+    damage = tuple(_damage(directory, manifest))
     if damage:
-        return State("stale", tuple(damage))
+        return State("stale", damage)
     return SAME_CONTENT if why else State("current")
+
+
+def _damage(directory: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with each file of a result whose size is not that of its manifest."""
+    for name, entry in manifest["files"].items():
+        if (size := _size(directory / name)) != entry["bytes"]:
+            yield f"{name} is damaged: expected {entry['bytes']} bytes, found {size}"
 
 
 def _read_the_same(root: Path, job: Job, manifest: dict[str, Any], known: dict[str, State]) -> bool:
@@ -100,10 +111,10 @@ def _read_the_same(root: Path, job: Job, manifest: dict[str, Any], known: dict[s
 
 def _content_of(root: Path, job: Job) -> str | None:
     """Hash of the files of a result that others read, as its manifest has them; None if there is no result."""
-    directory = job.directory(root)
-    if not (directory / MANIFEST).exists():
+    manifest = find_manifest(job.directory(root))
+    if manifest is None:
         return None
-    files = {name: entry["sha256"] for name, entry in read_manifest(directory)["files"].items() if name not in _RECORDS}
+    files = {name: entry["sha256"] for name, entry in manifest["files"].items() if name not in _RECORDS}
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
@@ -120,9 +131,26 @@ def take_over(root: Path, job: Job) -> None:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return the manifest of a result.
+
+    Raises
+    ------
+    ArtifactError
+        If it is missing or cannot be read, or has a format that this version does not know.
+    """
+    manifest = find_manifest(directory)
+    if manifest is None:
+        raise ArtifactError(f"{directory / MANIFEST}: missing; remove {directory} and run again")
+    return manifest
+
+
+def find_manifest(directory: Path) -> dict[str, Any] | None:
+    """Return the manifest of a result, as `read_manifest` does, or None if there is no result."""
     path = directory / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path}: not a readable manifest ({error}); remove {directory} and run again") from None
     if manifest.get("format") != FORMAT:
@@ -133,33 +161,59 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def build(root: Path, job: Job, make: Callable[[Path], Metrics], *, config_toml: str, device: str) -> None:
+def build(
+    root: Path,
+    job: Job,
+    make: Callable[[Path], Metrics],
+    *,
+    config_toml: str,
+    device: str,
+    again: bool = False,
+    shared: Iterable[Path] = (),
+) -> None:
     """Make a job's directory whole, or leave what was there before.
 
     `make` fills a work directory whose name holds the key, so that a killed run finds its own checkpoint again and
     never another recipe's. The manifest is written last; then the directory takes its place by renaming.
 
+    Parameters
+    ----------
+    again
+        Whether a result that is current is made again. If not, one that another process made in the meantime stays.
+    shared
+        Folders of experiments. If one has the same result, made of the same inputs, its files are linked.
+
     Raises
     ------
-    ArtifactError
+    BusyError
         If another process is building the same job.
     """
-    final = job.directory(root)
-    work = final.parent / f".{job.name}.{job.key[:12]}"
-    with _named_os_errors(final):
-        work.mkdir(parents=True, exist_ok=True)
-        with _locked(work, job):
-            # A kill between manifest and rename leaves a work directory that is complete: only the rename is missing.
-            if not (work / MANIFEST).exists():
-                started = datetime.now(UTC)
-                (work / "config.toml").write_text(config_toml, encoding="utf-8")
-                metrics = make(work)
-                (work / "metrics.json").write_text(json.dumps(dict(metrics), indent=1, allow_nan=False) + "\n")
-                for leftover in (*work.glob(f"{PARTIAL}*"), work / CHECKPOINT):
-                    leftover.unlink(missing_ok=True)
-                read = {role: _content_of(root, needed) for role, needed in job.inputs.items()}
-                _write_manifest(work, job, started, device, read)
-            _publish(work, final)
+    final, work = job.directory(root), _work_directory(root, job)
+    with _named_os_errors(final), _locked(work, job):
+        try:
+            state = state_of(root, job)
+        except ArtifactError:  # a manifest that cannot be read is replaced
+            state = State("stale")
+        if not again and state.kind == "current":
+            log.info("%s is current: %s", job, "; ".join(state.why) or "another process made it")
+            take_over(root, job)
+            shutil.rmtree(work)
+            return
+        # A kill between manifest and rename leaves a work directory that is complete: only the rename is missing.
+        if not (work / MANIFEST).exists() and not _link_shared(root, job, work, shared):
+            started = datetime.now(UTC)
+            (work / "config.toml").write_text(config_toml, encoding="utf-8")
+            metrics = make(work)
+            (work / "metrics.json").write_text(json.dumps(dict(metrics), indent=1, allow_nan=False) + "\n")
+            for leftover in (*work.glob(f"{PARTIAL}*"), work / CHECKPOINT):
+                leftover.unlink(missing_ok=True)
+            read = {role: _content_of(root, needed) for role, needed in job.inputs.items()}
+            _write_manifest(work, job, started, device, read)
+        _publish(work, final)
+
+
+def _work_directory(root: Path, job: Job) -> Path:
+    return job.directory(root).parent / f".{job.name}.{job.key[:12]}"
 
 
 def _publish(work: Path, final: Path) -> None:
@@ -168,6 +222,8 @@ def _publish(work: Path, final: Path) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
         move(final, replaced)
     move(work, final)
+    # Not before: whoever finds no lock would think that nobody works here.
+    (final / RUNNING).unlink()
     fsync(final.parent)
     # What an earlier recipe of the same name left: its replaced result and its half-done work.
     for leftover in final.parent.glob(f".{final.name}.*"):
@@ -175,11 +231,57 @@ def _publish(work: Path, final: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def _link_shared(root: Path, job: Job, work: Path, shared: Iterable[Path]) -> bool:
+    """Fill a work directory with links to the same result of another experiment; return whether there is one.
+
+    Where the file system has no hard links, the files are copied.
+    """
+    for directory in (each for folder in shared for each in _directories_of(folder, job.stage, job.key)):
+        manifest = find_manifest(directory)
+        if manifest is None or any(_damage(directory, manifest)):
+            continue
+        if any(manifest.get("read", {}).get(role) != _content_of(root, job.inputs[role]) for role in job.inputs):
+            continue
+        for leftover in work.iterdir():
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            elif leftover.name != RUNNING:
+                leftover.unlink()
+        for name in manifest["files"]:
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(directory / name, work / name)
+            except OSError:
+                shutil.copyfile(directory / name, work / name)
+                fsync(work / name)
+        write_text(work / MANIFEST, _as_json({**manifest, "name": job.name}))
+        log.info("%s: linked to the same result in %s", job, directory)
+        return True
+    return False
+
+
+def _directories_of(folder: Path, stage: str, key: str) -> Iterator[Path]:
+    """Yield the directories of an experiment's results of a stage that have this key."""
+    for path in sorted((folder / stage).glob(f"[!.]*/{MANIFEST}")):
+        try:
+            found = _key_in(path, path.stat().st_mtime_ns)
+        except (OSError, ValueError):  # it was just replaced, or is not ours
+            continue
+        if found == key:
+            yield path.parent
+
+
+@functools.cache
+def _key_in(manifest: Path, mtime_ns: int) -> str | None:  # noqa: ARG001 (a manifest that was written anew is read anew)
+    content = json.loads(manifest.read_text())
+    return content.get("key") if isinstance(content, dict) and content.get("format") == FORMAT else None
+
+
 def _write_manifest(work: Path, job: Job, started: datetime, device: str, read: dict[str, str | None]) -> None:
     files = {
         path.relative_to(work).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
         for path in sorted(work.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != work / RUNNING
     }
     ended = datetime.now(UTC)
     manifest = {
@@ -408,13 +510,84 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
+_LOCK_TRIES = 5
+"""How often a lock is asked for: whoever looks whether somebody holds it holds it too, for a moment."""
+
+
 @contextmanager
 def _locked(work: Path, job: Job) -> Iterator[None]:
+    """Make a work directory and hold its lock."""
+    descriptor = _try_lock(work)
+    if descriptor is None:
+        builder = running(work) or {}
+        who = f"process {builder['pid']} on {builder['host']}" if builder else "another process"
+        raise BusyError(
+            f"{work}: {who} is building {job}; wait for it or stop it, or share the work with it by --skip-busy"
+        )
     try:
-        with locked(work):
-            yield
-    except BlockingIOError:
-        raise ArtifactError(f"{work}: another process is building {job}; wait for it or stop it") from None
+        builder = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(builder).encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(work: Path) -> int | None:
+    """Return the descriptor that holds the lock of a work directory, or None if somebody else holds it.
+
+    The lock is a file, because network file systems lock no directories for other machines. Where there are no locks,
+    do without.
+    """
+    for attempt in range(_LOCK_TRIES):
+        time.sleep(0.02 * attempt)
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(work / RUNNING, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue  # the directory has just taken its result's place
+        try:
+            if not has_locked(descriptor):
+                log.warning("%s: this file system has no locks: run one command at a time on these results", work)
+            if os.path.samestat(os.fstat(descriptor), os.stat(work / RUNNING)):
+                return descriptor
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    return None
+
+
+def builder_of(root: Path, job: Job) -> dict[str, Any] | None:
+    """Return `host`, `pid` and `started` (seconds since 1970) of the process that builds a job; None if none does."""
+    return running(_work_directory(root, job))
+
+
+def progress_of(root: Path, job: Job) -> tuple[list[dict[str, Any]], float]:
+    """Return the records of `progress.jsonl` of a job that is being built, and when it was written (s since 1970)."""
+    path = _work_directory(root, job) / "progress.jsonl"
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()], path.stat().st_mtime
+    except FileNotFoundError:
+        return [], 0.0
+
+
+def running(work: Path) -> dict[str, Any] | None:
+    """Return what the process that holds a work directory wrote into its lock, or None if no process holds it."""
+    try:
+        with (work / RUNNING).open() as file:
+            try:
+                has_locked(file.fileno(), shared=True)
+            except BlockingIOError:
+                builder: dict[str, Any] = json.loads(file.read())
+                return builder
+    except FileNotFoundError:
+        pass
+    except json.JSONDecodeError:  # it is just being written
+        return {}
+    return None
 
 
 @contextmanager

@@ -28,7 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     runner.add_flags(_command(commands, "run", "every stage in order; skips what is current, resumes what was killed"))
     for stage in STAGES.values():
         runner.add_flags(_command(commands, stage.name, stage.summary), splits=stage.splits)
-    runner.add_flags(_command(commands, "status", "each result: current, stale (why) or missing"), builds=False)
+    status = _command(commands, "status", "each result: current, running (how far), stale (why) or missing")
+    runner.add_flags(status, builds=False)
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON, times in seconds")
+    form.add_argument("--watch", action="store_true", help="again and again until all is current")
     _command(commands, "schema", "every setting: type, default, what it means")
     download.add_flags(_command(commands, "download", "a real survey: its catalogue and cutouts; goes on where it was"))
     _add_export_flags(_command(commands, "export", "tables for TOPCAT, SAEs for SAELens, cutouts for Zoobot"))
@@ -91,7 +95,10 @@ def _do(arguments: argparse.Namespace) -> None:
             root, plan = runner.run(runner.options(arguments))
             runtime.say(runner.describe_results(root, plan))
         case "status":
-            runtime.say(runner.describe_status(runner.options(arguments)))
+            if arguments.watch:
+                runner.watch_status(runner.options(arguments))
+            else:
+                runtime.say(runner.describe_status(runner.options(arguments), as_json=arguments.json))
         case "schema":
             runtime.say(config.describe_schema())
         case "export":

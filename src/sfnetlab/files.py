@@ -114,7 +114,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if _has_locked(descriptor):
+        if has_locked(descriptor):
             yield
             return
     finally:
@@ -122,7 +122,7 @@ def locked(folder: Path) -> Iterator[None]:
     beside = folder.with_name(f"{folder.name}.lock")  # NFS locks what is open for writing, and no folder can be
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if not _has_locked(descriptor):
+        if not has_locked(descriptor):
             log.warning("%s: this file system has no locks: run one command at a time on these results", folder)
         yield
         beside.unlink(missing_ok=True)
@@ -130,10 +130,16 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _has_locked(descriptor: int) -> bool:
-    """Lock an open file or folder; return False if the file system cannot."""
+def has_locked(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock an open file or folder, for this process alone or `shared`; return False if the file system cannot.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds it.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

@@ -23,6 +23,8 @@ class Stage:
     summary: str
     splits: bool = False
     """Whether `--shard i/n` can split its jobs."""
+    uses_device: bool = False
+    """Whether its jobs run on a GPU where there is one."""
     link: str | None = None
     """Name of a link in the experiment's folder that leads people to the stage's one result."""
 

@@ -32,16 +32,39 @@ STAGES = {
     for stage in (
         Stage("prepare-survey", 2, "render or decode the cutouts, check the catalogue, split it"),
         Stage("import-embeddings", 1, "join embeddings that somebody else made to the catalogue, by id"),
-        Stage("train-sfnet", 2, "train the sparse networks, and the dense ones that encoders ask for"),
-        Stage("finetune-zoobot", 1, "fine-tune pretrained encoders on a target, by Zoobot (needs the extra zoobot)"),
-        Stage("train-vae", 1, "train autoencoders on the cutouts, score what they reconstruct: latent features"),
-        Stage("embed-images", 2, "run networks over all cutouts: SFNet features, dense embeddings", splits=True),
+        Stage(
+            "train-sfnet", 2, "train the sparse networks, and the dense ones that encoders ask for", uses_device=True
+        ),
+        Stage(
+            "finetune-zoobot",
+            1,
+            "fine-tune pretrained encoders on a target, by Zoobot (needs the extra zoobot)",
+            uses_device=True,
+        ),
+        Stage(
+            "train-vae",
+            1,
+            "train autoencoders on the cutouts, score what they reconstruct: latent features",
+            uses_device=True,
+        ),
+        Stage(
+            "embed-images",
+            2,
+            "run networks over all cutouts: SFNet features, dense embeddings",
+            uses_device=True,
+            splits=True,
+        ),
         Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean"),
-        Stage("train-sae", 10, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
-        Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features"),
+        Stage(
+            "train-sae",
+            10,
+            "train sparse autoencoders on the embeddings, all k and seeds in one pass",
+            uses_device=True,
+        ),
+        Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features", uses_device=True),
         Stage("fit-probes", 4, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
-        Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts"),
+        Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
         Stage("interpret-features", 6, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 3, "which features of different methods and seeds are the same, and what is rare"),
         Stage("hold-claims", 1, "which claims of the papers hold on this survey"),
@@ -89,7 +112,6 @@ class CommonSurveySpec(SurveySpec):
 class ProbeSpec:
     """Fit the probes to one feature table."""
 
-    experiment: str
     table: TableSpec
     targets: dict[str, Target]
     classes: dict[str, Classes]
@@ -132,7 +154,6 @@ class RelationsSpec:
 class ComparisonSpec:
     """Put together what the probes of every table found."""
 
-    experiment: str
     targets: dict[str, Target]
     classes: dict[str, Classes]
 
@@ -141,7 +162,6 @@ class ComparisonSpec:
 class ClaimsSpec:
     """Hold what the papers claim against what was found."""
 
-    experiment: str
     survey: str
     """Its kind."""
     targets: dict[str, Target]
@@ -207,7 +227,7 @@ def make_plan(config: Experiment) -> list[Job]:
     comparison = _job(
         "fit-probes",
         "comparison",
-        ComparisonSpec(experiment=config.name, targets=config.targets, classes=config.classes),
+        ComparisonSpec(targets=config.targets, classes=config.classes),
         {"survey": survey} | {str(job): job for job in probes},
     )
     views = list(_views_jobs(survey, comparison, tables))
@@ -279,7 +299,6 @@ class _Planner:
 
 def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
     spec = ProbeSpec(
-        experiment=config.name,
         table=table.spec,
         targets=config.targets,
         classes=config.classes,
@@ -392,7 +411,7 @@ def _atlas_job(
 
 
 def _claims_job(config: Experiment, evidence: dict[str, Job], told: list[Job]) -> Job:
-    spec = ClaimsSpec(experiment=config.name, survey=config.survey.kind, targets=config.targets, classes=config.classes)
+    spec = ClaimsSpec(survey=config.survey.kind, targets=config.targets, classes=config.classes)
     return _job("hold-claims", "claims", spec, evidence | {str(job): job for job in told})
 
 

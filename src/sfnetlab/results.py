@@ -503,11 +503,6 @@ class Results:
             raise ArtifactError(f"{self._where}: no result of {PROBED}; run `sfnetlab {PROBED} CONFIG` first")
         return found[0].settings
 
-    @property
-    def experiment(self) -> str:
-        """Name of the experiment."""
-        return self._settings["experiment"]
-
     @cached_property
     def targets(self) -> dict[str, Target]:
         """What is predicted, by name."""

@@ -34,6 +34,8 @@ def resolve_device(name: str) -> str:
     SfnetlabError
         If the name is unknown, or this machine has no such device.
     """
+    if name == "cpu":
+        return name
     import torch
 
     if name == "auto":
@@ -43,7 +45,7 @@ def resolve_device(name: str) -> str:
     kind, _, index = name.partition(":")
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     found = {
-        "cpu": not index,
+        "cpu": False,  # it has no index
         "cuda": n_cuda > (int(index) if index.isdigit() else 0) and (not index or index.isdigit()),
         "mps": torch.backends.mps.is_available() and not index,
     }
@@ -52,6 +54,14 @@ def resolve_device(name: str) -> str:
     if not found[kind]:
         raise SfnetlabError(f"--device {name}: not found on this machine; use --device auto or --device cpu")
     return name
+
+
+def visible_gpus() -> list[str]:
+    """Return CUDA's names of the GPUs that this process may use, without loading torch."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [name for name in told.split(",") if name]
+    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
 def let_threads_sleep() -> None:
@@ -138,8 +148,23 @@ def _private_folder(folder: Path) -> Path:
     return folder if is_own and not folder.is_symlink() else Path(tempfile.mkdtemp(prefix="sfnetlab-"))
 
 
+_chosen_threads: list[int] = []
+"""What `use_threads` was last told, if it was."""
+
+
+def use_threads(n: int) -> None:
+    """Make numeric libraries use n threads in this thread, and in those that are started or imported after it."""
+    _chosen_threads[:] = [n]
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = str(n)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(n)
+
+
 def n_threads() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of threads that this process may use: what `use_threads` was told, or the number of cores."""
+    if _chosen_threads:
+        return _chosen_threads[0]
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -203,8 +228,8 @@ class _Once:
             log.info("%d more warnings of %d kinds; -v shows each", n, len(+self.n_kept_back))
 
 
-def configure_logging(verbosity: int) -> Callable[[], None]:
-    """Send the lab's log to stderr; return what tells in the end which warnings were kept back.
+def configure_logging(verbosity: int, file: Path | None = None) -> Callable[[], None]:
+    """Send the lab's log to stderr, or to a file; return what tells in the end which warnings were kept back.
 
     Parameters
     ----------
@@ -213,7 +238,7 @@ def configure_logging(verbosity: int) -> Callable[[], None]:
         kind follow.
     """
     level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if file is None else logging.FileHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     once = _Once()
     if verbosity < 1:

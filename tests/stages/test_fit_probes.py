@@ -25,9 +25,7 @@ def spec(kind, **probes):
     table = TableSpec(features="x", kind=kind, k=None, seed=0)
     settings = Probes(budgets=(1, 2, 5, 10), **probes)
     target = {"y": Target(columns=("y",))}
-    return ProbeSpec(
-        experiment="e", table=table, targets=target, classes={"agn": AGN}, probes=settings, head_target=None
-    )
+    return ProbeSpec(table=table, targets=target, classes={"agn": AGN}, probes=settings, head_target=None)
 
 
 def features(d=6, seed=0):

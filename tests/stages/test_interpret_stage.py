@@ -395,7 +395,7 @@ def probe_of(folder, table, probe, error, features):
     directory = folder / f"probe-{table.features}"
     directory.mkdir()
     predictions.to_parquet(directory / "predictions.parquet")
-    about = {"experiment": "e", "table": table, "targets": TARGETS, "classes": {}, "head_target": None}
+    about = {"table": table, "targets": TARGETS, "classes": {}, "head_target": None}
     return job("fit-probes", ProbeSpec(probes=Probes(), **about), {"features": features}, table.name), directory
 
 
@@ -425,7 +425,7 @@ def held(made, told, tmp_path):
     places["relations"].mkdir()
     pairs = {"table_a": ["sfnet-0", "sfnet-0", "sfnet-1"], "table_b": ["sfnet-1", "sfnet-2", "sfnet-2"]}
     pd.DataFrame(pairs | {"share_above_null": [0.8, 0.9, 0.7]}).to_parquet(places["relations"] / "matching.parquet")
-    spec = ClaimsSpec(experiment="e", survey="mock", targets=TARGETS, classes={})
+    spec = ClaimsSpec(survey="mock", targets=TARGETS, classes={})
     made_claims = task(tmp_path / "claims", places, job("hold-claims", spec, jobs))
     return hold_claims.build(spec, made_claims), made_claims.work
 
@@ -433,7 +433,7 @@ def held(made, told, tmp_path):
 def test_every_claim_gets_its_verdict_from_what_the_stages_wrote(held):
     _, work = held
     report = json.loads((work / "claims.json").read_text())
-    assert (report["experiment"], report["survey"], report["target"]) == ("e", "mock", "oh_p50")
+    assert (report["survey"], report["target"]) == ("mock", "oh_p50")
     claims = {claim["name"]: claim for claim in report["claims"]}
     assert list(claims) == [claim.name for claim in CLAIMS]
     assert claims["recurrence"]["verdict"] == "holds"
@@ -448,4 +448,4 @@ def test_every_claim_gets_its_verdict_from_what_the_stages_wrote(held):
 def test_the_metrics_of_claims_count_the_verdicts(held):
     metrics, work = held
     assert sum(metrics.values()) == len(CLAIMS)
-    assert (work / "claims.md").read_text().startswith("# Claims on the mock survey of e: oh_p50\n")
+    assert (work / "claims.md").read_text().startswith("# Claims on the mock survey: oh_p50\n")

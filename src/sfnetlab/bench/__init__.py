@@ -12,6 +12,13 @@ from sfnetlab.errors import SfnetlabError
 
 __all__ = ["BENCHMARKS", "Row", "describe", "run"]
 
+
+def _workers(device: str) -> Iterator[Row]:
+    from sfnetlab.bench.workers import workers  # needs the extra `cluster`
+
+    yield from workers(device)
+
+
 BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "mock": images.mock,
     "survey": images.survey,
@@ -28,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "scale": scale.scale,
     "scale-large": scale.scale_large,
     "scale-million": scale.scale_million,
+    "workers": _workers,
 }
 ONLY_BY_NAME = ("sae-quality-large", "scale", "scale-large", "scale-million")
 """Benchmarks that run only if they are named, because they take much memory or long."""

@@ -51,9 +51,10 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     columns_of = {name: target.columns for name, target in spec.targets.items()}
     ensembles, gained = combine_predictions(predictions, columns_of, n_resamples=n_resamples, seed=SEED)
     from_mass, relations = _mass_metallicity(spec, catalog, survey, predictions, n_resamples)
-    combined = [rows.assign(experiment=spec.experiment) for rows in (*ensembles, *from_mass)]
     tables = [pd.read_parquet(path / "metrics.parquet") for path in probed.values()]
-    metrics = pd.concat([*tables, *_floors(spec, catalog, survey), *combined], ignore_index=True)[list(COLUMNS)]
+    metrics = pd.concat([*tables, *_floors(spec, catalog, survey), *ensembles, *from_mass], ignore_index=True)[
+        list(COLUMNS)
+    ]
     differences = _differences(spec, probes.classifiers, predictions, n_resamples)
     metrics.to_parquet(task.work / "metrics.parquet", index=False)
     differences.to_parquet(task.work / "differences.parquet", index=False)
@@ -147,7 +148,7 @@ def _floors(spec: ComparisonSpec, catalog: pd.DataFrame, survey: Path) -> Iterat
             if floor is None:
                 continue
             row = {
-                "experiment": spec.experiment, "probe": "none", "n_features_used": 0, "target": name, "column": column,
+                "probe": "none", "n_features_used": 0, "target": name, "column": column,
                 "split": "test", "metric": "rmse", "value": floor, "low": np.nan, "high": np.nan, "n": len(rows),
             }  # fmt: skip
             yield with_identity(pd.DataFrame([row]), FLOOR)

@@ -54,7 +54,7 @@ def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
     for stem, rows in chain(_probe_targets(spec, task, survey, table), probe_classes(spec, survey, table)):
         found[stem].append(rows)
     tables = {stem: pd.concat(parts, ignore_index=True) for stem, parts in found.items()}
-    tables["metrics"] = with_identity(tables["metrics"], spec.table).assign(experiment=spec.experiment)[list(COLUMNS)]
+    tables["metrics"] = with_identity(tables["metrics"], spec.table)[list(COLUMNS)]
     for stem, rows in tables.items():
         rows.to_parquet(task.work / f"{stem}.parquet", index=False)
     return {"n_rows": len(tables["metrics"])}
