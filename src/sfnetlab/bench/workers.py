@@ -63,7 +63,7 @@ def _experiment(folder: Path, device: str) -> Iterator[Row]:
     plan = make_plan(config.load(path))
     about = {"threads": runtime.n_threads(), "device": device}
     seconds = {}
-    for name, flags in (("alone", []), ("workers", ["--workers", str(N_WORKERS)])):
+    for name, flags in (("alone", ()), ("workers", ("--workers", str(N_WORKERS)))):
         command = [sys.executable, "-m", "sfnetlab", "run", str(path), "--out", str(folder / name), "--device", device]
         started = time.perf_counter()
         subprocess.run([*command, *flags, "-q"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
