@@ -342,6 +342,8 @@ def build_job(building: Building, job: Job) -> None:
     if shard == WHOLE:
         remove_shards(root, job)
         link(root, job)
+    if job.stage == SURVEY and building.experiment is not None:
+        _require_sufficient(building.experiment, job.directory(root), is_fatal=building.is_whole)
 
 
 def link(root: Path, job: Job) -> None:
