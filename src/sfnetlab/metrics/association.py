@@ -6,7 +6,6 @@ Every function takes all features at once, dense or CSR; a wide CSR is never den
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple, cast
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from sfnetlab.metrics.tables import (
     column_mean_sd,
     transpose_product,
 )
+from sfnetlab.runtime import compiled
 
 MIN_ROWS = 30
 """A label known on fewer rows is not tested: its rank correlations are large by chance."""
@@ -509,7 +509,7 @@ def _by_pattern_of_ranks(
     return values
 
 
-@numba.njit(cache=True)
+@compiled()
 def _ranks_in_order(
     values: NDArray[np.floating], order: NDArray[np.integer], place: NDArray[np.integer], n: int
 ) -> NDArray[np.float64]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Literal, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from sfnetlab.metrics import classification, regression
+from sfnetlab.runtime import compiled
 
 ColumnMetric = Literal["rmse", "nmad", "r2", "bias"]
 Metric = Literal[ColumnMetric, "pooled_rmse"]
@@ -377,7 +377,7 @@ def _resampled_values(
     return values
 
 
-@numba.njit(cache=True)
+@compiled()
 def _mad_of_sorted(residuals: NDArray[np.float64], counts: NDArray[np.float64], order: NDArray[np.integer]) -> float:
     """Median distance to the median of sorted residuals (n,), n of them drawn: the i-th counts[order[i]] times.
 
