@@ -19,7 +19,6 @@ from sfnetlab.exporting.tables import in_ascii
 from sfnetlab.models.foreign import import_sae
 from sfnetlab.models.sae import load_sae
 from sfnetlab.plan import STAGES
-from sfnetlab.surveys.files import FORMATS
 from tables import assert_holds
 
 TOML = """
@@ -360,7 +359,7 @@ def test_every_table_of_every_kind_is_exported_described_and_read_by_astropy(tmp
     )
     chosen = runner.Options(config=config, out=tmp_path / "out", overrides=small, force=False, device="cpu")
     runner.run(chosen, [stage for stage in STAGES if stage not in ("make-figures", "build-atlas")])
-    for form in FORMATS:
+    for form in ("parquet", "fits"):  # CSV: the tables of the small run
         to = exported(chosen, tmp_path / form, form=form)
         assert_all_tables_are_there(to, tmp_path / "out", form)
     assert_all_columns_are_described(tmp_path / "parquet")
