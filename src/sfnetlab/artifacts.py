@@ -38,8 +38,17 @@ CHECKPOINT = "checkpoint.safetensors"
 RUNNING = "running.json"
 """The lock of a work directory: it says which process builds the result, and that process holds it by `flock`."""
 
-_RECORDS = frozenset(("config.toml", "source.json", "bad_images.csv", "without_embedding.csv", "contact_sheet.png"))
-"""Files that tell where a result is from and what was left out. Whoever reads the result does not read them."""
+_RECORDS = frozenset(
+    (
+        "config.toml",
+        "source.json",
+        "bad_images.csv",
+        "missing_values.csv",
+        "without_embedding.csv",
+        "contact_sheet.png",
+    )
+)
+"""Files that tell where a result is from and what was left out, whichever stage wrote them. No other stage reads them."""
 
 
 class State(NamedTuple):

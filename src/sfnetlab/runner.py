@@ -235,7 +235,7 @@ def _require_sufficient(experiment: Experiment, survey: Path, *, is_fatal: bool 
 def _check_survey(root: Path, plan: Sequence[Job], todo: Sequence[Job]) -> None:
     """Refuse a survey, prepared before, that lacks a column that the rest of the plan wants; raises DataError."""
     for job in plan:
-        if job.stage == "prepare-survey" and job not in todo and state_of(root, job).kind == "current":
+        if job.stage == SURVEY and job not in todo and state_of(root, job).kind == "current":
             importlib.import_module(STAGES[job.stage].module).check(job.spec, job.directory(root))
 
 

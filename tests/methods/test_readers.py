@@ -80,7 +80,7 @@ def test_an_autoencoder_reads_what_it_selects_from(sae):
     before = x @ directions.T + offsets
     latents = sae.encode(x).toarray()
     active = latents != 0
-    np.testing.assert_allclose(before[active], latents[active], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(before[active], latents[active], rtol=1e-4, atol=1e-5)
 
 
 def test_an_autoencoder_writes_what_it_decodes(sae):
