@@ -73,9 +73,7 @@ def test_what_does_not_need_a_job_that_failed_is_made_and_the_error_is_one_messa
     assert caplog.text.count("what does not need it goes on") == 1
 
 
-def test_what_a_survey_lacks_is_told_by_the_worker_that_prepares_it_before_any_training(
-    config, address, tmp_path
-):
+def test_what_a_survey_lacks_is_told_by_the_worker_that_prepares_it_before_any_training(config, address, tmp_path):
     small = tmp_path / "small.toml"
     small.write_text(config.read_text().replace("fractions = [0.6, 0.2, 0.2]", "fractions = [0.9, 0.05, 0.05]"))
     lacks = r"^prepare-survey/survey on \S+: .*the survey lacks what the experiment asks for(.|\n)*target 'mass'"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfnetlab import files, runner
+from sfnetlab import files, runner, runtime
 from sfnetlab.artifacts import build, state_of
 from sfnetlab.errors import ArtifactError
 from sfnetlab.jobs import Job
@@ -138,6 +138,15 @@ def test_a_full_disk_in_any_command_is_one_message(capsys):
 
     assert runner.exit_status(command) == 2
     assert capsys.readouterr().err.startswith("sfnetlab: out/catalog.fits: no space is left on the disk")
+
+
+def test_warnings_of_one_form_that_say_other_things_all_come(capsys):
+    runtime.configure_logging(0)
+    log = logging.getLogger("sfnetlab.somewhere")
+    for what in ("classes 'large': 7 galaxies", "classes 'rare': 7 galaxies", "classes 'rare': 12 galaxies"):
+        log.warning("later stages will stop: %s", what)
+    said = capsys.readouterr().err
+    assert (said.count("'large'"), said.count("'rare'"), said.count("12")) == (1, 1, 0)
 
 
 def test_a_warning_comes_once_and_the_rest_are_counted(capsys):

@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -206,8 +207,11 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
 class _Once:
-    """Lets a warning pass once, whatever numbers it holds, and any other message once to the letter."""
+    """Lets a warning pass once, whatever numbers stand in its text, and any other message once to the letter."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
@@ -215,7 +219,8 @@ class _Once:
 
     def __call__(self, record: logging.LogRecord) -> bool:
         is_warning = record.levelno >= logging.WARNING
-        key = str(record.msg) if is_warning else record.getMessage()
+        text = record.getMessage()
+        key = _NUMBER.sub("#", text) if is_warning else text
         if key not in self.seen:
             self.seen.add(key)
             return True
