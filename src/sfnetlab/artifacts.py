@@ -48,7 +48,7 @@ _RECORDS = frozenset(
         "contact_sheet.png",
     )
 )
-"""Files that tell where a result is from and what was left out, whichever stage wrote them. No other stage reads one."""
+"""Files that tell where a result is from and what was left out, of whichever stage. No other stage reads them."""
 
 
 class State(NamedTuple):

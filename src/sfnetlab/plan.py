@@ -13,7 +13,7 @@ from sfnetlab.errors import ConfigError, DataError
 from sfnetlab.files import file_problem, sha256_of
 from sfnetlab.jobs import Job, Stage, Table, TableSpec, Viewed
 from sfnetlab.methods import TRAITS, External, typical
-from sfnetlab.methods.controls import Photometry
+from sfnetlab.methods.contract import ReadsCatalogue
 from sfnetlab.schema import (
     Classes,
     Experiment,
@@ -84,7 +84,7 @@ class Wanted:
     targets: dict[str, Target]
     classes: dict[str, Classes]
     rare: dict[str, Rare]
-    photometry: dict[str, tuple[str, ...]]
+    features: dict[str, tuple[str, ...]]
     """The columns that features of this name consist of."""
 
 
@@ -454,7 +454,7 @@ def _survey_spec(config: Experiment) -> SurveySpec:
         targets=config.targets,
         classes=config.classes,
         rare=config.rare,
-        photometry={each.name: each.columns for each in config.features if isinstance(each, Photometry)},
+        features={each.name: each.catalogue_columns for each in config.features if isinstance(each, ReadsCatalogue)},
     )
     if not (isinstance(survey, EmbeddingsSurvey) and survey.without_embedding == "drop"):
         return SurveySpec(survey=survey, split=config.split, fingerprint=files, wanted=wanted)

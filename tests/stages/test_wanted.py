@@ -75,7 +75,7 @@ def prepared(tmp_path: Path, survey: str = 'kind = "embeddings"', column: str = 
         (
             "y",
             '[[features]]\nkind = "photometry"\nmagnitudes = ["Y"]\nsizes = []',
-            "no column Y; name its own with magnitudes",
+            "no column Y; name its own in the settings",
         ),
     ],
 )

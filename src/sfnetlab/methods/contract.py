@@ -179,6 +179,16 @@ class Wide(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsCatalogue(Protocol):
+    """Settings of features made of columns of the catalogue, which is refused at once if it lacks one."""
+
+    @property
+    def catalogue_columns(self) -> tuple[str, ...]:
+        """Return the names of the columns, which must be numbers."""
+        ...
+
+
 class Baseline(Method, Protocol):
     """A method whose features stage fit-baselines makes."""
 

@@ -48,8 +48,8 @@ class Photometry:
         require(len(self.magnitudes) + len(self.sizes) > 0, "name at least one magnitude or size column")
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of the catalogue that it reads."""
+    def catalogue_columns(self) -> tuple[str, ...]:
+        """Return the magnitudes and sizes."""
         return (*self.magnitudes, *self.sizes)
 
     def check(self, given: Given) -> None:
@@ -68,7 +68,7 @@ class Photometry:
         (task.work / "model.json").write_text(json.dumps({"format": FORMAT, "columns": list(features.columns)}))
         write_rows(task.work, catalog)
         write_dense_features(task.work, features.to_numpy())
-        n_filled = int(catalog[list(self.columns)].isna().any(axis=1).sum())
+        n_filled = int(catalog[list(self.catalogue_columns)].isna().any(axis=1).sum())
         return {"n_features": features.shape[1], "n_filled": n_filled}
 
     def features(self, catalog: "pd.DataFrame") -> "pd.DataFrame":
@@ -87,8 +87,8 @@ class Photometry:
         from sfnetlab.surveys.catalog import columns_as_floats
 
         where = f"features {self.name!r}"
-        values = columns_as_floats(catalog, self.columns, where)
-        features = pd.DataFrame(dict(zip(self.columns, values, strict=True)), index=catalog.index)
+        values = columns_as_floats(catalog, self.catalogue_columns, where)
+        features = pd.DataFrame(dict(zip(self.catalogue_columns, values, strict=True)), index=catalog.index)
         medians = features[catalog["split"] == "train"].median()
         if unknown := medians.index[medians.isna()].tolist():
             raise DataError(f"{where}: no train galaxy has a value of {', '.join(unknown)}; leave such columns out")

@@ -12,11 +12,11 @@ from sfnetlab.surveys.messages import did_you_mean, first_few
 
 
 def require_wanted(catalog: pd.DataFrame, wanted: Wanted) -> None:
-    """Refuse a catalogue that lacks a target, classes, rare galaxies or magnitudes of the experiment.
+    """Refuse a catalogue that lacks a target, classes, rare galaxies or columns of features of the experiment.
 
     A target is lacking if one of its columns is missing, text, without any value or constant within the target's cut;
-    classes are if their column is missing or holds fewer than two of them; magnitudes and sizes are if their column is
-    missing, text or without any value. How many galaxies each part of the split has is not asked here.
+    classes are if their column is missing or holds fewer than two of them; columns of features are if they are missing,
+    text or without any value. How many galaxies each part of the split has is not asked here.
 
     Parameters
     ----------
@@ -50,17 +50,18 @@ def _checks(catalog: pd.DataFrame, wanted: Wanted) -> Iterator[Callable[[], obje
         yield lambda name=name, rare=rare: rare_flags(
             catalog, rare.column, above=rare.above, below=rare.below, where=f"rare.{name}"
         )
-    for name, columns in wanted.photometry.items():
-        yield lambda name=name, columns=columns: _require_photometry(catalog, name, columns)
+    for name, columns in wanted.features.items():
+        yield lambda name=name, columns=columns: _require_columns(catalog, name, columns)
 
 
-def _require_photometry(catalog: pd.DataFrame, name: str, columns: tuple[str, ...]) -> None:
+def _require_columns(catalog: pd.DataFrame, name: str, columns: tuple[str, ...]) -> None:
     absent = [column for column in columns if column not in catalog]
     if absent:
         known = catalog.columns.tolist()
+        near = did_you_mean(absent[0], known) or f"known columns: {first_few(known, 30)}"
         raise DataError(
-            f"features {name!r}: the catalogue has no column {', '.join(absent)}; name its own with magnitudes = [...] "
-            f"and sizes = [...]; {did_you_mean(absent[0], known) or f'known columns: {first_few(known, 30)}'}"
+            f"features {name!r}: the catalogue has no column {', '.join(absent)}; name its own in the settings of this "
+            f"[[features]] (`sfnetlab schema` lists them); {near}"
         )
     values = columns_as_floats(catalog, columns, f"features {name!r}")
     empty = [column for column, numbers in zip(columns, values, strict=True) if np.isnan(numbers).all()]
