@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sfnetlab import config
+from sfnetlab.jobs import Job
 from sfnetlab.plan import make_plan
 
 ROOT = Path(__file__).parents[1]
@@ -58,17 +59,17 @@ def stand_ins() -> Iterator[None]:
             os.chdir(before)
 
 
-def keys_of(path: Path) -> dict[str, str]:
-    """Job to key of one configuration."""
+def plan_of(path: Path) -> list[Job]:
+    """The jobs of one configuration."""
     with stand_ins():
-        return {str(job): job.key for job in make_plan(config.load(path))}
+        return make_plan(config.load(path))
 
 
 def pins_of(path: Path) -> dict[str, str]:
     """For each stage of one configuration the number of its jobs, and a hash of their names and keys."""
     stages: dict[str, list[str]] = {}
-    for job, key in keys_of(path).items():
-        stages.setdefault(job.partition("/")[0], []).append(f"{job} {key}\n")
+    for job in plan_of(path):
+        stages.setdefault(job.stage, []).append(f"{job} {job.key}\n")
     digests = {stage: hashlib.sha256("".join(sorted(jobs)).encode()).hexdigest()[:16] for stage, jobs in stages.items()}
     return {stage: f"{len(stages[stage])} {digest}" for stage, digest in digests.items()}
 

@@ -410,6 +410,16 @@ def test_a_run_killed_five_times_ends_as_an_undisturbed_one(tmp_path):
     assert payloads(tmp_path / "out") == payloads(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
+def test_a_whole_run_on_workers_ends_as_one_of_as_many_threads(tmp_path):
+    (tmp_path / "small.toml").write_text(SMALL)
+    for out, more in (("alone", []), ("workers", ["--workers", "2"])):
+        command = [sys.executable, "-m", "sfnetlab", "run", "small.toml", "--out", out, "--device", "cpu", "-q", *more]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert payloads(tmp_path / "workers") == payloads(tmp_path / "alone")
+
+
 CLAIMS_IN_SMALL = (
     "survey.n_galaxies=400",
     "survey.image_size=32",

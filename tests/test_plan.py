@@ -82,6 +82,14 @@ def test_every_job_comes_after_its_inputs(path):
         seen.add(job.key)
 
 
+def test_features_of_equal_settings_and_two_names_are_both_made(path):
+    twin = '[[features]]\nname = "twin"\nkind = "sfnet"\ntarget = "metallicity"\nk = [2]\n'
+    path.write_text(path.read_text() + twin)
+    plan = make_plan(config.load(path))
+    assert {"train-sfnet/sfnet-k2-seed0", "train-sfnet/twin-k2-seed0"} <= set(map(str, plan))
+    assert {needed for job in plan for needed in job.inputs.values()} <= set(plan)
+
+
 def test_a_sweep_is_a_job_for_each_value_and_seed(path):
     assert {name for name in keys(path) if name.startswith("encode-embeddings/")} == {
         f"encode-embeddings/sae-k{k}-seed{seed}" for k in (2, 4) for seed in (0, 1)

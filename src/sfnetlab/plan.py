@@ -221,7 +221,7 @@ def make_plan(config: Experiment) -> list[Job]:
     """
     survey = _job("prepare-survey", "survey", _survey_spec(config), {})
     tables = list(_Planner(config, survey).tables())
-    trained = {job.key: job for table in tables for job in (table.network, table.saes) if job is not None}.values()
+    trained = dict.fromkeys(job for table in tables for job in (table.network, table.saes) if job is not None)
 
     probes = [_probe_job(config, survey, table) for table in tables]
     comparison = _job(
@@ -247,7 +247,7 @@ def make_plan(config: Experiment) -> list[Job]:
     )
     atlas = _atlas_job(config, first_views, evidence | {"claims": claims}, interpreted, probes)
     made = [*trained, *(table.job for table in tables), *probes, comparison]
-    runs = {job.key: job for job in perturbed.values()}.values()
+    runs = dict.fromkeys(perturbed.values())
     jobs = [survey, *made, *views, *runs, *interpreted, relations, claims, figures, atlas]
     repeated = sorted(name for name, n in Counter(map(str, jobs)).items() if n > 1)
     if repeated:
@@ -333,7 +333,11 @@ def _typical_tables(tables: Iterable[Table]) -> list[Table]:
 
 
 def _perturbation_jobs(survey: Job, tables: list[Table]) -> dict[str, Job]:
-    """For the typical table of each method the network behind it, run over changed cutouts; by the table's key."""
+    """For the typical table of each method the network behind it, run over changed cutouts; by the table's key.
+
+    Tables on one embedding share one job.
+    """
+    runs: dict[Job, Job] = {}
     made: dict[str, Job] = {}
     for table in _typical_tables(tables):
         embedded = table.on or table
@@ -341,7 +345,9 @@ def _perturbation_jobs(survey: Job, tables: list[Table]) -> dict[str, Job]:
             inputs = {"survey": survey, "embedding": embedded.job}
             if embedded.network is not None:
                 inputs["network"] = embedded.network
-            made[table.job.key] = _job("perturb-images", embedded.job.name, PerturbSpec(), inputs)
+            if embedded.job not in runs:
+                runs[embedded.job] = _job("perturb-images", embedded.job.name, PerturbSpec(), inputs)
+            made[table.job.key] = runs[embedded.job]
     return made
 
 
