@@ -4,6 +4,7 @@ This only translates a plan into Dask's futures. Which worker makes what and whe
 how workers are had from a queue is Dask's. Results travel through the results folder, which all workers must see.
 """
 
+import asyncio
 import functools
 import hashlib
 import importlib.metadata
@@ -26,7 +27,9 @@ from typing import Any
 
 import dask
 import tomli
-from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, get_worker
+from distributed import Client, Future, KilledWorker, LocalCluster, Security, WorkerPlugin, get_worker
+from distributed.comm import connect
+from distributed.utils import LoopRunner
 
 from sfnetlab import runtime, status
 from sfnetlab.artifacts import find_manifest, state_of
@@ -249,7 +252,7 @@ def _connected(workers: int | None, cluster: str | None, root: Path) -> Iterator
         started = None
     client = None
     try:
-        client = _client(cluster if started is None else started, str(cluster))
+        client = _client(cluster if started is None else started)
         if importlib.util.find_spec("bokeh") is not None:
             log.info("dashboard: %s", client.dashboard_link)
         yield client
@@ -262,14 +265,24 @@ def _connected(workers: int | None, cluster: str | None, root: Path) -> Iterator
             started.close()
 
 
-def _client(cluster: Any, shown: str) -> Client:
-    try:
+def _client(cluster: Any) -> Client:
+    if not isinstance(cluster, str):
         return Client(cluster, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    try:
+        LoopRunner().run_sync(_shake_hands, cluster)
+        return Client(cluster, timeout=_CONNECT_S, set_as_default=False)
+    # What stands there may answer anything: "HTTP", read as a length, fits in no memory.
+    except Exception as error:  # noqa: BLE001
         raise ConfigError(
-            f"--cluster {shown}: no Dask scheduler answers there ({type(error).__name__}); expected an address such "
+            f"--cluster {cluster}: no Dask scheduler answers there ({type(error).__name__}); expected an address such "
             f"as tcp://host:8786, as `dask scheduler` prints it, or a TOML file"
         ) from None
+
+
+async def _shake_hands(address: str) -> None:
+    """Refuse what accepts connections and is no scheduler: Dask's client would wait for its answer without end."""
+    connection = connect(address, timeout=_CONNECT_S, **Security().get_connection_args("client"))
+    await (await asyncio.wait_for(connection, 2 * _CONNECT_S)).close()
 
 
 def open_queue(path: Path, root: Path) -> tuple[Any, int]:
