@@ -61,6 +61,43 @@ def test_a_changed_input_is_stale_and_says_which(tmp_path):
     assert state_of(tmp_path, job({"survey": job(seed=2)})) == ("stale", ("input survey changed",))
 
 
+def chain(source: int, epochs: int = 1) -> list[Job]:
+    """A survey of some files, a network trained on it, and features made by both."""
+    survey = Job("prepare", 1, "survey", Spec(seed=source), {})
+    network = Job("train", 1, "net", Spec(epochs=epochs), {"survey": survey})
+    return [survey, network, Job("embed", 1, "features", Spec(), {"survey": survey, "network": network})]
+
+
+def test_results_stay_current_if_what_they_read_is_made_again_to_the_same_content(tmp_path):
+    for each in chain(source=0):
+        build_it(tmp_path, each)
+    moved = chain(source=1)
+    assert [state_of(tmp_path, each).kind for each in moved] == ["stale", "stale", "stale"]
+    build(tmp_path, moved[0], make(), config_toml="elsewhere", device="cpu")
+    assert [state_of(tmp_path, each).kind for each in moved] == ["current", "current", "current"]
+    assert state_of(tmp_path, moved[2]) == artifacts.SAME_CONTENT
+    for each in moved:
+        artifacts.take_over(tmp_path, each)
+    assert [state_of(tmp_path, each) for each in moved] == [("current", ())] * 3
+    assert (tmp_path / "embed/features/weights.txt").read_text() == "weights"
+
+
+def test_results_are_stale_if_what_they_read_is_made_again_to_another_content(tmp_path):
+    for each in chain(source=0):
+        build_it(tmp_path, each)
+    moved = chain(source=1)
+    build_it(tmp_path, moved[0], make("other weights"))
+    assert [state_of(tmp_path, each).kind for each in moved] == ["current", "stale", "stale"]
+
+
+def test_the_same_content_does_not_make_up_for_another_setting(tmp_path):
+    for each in chain(source=0):
+        build_it(tmp_path, each)
+    moved = chain(source=1, epochs=2)
+    build_it(tmp_path, moved[0])
+    assert [state_of(tmp_path, each).kind for each in moved] == ["current", "stale", "stale"]
+
+
 def test_a_place_is_not_part_of_the_key():
     assert job(place=Path("a")).key == job(place=Path("b")).key
 
@@ -157,7 +194,7 @@ def test_a_kill_between_manifest_and_rename_needs_only_the_rename(tmp_path, monk
 
 
 def test_two_processes_cannot_build_the_same_job(tmp_path):
-    with pytest.raises(ArtifactError, match="another process is building train/net"):
+    with pytest.raises(ArtifactError, match="is building train/net; wait for it or stop it"):
         build_it(tmp_path, job(), lambda work: build_it(tmp_path, job()) or {})
 
 

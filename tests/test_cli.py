@@ -163,7 +163,7 @@ def test_a_stage_alone_refuses_a_stale_input(finished, capsys):
 
 def test_the_metrics_table_is_tidy_and_whole(finished):
     table = pd.read_parquet(finished / "out/fit-probes/comparison/metrics.parquet")
-    columns = "experiment features kind k seed probe n_features_used target column split metric value low high n"
+    columns = "features kind k seed probe n_features_used target column split metric value low high n"
     assert list(table.columns) == columns.split()
     assert not table.duplicated([*columns.split()[:11]]).any()
     assert np.isfinite(table["value"]).all()
@@ -270,6 +270,20 @@ def test_help_needs_no_stage_module():
     assert not [name for name in loaded if name.startswith("sfnetlab.stages")]
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("statsu", "unknown command 'statsu', did you mean 'status'?"),
+        ("train-saes", "did you mean 'train-sae'?"),
+        ("qqq", "unknown command 'qqq', known are run, prepare-survey,"),
+    ],
+)
+def test_an_unknown_command_gets_a_suggestion(typed, says, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([typed])
+    assert says in capsys.readouterr().err
+
+
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 FOLDER = """
@@ -322,7 +336,7 @@ def complaint(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str)
         ("survey.catalogue=1", "survey.catalogue: unknown key, did you mean 'catalog'?"),
         ('training.epochs="many"', "expected int, got 'many'"),
         ("features.sfnet.k=[513]", "k must lie in [1, 512] (the number of pooled features), got [513]"),
-        ('survey.catalog="gone.csv"', "gone.csv: no readable catalogue file"),
+        ('survey.catalog="gone.csv"', "gone.csv: no readable file (survey.catalog)"),
     ],
 )
 def test_a_wrong_setting_is_one_message(folder, capsys, override, says):
@@ -394,6 +408,16 @@ def test_a_run_killed_five_times_ends_as_an_undisturbed_one(tmp_path):
         process.wait()
     subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     assert payloads(tmp_path / "out") == payloads(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_whole_run_on_workers_ends_as_one_of_as_many_threads(tmp_path):
+    (tmp_path / "small.toml").write_text(SMALL)
+    for out, more in (("alone", []), ("workers", ["--workers", "2"])):
+        command = [sys.executable, "-m", "sfnetlab", "run", "small.toml", "--out", out, "--device", "cpu", "-q", *more]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert payloads(tmp_path / "workers") == payloads(tmp_path / "alone")
 
 
 CLAIMS_IN_SMALL = (

@@ -87,6 +87,35 @@ def test_an_int_is_a_float_and_a_string_is_a_path(directory: Path) -> None:
     assert isinstance(survey.fits_q, float)
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("~/cat.csv", "/home/me/cat.csv"),
+        ("$DATA/cat.csv", "/data/cat.csv"),
+        ("${DATA}_2/$DATA", "/data_2//data"),
+        ("a$$DATA/b$", "a$DATA/b$"),
+        ("../cat.csv", "../cat.csv"),
+        ("./~cat.csv", "~cat.csv"),
+    ],
+)
+def test_home_and_variables_are_replaced_in_paths(directory, monkeypatch, written: str, meant: str) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "/data")
+    survey = f'[survey]\nkind = "folder"\ncatalog = "{written}"\nimages = "i"\n'
+    experiment = loaded(GOOD + survey, f'training.weights="{written}.pt"')
+    assert experiment.survey.catalog == Path(meant)
+    assert Path(experiment.training.weights) == Path(f"{meant}.pt")
+    assert loaded(config.as_toml(experiment)) == experiment
+
+
+def test_a_variable_that_is_not_set_is_reported_at_its_line(directory, monkeypatch) -> None:
+    monkeypatch.delenv("DATA", raising=False)
+    (problem,) = problems(GOOD + '[survey]\nkind = "embeddings"\ncatalog = "$DATA/cat.csv"\n')
+    assert problem.endswith(
+        "survey.catalog: $DATA is not set in the environment, in the path '$DATA/cat.csv'; $$ stands for one $"
+    )
+
+
 def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
     assert loaded("\ufeff" + GOOD.replace("\n", "\r\n")) == loaded(GOOD)
 
@@ -107,7 +136,7 @@ def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
             "n_latents = 512",
             "zzz = 512",
             "18: features.sae.zzz: unknown key; known keys: name, kind, on, variant, n_latents, k, group_sizes, "
-            "selection, start, auxk, codes, epochs, batch_size, learning_rate",
+            "selection, start, auxk, codes, epochs, batch_size, learning_rate, standardize, max_distance",
         ),
         ("n_latents = 512", "n_latents = 3", "19: features.sae: k must lie in [1, 3] (n_latents), got [4]"),
         (
@@ -164,7 +193,7 @@ def test_a_mistake_is_reported_at_its_line(directory: Path, old: str, new: str, 
 @pytest.mark.parametrize(
     ("tail", "problem"),
     [
-        ("[survey]\nn_galaxies = 9\n", f"26: survey.kind: missing, expected one of {SURVEY_KINDS}"),
+        ('[survey]\nimages = "i"\n', f"26: survey.kind: missing, expected one of {SURVEY_KINDS}"),
         ("[survey]\nkind = 3\n", f"27: survey.kind: expected one of {SURVEY_KINDS}, got 3"),
         ('[survey]\nkind = "mock"\nn_galaxies = 9\n', "28: survey: n_galaxies must be at least 10, got 9"),
         ('[survey]\nkind = "folder"\ncatalog = ""\nimages = "i"\n', "28: survey.catalog: expected path, got ''"),
@@ -296,7 +325,7 @@ def test_a_name_with_a_dot_is_addressed_in_quotes(directory: Path) -> None:
         ("seeds.2=1", "seeds.2: seeds: no element '2', expected an index below 2"),
         ("name.x=1", "name.x: name: is not a table"),
         ("trainig.epochs=1", "trainig.epochs: trainig: unknown key, did you mean 'training'?"),
-        ("split.salt='a'", "split.salt: split.kind: missing, expected one of 'hash', 'random'"),
+        ("split.seed=1", "split.seed: split.kind: missing, expected one of 'hash', 'random'"),
         (
             "name=x",
             "name: expected a TOML value, got x; text needs quotes (--set 'name=\"x\"'), an array brackets, "
@@ -492,3 +521,20 @@ def unwrapped(block: str) -> str:
     """The comment of a table of the schema text, in one line."""
     comment = " ".join(line.removeprefix("#") for line in block.splitlines() if line.startswith("#"))
     return " ".join(comment.split())
+
+
+@pytest.mark.parametrize(
+    ("table", "kind"), [("[survey]\nn_galaxies = 500", "mock"), ("[split]\nfractions = [0.5, 0.2, 0.3]", "hash")]
+)
+def test_a_table_without_kind_is_of_the_default_kind(table, kind, tmp_path):
+    name = table[1 : table.index("]")]
+    (tmp_path / "t.toml").write_text(
+        f'name = "t"\n{table}\n[targets.y]\ncolumns = ["oh_p50"]\n[[features]]\nkind = "mean"\n'
+    )
+    assert getattr(config.load(tmp_path / "t.toml"), name).kind == kind
+
+
+def test_a_table_without_kind_that_has_settings_of_another_kind_asks_for_it(tmp_path):
+    (tmp_path / "t.toml").write_text('name = "t"\n[survey]\ncatalog = "a.csv"\n')
+    with pytest.raises(ConfigError, match=r"survey.kind: missing, expected one of 'mock', 'folder'"):
+        config.load(tmp_path / "t.toml")

@@ -33,6 +33,7 @@ from sfnetlab.methods.sae import SAE
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.models.sae import SparseAutoencoder, load_sae, save_sae
 from sfnetlab.training.sae import recipe
+from sfnetlab.training.sae.rows import UnevenSpreadWarning
 from sfnetlab.training.sae.trainer import LargeMeanWarning
 
 ALL = [
@@ -98,7 +99,8 @@ GROUP_SIZES = inspect.formatannotation(Literal["euclid"] | Sequence[int])  # ver
 GROUPS = f"group_sizes: {GROUP_SIZES} = 'euclid', selection: Literal['topk', 'batch_topk'] = 'topk', "
 CODES = "codes: Literal['topk', 'refit', 'omp'] = 'topk'"
 LAST = (
-    f"center: bool = True, {CODES}, random_state: int | numpy.random.mtrand.RandomState | None = None, "
+    f"center: bool = True, standardize: Literal['one scale', 'columns'] = 'one scale', "
+    f"max_distance: float | None = None, {CODES}, random_state: int | numpy.random.mtrand.RandomState | None = None, "
     "device: str = 'auto'"
 )
 
@@ -252,6 +254,120 @@ def test_large_mean_without_centring_is_warned_of():
     with pytest.warns(LargeMeanWarning, match=r"mean is .* times their spread, and centring is off"):
         estimator = sae(center=False).fit(X + 10)
     assert (estimator.mean_ == 0).all()
+
+
+ONE_ROW = np.vstack([X, np.full((1, 16), 1000, np.float32)])
+ONE_COLUMN = X * np.r_[100, np.ones(15)].astype(np.float32)
+
+
+def explained(data, back):
+    return 1 - ((data - back) ** 2).sum() / ((data - data.mean(axis=0)) ** 2).sum()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (ONE_ROW, r"1 of 601 rows .* hold \d+\.\d% of the variance; .*: 600 \(.*max_distance = 10"),
+        (np.where(X[7, 3] == X, np.float32(1e20), X), r"1 of 600 rows .*: 7 \(100\.0%\)"),
+        (np.vstack([X, 300 * X[:20]]), r"20 of 620 rows .*: .*max_distance"),
+        (ONE_COLUMN, r'1 of 16 columns hold 99\.\d% of the variance; .*: 0 \(.*standardize = "columns"'),
+    ],
+)
+def test_rows_and_columns_that_hold_the_variance_are_named_before_training(data, message):
+    with pytest.warns(UnevenSpreadWarning, match=message):
+        sae(epochs=1).fit(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [X, np.abs(X) ** 3, np.where(X > 2.5, X, 0), np.random.default_rng(0).standard_t(3, (300, 12)), np.eye(12)],
+    ids=["planted", "skewed", "sparse", "heavy tails", "unit vectors"],
+)
+def test_nothing_is_said_of_ordinary_embeddings(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sae(epochs=1, n_latents=8, k=2).fit(data)
+
+
+def test_a_broken_row_beyond_max_distance_changes_nothing():
+    assert_same(sae(max_distance=10).fit(ONE_ROW), sae().fit(X))
+
+
+def test_max_distance_changes_nothing_where_no_row_is_far():
+    assert_same(sae(max_distance=10).fit(X), sae().fit(X))
+
+
+def test_a_row_that_is_not_finite_is_an_error_with_max_distance_too():
+    with pytest.raises(ValueError, match="row 600"):
+        sae(max_distance=10).fit(np.vstack([X, np.full((1, 16), np.inf, np.float32)]))
+
+
+def test_by_column_a_wide_column_counts_as_others_do():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wide, plain = (sae(standardize="columns", epochs=30).fit(data) for data in (ONE_COLUMN, X))
+    back = [
+        estimator.inverse_transform(estimator.transform(data)) for estimator, data in ((wide, ONE_COLUMN), (plain, X))
+    ]
+    assert explained(ONE_COLUMN[:, 1:], back[0][:, 1:]) == pytest.approx(explained(X[:, 1:], back[1][:, 1:]), abs=0.02)
+
+
+def test_by_column_is_training_on_columns_scaled_by_hand():
+    mean, spread = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+    ours, by_hand = sae(standardize="columns").fit(X), sae(center=False).fit((X - mean) / spread)
+    np.testing.assert_allclose(ours.scale_, spread, rtol=1e-6)
+    np.testing.assert_allclose(ours.components_, by_hand.components_, atol=2e-3)
+    z = by_hand.inverse_transform(by_hand.transform((X - mean) / spread))
+    np.testing.assert_allclose(ours.inverse_transform(ours.transform(X)), mean + spread * z, atol=0.02)
+
+
+@pytest.mark.parametrize("constant", [7.1, 14.62, 0.0, -1e-5])
+@pytest.mark.parametrize("unit", [1e-25, 1, 1e6])
+def test_by_column_a_constant_column_has_the_scale_of_the_others(unit, constant):
+    """Rounding leaves a spread of numbers like 14.62, and columns of small numbers are not constant."""
+    data = unit * np.c_[X, np.full(len(X), constant, np.float32)]
+    estimator = sae(standardize="columns").fit(data)
+    assert estimator.scale_[-1] == pytest.approx(np.median(estimator.scale_[:-1]), rel=0.1)
+    np.testing.assert_allclose(estimator.inverse_transform(estimator.transform(data))[:, -1] / unit, constant, atol=2)
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_by_column_the_recorded_fvu_is_that_of_standardised_columns(center):
+    data = X - 2
+    estimator = sae(standardize="columns", center=center, epochs=30).fit(data)
+    assert estimator.history_[-1]["train_fvu"] == pytest.approx(estimator.fvus(data)["fvu_by_column"], rel=0.2)
+
+
+@pytest.mark.parametrize("codes", ["topk", "refit", "omp"])
+def test_by_column_saving_keeps_latents_and_reconstruction(codes, tmp_path):
+    estimator = sae(standardize="columns").fit(ONE_COLUMN)
+    save_sae(tmp_path, estimator.model_)
+    again = PretrainedSAE(load_sae(tmp_path), codes=codes).fit(ONE_COLUMN)
+    latents = estimator.set_params(codes=codes).transform(ONE_COLUMN)
+    np.testing.assert_array_equal(again.transform(ONE_COLUMN).toarray(), latents.toarray())
+    np.testing.assert_array_equal(again.inverse_transform(latents), estimator.inverse_transform(latents))
+
+
+@pytest.mark.parametrize("standardize", ["one scale", "columns"])
+def test_embeddings_too_small_for_float32_are_refused(standardize):
+    with pytest.raises(ValueError, match=r"spread is .*, too small for float32"):
+        sae(standardize=standardize).fit(X * np.float32(1e-41))
+
+
+def test_of_a_broken_row_the_median_row_tells_and_of_a_wide_column_each_column():
+    with warnings.catch_warnings(action="ignore"):
+        row, column = (sae(epochs=30).fit(data).fvus(data) for data in (ONE_ROW, ONE_COLUMN))
+    assert row["fvu"] < 0.01
+    assert row["fvu_median_row"] > 0.5
+    assert column["fvu"] < 0.01
+    assert column["fvu_by_column"] > 0.5
+
+
+def test_of_ordinary_embeddings_all_fvus_are_alike(fitted):
+    fvus = fitted.fvus(X)
+    assert fvus["fvu"] == pytest.approx(1 - fitted.score(X))
+    assert fvus["fvu_by_column"] == pytest.approx(fvus["fvu"], rel=0.1)
+    assert fvus["fvu_median_row"] == pytest.approx(fvus["fvu"], rel=0.3)
 
 
 def test_small_mean_without_centring_is_not():
@@ -409,6 +525,8 @@ def test_pursuit_with_a_model_that_has_no_k_is_an_error():
         (TopKSAE, {"auxk": -1}, r"'auxk' .* a float in the range \[0, inf\). Got -1"),
         (TopKSAE, {"start": "pca"}, r"'start' .* one of 'random', 'centroids'. Got 'pca'"),
         (TopKSAE, {"codes": "lasso"}, r"'codes' .* one of 'topk', 'refit', 'omp'. Got 'lasso'"),
+        (TopKSAE, {"standardize": "column"}, r"'standardize' .* 'one scale', 'columns'. Got 'column'"),
+        (TopKSAE, {"max_distance": 1}, r"'max_distance' .* range \(1, inf\). Got 1"),
         (TopKSAE, {"center": "yes"}, r"'center' .* a bool. Got 'yes'"),
         (TopKSAE, {"device": "tpu"}, r"'device' .* 'cpu', 'cuda', 'cuda:N' or 'mps'. Got 'tpu'"),
         (TopKSAE, {"random_state": -1}, r"'random_state' .* Got -1"),

@@ -1,10 +1,12 @@
 """Export of small experiments: exact tables, SAEs that SAELens reads, a catalogue for Zoobot; never over others."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 from PIL import Image
@@ -17,6 +19,7 @@ from sfnetlab.exporting.tables import in_ascii
 from sfnetlab.models.foreign import import_sae
 from sfnetlab.models.sae import load_sae
 from sfnetlab.plan import STAGES
+from tables import assert_holds
 
 TOML = """
 name = "small"
@@ -215,13 +218,52 @@ def test_the_data_set_of_zoobot_reads_its_catalogue(seen, tmp_path):
 def test_what_was_exported_is_on_record(made, tmp_path):
     to = exported(made, tmp_path / "out", form="csv", tables=("dense",))
     record = json.loads((to / "export.json").read_text())
-    assert set(record["results"]) == {
+    others = {name for name in record["results"] if not name.startswith("evidence/")}
+    assert others == {
         "catalog.csv", "features/dense.csv", "feature_catalogs/dense.csv", "predictions/dense.csv",
     }  # fmt: skip
+    assert {name.split("/")[2] for name in record["results"] if name.startswith("evidence/")} == {"survey", "dense"}
     manifest = json.loads((results(made, "import-embeddings/dense/manifest.json")).read_text())
     assert record["results"]["features/dense.csv"]["key"] == manifest["key"]
     known = pd.read_csv(to / "columns.csv").set_index("column")
     assert known.loc["modelMag_r", "ucd"] == "phot.mag;em.opt.R"
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "fits"])
+@pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyWarning")
+def test_every_table_is_exported_and_astropy_reads_its_values(form, made, tmp_path):
+    to = exported(made, tmp_path / "out", form=form)
+    assert_all_tables_are_there(to, results(made), form)
+
+
+def test_every_exported_column_is_described(made, tmp_path):
+    to = exported(made, tmp_path / "out")
+    assert_all_columns_are_described(to)
+    known = pd.read_csv(to / "columns.csv").set_index("column")
+    assert {"redundancy", "seed_sd", "nmad", "metallicity_oh_p50_true", "pooled_0"} <= set(known.index)
+
+
+def assert_all_tables_are_there(to: Path, root: Path, form: str) -> None:
+    """Of every table of the results there is a file with its values."""
+    for path in sorted([*root.glob("[!.]*/[!.]*/*.parquet"), *root.glob("fit-probes/comparison/*.csv")]):
+        stage, name = path.parts[-3:-1]
+        of_itself = {"catalog": f"catalog.{form}", "features": f"feature_catalogs/{name}.{form}"}
+        there = to / of_itself.get(path.stem, f"evidence/{stage}/{name}/{path.stem}.{form}")
+        if path.stem in ("rows", "predictions"):  # in other words in the features and predictions
+            assert not there.exists()
+            continue
+        frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        assert_holds(there, in_ascii(frame) if form == "fits" else frame)
+
+
+def assert_all_columns_are_described(to: Path) -> None:
+    """`columns.csv` has what every column of every table means."""
+    listed = pd.read_csv(to / "columns.csv", keep_default_na=False)
+    assert listed[listed["description"] == ""].empty
+    known = set(listed["column"])
+    for path in to.rglob("*.parquet"):
+        names = {re.sub(r"^feature_\d+$", "feature_<i>", name) for name in pq.read_schema(path).names}
+        assert names <= known, path
 
 
 def test_nothing_is_written_over_without_being_told(made, tmp_path):
@@ -284,3 +326,40 @@ def test_a_survey_without_images_has_no_cutouts_to_write(made, tmp_path):
     with pytest.raises(DataError, match="a survey of embeddings has no images"):
         export(made, Request(to=tmp_path / "out", cutouts="png"))
     assert not list(tmp_path.iterdir())
+
+
+def test_catalogues_are_matched_by_position_however_their_columns_are_called_and_keep_their_codes(tmp_path):
+    a = {
+        "id_str": ["a", "b"],
+        "RAJ2000": ["00:00:04", "12:00:00"],
+        "DEJ2000": ["+10:00:00", "-20:30:00"],
+        "g": [-99, 1],
+    }
+    b = {"id_str": ["x", "y"], "TARGET_RA": [180.0, 1 / 60], "TARGET_DEC": [-20.5, 10.0], "seen": [True, None]}
+    pd.DataFrame(a).to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame(b).astype({"seen": "boolean"}).to_parquet(tmp_path / "b.parquet")
+    files = [str(tmp_path / name) for name in ("a.csv", "b.parquet")]
+    assert cli.main(["cross-match", *files, "--to", str(tmp_path / "c.csv"), "--radius-arcsec", "1"]) == 0
+    pairs = pd.read_csv(tmp_path / "c.csv")
+    assert pairs[["id_str", "id_str_right"]].to_numpy().tolist() == [["a", "y"], ["b", "x"]]
+    assert pairs["g"].tolist() == [-99, 1]
+    assert pairs["ra"].tolist() == pytest.approx([1 / 60, 180])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_every_table_of_every_kind_is_exported_described_and_read_by_astropy(tmp_path):
+    pytest.importorskip("zoobot", reason="needs the extra zoobot")
+    config = Path(__file__).parents[1] / "config/every_kind.toml"
+    small = (
+        "survey.n_galaxies=360",
+        "survey.image_size=48",
+        "probes.n_bootstrap=100",
+        "interpretation.n_permutations=20",
+    )
+    chosen = runner.Options(config=config, out=tmp_path / "out", overrides=small, force=False, device="cpu")
+    runner.run(chosen, [stage for stage in STAGES if stage not in ("make-figures", "build-atlas")])
+    for form in ("parquet", "fits"):  # CSV: the tables of the small run
+        to = exported(chosen, tmp_path / form, form=form)
+        assert_all_tables_are_there(to, tmp_path / "out", form)
+    assert_all_columns_are_described(tmp_path / "parquet")

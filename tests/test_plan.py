@@ -82,6 +82,14 @@ def test_every_job_comes_after_its_inputs(path):
         seen.add(job.key)
 
 
+def test_features_of_equal_settings_and_two_names_are_both_made(path):
+    twin = '[[features]]\nname = "twin"\nkind = "sfnet"\ntarget = "metallicity"\nk = [2]\n'
+    path.write_text(path.read_text() + twin)
+    plan = make_plan(config.load(path))
+    assert {"train-sfnet/sfnet-k2-seed0", "train-sfnet/twin-k2-seed0"} <= set(map(str, plan))
+    assert {needed for job in plan for needed in job.inputs.values()} <= set(plan)
+
+
 def test_a_sweep_is_a_job_for_each_value_and_seed(path):
     assert {name for name in keys(path) if name.startswith("encode-embeddings/")} == {
         f"encode-embeddings/sae-k{k}-seed{seed}" for k in (2, 4) for seed in (0, 1)
@@ -239,6 +247,20 @@ def test_two_results_of_one_name_are_refused(path):
 def test_a_missing_weights_file_is_named(path):
     with pytest.raises(DataError, match=r"gone\.safetensors: weights file not found"):
         make_plan(config.load(path, ['training.weights="gone.safetensors"']))
+
+
+def test_keys_do_not_depend_on_how_a_path_is_written(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("WEIGHTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
+    plans = [
+        {str(job): job.key for job in make_plan(config.load(path, [f'training.weights="{written}"']))}
+        for written in ("w.safetensors", "$WEIGHTS/w.safetensors", str(tmp_path / "w.safetensors"))
+    ]
+    assert plans[0] == plans[1] == plans[2]
+    (tmp_path / "w.safetensors").write_bytes(b"other weights")
+    other = {str(job): job.key for job in make_plan(config.load(path, ['training.weights="w.safetensors"']))}
+    assert {name.partition("/")[0] for name in other if other[name] != plans[0][name]} >= {"train-sfnet"}
 
 
 def test_each_stage_has_a_module():

@@ -65,7 +65,7 @@ class Run:
         return job, directory
 
     def probed(self, table, survey, features, **inputs):
-        about = {"experiment": "small", "table": table, "targets": TARGETS, "classes": {}, "head_target": None}
+        about = {"table": table, "targets": TARGETS, "classes": {}, "head_target": None}
         job, directory = self.made("fit-probes", table.name, about, survey=survey, features=features, **inputs)
         rows = pd.DataFrame({"id_str": TEST, "y_pred": 8.0, "probe": "ridge"})
         rows.to_parquet(directory / "predictions.parquet")
@@ -127,7 +127,7 @@ def made(tmp_path_factory):
         run.probed(SAE_1, survey, codes[1], **of_saes),
         run.probed(PCA, survey, pca, embedding=dense),
     ]
-    about = {"experiment": "small", "targets": TARGETS, "classes": {}}
+    about = {"targets": TARGETS, "classes": {}}
     comparison, directory = run.made(
         "fit-probes", "comparison", about, survey=survey, **{str(job): job for job in probed}
     )
@@ -350,7 +350,6 @@ def test_arrays_are_mapped_from_disk(results):
 
 
 def test_what_was_found_of_all_tables_is_known(results):
-    assert results.experiment == "small"
     assert len(results.comparison()) == 6
     assert results.relations("matching")["table_b"].tolist() == ["pca-seed0"]
     assert results.related == {"sae-k2-seed0": SAE, "pca-seed0": PCA}

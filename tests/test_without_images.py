@@ -1,5 +1,8 @@
 """A survey of embeddings without images: from the files to probes, interpretation, matching, claims and figures."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,3 +235,55 @@ def test_external_features_beside_images_need_no_network_to_perturb(folder):
     jobs = {str(job): job for job in make_plan(config.load(path))}
     assert not any(name.startswith("perturb-images") for name in jobs)
     assert "perturbed" not in jobs["interpret-features/pca"].inputs
+
+
+def test_what_is_odd_about_embeddings_is_said_when_they_are_imported(root, folder, tmp_path, caplog):
+    survey = read_survey(root / "prepare-survey/survey").catalog
+    test, train = (survey.loc[survey["split"] == part, "id_str"].iloc[0] for part in ("test", "train"))
+    column = pd.read_parquet(folder / "mae.parquet").set_index("id_str")["pooled_features_block_11"]
+    column[test] = column[train]
+    broken = survey.loc[survey["split"] == "valid", "id_str"].iloc[0]
+    column[broken] = np.where(np.arange(D) == 2, np.float32(1e20), column[broken])
+    column.to_frame().reset_index().to_parquet(tmp_path / "odd.parquet", index=False)
+    text = (folder / "euclid.toml").read_text().replace(str(folder / "mae.parquet"), str(tmp_path / "odd.parquet"))
+    (tmp_path / "euclid.toml").write_text(text)
+    run(tmp_path, tmp_path / "results", ["prepare-survey", "import-embeddings"])
+    assert "1 of 300 rows are more than 10 times as far from the columns' medians" in caplog.text
+    assert f"{broken} (100.0%)" in caplog.text
+    assert (
+        f"test galaxies have the embedding of a train galaxy, to the bit (first: {test} that of {train})" in caplog.text
+    )
+
+
+def test_status_of_large_embeddings_loads_neither_pandas_nor_their_values(tmp_path):
+    """As a process of its own: what takes long is what is imported and what is read."""
+    np.save(tmp_path / "x.npy", np.zeros((2**18, 72), dtype=np.float32))  # 72 MiB
+    (tmp_path / "ids.txt").write_text("a\n")
+    (tmp_path / "catalog.csv").write_text("id_str\na\n")
+    text = f"""
+        name = "large"
+        survey = {{kind = "embeddings", catalog = "{tmp_path}/catalog.csv"}}
+        targets.y.columns = ["y"]
+        [[features]]
+        name = "x"
+        kind = "external"
+        path = "{tmp_path}/x.npy"
+        ids = "{tmp_path}/ids.txt"
+    """
+    (tmp_path / "config.toml").write_text(text)
+    (tmp_path / "cache").mkdir()
+    command = (
+        "import sys; from sfnetlab.surveys import fingerprints; fingerprints._RACY_NS = 0; "
+        "read = []; keep = fingerprints._content; "
+        "fingerprints._content = lambda file, seen: read.append(file) or keep(file, seen); "
+        f"from sfnetlab.cli import main; status = main(['status', '{tmp_path}/config.toml', '--out', '{tmp_path}']); "
+        "print('read', sum('x.npy' in file for file in read), {'pandas', 'numpy', 'torch'} & set(sys.modules)); "
+        "sys.exit(status)"
+    )
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for n_read in (1, 0):
+        done = subprocess.run(
+            [sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == f"read {n_read} set()"

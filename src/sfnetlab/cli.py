@@ -4,13 +4,15 @@ Stages come from the table in plan.py and are imported only when one of their jo
 """
 
 import argparse
+import difflib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 
 from sfnetlab import config, download, runner, runtime
+from sfnetlab.files import path_argument
 from sfnetlab.plan import STAGES
 
 
@@ -26,16 +28,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     runner.add_flags(_command(commands, "run", "every stage in order; skips what is current, resumes what was killed"))
     for stage in STAGES.values():
         runner.add_flags(_command(commands, stage.name, stage.summary), splits=stage.splits)
-    runner.add_flags(_command(commands, "status", "each result: current, stale (why) or missing"), builds=False)
+    status = _command(commands, "status", "each result: current, running (how far), stale (why) or missing")
+    runner.add_flags(status, builds=False)
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON, times in seconds")
+    form.add_argument("--watch", action="store_true", help="again and again until all is current")
     _command(commands, "schema", "every setting: type, default, what it means")
     download.add_flags(_command(commands, "download", "a real survey: its catalogue and cutouts; goes on where it was"))
     _add_export_flags(_command(commands, "export", "tables for TOPCAT, SAEs for SAELens, cutouts for Zoobot"))
     _add_cross_match_flags(_command(commands, "cross-match", "the galaxies of two catalogues, by id or by position"))
     bench = _command(commands, "bench", "speeds and qualities, each against a reference in the same run")
     bench.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks (default: all but the large ones)")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
+    bench.add_argument("--json", type=path_argument, metavar="FILE", help="write the rows as JSON too")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words and not words[0].startswith("-") and words[0] not in commands.choices:
+        near = difflib.get_close_matches(words[0], commands.choices, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(commands.choices)}"
+        parser.error(f"unknown command {words[0]!r}, {advice}")
+    arguments = runner.parsed(parser, words)
     # Benchmarks have the cores for themselves, and their references run as torch's users run them.
     shares_cores = arguments.command != "bench"
     return runner.exit_status(lambda: _do(arguments), getattr(arguments, "verbosity", 0), shares_cores=shares_cores)
@@ -49,7 +60,7 @@ def _command(
 
 def _add_export_flags(parser: argparse.ArgumentParser) -> None:
     runner.add_flags(parser, builds=False)
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a folder to make")
+    parser.add_argument("--to", type=path_argument, required=True, metavar="DIR", help="a folder to make")
     formats = ("parquet", "csv", "fits")
     parser.add_argument("--format", choices=formats, default="parquet", help="of tables (default: parquet)")
     parser.add_argument(
@@ -61,8 +72,8 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cross_match_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("left", type=Path, metavar="LEFT", help="a catalogue: .csv, .parquet or .fits")
-    parser.add_argument("right", type=Path, metavar="RIGHT", help="another catalogue")
+    parser.add_argument("left", type=path_argument, metavar="LEFT", help="a catalogue: FITS, CSV, VOTable, parquet ...")
+    parser.add_argument("right", type=path_argument, metavar="RIGHT", help="another catalogue")
     parser.add_argument(
         "--radius-arcsec", type=float, metavar="R", help="match each other's nearest within R; without it, equal ids"
     )
@@ -72,7 +83,9 @@ def _add_cross_match_flags(parser: argparse.ArgumentParser) -> None:
         metavar="LEFT[=RIGHT]",
         help="columns of ids, with '=' between where they differ (default: id_str)",
     )
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the pairs: .csv, .parquet or .fits")
+    parser.add_argument(
+        "--to", type=path_argument, required=True, metavar="FILE", help="the pairs: .csv, .parquet or .fits"
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE")
 
 
@@ -80,21 +93,24 @@ def _do(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "run":
             root, plan = runner.run(runner.options(arguments))
-            print(runner.describe_results(root, plan))
+            runtime.say(runner.describe_results(root, plan))
         case "status":
-            print(runner.describe_status(runner.options(arguments)))
+            if arguments.watch:
+                runner.watch_status(runner.options(arguments))
+            else:
+                runtime.say(runner.describe_status(runner.options(arguments), as_json=arguments.json))
         case "schema":
-            print(config.describe_schema())
+            runtime.say(config.describe_schema())
         case "export":
             from sfnetlab.exporting import export_command
 
-            print(export_command(arguments))
+            runtime.say(export_command(arguments))
         case "cross-match":
             from sfnetlab.exporting.crossmatch import cross_match_command
 
-            print(cross_match_command(arguments))
+            runtime.say(cross_match_command(arguments))
         case "download":
-            print(download.download(arguments))
+            runtime.say(download.download(arguments))
         case "bench":
             _bench(arguments)
         case stage:
@@ -104,9 +120,10 @@ def _do(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from sfnetlab import bench
 
+    runtime.keep_caches()
     rows = []
     for row in bench.run(arguments.names, runtime.resolve_device(arguments.device)):
-        print(bench.describe(row), flush=True)
+        runtime.say(bench.describe(row))
         rows.append(asdict(row))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")

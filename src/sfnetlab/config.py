@@ -23,7 +23,8 @@ import tomli
 
 from sfnetlab import schema
 from sfnetlab.errors import ConfigError
-from sfnetlab.settings import Choices
+from sfnetlab.files import expanded, unexpanded
+from sfnetlab.settings import Choices, is_place
 
 KeyPath = tuple[str | int, ...]
 """Way from the root of a TOML document to a value: keys of tables, indices of arrays."""
@@ -239,8 +240,12 @@ def _name_of(element: Any) -> str | None:
 def _read(hint: Any, value: Any, path: KeyPath, loading: _Loading) -> Any:
     """The TOML value as `hint` wants it; after a reported problem the result has no meaning."""
     members = _alternatives(hint)
-    if len(members) > 1:
+    if len(members) > 1 and is_dataclass(members[0]):
         return _read_alternative(members, value, path, loading)
+    if len(members) > 1:
+        if type(value) not in members:
+            loading.report(path, f"expected {_spelt(hint)}, got {_shown(value)}")
+        return value
     hint = members[0]
     origin, arguments = get_origin(hint), get_args(hint)
     expected, got = _spelt(hint), _shown(value)
@@ -264,9 +269,13 @@ def _read(hint: Any, value: Any, path: KeyPath, loading: _Loading) -> Any:
         if abs(value) <= sys.float_info.max:
             return float(value)
         expected = "finite float"
-    elif hint is Path and isinstance(value, str):
-        if value:
-            return Path(value)
+    elif isinstance(value, str) and (hint is Path or (hint is str and is_place(str(path[-1]), value))):
+        try:
+            if value:
+                return hint(expanded(value))
+        except ValueError as error:
+            loading.report(path, str(error))
+            return None
     elif type(value) is hint:
         return value
     loading.report(path, f"expected {expected}, got {got}")
@@ -294,7 +303,8 @@ def _read_table(cls: Any, table: dict[str, Any], path: KeyPath, loading: _Loadin
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key in hints:
-            settings[key] = _read(hints[key], value, (*path, key), loading)
+            hint = _default_kind(cls, key, value) or hints[key]
+            settings[key] = _read(hint, value, (*path, key), loading)
             continue
         near = difflib.get_close_matches(key, hints, n=1)
         advice = f", did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(hints)}"
@@ -311,6 +321,14 @@ def _read_table(cls: Any, table: dict[str, Any], path: KeyPath, loading: _Loadin
     except ValueError as error:
         loading.report(path, str(error), at=_blamed(str(error), table, path))
     return None
+
+
+def _default_kind(cls: Any, key: str, value: Any) -> Any:
+    """The kind of a table that names none: that of the default, if each of its keys is a setting of it; else None."""
+    (default,) = (each.default for each in fields(cls) if each.name == key)
+    if not (isinstance(value, dict) and "kind" not in value and is_dataclass(default)):
+        return None
+    return type(default) if set(value) <= set(_hints(type(default))) else None
 
 
 def _blamed(message: str, table: dict[str, Any], path: KeyPath) -> KeyPath:
@@ -375,9 +393,12 @@ def _kind_of(cls: Any) -> str:
 
 def _spelt(hint: Any) -> str:
     """A type in the words of someone who writes TOML."""
-    member = _alternatives(hint)[0]
+    members = _alternatives(hint)
+    member = members[0]
     if is_dataclass(member) or get_origin(member) is dict:
         return "table"
+    if len(members) > 1:
+        return " or ".join(map(_spelt, members))
     if choices := _choices(member):
         return "one of " + ", ".join(map(repr, choices))
     if get_origin(member) is tuple:
@@ -423,7 +444,7 @@ def _table_lines(table: Any, path: tuple[str, ...]) -> Iterator[str]:
         elif isinstance(value, tuple) and value and is_dataclass(value[0]):
             nested += [("[[{}]]", each.name, item) for item in value]
         else:
-            yield f"{each.name} = {_toml(value)}"
+            yield f"{each.name} = {_toml(unexpanded(str(value)) if is_place(each.name, value) else value)}"
     for heading, key, item in nested:
         yield from ("", heading.format(".".join((*path, key))), *_table_lines(item, (*path, key)))
 
@@ -436,7 +457,9 @@ def _describe(cls: Any, heading: str) -> str:
 
     docs, hints = _field_docs(cls), _hints(cls)
     lines = [heading, *wrapped(inspect.cleandoc(cls.__doc__ or ""), "# ", "# ")]
-    for each in fields(cls):
+    for each in sorted(
+        fields(cls), key=lambda each: each.name not in cls.__annotations__
+    ):  # what kinds share comes last
         kind_of_value = _spelt(hints[each.name])
         if each.name == "kind" or kind_of_value in ("table", "array of tables"):
             continue
@@ -448,8 +471,8 @@ def _describe(cls: Any, heading: str) -> str:
 
 
 def _field_docs(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass, which Python itself does not keep."""
-    docs: dict[str, str] = {}
+    """The string below each field of a dataclass and of those that it inherits from; Python itself does not keep it."""
+    docs = {name: text for base in cls.__bases__ if is_dataclass(base) for name, text in _field_docs(base).items()}
     (definition,) = (node for node in ast.parse(inspect.getsource(cls)).body if isinstance(node, ast.ClassDef))
     for pair in pairwise(definition.body):
         match pair:

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import fcntl
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sfnetlab.errors import DataError
-from sfnetlab.files import replacing, write_text
+from sfnetlab.files import locked, path_argument, replacing, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +61,7 @@ def download(arguments: argparse.Namespace) -> str:
 
 def _add_sdss_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query", choices=("sfnet", "galaxy_cnns"), default="sfnet", help="which published sample")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder that gets everything")
+    parser.add_argument("--to", type=path_argument, required=True, metavar="DIR", help="folder that gets everything")
     parser.add_argument("--limit", type=_positive_int, metavar="N", help="only the query's first N rows: a trial")
     parser.add_argument("--data-release", type=_positive_int, default=17, metavar="N", help="SDSS release (default 17)")
     parser.add_argument(
@@ -239,12 +238,8 @@ def _own_folder(directory: Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with locked(directory):
             yield
-        finally:
-            os.close(descriptor)
     except BlockingIOError:
         raise DataError(f"{directory}: another process downloads into it; wait for it or stop it") from None
     except OSError as error:

@@ -14,7 +14,11 @@ class DataError(SfnetlabError):
 
 
 class ArtifactError(SfnetlabError):
-    """A result on disk is missing, stale, damaged or being built by another process."""
+    """A result on disk is missing, stale or damaged."""
+
+
+class BusyError(ArtifactError):
+    """Another process is building a result."""
 
 
 class TrainingError(SfnetlabError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sfnetlab.files import write_text
-from sfnetlab.settings import View
+from sfnetlab.settings import View, is_place
 
 Metrics = Mapping[str, float | int]
 
@@ -23,6 +23,8 @@ class Stage:
     summary: str
     splits: bool = False
     """Whether `--shard i/n` can split its jobs."""
+    uses_device: bool = False
+    """Whether its jobs run on a GPU where there is one."""
     link: str | None = None
     """Name of a link in the experiment's folder that leads people to the stage's one result."""
 
@@ -79,10 +81,14 @@ class Job:
 
 
 def as_recipe(value: Any) -> Any:
-    """Return a spec as plain JSON data. Paths are left out: a place is not a setting, the hash of its content is."""
+    """Return a spec as plain JSON data, without what does not decide the result.
+
+    That is paths, for a place is not a setting, the hash of its content is; and fields that do not count where two
+    specs are compared (`compare=False`).
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
-        return {name: as_recipe(item) for name, item in pairs if not isinstance(item, Path)}
+        pairs = ((field.name, getattr(value, field.name)) for field in fields(value) if field.compare)
+        return {name: as_recipe(item) for name, item in pairs if not is_place(name, item)}
     if isinstance(value, Mapping):
         return {str(key): as_recipe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -4,14 +4,16 @@ This is the data flow on one page: survey -> features -> evidence -> figures. It
 asks each method for its tables.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sfnetlab.errors import ConfigError, DataError
-from sfnetlab.files import sha256_of
+from sfnetlab.files import file_problem, sha256_of
 from sfnetlab.jobs import Job, Stage, Table, TableSpec, Viewed
 from sfnetlab.methods import TRAITS, External, typical
+from sfnetlab.methods.contract import ReadsCatalogue
 from sfnetlab.schema import (
     Classes,
     Experiment,
@@ -20,7 +22,7 @@ from sfnetlab.schema import (
     Rare,
 )
 from sfnetlab.settings import Target, Training, View
-from sfnetlab.surveys.embeddings import EmbeddingsSurvey
+from sfnetlab.surveys.embeddings import EmbeddingsSurvey, fingerprint
 from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.protocol import SurveyKind
 from sfnetlab.surveys.split import Split
@@ -28,18 +30,41 @@ from sfnetlab.surveys.split import Split
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("prepare-survey", 1, "render or decode the cutouts, check the catalogue, split it"),
-        Stage("train-sfnet", 2, "train the sparse networks, and the dense ones that encoders ask for"),
-        Stage("finetune-zoobot", 1, "fine-tune pretrained encoders on a target, by Zoobot (needs the extra zoobot)"),
-        Stage("train-vae", 1, "train autoencoders on the cutouts, score what they reconstruct: latent features"),
-        Stage("embed-images", 2, "run networks over all cutouts: SFNet features, dense embeddings", splits=True),
+        Stage("prepare-survey", 2, "render or decode the cutouts, check the catalogue, split it"),
         Stage("import-embeddings", 1, "join embeddings that somebody else made to the catalogue, by id"),
+        Stage(
+            "train-sfnet", 2, "train the sparse networks, and the dense ones that encoders ask for", uses_device=True
+        ),
+        Stage(
+            "finetune-zoobot",
+            1,
+            "fine-tune pretrained encoders on a target, by Zoobot (needs the extra zoobot)",
+            uses_device=True,
+        ),
+        Stage(
+            "train-vae",
+            1,
+            "train autoencoders on the cutouts, score what they reconstruct: latent features",
+            uses_device=True,
+        ),
+        Stage(
+            "embed-images",
+            2,
+            "run networks over all cutouts: SFNet features, dense embeddings",
+            uses_device=True,
+            splits=True,
+        ),
         Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean"),
-        Stage("train-sae", 10, "train sparse autoencoders on the embeddings, all k and seeds in one pass"),
-        Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features"),
+        Stage(
+            "train-sae",
+            10,
+            "train sparse autoencoders on the embeddings, all k and seeds in one pass",
+            uses_device=True,
+        ),
+        Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features", uses_device=True),
         Stage("fit-probes", 4, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
-        Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts"),
+        Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
         Stage("interpret-features", 6, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 3, "which features of different methods and seeds are the same, and what is rare"),
         Stage("hold-claims", 1, "which claims of the papers hold on this survey"),
@@ -53,6 +78,17 @@ STAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What an experiment wants of the catalogue."""
+
+    targets: dict[str, Target]
+    classes: dict[str, Classes]
+    rare: dict[str, Rare]
+    features: dict[str, tuple[str, ...]]
+    """The columns that features of this name consist of."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SurveySpec:
     """Prepare a survey."""
 
@@ -61,6 +97,8 @@ class SurveySpec:
     split: Split
     fingerprint: dict[str, str]
     """What identifies the user's files."""
+    wanted: Wanted = field(compare=False)
+    """The catalogue is refused if it lacks this. It is not in the recipe, for it does not change the survey."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +112,6 @@ class CommonSurveySpec(SurveySpec):
 class ProbeSpec:
     """Fit the probes to one feature table."""
 
-    experiment: str
     table: TableSpec
     targets: dict[str, Target]
     classes: dict[str, Classes]
@@ -117,7 +154,6 @@ class RelationsSpec:
 class ComparisonSpec:
     """Put together what the probes of every table found."""
 
-    experiment: str
     targets: dict[str, Target]
     classes: dict[str, Classes]
 
@@ -126,7 +162,6 @@ class ComparisonSpec:
 class ClaimsSpec:
     """Hold what the papers claim against what was found."""
 
-    experiment: str
     survey: str
     """Its kind."""
     targets: dict[str, Target]
@@ -186,13 +221,13 @@ def make_plan(config: Experiment) -> list[Job]:
     """
     survey = _job("prepare-survey", "survey", _survey_spec(config), {})
     tables = list(_Planner(config, survey).tables())
-    trained = {job.key: job for table in tables for job in (table.network, table.saes) if job is not None}.values()
+    trained = dict.fromkeys(job for table in tables for job in (table.network, table.saes) if job is not None)
 
     probes = [_probe_job(config, survey, table) for table in tables]
     comparison = _job(
         "fit-probes",
         "comparison",
-        ComparisonSpec(experiment=config.name, targets=config.targets, classes=config.classes),
+        ComparisonSpec(targets=config.targets, classes=config.classes),
         {"survey": survey} | {str(job): job for job in probes},
     )
     views = list(_views_jobs(survey, comparison, tables))
@@ -212,10 +247,9 @@ def make_plan(config: Experiment) -> list[Job]:
     )
     atlas = _atlas_job(config, first_views, evidence | {"claims": claims}, interpreted, probes)
     made = [*trained, *(table.job for table in tables), *probes, comparison]
-    runs = {job.key: job for job in perturbed.values()}.values()
+    runs = dict.fromkeys(perturbed.values())
     jobs = [survey, *made, *views, *runs, *interpreted, relations, claims, figures, atlas]
-    names = [str(job) for job in jobs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, n in Counter(map(str, jobs)).items() if n > 1)
     if repeated:
         raise ConfigError(f"two results would be called {', '.join(repeated)}: rename one of the [[features]]")
     order = list(STAGES)
@@ -265,7 +299,6 @@ class _Planner:
 
 def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
     spec = ProbeSpec(
-        experiment=config.name,
         table=table.spec,
         targets=config.targets,
         classes=config.classes,
@@ -300,7 +333,11 @@ def _typical_tables(tables: Iterable[Table]) -> list[Table]:
 
 
 def _perturbation_jobs(survey: Job, tables: list[Table]) -> dict[str, Job]:
-    """For the typical table of each method the network behind it, run over changed cutouts; by the table's key."""
+    """For the typical table of each method the network behind it, run over changed cutouts; by the table's key.
+
+    Tables on one embedding share one job.
+    """
+    runs: dict[Job, Job] = {}
     made: dict[str, Job] = {}
     for table in _typical_tables(tables):
         embedded = table.on or table
@@ -308,7 +345,9 @@ def _perturbation_jobs(survey: Job, tables: list[Table]) -> dict[str, Job]:
             inputs = {"survey": survey, "embedding": embedded.job}
             if embedded.network is not None:
                 inputs["network"] = embedded.network
-            made[table.job.key] = _job("perturb-images", embedded.job.name, PerturbSpec(), inputs)
+            if embedded.job not in runs:
+                runs[embedded.job] = _job("perturb-images", embedded.job.name, PerturbSpec(), inputs)
+            made[table.job.key] = runs[embedded.job]
     return made
 
 
@@ -362,9 +401,9 @@ def _atlas_job(
         if job is not None
     ]
     names = config.atlas.names
-    if names is not None and not names.is_file():
+    if names is not None and (problem := file_problem(names)):
         raise DataError(
-            f"atlas.names: {names} not found; copy names.toml out of an atlas to there, or leave the setting out"
+            f"atlas.names: {names} not found: {problem}; copy names.toml out of an atlas to there, or leave it out"
         )
     spec = AtlasSpec(
         experiment=config.name,
@@ -378,7 +417,7 @@ def _atlas_job(
 
 
 def _claims_job(config: Experiment, evidence: dict[str, Job], told: list[Job]) -> Job:
-    spec = ClaimsSpec(experiment=config.name, survey=config.survey.kind, targets=config.targets, classes=config.classes)
+    spec = ClaimsSpec(survey=config.survey.kind, targets=config.targets, classes=config.classes)
     return _job("hold-claims", "claims", spec, evidence | {str(job): job for job in told})
 
 
@@ -417,13 +456,17 @@ def _stability_jobs(tables: list[Table]) -> Iterator[Job]:
 def _survey_spec(config: Experiment) -> SurveySpec:
     survey = config.survey.resolved()
     files = survey.fingerprint()
+    wanted = Wanted(
+        targets=config.targets,
+        classes=config.classes,
+        rare=config.rare,
+        features={each.name: each.catalogue_columns for each in config.features if isinstance(each, ReadsCatalogue)},
+    )
     if not (isinstance(survey, EmbeddingsSurvey) and survey.without_embedding == "drop"):
-        return SurveySpec(survey=survey, split=config.split, fingerprint=files)
-    from sfnetlab.surveys.tables import fingerprint
-
+        return SurveySpec(survey=survey, split=config.split, fingerprint=files, wanted=wanted)
     required = tuple(feature for feature in config.features if isinstance(feature, External))
     files |= {f"{table.name}_{name}": value for table in required for name, value in fingerprint(table).items()}
-    return CommonSurveySpec(survey=survey, split=config.split, fingerprint=files, required=required)
+    return CommonSurveySpec(survey=survey, split=config.split, fingerprint=files, wanted=wanted, required=required)
 
 
 def _job(stage: str, name: str, spec: object, inputs: Mapping[str, Job]) -> Job:

@@ -150,6 +150,8 @@ def _block(rows: pd.DataFrame, task: ProbeTask, cell: Callable[[Mapping[Hashable
         active = "" if pd.isna(k) else str(k)
         name = f"{features} *" if methods["supervised"].any() else features
         lines.append((name, active, str(used), str(methods["n_seeds"].max()), *(cells.get(p, "") for p in probes)))
+    filled = [n for n, cells in enumerate(zip(*lines, strict=True)) if n < 4 or any(cells[1:])]  # probes may be off
+    lines = [tuple(line[n] for n in filled) for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text.insert(1, "  ".join("-" * width for width in widths))

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sfnetlab.artifacts import MANIFEST, FeatureTable, SurveyTable, read_features, read_manifest, read_survey
 from sfnetlab.errors import ArtifactError, DataError
+from sfnetlab.files import expanded, read_array
 from sfnetlab.jobs import Job, TableSpec, Task, as_recipe
 from sfnetlab.methods import TRAITS, Reader, Traits, reader_of, typical
 from sfnetlab.metrics.tidy import IDENTITY
@@ -253,11 +254,9 @@ class TableResult:
 
     def read_array(self, name: str) -> "NDArray[Any] | None":
         """Return one array that interpret-features or what made the features wrote, memory-mapped; None without one."""
-        import numpy as np
-
         for role in ("description", "features"):
             if self.has(role) and (path := self.directory(role) / f"{name}.npy").exists():
-                return np.load(path, mmap_mode="r")
+                return read_array(path)
         return None
 
     def strongest(self, feature: int, n: int = 10) -> "pd.Series[str]":
@@ -295,7 +294,7 @@ class Results:
         ArtifactError
             If there are no results in it.
         """
-        folder = Path(folder).expanduser()
+        folder = Path(expanded(str(folder)))
         # Names with a dot are work in progress or were replaced; a shard is a part of another result.
         paths = [
             path.parent
@@ -504,11 +503,6 @@ class Results:
             raise ArtifactError(f"{self._where}: no result of {PROBED}; run `sfnetlab {PROBED} CONFIG` first")
         return found[0].settings
 
-    @property
-    def experiment(self) -> str:
-        """Name of the experiment."""
-        return self._settings["experiment"]
-
     @cached_property
     def targets(self) -> dict[str, Target]:
         """What is predicted, by name."""
@@ -570,9 +564,7 @@ class Results:
 
     def view_examples(self) -> "NDArray[np.uint8]":
         """Return a few galaxies as each of `views` shows them, (n_views, n_examples, side, side, 3)."""
-        import numpy as np
-
-        return np.load(self.record("compare-views").directory / "views.npy", mmap_mode="r")
+        return read_array(self.record("compare-views").directory / "views.npy")
 
     @property
     def related(self) -> dict[str, TableSpec]:

@@ -4,19 +4,21 @@ Stage modules are imported by name when one of their jobs is built, so that noth
 """
 
 import argparse
-import contextlib
+import functools
 import importlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sfnetlab import config, runtime
-from sfnetlab.artifacts import build, state_of
-from sfnetlab.errors import ArtifactError, SfnetlabError
+from sfnetlab import config, runtime, status
+from sfnetlab.artifacts import SAME_CONTENT, State, build, builder_of, state_of, take_over
+from sfnetlab.errors import ArtifactError, BusyError, ConfigError, DataError, SfnetlabError
+from sfnetlab.files import advice_on, path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
@@ -25,6 +27,16 @@ from sfnetlab.shards import finished_shards, parse_shard, remove_shards, shard_j
 log = logging.getLogger(__name__)
 
 Build = Callable[[Any, Task], Metrics]
+SURVEY, PROBED = "prepare-survey", "fit-probes"
+"""The stage whose result is held against all that the experiment asks for, and the one that asks for most of it."""
+
+RESULTS = Path("results")
+"""The folder of all experiments, below the folder in which the command runs."""
+_POLL_S = 1.0
+"""How often one who waits for others looks."""
+_POLLS_BETWEEN_LINES = 60
+_WATCH_S, _WATCH_NO_TERMINAL_S = 2.0, 60.0
+"""How often `status --watch` looks, on a terminal and without."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +49,61 @@ class Options:
     force: bool
     device: str
     shard: Shard = WHOLE
+    skip_busy: bool = False
+    cache: Path | None = None
+    workers: int | None = None
+    """Processes on this machine that build jobs; None: this one."""
+    cluster: str | None = None
+    """Address of a Dask scheduler or a TOML file, see `cluster.compute`."""
 
     def load(self) -> tuple[Experiment, Path]:
         experiment = config.load(self.config, self.overrides)
-        return experiment, self.out or Path("results") / experiment.name
+        return experiment, self.out or RESULTS / experiment.name
+
+    def shared(self, root: Path) -> tuple[Path, ...]:
+        """Return the folders of other experiments whose results may stand for those in `root`.
+
+        They are the others in `results` and those in the folder of `--cache`. Beside a folder that `--out` names
+        nobody looks: anything may lie there.
+        """
+        if self.force:
+            return ()
+        if self.cache is not None and not self.cache.is_dir():
+            raise ConfigError(f"--cache: expected a folder of results, such as {RESULTS}, found {self.cache}")
+        places = [self.cache] if self.cache is not None else []
+        if self.out is None and RESULTS.is_dir():
+            places.append(RESULTS)
+        folders = (folder for place in places for folder in sorted(place.iterdir()) if folder.is_dir())
+        return tuple(folder for folder in folders if folder.resolve() != root.resolve())
+
+
+@dataclass(frozen=True)
+class Building:
+    """What all jobs of one run share."""
+
+    root: Path
+    config_toml: str
+    device: str
+    """A device of torch."""
+    again: bool = False
+    """Whether results that are current are made again."""
+    shard: Shard = WHOLE
+    experiment: Experiment | None = None
+    """What a survey is held against once it is prepared; None: nothing."""
+    is_whole: bool = False
+    """Whether what a survey lacks for the experiment is an error and not a warning."""
+    shared: tuple[Path, ...] = ()
+    """Folders of other experiments, whose results are linked where they are the same."""
+
+    def part(self, job: Job) -> Job:
+        """Return the job that makes what of a job is wanted: all of it, or a shard."""
+        return job if self.shard == WHOLE else shard_job(job, self.shard)
 
 
 def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True, splits: bool = False) -> None:
     """Add the flags that `run`, `status` and every stage share; `status` builds nothing and has fewer."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: results/<experiment>)")
+    parser.add_argument("config", type=path_argument, metavar="CONFIG", help="a TOML file, see `sfnetlab schema`")
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help="where results go (default: results/NAME)")
     parser.add_argument(
         "--set",
         action="append",
@@ -57,6 +114,25 @@ def add_flags(parser: argparse.ArgumentParser, *, builds: bool = True, splits: b
     )
     if builds:
         parser.add_argument("--force", action="store_true", help="build again what is current")
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument("--workers", metavar="N", help="build with N processes on this machine")
+        how.add_argument(
+            "--cluster",
+            metavar="ADDRESS|FILE",
+            help="build on a Dask cluster: the address of its scheduler, or a TOML file that says how to get workers "
+            "from Slurm, PBS or SGE",
+        )
+        how.add_argument(
+            "--skip-busy",
+            action="store_true",
+            help="share the work with others who run the same command: take what nobody is building, wait for the rest",
+        )
+        parser.add_argument(
+            "--cache",
+            type=path_argument,
+            metavar="DIR",
+            help="link results that another experiment in this folder has already (without --out: in results, too)",
+        )
         parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     if splits:
         parser.add_argument(
@@ -79,7 +155,19 @@ def options(arguments: argparse.Namespace) -> Options:
         force=getattr(arguments, "force", False),
         device=getattr(arguments, "device", "auto"),
         shard=parse_shard(getattr(arguments, "shard", "0/1")),
+        skip_busy=getattr(arguments, "skip_busy", False),
+        cache=getattr(arguments, "cache", None),
+        workers=_n_workers(getattr(arguments, "workers", None)),
+        cluster=getattr(arguments, "cluster", None),
     )
+
+
+def _n_workers(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise ConfigError(f"--workers: expected a number of processes from 1, found {text!r}")
+    return int(text)
 
 
 def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, list[Job]]:
@@ -89,65 +177,185 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
     ------
     ArtifactError
         If a stage is run alone and one of its inputs is not current.
+    DataError
+        If the prepared survey lacks what the experiment asks for.
     """
     experiment, root = chosen.load()
     plan = make_plan(experiment)
     wanted = [job for job in plan if job.stage in stages]
-    todo = [job for job in wanted if chosen.force or state_of(root, job).kind != "current"]
+    known: dict[str, State] = {}
+    todo = [job for job in wanted if chosen.force or state_of(root, job, known).kind != "current"]
+    for job in wanted:
+        if not chosen.force and known[job.key] == SAME_CONTENT:
+            take_over(root, job)
     if chosen.shard != WHOLE:
         todo = [job for job in todo if chosen.force or state_of(root, shard_job(job, chosen.shard)).kind != "current"]
     if not todo:
         log.info("%s: all %d results are current", root, len(wanted))
         return root, plan
     log.info("%s: %d of %d results are current", root, len(wanted) - len(todo), len(wanted))
-    device = runtime.resolve_device(chosen.device)
-    resolved = config.as_toml(experiment)
-    for number, job in enumerate(todo, 1):
-        log.info("[%d/%d] %s", number, len(todo), job)
-        shards = [] if chosen.force or chosen.shard != WHOLE else finished_shards(root, job)
-        build_job(root, job, config_toml=resolved, device=device, shard=chosen.shard, shards=shards)
+    if chosen.force and chosen.skip_busy:
+        raise ConfigError("--force and --skip-busy: each process would build all again; leave one of them out")
+    _check_survey(root, plan, todo)
+    runtime.keep_caches()
+    is_whole = {SURVEY, PROBED} <= {*stages}
+    (survey,) = (job for job in plan if job.stage == SURVEY)
+    if is_whole and survey not in todo:
+        _require_sufficient(experiment, survey.directory(root))
+    building = Building(
+        root=root,
+        experiment=experiment,
+        is_whole=is_whole,
+        config_toml=config.as_toml(experiment),
+        device=chosen.device,
+        again=chosen.force,
+        shard=chosen.shard,
+        shared=chosen.shared(root),
+    )
+    if chosen.workers is None and chosen.cluster is None:
+        building = replace(building, device=runtime.resolve_device(chosen.device))
+        _build_in_turn(building, todo, skip_busy=chosen.skip_busy)
+    else:
+        _build_on_workers(building, plan, todo, chosen)
     return root, plan
 
 
-def build_job(
-    root: Path,
-    job: Job,
-    *,
-    config_toml: str,
-    device: str,
-    shard: Shard = WHOLE,
-    shards: Sequence[Path] = (),
-) -> None:
-    """Build one job, or one shard of it, from inputs that must be current; shards that were joined are removed."""
+def _require_sufficient(experiment: Experiment, survey: Path, *, is_fatal: bool = True) -> None:
+    """Raise DataError where the prepared survey lacks what the experiment asks for, before anything is trained.
+
+    Where probes are not to be fitted now, `is_fatal` is false and a warning says it.
+    """
+    lacking: list[str] = importlib.import_module("sfnetlab.stages.sufficiency").lacking(experiment, survey)
+    if lacking and is_fatal:
+        raise DataError(f"{survey}: the survey lacks what the experiment asks for:\n  " + "\n  ".join(lacking))
+    for sentence in lacking:
+        log.warning("later stages will stop: %s", sentence)
+
+
+def _check_survey(root: Path, plan: Sequence[Job], todo: Sequence[Job]) -> None:
+    """Refuse a survey, prepared before, that lacks a column that the rest of the plan wants; raises DataError."""
+    for job in plan:
+        if job.stage == SURVEY and job not in todo and state_of(root, job).kind == "current":
+            importlib.import_module(STAGES[job.stage].module).check(job.spec, job.directory(root))
+
+
+def _build_on_workers(building: Building, plan: Sequence[Job], todo: Sequence[Job], chosen: Options) -> None:
+    try:
+        from sfnetlab import cluster
+    except ModuleNotFoundError as error:
+        if error.name not in ("dask", "distributed"):
+            raise
+        raise ConfigError("--workers and --cluster need Dask: uv sync --extra cluster") from None
+    for job in todo:
+        require_inputs(building.root, job, but=todo)
+    finds_device = chosen.device in ("auto", "cuda")
+    uses_device = frozenset(stage.name for stage in STAGES.values() if stage.uses_device and finds_device)
+    run = cluster.Run(building.root.resolve(), plan, functools.partial(build_here, building), uses_device)
+    cluster.compute(run, todo, chosen.workers, chosen.cluster)
+
+
+def build_here(building: Building, job: Job) -> None:
+    """Build one job on the device that this machine has for what `--device` asks."""
+    build_job(replace(building, device=runtime.resolve_device(building.device)), job)
+
+
+def _build_in_turn(building: Building, todo: Sequence[Job], *, skip_busy: bool) -> None:
+    """Build jobs one after another; those that others build, and those that need these, come later if `skip_busy`."""
+    n, n_done, n_polls = len(todo), 0, 0
+    while todo:
+        postponed: list[Job] = []
+        for job in todo:
+            if skip_busy and _must_wait(building, job, postponed):
+                postponed.append(job)
+                continue
+            log.info("[%d/%d] %s", n_done + 1, n, job)
+            try:
+                build_job(building, job)
+                n_done += 1
+            except BusyError:
+                if not skip_busy:
+                    raise
+                postponed.append(job)
+        n_polls = n_polls + 1 if len(postponed) == len(todo) else 0
+        if n_polls:
+            if n_polls % _POLLS_BETWEEN_LINES == 1:
+                log.info("%d results are left, which others build or which need those: waiting", len(postponed))
+            time.sleep(_POLL_S)
+        todo = postponed
+
+
+def require_inputs(root: Path, job: Job, but: Collection[Job] = ()) -> None:
+    """Check that all inputs of a job are current, but for those that are still to be built.
+
+    Raises
+    ------
+    ArtifactError
+        If one is not.
+    """
     for needed in job.inputs.values():
+        if needed in but:
+            continue
         state = state_of(root, needed)
         if state.kind != "current":
             raise ArtifactError(
                 f"{needed.directory(root)}: {job} reads it, but it is {state.kind}"
                 f"{_because(state.why)}; run `sfnetlab {needed.stage} CONFIG` first, or `sfnetlab run CONFIG`"
             )
+
+
+def _must_wait(building: Building, job: Job, postponed: Sequence[Job]) -> bool:
+    """Whether others build a job, or an input of it that is not current, or an input is postponed."""
+    if builder_of(building.root, building.part(job)) is not None:
+        return True
+    return any(
+        needed in postponed
+        or (builder_of(building.root, needed) is not None and state_of(building.root, needed).kind != "current")
+        for needed in job.inputs.values()
+    )
+
+
+def build_job(building: Building, job: Job) -> None:
+    """Build one job, or one shard of it, from inputs that must be current; shards that were joined are removed.
+
+    A result that another process made in the meantime stays, and one that another experiment has is linked.
+    """
+    root, shard = building.root, building.shard
+    require_inputs(root, job)
     make: Build = importlib.import_module(STAGES[job.stage].module).build
     inputs = {role: needed.directory(root) for role, needed in job.inputs.items()}
+
+    def make_in(work: Path) -> Metrics:
+        shards = [] if building.again or shard != WHOLE else finished_shards(root, job)
+        return make(
+            job.spec, Task(inputs=inputs, work=work, device=building.device, job=job, shard=shard, shards=shards)
+        )
+
     build(
         root,
-        job if shard == WHOLE else shard_job(job, shard),
-        lambda work: make(job.spec, Task(inputs=inputs, work=work, device=device, job=job, shard=shard, shards=shards)),
-        config_toml=config_toml,
-        device=device,
+        building.part(job),
+        make_in,
+        config_toml=building.config_toml,
+        device=building.device,
+        again=building.again,
+        shared=building.shared,
     )
     if shard == WHOLE:
         remove_shards(root, job)
-        _link(root, job)
+        link(root, job)
+    if job.stage == SURVEY and building.experiment is not None:
+        _require_sufficient(building.experiment, job.directory(root), is_fatal=building.is_whole)
 
 
-def _link(root: Path, job: Job) -> None:
+def link(root: Path, job: Job) -> None:
     """Make the stage's link, unless something else has that name or the file system has no links."""
     name = STAGES[job.stage].link
     if name is None or ((root / name).exists() and not (root / name).is_symlink()):
         return
-    with contextlib.suppress(OSError):
+    try:
         (root / name).unlink(missing_ok=True)
         (root / name).symlink_to(job.directory(root).relative_to(root), target_is_directory=True)
+    except OSError as error:
+        log.warning("%s (%s): no link, see %s", root / name, error.strerror, job.directory(root))
 
 
 def _shown_directory(root: Path, job: Job) -> Path:
@@ -161,8 +369,19 @@ def stage_main(stage: str, argv: Sequence[str] | None = None) -> int:
     """Run one stage for the command line or `uv run src/sfnetlab/stages/<stage>.py CONFIG`; return its exit status."""
     parser = argparse.ArgumentParser(prog=stage, description=STAGES[stage].summary)
     add_flags(parser, splits=STAGES[stage].splits)
-    arguments = parser.parse_args(argv)
+    arguments = parsed(parser, argv)
     return exit_status(lambda: run(options(arguments), [stage]), arguments.verbosity)
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line; a help that nobody reads to its end is no error."""
+    try:
+        return parser.parse_args(argv)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            runtime.leave_closed_pipe()
 
 
 def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cores: bool = True) -> int:
@@ -170,7 +389,7 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
 
     Threads of one that `shares_cores` with other processes do not spin.
     """
-    runtime.configure_logging(verbosity)
+    tell_repeats = runtime.configure_logging(verbosity)
     if shares_cores:
         runtime.let_threads_sleep()
     runtime.keep_freed_memory()
@@ -179,20 +398,39 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
     except SfnetlabError as error:
         print(f"sfnetlab: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if (advice := advice_on(error)) is None:
+            raise
+        print(f"sfnetlab: {error.filename or error}: {advice}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("sfnetlab: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
+    tell_repeats()
     return 0
 
 
-def describe_status(chosen: Options) -> str:
-    """Return a line for each job that says whether it is current, stale (and why) or missing."""
+def describe_status(chosen: Options, *, as_json: bool = False) -> str:
+    """Return a line for each job that says whether it is current, running, stale (and why) or missing."""
     experiment, root = chosen.load()
-    lines = []
-    for job in make_plan(experiment):
-        state = state_of(root, job)
-        lines.append(f"{state.kind:8} {job}{_because(state.why)}")
-    return "\n".join(lines)
+    found = status.statuses(root, make_plan(experiment))
+    return status.as_json(root, found) if as_json else status.describe(found)
+
+
+def watch_status(chosen: Options) -> None:
+    """Print which jobs run and what is left, again and again, on a terminal in the same place, until all is current."""
+    experiment, root = chosen.load()
+    plan = make_plan(experiment)
+    is_terminal = sys.stdout.isatty()
+    while True:
+        found = status.statuses(root, plan)
+        text = status.describe(found, only_running=True)
+        if is_terminal:  # from the top, and clear what is left of the text before
+            text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
+        print(text, flush=True)
+        if all(each.kind == "current" for each in found):
+            return
+        time.sleep(_WATCH_S if is_terminal else _WATCH_NO_TERMINAL_S)
 
 
 def describe_results(root: Path, plan: Sequence[Job]) -> str:
@@ -201,7 +439,7 @@ def describe_results(root: Path, plan: Sequence[Job]) -> str:
     for job in plan:
         directory = job.directory(root)
         if (directory / "comparison.txt").exists():
-            parts.append((directory / "comparison.txt").read_text())
+            parts.append((directory / "comparison.txt").read_text(encoding="utf-8"))
         if job.stage == "hold-claims":
             counts = json.loads((directory / "metrics.json").read_text())
             verdicts = ", ".join(f"{name.replace('_', ' ')}: {n}" for name, n in counts.items())

@@ -137,7 +137,8 @@ FORMER_TABLES = {"labels": "classes"}
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One TOML file."""
+    """One TOML file. A relative path in it begins at the folder in which the command runs; `~` and $VARIABLES are
+    replaced."""
 
     name: str
     """Names the results folder."""
@@ -182,6 +183,10 @@ class Experiment:
             targets=self.targets,
             views=(FULL_VIEW, *self.views),
             embeddings=tuple(f.name for f in self.features if f.traits.can_be_decomposed),
+        )
+        require(
+            bool(given.embeddings) or not self.rare,
+            "[rare] needs an encoder, a VAE or external embeddings among the [[features]]: in them outliers are sought",
         )
         for feature in self.features:
             feature.check(given)

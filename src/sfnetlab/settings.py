@@ -4,6 +4,7 @@ Each kind of survey and of features has its own settings in surveys/ and methods
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 
@@ -29,6 +30,11 @@ def require(holds: bool, message: str) -> None:
 
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth")
 """Endings of files of weights: safetensors, and PyTorch's checkpoints."""
+
+
+def is_place(setting: str, value: object) -> bool:
+    """Whether a setting's value says where a file is, whose content counts, and not how its path is written."""
+    return isinstance(value, Path) or (setting == "weights" and str(value).endswith(WEIGHT_FILES))
 
 
 def require_weights(weights: str, names: tuple[str, ...]) -> None:
@@ -94,6 +100,29 @@ def require_scale(pixel_scale_arcsec: float | None) -> None:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CatalogColumns:
+    """How the columns of a catalogue are read: what means a missing value, and where positions stand."""
+
+    missing_values: tuple[float, ...] | None = None
+    """Numbers that mean "not measured" in every column but ids and positions, such as [-9999, -1]; []: none. Without
+    the setting -9999 does, and -99, -99.9, -999 and the like do where no other value of the column goes half as far, in
+    magnitudes 99, 99.9, 999 and the like too. missing_values.csv beside the survey counts what was found."""
+    ra_column: str | None = None
+    """Column of right ascensions, degrees or text such as "12:34:56.7" (hours). Without it the column is found by its
+    name: ra, RA, ra_deg, RAJ2000, raMean, ALPHA_J2000, TARGET_RA and the like; the log says which was taken."""
+    dec_column: str | None = None
+    """Column of declinations, degrees or text such as "-12:34:56.7"; to be given with ra_column."""
+
+    def __post_init__(self) -> None:
+        is_whole = (self.ra_column is None) == (self.dec_column is None)
+        require(is_whole, "ra_column and dec_column must be given together")
+        require(
+            self.ra_column is None or self.ra_column != self.dec_column,
+            f"ra_column and dec_column are both {self.ra_column!r}",
+        )
+
+
 CutName = Literal["none", "metallicity", "lines"]
 
 
@@ -105,12 +134,16 @@ class Target:
     """Columns to predict, for example ["oh_p50"] or ["log_N2", "log_Ha", "log_O3", "log_Hb"]."""
     cut: CutName = "none"
     """Row selection: the SFNet paper's "metallicity" or "lines" (surveys/catalog.py), or "none"."""
+    max_spreads: float | None = None
+    """Rows with a value farther from its column's median than so many robust spreads (1.4826 median absolute
+    deviations) are left out, for example 50; None: none is, and values that rule a squared error are named."""
     quantiles: tuple[float, ...] = ()
     """Networks of this target predict these quantiles of its one column, by the pinball loss, for example [0.025, 0.16,
     0.5, 0.84, 0.975]; intervals are calibrated on valid rows. Empty: one value a column, by training.loss."""
 
     def __post_init__(self) -> None:
         require(len(self.columns) > 0, "columns must name at least one catalogue column")
+        require(self.max_spreads is None or self.max_spreads > 1, f"max_spreads must exceed 1, got {self.max_spreads}")
         require(len(set(self.columns)) == len(self.columns), f"columns repeat a name: {list(self.columns)}")
         if self.quantiles:
             levels = list(self.quantiles)

@@ -73,7 +73,7 @@ def finished_shards(root: Path, job: Job) -> list[Path]:
 def remove_shards(root: Path, job: Job) -> None:
     """Remove the directories of all shards of a job. Call this after they are joined."""
     for directory in _directories(root, job):
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=True)  # another process may do so too
 
 
 def _directories(root: Path, job: Job) -> list[Path]:

@@ -1,11 +1,13 @@
 """What is said of galaxies: which are shown, neighbours by code, rare combinations, planes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
-from sfnetlab.atlas.galaxies import choose_galaxies, nearest_by_code, planes, rare_combinations
+from sfnetlab.atlas.galaxies import choose_galaxies, galaxy_chunks, nearest_by_code, planes, rare_combinations
 
 
 def random_codes(n, d, density, seed=0):
@@ -73,3 +75,12 @@ def test_planes_are_drawn_as_far_as_there_are_labels():
     for _, x, y in bpt.curves:
         assert np.isfinite(y).all()
         assert len(x) == len(y) > 10
+
+
+def test_missing_words_and_truth_values_are_empty_text(made_up):
+    catalog = made_up.galaxies.catalog[["id_str", "split"]]
+    n = len(catalog)
+    words = {"comment": [None, *["nice"] * (n - 1)], "flag": pd.array([None, *[True] * (n - 1)], dtype="boolean")}
+    galaxies = replace(made_up.galaxies, catalog=catalog.assign(**words))
+    chunk = next(iter(galaxy_chunks(replace(made_up, galaxies=galaxies))))
+    assert chunk["texts"][:2] == [["", ""], ["nice", "True"]]

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from sfnetlab.figures.contact_sheet import plot_contact_sheet
+from sfnetlab.figures.contact_sheet import plot_contact_sheet, plot_levels
 from sfnetlab.figures.strongest_galaxies import plot_strongest_galaxies
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
@@ -116,3 +116,20 @@ def test_contact_sheet_of_one_unlabelled_cutout() -> None:
 def test_contact_sheet_refuses_a_wrong_number_of_labels() -> None:
     with pytest.raises(ValueError, match="one entry for each of 3"):
         plot_contact_sheet(IMAGES[0], ["one"], None)
+
+
+def test_levels_are_drawn_as_shares_of_each_channel_and_both_ends_are_told():
+    counts = np.ones((3, 256), dtype=np.int64)
+    counts[0, 0], counts[2, 255] = 45, 9
+    sheet, levels = plot_levels(IMAGES[0], counts, 12).axes
+    assert len(sheet.images) == len(IMAGES[0])
+    red, green, _ = levels.lines
+    np.testing.assert_allclose(red.get_ydata(), counts[0] / 300)
+    np.testing.assert_allclose(green.get_ydata(), 1 / 256)
+    texts = [text.get_text() for text in levels.get_legend().get_texts()]
+    assert texts == [
+        "red: 15.0% at 0, 0.3% at 255",
+        "green: 0.4% at 0, 0.4% at 255",
+        "blue: 0.4% at 0, 3.4% at 255",
+    ]
+    assert levels.get_ylabel() == "share of pixels\n(12 cutouts)"

@@ -70,7 +70,7 @@ def test_two_features_fill_a_page_and_one_a_column() -> None:
     [
         ({"activations": -ACTIVATIONS}, "not negative"),
         ({"activations": ACTIVATIONS[:5]}, "do not fit"),
-        ({"log_nii_ha": np.full(N, np.nan)}, "nothing to draw"),
+        ({"log_nii_ha": np.full(N, np.nan)}, "no galaxy has both line ratios"),
         ({"examples": EXAMPLES[:1]}, "do not fit"),
     ],
 )

@@ -16,6 +16,7 @@ from sfnetlab.figures import (
     confounders,
     confusion_matrices,
     contact_sheet,
+    differences,
     equations,
     equivariance,
     fvu_vs_l0,
@@ -316,6 +317,97 @@ def test_equations_are_of_line_ratios_where_lines_are_predicted_and_have_few_ter
     assert shown_pixels(fig) == [1, 2, 3, 4]
     assert any(text.startswith("SL4") for text in texts(fig))
     assert "log_N2" not in texts(fig)
+
+
+def test_a_feature_of_a_law_that_no_test_galaxy_activates_has_an_empty_frame(made_up):
+    ids = made_up.survey(9)
+    examples = pd.DataFrame({"feature": [1], "rank": 0, "id_str": ids[2], "activation": 1.0})
+    features = pd.DataFrame({"feature": [1], "name": ["Z1"]})
+    described = {"equations": law("oh_p50", [1, 2]), "examples": examples, "features": features}
+    made_up.table(SFNET, head_target="metallicity", described=described)
+    made_up.comparison()
+    fig = made_up.drawn(equations.draw)["equations-sfnet"]
+    assert shown_pixels(fig) == [2]
+    assert "in no test\ngalaxy" in texts(fig)
+    assert any(text.startswith("Z2") for text in texts(fig))
+
+
+def difference_between(a, b):
+    numbers = {"difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.1, "p_holm": 0.1, "metric": "rmse", "budget": None}
+    identity = {"k_a": 2, "k_b": 2, "probe_a": "head", "probe_b": "linear", "n_features_used_a": 9}
+    about = {"target": "metallicity", "column": "oh_p50", "features_a": a, "features_b": b, "n_features_used_b": 9}
+    return pd.DataFrame([numbers | identity | about])
+
+
+def test_a_network_that_is_compared_with_itself_alone_has_no_figure_of_differences(made_up, caplog):
+    made_up.table(SFNET)
+    made_up.comparison(
+        metrics=pd.DataFrame({"features": ["sfnet"], "kind": "sfnet"}),
+        differences=difference_between("sfnet", "sfnet"),
+    )
+    with caplog.at_level("INFO"):
+        assert made_up.drawn(differences.draw) == {}
+    assert "figure differences-sfnet-metallicity-oh_p50 left out: 'sfnet' is compared with nothing" in caplog.text
+
+
+def test_an_experiment_of_controls_alone_has_no_figure_of_budgets(made_up, caplog):
+    row = {"features": "mean", "kind": "mean", "k": None, "seed": None, "probe": "linear", "n_features_used": 0}
+    row |= {"target": "metallicity", "column": "oh_p50", "split": "test", "metric": "rmse", "value": 0.2}
+    made_up.table(MEAN)
+    made_up.comparison(metrics=pd.DataFrame([row]))
+    with caplog.at_level("INFO"):
+        assert made_up.drawn(rmse_vs_k.draw) == {}
+    assert "figure rmse_vs_k-metallicity-oh_p50 left out" in caplog.text
+
+
+def test_a_control_far_above_the_panel_is_named_at_its_edge(made_up):
+    common = {"target": "metallicity", "column": "oh_p50", "metric": "rmse", "k": None, "seed": 0}
+    rows = [
+        {"features": "mean", "kind": "mean", "probe": "ridge", "n_features_used": 0, "value": 0.2},
+        {"features": "dense", "kind": "encoder", "probe": "ridge", "n_features_used": 512, "value": 9.0},
+        {"features": "pca", "kind": "pca", "probe": "linear", "n_features_used": 1, "value": 0.2},
+        {"features": "pca", "kind": "pca", "probe": "linear", "n_features_used": 2, "value": 7.0},
+    ]
+    metrics = pd.DataFrame(rows).assign(**common)
+    made_up.table(PCA)
+    made_up.comparison(metrics=pd.concat([metrics.assign(split=split) for split in ("valid", "test")]))
+    fig = made_up.drawn(rmse_vs_k.draw)["rmse_vs_k-metallicity-oh_p50"]
+    assert any(text.startswith("dense, ridge on all") for text in texts(fig))
+    assert all(ax.get_position().width > 0.1 for ax in fig.axes)
+
+
+def test_without_the_mean_what_is_ten_times_worse_than_the_best_is_an_arrowhead(made_up):
+    common = {"target": "metallicity", "column": "oh_p50", "split": "test", "metric": "rmse", "probe": "linear"}
+    rows = [
+        {"features": "pca", "kind": "pca", "k": None, "seed": 0, "n_features_used": n, "value": value}
+        for n, value in ((1, 0.2), (2, 700.0))
+    ]
+    made_up.table(PCA)
+    metrics = pd.DataFrame(rows).assign(**common)
+    made_up.comparison(metrics=pd.concat([metrics, metrics.assign(split="valid")]))
+    fig = made_up.drawn(rmse_vs_k.draw)["rmse_vs_k-metallicity-oh_p50"]
+    assert fig.axes[0].get_ylim()[1] == pytest.approx(2.0)
+    assert "_above" in {str(line.get_label()) for line in fig.axes[0].lines}
+
+
+def test_components_without_an_order_have_no_curve_among_dictionaries(made_up):
+    ica = TableSpec(features="ica", kind="ica", k=None, seed=0)
+    fvu = pd.DataFrame({"k": [1, 2], "split": "test", "fvu": [0.5, 0.4]})
+    for spec in (SAE, PCA, ica):
+        made_up.table(spec, made={"reconstruction": fvu.assign(is_whole=True) if spec is SAE else fvu})
+    made_up.comparison()
+    fig = made_up.drawn(fvu_vs_l0.draw)["fvu_vs_l0"]
+    assert {text.get_text() for text in fig.axes[0].get_legend().get_texts()} == {"SAE", "PCA"}
+
+
+def test_a_feature_that_does_not_vary_is_said_to_go_with_no_label(made_up):
+    ids = made_up.survey(9)
+    features = pd.DataFrame({"feature": [7], "frequency": 1.0, "rho": np.nan, "best_label": None})
+    examples = pd.DataFrame({"feature": [7], "rank": 0, "id_str": ids[8], "activation": 1.0})
+    made_up.table(SFNET, described={"features": features, "examples": examples})
+    made_up.comparison()
+    fig = made_up.drawn(strongest_galaxies.draw)["strongest-sfnet-k4-seed0"]
+    assert not any("ρ" in text for text in texts(fig))
 
 
 def test_the_methods_that_tell_labels_apart_best_are_shown_with_their_confusions(made_up):

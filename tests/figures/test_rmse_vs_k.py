@@ -188,5 +188,5 @@ def test_table_without_a_needed_column_is_refused(metrics: pd.DataFrame) -> None
 
 
 def test_controls_alone_are_refused(metrics: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match="no SFNet, SAE or PCA rows"):
+    with pytest.raises(ValueError, match="no method but controls"):
         draw(metrics[metrics["kind"] == "mean"])

@@ -6,6 +6,7 @@ import pytest
 from scipy import sparse
 from scipy.stats import pearsonr, spearmanr
 
+from sfnetlab.interpret import table
 from sfnetlab.interpret.catalog import associate_features, describe_features, strongest_galaxies, summarise_usage
 
 
@@ -142,3 +143,13 @@ def test_usage_counts_the_living_the_dead_and_the_common(values):
     usage = summarise_usage(sparse.csr_array(rare))
     assert [usage[name] for name in ("n_features", "n_alive", "n_dead", "n_common")] == [5, 3, 2, 2]
     assert usage["effective_number"] == pytest.approx(np.exp(usage["usage_entropy"]))
+
+
+def test_a_large_survey_is_described_on_galaxies_spread_evenly_over_it(described, monkeypatch, caplog):
+    labels = pd.DataFrame({"size": np.arange(120.0)})
+    monkeypatch.setattr(table, "MAX_ROWS", 10)
+    with caplog.at_level("INFO"):
+        part = described(labels, np.ones((120, 2))).test
+    assert part.labels["size"].tolist() == np.arange(2.0, 120, 12).tolist()
+    assert len(part.values) == 10
+    assert "10 of 40 test galaxies, spread evenly over the catalogue, stand for all" in caplog.text

@@ -68,6 +68,15 @@ def test_intervals_cover_the_truth_in_about_95_percent_even_with_unequal_scatter
     assert 0.92 <= n_cover.mean() / n_trials <= 0.98
 
 
+def test_resamples_that_leave_a_feature_constant_do_not_count_for_the_interval(caplog) -> None:
+    x, y = planted(60)
+    x[:, 0], x[7, 0] = 1.0, 2.0  # constant but for one galaxy, which a third of the resamples lack
+    with caplog.at_level("INFO"):
+        law = regression_equation("oh_p50", np.array([0, 1]), x, y, x, y, n_resamples=200, seed=0)
+    assert np.isfinite(law[["coefficient", "low", "high"]].to_numpy()).all()
+    assert "resamples leave a feature constant and do not count" in caplog.text
+
+
 def test_csr_and_dense_features_give_the_same_law() -> None:
     X, y = planted(300)
     arguments = {"n_resamples": 20, "seed": 0}

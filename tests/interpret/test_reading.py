@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sfnetlab.interpret import reading
 from sfnetlab.interpret.reading import Parts, read_across, summarise_reading
+from sfnetlab.probes.paths import Decomposed
 
 
 def parts(values) -> Parts:
@@ -65,3 +66,13 @@ def test_tables_of_other_galaxies_are_refused():
     a, b = planted()
     with pytest.raises(ValueError, match="test: reader and target have 80 and 79 rows"):
         read_across(parts(a), parts(b[:-1]))
+
+
+def test_a_reader_is_decomposed_once_whatever_is_read_of_it(monkeypatch):
+    a, b = planted()
+    decomposed = Decomposed(a[:120])
+    monkeypatch.setattr(reading, "BLOCK_VALUES", 1)  # each target feature is a block of its own
+    monkeypatch.setattr(reading, "Decomposed", None)  # called again it would be an error
+    again = read_across(parts(a), parts(b), decomposed)
+    monkeypatch.undo()
+    np.testing.assert_allclose(again, read_across(parts(a), parts(b)), rtol=1e-9)

@@ -21,19 +21,19 @@ def components(x: np.ndarray, n: int) -> AffineReader:
     return affine_reader({"components": pca.components_, "mean": pca.mean_})
 
 
-@pytest.fixture(scope="module")
-def sae() -> SAEReader:
+@pytest.fixture(scope="module", params=[1.7, (0.1, 0.5, 1, 2, 5, 20)], ids=["one scale", "columns"])
+def sae(request) -> SAEReader:
     import torch
 
     torch.manual_seed(0)
-    model = SparseAutoencoder(d_in=6, n_latents=12, k=3, group_sizes=(4, 8))
+    model = SparseAutoencoder(6, 12, 3, (4, 8), by_column=request.param != 1.7)
     with torch.no_grad():
         model.W_enc.normal_()
         model.W_dec.normal_()
         model.b_enc.normal_(std=0.1)
         model.b_dec.normal_(std=0.1)
         model.mean.normal_()
-        model.scale.fill_(1.7)
+        model.scale.copy_(torch.tensor(request.param))
     return SAEReader(model)
 
 
@@ -87,6 +87,12 @@ def test_an_autoencoder_writes_what_it_decodes(sae):
     latents = sae.encode(embeddings().astype(np.float32))
     W, b = sae.writing
     np.testing.assert_allclose(latents @ W + b, sae.decode(latents), rtol=1e-4, atol=1e-4)
+
+
+def test_the_directions_of_an_autoencoder_are_those_that_it_writes(sae):
+    W, _ = sae.writing
+    unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (W, sae.directions)]
+    np.testing.assert_allclose(*unit, atol=1e-6)
 
 
 def test_an_autoencoder_says_how_its_dictionaries_are_nested(sae):

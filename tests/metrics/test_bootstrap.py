@@ -6,7 +6,7 @@ import scipy.stats
 from scipy.special import ndtr
 from sklearn import metrics as oracle
 
-from sfnetlab.metrics import classification, regression
+from sfnetlab.metrics import bootstrap, classification, regression
 from sfnetlab.metrics.bootstrap import (
     CLASS_METRICS,
     bootstrap_intervals,
@@ -84,10 +84,25 @@ def test_a_thousand_resamples_of_five_thousand_galaxies_take_less_than_a_second(
     assert time.process_time() - start < 1
 
 
-def test_constant_labels_within_a_resample_are_refused():
-    truth = np.array([0.1, 0.1, 0.1, 0.4])
-    with pytest.raises(ValueError, match=r"R² is undefined in \d+ of 100 resamples"):
-        bootstrap_intervals(truth, truth + 1, n_resamples=100, seed=0)
+def test_resamples_with_constant_labels_are_counted_and_left_out_of_the_interval_of_r2():
+    truth = np.array([0.1, 0.1, 0.1, 0.4, 0.5])
+    prediction = truth + np.array([0.1, -0.2, 0.1, 0.3, 0.0])
+    found = {each.metric: each for each in bootstrap_intervals(truth, prediction, n_resamples=200, seed=0)}
+    resampled = [(truth[rows], prediction[rows]) for rows in draws(5, 200, seed=0)]
+    defined = [regression.r2(*both) for both in resampled if np.ptp(both[0]) > 0]
+    assert found["r2"].n_undefined == 200 - len(defined) > 0
+    assert [found["r2"].low, found["r2"].high] == pytest.approx(np.quantile(defined, [0.025, 0.975]).tolist())
+    assert found["rmse"].n_undefined == 0
+
+
+def test_an_interval_of_few_defined_resamples_is_nan():
+    truth = np.array([0.1, 0.1, 0.1, 0.1, 0.4])
+    (r2,) = (
+        each for each in bootstrap_intervals(truth[3:], truth[3:] + 1, n_resamples=100, seed=3) if each.metric == "r2"
+    )
+    assert r2.n_undefined > 50
+    assert np.isfinite(r2.value)
+    assert np.isnan([r2.low, r2.high]).all()
 
 
 def test_nan_prediction_is_refused():
@@ -148,8 +163,11 @@ def test_class_interval_holds_percentiles_of_the_metric_on_resampled_rows(metric
     truth, scores = classified(40, 2)
 
     def score(rows):
-        counts = classification.confusion_counts(truth[rows], scores[rows, 1])
-        return counts[metric] if metric in counts else ORACLES[metric](truth[rows], scores[rows, 1] > 0)
+        found = scores[rows, 1] > 0
+        if metric in ORACLES:
+            return ORACLES[metric](truth[rows], found)
+        (tn, fp), (fn, tp) = oracle.confusion_matrix(truth[rows], found, labels=[0, 1])
+        return {"true_positive": tp, "false_positive": fp, "true_negative": tn, "false_negative": fn}[metric]
 
     found = class_intervals(truth, scores, n_resamples=50, seed=3)
     interval = next(i for i in found if i.metric == metric and i.column == 1)
@@ -264,3 +282,25 @@ def test_a_thousand_differences_of_a_thousand_galaxies_take_seconds():
     start = time.process_time()
     paired_differences(truth, predictions, contrasts, "rmse", n_resamples=2000, seed=0)
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(("limit", "value"), [("BLOCK_WEIGHTS", 1), ("BLOCK_WEIGHTS", 1000), ("LARGE_SAMPLE", 0)])
+def test_intervals_do_not_depend_on_how_many_resamples_are_weighed_at_once(monkeypatch, limit, value):
+    truth, prediction = galaxies(80, m=2)
+    classes, scores = (truth[:, 0] > 8.7).astype(int), prediction - 8.7
+    values = bootstrap_intervals(truth, prediction, n_resamples=50, seed=0)
+    of_classes = class_intervals(classes, scores, n_resamples=50, seed=0)
+    monkeypatch.setattr(bootstrap, limit, value)
+    again = bootstrap_intervals(truth, prediction, n_resamples=50, seed=0)
+    np.testing.assert_allclose([row[2:] for row in again], [row[2:] for row in values], rtol=1e-12)
+    again = class_intervals(classes, scores, n_resamples=50, seed=0)
+    np.testing.assert_allclose([row[2:] for row in again], [row[2:] for row in of_classes], rtol=1e-12)
+
+
+def test_weights_of_a_large_sample_come_in_blocks_and_are_those_of_a_small_one(monkeypatch):
+    whole = np.vstack(list(bootstrap.sample_and_resamples(40, 9, 3)))
+    monkeypatch.setattr(bootstrap, "BLOCK_WEIGHTS", 100)
+    blocks = list(bootstrap.sample_and_resamples(40, 9, 3))
+    assert [len(block) for block in blocks] == [2, 2, 2, 2, 2]
+    np.testing.assert_array_equal(np.vstack(blocks), whole)
+    np.testing.assert_allclose(whole.sum(axis=1), 1)

@@ -21,12 +21,13 @@ def test_auc_is_scikit_learns_with_and_without_ties(seed, n_levels):
 
 
 @given(st.integers(0, 1000))
-def test_confusion_counts_at_the_threshold_are_scikit_learns(seed):
+def test_outcomes_at_the_threshold_are_scikit_learns(seed):
     truth, score = scored(60, seed)
     found = score > 0
     (tn, fp), (fn, tp) = oracle.confusion_matrix(truth, found)
     expected = {"true_positive": tp, "false_positive": fp, "true_negative": tn, "false_negative": fn}
-    assert classification.confusion_counts(truth, score) == expected
+    outcomes = classification.outcomes(truth.astype(bool), score)
+    assert {name: is_counted.sum() for name, is_counted in outcomes.items()} == expected
 
 
 def test_finding_nothing_has_an_auc_of_a_half():

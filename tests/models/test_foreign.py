@@ -385,6 +385,23 @@ def test_rule_k_and_groups_come_over(case, rule, k, group_sizes, tmp_path):
     assert (sae.rule, sae.k, sae.group_sizes) == (rule, k, group_sizes)
 
 
+@pytest.mark.parametrize("buffers", [(), ("k",), ("threshold",)])
+def test_a_top_k_of_before_its_buffers_encodes_as_one_with_them(buffers, tmp_path):
+    formula, x = dictionary_learning_topk(tmp_path), rows()
+    state = torch.load(tmp_path / "ae.pt")
+    torch.save({name: value for name, value in state.items() if name in buffers or value.ndim}, tmp_path / "ae.pt")
+    assert_same(import_sae(tmp_path), x, *formula(x))
+
+
+def test_a_batch_top_k_of_before_its_threshold_is_read_by_row_when_asked(tmp_path):
+    dictionary_learning_batchtopk(tmp_path)
+    state = torch.load(tmp_path / "ae.pt")
+    torch.save({name: value for name, value in state.items() if value.ndim}, tmp_path / "ae.pt")
+    with pytest.raises(ArtifactError, match="without a calibrated threshold"):
+        import_sae(tmp_path)
+    assert import_sae(tmp_path, row_top_k=K).k == K
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_any_precision_become_float32(dtype, tmp_path):
     state = {name: tensor.to(dtype) for name, tensor in direct().items()}
@@ -430,6 +447,17 @@ def test_export_keeps_latents_and_reconstruction(tmp_path_factory, rule, seed, s
     latents = sae.encode_csr(x).toarray()
     np.testing.assert_allclose(again.encode_csr(x).toarray(), latents, atol=2e-5 * max(1, 1 / spread))
     np.testing.assert_allclose(again.reconstruct(x), sae.reconstruct(x), atol=2e-5 * max(1, spread))
+
+
+@pytest.mark.parametrize("rule", ["topk", "threshold"])
+def test_export_keeps_latents_and_reconstruction_of_columns_with_scales_of_their_own(rule, tmp_path):
+    sae = our_sae(rule)
+    sae.scale = torch.logspace(-2, 2, D_IN)
+    export_saelens(tmp_path, sae)
+    x = rows() * sae.scale.numpy() + sae.mean.numpy()
+    again = import_sae(tmp_path)
+    np.testing.assert_allclose(again.encode_csr(x).toarray(), sae.encode_csr(x).toarray(), atol=1e-3)
+    np.testing.assert_allclose((again.reconstruct(x) - sae.reconstruct(x)) / sae.scale.numpy(), 0, atol=1e-3)
 
 
 @pytest.mark.parametrize("rule", ["topk", "threshold"])
@@ -629,5 +657,5 @@ def test_a_directory_with_none_or_several_checkpoints_says_what_it_holds(tmp_pat
 
 
 def test_a_path_to_nothing_is_an_error(tmp_path):
-    with pytest.raises(ArtifactError, match=r"expected a directory or a \.pth file, found nothing"):
+    with pytest.raises(ArtifactError, match=r"expected a directory or a file \.pth, \.pt, \.npz, found nothing"):
         import_sae(tmp_path / "absent")

@@ -22,7 +22,6 @@ N = 90
 
 def settings(kind, **probes):
     return ProbeSpec(
-        experiment="e",
         table=TableSpec(features="net", kind=kind, k=None, seed=0),
         targets={"y": Target(columns=("y",))},
         classes={},

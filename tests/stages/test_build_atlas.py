@@ -85,9 +85,7 @@ class Lab:
 
     def predicted(self, table, features, *predictions):
         """Predictions of test galaxies: for each probe and number of features one value for all."""
-        spec = ProbeSpec(
-            experiment="small", table=table, targets=TARGETS, classes={}, probes=Probes(), head_target=None
-        )
+        spec = ProbeSpec(table=table, targets=TARGETS, classes={}, probes=Probes(), head_target=None)
         _, directory = self.job("fit-probes", table.name, spec, features=features)
         test = CATALOG[SPLIT == "test"].reset_index(drop=True)
         about = {"target": "metallicity", "column": "y", "y_true": test["y"], "id_str": test["id_str"]}
@@ -122,9 +120,7 @@ class Lab:
         return survey
 
     def compared(self, tables):
-        _, directory = self.job(
-            "fit-probes", "comparison", ComparisonSpec(experiment="small", targets=TARGETS, classes={})
-        )
+        _, directory = self.job("fit-probes", "comparison", ComparisonSpec(targets=TARGETS, classes={}))
         row = {"target": "metallicity", "column": "y", "features": "sfnet", "kind": "sfnet", "supervised": True,
                "k": K, "probe": "head", "n_features_used": 512, "n_seeds": 1, "rmse": 0.1,
                "low": 0.09, "high": 0.11}  # fmt: skip

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from sfnetlab.artifacts import write_csr_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
+from sfnetlab.interpret import table
 from sfnetlab.jobs import Job, TableSpec, Task
 from sfnetlab.methods.sae import EncodeSpec, sae_directory
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
@@ -131,6 +132,15 @@ def test_a_table_alone_has_nothing_to_be_compared_with(two):
     assert not found
 
 
+def test_a_table_without_a_feature_that_varies_is_left_out_and_named(two, caplog):
+    write_table(two.parent / "sfnet-seed0", np.ones((N, D), dtype=np.float32))
+    with caplog.at_level(logging.INFO):
+        _, found = compare(two, ["encoder-seed0", "pca-seed0", "sfnet-seed0"])
+    assert len(found["matching"]) == 1
+    assert set(found["reading"]["reader"]) == {"encoder-seed0", "pca-seed0"}
+    assert caplog.text.count("sfnet-seed0 is not held against others") == 1
+
+
 def test_a_new_relation_is_a_function_and_a_line(two, monkeypatch):
     def relate(related):
         return {
@@ -173,10 +183,17 @@ def test_an_absent_column_is_named_with_those_that_there_are(two):
         compare(two, ["encoder-seed0", "pca-seed0"], {"mergers": Rare(column="merger", above=0.5)})
 
 
-def test_rare_galaxies_need_an_embedding(two):
-    message = r"\[rare\] needs an encoder, a VAE or external embeddings among the \[\[features\]\]"
-    with pytest.raises(DataError, match=message):
-        compare(two, ["pca-seed0"], {"some": DISTURBED})
+def test_matches_are_kept_where_no_kind_of_rare_galaxies_has_enough(two, caplog):
+    with caplog.at_level(logging.INFO):
+        _, found = compare(two, ["encoder-seed0", "pca-seed0"], {"few": Rare(column="disturbance", above=2.3)})
+    assert "matching" in found
+    assert "yield" not in found
+    assert "[rare.few]: " in caplog.text
+
+
+def test_where_every_known_galaxy_is_rare_there_is_nothing_to_find(two):
+    _, found = compare(two, ["encoder-seed0", "pca-seed0"], {"all": Rare(column="disturbance", above=-99)})
+    assert "yield" not in found
 
 
 def test_rare_galaxies_are_sought_in_a_vae_where_there_is_no_other_embedding(survey):
@@ -197,12 +214,7 @@ def test_too_few_rare_galaxies_are_left_out_with_their_number(two, caplog):
     with caplog.at_level(logging.INFO):
         _, found = compare(two, ["encoder-seed0", "pca-seed0"], rare)
     assert set(found["yield"]["rare"]) == {"some"}
-    assert "rare few: " in caplog.text
-
-
-def test_no_rare_galaxies_at_all_are_an_error(two):
-    with pytest.raises(DataError, match=r"none of \[rare\] has 5 test galaxies"):
-        compare(two, ["encoder-seed0", "pca-seed0"], {"few": Rare(column="disturbance", above=9)})
+    assert "[rare.few]: " in caplog.text
 
 
 # --- dictionaries -----------------------------------------------------------------------------------------------------
@@ -248,3 +260,15 @@ def test_small_dictionaries_are_held_against_larger_ones_of_the_same_embedding(s
         assert (splitting["small"] == "sae_small-seed0").all()
         assert (splitting["large"] == "sae-seed0").all()
         assert (splitting["n_alive_small"] == D).all()
+
+
+def test_large_surveys_are_compared_on_galaxies_spread_evenly_over_them(two, monkeypatch):
+    seen = []
+    monkeypatch.setattr(compare_features, "RELATIONS", (lambda related: seen.append(related) or {},))
+    monkeypatch.setattr(table, "MAX_ROWS", 30)
+    compare(two, ["encoder-seed0", "pca-seed0"], {"disturbed": DISTURBED})
+    (related,) = seen
+    assert related.ids("train").tolist() == IDS[0:60:2]
+    assert [len(related.ids(part)) for part in ("valid", "test")] == [20, 30]
+    is_rare = [X[IDS.index(name), 2] > 1 for name in related.catalog["id_str"]]
+    np.testing.assert_array_equal(related.rare["disturbed"], is_rare)

@@ -36,18 +36,18 @@ def compared(root, catalog):
     for seed, error in ((0, 0.1), (1, -0.1)):
         table = TableSpec(features="net", kind="sfnet", k=4, seed=seed)
         probes = Probes(kinds=("linear",), budgets=(2,), n_bootstrap=100)
-        spec = ProbeSpec(experiment="e", table=table, targets=TARGETS, classes={}, probes=probes, head_target="both")
+        spec = ProbeSpec(table=table, targets=TARGETS, classes={}, probes=probes, head_target="both")
         path = root / f"seed{seed}"
         path.mkdir()
         head = Prediction("head", 9, Y + error)
         told = prediction_rows(columns, catalog["id_str"], Y, head, split).assign(target="both")
         told.to_parquet(path / "predictions.parquet")
         scores = with_identity(value_scores(columns, Y, head, split, n_resamples=100, seed=0), table)
-        scores.assign(experiment="e", target="both").to_parquet(path / "metrics.parquet")
+        scores.assign(target="both").to_parquet(path / "metrics.parquet")
         jobs[str(seed)] = Job(stage="fit-probes", version=1, name=str(seed), spec=spec, inputs={})
         paths[str(seed)] = path
     (root / "work").mkdir()
-    spec = ComparisonSpec(experiment="e", targets=TARGETS, classes={})
+    spec = ComparisonSpec(targets=TARGETS, classes={})
     job = Job(stage="fit-probes", version=1, name="comparison", spec=spec, inputs=jobs)
     fit_probes.build(spec, Task(inputs=paths, work=root / "work", device="cpu", job=job))
     return root / "work"
@@ -58,7 +58,6 @@ def test_heads_have_an_ensemble_and_a_mass_metallicity_relation_in_the_compariso
     metrics = pd.read_parquet(made / "metrics.parquet")
     relations = {"head_mass_fitted_relation", "head_mass_tremonti_2004"}
     assert set(metrics["probe"]) == {"head", "head_ensemble"} | relations
-    assert (metrics["experiment"] == "e").all()
     assert set(pd.read_parquet(made / "gains.parquet")["gain"]) == {"ensemble"}
     assert set(pd.read_parquet(made / "mass_metallicity_bins.parquet")["features"]) == {"true", "net"}
     assert "predicting more than once" in (made / "comparison.txt").read_text()

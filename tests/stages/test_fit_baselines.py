@@ -3,13 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 from sklearn.cross_decomposition import PLSRegression
 
 from sfnetlab.artifacts import read_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Job, Task
+from sfnetlab.methods import decompositions
 from sfnetlab.methods.decompositions import BaselineSpec
+from sfnetlab.methods.ica import ICA
+from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.pls import PLS
+from sfnetlab.metrics import tables
 from sfnetlab.probes.linear import LinearProbe
 from sfnetlab.settings import Target
 from sfnetlab.stages import fit_baselines
@@ -98,3 +103,52 @@ def test_the_stage_fits_train_rows_that_have_the_target_and_scores_all(tmp_path)
     rotations, mean = components(3, x[fitted], y[fitted])
     table = read_features(tmp_path / "work")
     np.testing.assert_allclose(table.of(catalog["id_str"]), (x - mean) @ rotations, rtol=1e-4, atol=1e-4)
+
+
+def built(folder, x, method):
+    """The features, model and reconstruction errors that the stage writes for an embedding."""
+    (folder / "work").mkdir(parents=True)
+    split = np.array(["train"] * 140 + ["valid"] * 30 + ["test"] * 30)
+    rows = pd.DataFrame({"id_str": [str(i) for i in range(len(x))], "split": split})
+    write_rows(folder, rows)
+    write_dense_features(folder, x)
+    job = Job(stage="", version=1, name="pca", spec=None, inputs={})
+    task = Task(inputs={"embedding": folder}, work=folder / "work", device="cpu", job=job)
+    metrics = fit_baselines.build(BaselineSpec(baseline=method), task)
+    fvus = pd.read_parquet(task.work / "reconstruction.parquet")
+    return metrics, load_file(task.work / "model.safetensors"), np.array(read_features(task.work).values), fvus
+
+
+def test_components_of_large_tables_are_those_of_small_ones(tmp_path, monkeypatch):
+    x, _ = embedding_and_labels()
+    method = PCA(name="pca", on="dense", n_components=5)
+    metrics, model, scores, fvus = built(tmp_path / "whole", x, method)
+    monkeypatch.setattr(decompositions, "LARGE", 100)
+    monkeypatch.setattr(tables, "BLOCK_VALUES", 70)
+    again = built(tmp_path / "blocks", x, method)
+    assert again[0] == pytest.approx(metrics)
+    for name, values in model.items():
+        np.testing.assert_allclose(again[1][name], values, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(again[2], scores, rtol=1e-5, atol=1e-5)
+    pd.testing.assert_frame_equal(again[3], fvus, rtol=1e-9)
+
+
+def test_a_large_mean_costs_the_components_no_digits(tmp_path, monkeypatch):
+    x = embedding_and_labels()[0].astype(np.float32) + np.float32(1000)
+    method = PCA(name="pca", on="dense", n_components=5)
+    _, model, _, _ = built(tmp_path / "whole", x, method)
+    monkeypatch.setattr(decompositions, "LARGE", 100)
+    np.testing.assert_allclose(built(tmp_path / "b", x, method)[1]["components"], model["components"], atol=1e-9)
+
+
+def test_what_needs_the_rows_is_fitted_to_as_many_as_are_allowed_and_says_so(tmp_path, monkeypatch, caplog):
+    x, _ = embedding_and_labels(d=4)
+    monkeypatch.setattr(decompositions, "LARGE", 400)
+    built(tmp_path / "ica", x, ICA(name="ica", on="dense", n_components=2))
+    assert "fitted to 100 of 140 train rows, spread evenly over all" in caplog.text
+
+
+def test_more_components_than_dimensions_of_a_large_table_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(decompositions, "LARGE", 100)
+    with pytest.raises(DataError, match="n_components must be at most 10"):
+        built(tmp_path / "many", embedding_and_labels()[0], PCA(name="pca", on="dense", n_components=11))

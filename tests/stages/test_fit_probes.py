@@ -4,13 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sfnetlab.artifacts import read_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import TableSpec
+from sfnetlab.metrics import tables
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.schema import Classes, Probes
 from sfnetlab.settings import Target
+from sfnetlab.stages import fit_probes, samples
 from sfnetlab.stages.class_probes import class_numbers, class_predictions
-from sfnetlab.stages.fit_probes import in_sample_predictions
+from sfnetlab.stages.fit_probes import in_sample_predictions, value_predictions
 from sfnetlab.stages.samples import Sample
 
 N = 150
@@ -22,9 +25,7 @@ def spec(kind, **probes):
     table = TableSpec(features="x", kind=kind, k=None, seed=0)
     settings = Probes(budgets=(1, 2, 5, 10), **probes)
     target = {"y": Target(columns=("y",))}
-    return ProbeSpec(
-        experiment="e", table=table, targets=target, classes={"agn": AGN}, probes=settings, head_target=None
-    )
+    return ProbeSpec(table=table, targets=target, classes={"agn": AGN}, probes=settings, head_target=None)
 
 
 def features(d=6, seed=0):
@@ -97,3 +98,58 @@ def test_in_sample_probes_are_fitted_to_the_test_rows():
 def test_only_encoders_have_in_sample_probes():
     X, y = features()
     assert list(in_sample_predictions(spec("sae"), Sample(X, SPLIT), y[:, None].astype(float))) == []
+
+
+class Diverging:
+    def fit(self, *rows):
+        return self
+
+    def predict(self, X):
+        return np.where(np.arange(len(X))[:, None] < 2, np.inf, 1.0)
+
+
+@pytest.mark.parametrize("predictions", [in_sample_predictions, lambda *given: value_predictions(*given, network=None)])
+def test_predictions_that_are_not_finite_name_the_probe(predictions, monkeypatch):
+    monkeypatch.setattr(fit_probes, "_new_probe", lambda name: Diverging())
+    X, y = features()
+    with pytest.raises(DataError, match=r"probe 'linear': 2 of .* predictions are not finite; .* max_spreads"):
+        list(predictions(spec("encoder"), Sample(X, SPLIT), y[:, None].astype(float)))
+
+
+@pytest.mark.parametrize("kinds", [("linear", "ridge"), ("xgboost",)])
+def test_features_that_are_read_in_blocks_give_the_same_scores(tmp_path, monkeypatch, kinds):
+    """A table of which the rows are in another order than the survey's, as a stage reads it."""
+    X, classes = features()
+    order = np.random.default_rng(1).permutation(N)
+    ids = pd.Series([f"g{i}" for i in range(N)])
+    write_rows(tmp_path, pd.DataFrame({"id_str": ids[order], "split": SPLIT[order]}))
+    write_dense_features(tmp_path, X[order])
+    Y = X @ np.linspace(0, 1, 12).reshape(6, 2)
+    table, found = read_features(tmp_path), []
+    for limit in (samples.MAPPED_VALUES, 0):
+        monkeypatch.setattr(samples, "MAPPED_VALUES", limit)
+        monkeypatch.setattr(tables, "BLOCK_VALUES", 2**22 if limit else 60)
+        sample = Sample(samples.features_of(table, ids), SPLIT)
+        assert isinstance(sample.X, tables.Mapped) == (limit == 0)
+        settings = spec("external", kinds=kinds)
+        found.append(
+            [
+                *value_predictions(settings, sample, Y, None),
+                *in_sample_predictions(settings, sample, Y),
+                *class_predictions(settings, sample, classes, are_two=True),
+            ]
+        )
+    for whole, in_blocks in zip(*found, strict=True):
+        assert (whole.probe, whole.n_features_used) == (in_blocks.probe, in_blocks.n_features_used)
+        np.testing.assert_allclose(in_blocks.values, whole.values, rtol=1e-6, atol=1e-9)
+
+
+def test_classifiers_are_scored_on_a_sample_of_many_train_galaxies_and_on_all_others(monkeypatch):
+    X, y = features()
+    (_, whole, *_) = found(spec("external"), X, y)
+    monkeypatch.setattr(samples, "SCORED_ROWS", 30)
+    sample = Sample(X, SPLIT)
+    assert np.flatnonzero(sample.scored).tolist() == [*range(0, 90, 3), *range(90, N)]
+    (_, sampled, *_) = class_predictions(spec("external"), sample, y, are_two=True)
+    np.testing.assert_allclose(sampled.values[sample.scored], whole.values[sample.scored], rtol=1e-9)
+    assert not sampled.values[~sample.scored].any()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from sfnetlab.artifacts import read_features, write_csr_features, write_dense_features, write_rows
 from sfnetlab.interpret.claims import CLAIMS
@@ -23,9 +24,10 @@ from sfnetlab.models.sae import SparseAutoencoder, save_sae
 from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
 from sfnetlab.plan import ClaimsSpec, InterpretSpec, ProbeSpec, RelationsSpec
 from sfnetlab.schema import Interpretation, Probes
-from sfnetlab.settings import Target
+from sfnetlab.settings import CatalogColumns, Target
 from sfnetlab.stages import embed_images, fit_baselines, hold_claims, interpret_features, train_vae
 from sfnetlab.surveys.catalog import add_line_logs, apply_cut
+from sfnetlab.surveys.columns import measured
 from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.mock_population import make_population
 from sfnetlab.surveys.perturb import TRANSFORMS
@@ -56,7 +58,8 @@ def write_survey(directory, catalog):
 
 
 def catalog_of_mock():
-    catalog = add_line_logs(make_population(N, MOCK.seed, MOCK.field_arcsec))
+    population = make_population(N, MOCK.seed, MOCK.field_arcsec)
+    catalog = add_line_logs(measured(population, CatalogColumns(), "mock").catalog)
     return catalog.assign(split=np.resize(["train", "valid", "test"], N))
 
 
@@ -142,6 +145,40 @@ def interpret(made, kind, work, survey="survey", features=None, **settings):
 @pytest.fixture(scope="module")
 def told(made):
     return {kind: interpret(made, kind, made / f"told-{kind}") for kind in ROLES}
+
+
+def odd_features(name, n_features, split):
+    """Features of which next to nothing can be said."""
+    x = np.maximum(np.random.default_rng(0).normal(size=(N, n_features)), 0).astype(np.float32)
+    match name:
+        case "silent":
+            x[:] = 0
+        case "constant":
+            x[:] = 1
+        case "in train galaxies only":
+            x[split != "train"] = 0
+        case "in test galaxies only":
+            x[split != "test"] = 0
+        case "in one galaxy of each part":
+            x[:] = 0
+            x[:3, 0] = 1
+    return x
+
+
+@pytest.mark.parametrize(
+    "name", ["silent", "constant", "in train galaxies only", "in test galaxies only", "in one galaxy of each part"]
+)
+@pytest.mark.parametrize(("kind", "n_features"), [("sae", N_LATENTS), ("encoder", D_IN)])
+def test_features_of_which_nothing_can_be_said_are_described_too(made, tmp_path, name, kind, n_features):
+    rows = read_features(made / kind).rows
+    (tmp_path / "odd").mkdir()
+    write_rows(tmp_path / "odd", rows)
+    x = odd_features(name, n_features, rows["split"].to_numpy())
+    write = write_csr_features if kind == "sae" else write_dense_features
+    write(tmp_path / "odd", csr_array(x) if kind == "sae" else x)
+    interpret(made, kind, tmp_path / "told", features=tmp_path / "odd")
+    features = pd.read_parquet(tmp_path / "told/features.parquet")
+    assert sorted(features["feature"]) == np.flatnonzero(x[rows["split"] == "test"].any(axis=0)).tolist()
 
 
 def tables(work):
@@ -290,6 +327,18 @@ def test_a_label_that_too_few_galaxies_have_is_no_morphology(made, tmp_path):
     assert "smooth_fraction" in known
 
 
+def test_a_column_of_two_targets_has_one_law(made, tmp_path):
+    targets = {"mass": Target(columns=("lgm_tot_p50",)), "again": Target(columns=("lgm_tot_p50",), cut="metallicity")}
+    laws = pd.read_parquet(interpret(made, "encoder", tmp_path / "told", targets=targets) / "equations.parquet")
+    assert laws["term"].tolist().count("intercept") == 1
+
+
+def test_a_target_whose_column_is_called_like_an_error_has_a_law_too(made, tmp_path):
+    targets = {"error": Target(columns=("h_alpha_flux_err",))}
+    laws = pd.read_parquet(interpret(made, "encoder", tmp_path / "told", targets=targets) / "equations.parquet")
+    assert set(laws["property"]) == {"h_alpha_flux_err"}
+
+
 def test_a_new_question_is_a_function_and_a_line(made, tmp_path, monkeypatch):
     def ask(table):
         total = np.asarray(table.test.values).sum(axis=0)
@@ -346,7 +395,7 @@ def probe_of(folder, table, probe, error, features):
     directory = folder / f"probe-{table.features}"
     directory.mkdir()
     predictions.to_parquet(directory / "predictions.parquet")
-    about = {"experiment": "e", "table": table, "targets": TARGETS, "classes": {}, "head_target": None}
+    about = {"table": table, "targets": TARGETS, "classes": {}, "head_target": None}
     return job("fit-probes", ProbeSpec(probes=Probes(), **about), {"features": features}, table.name), directory
 
 
@@ -376,7 +425,7 @@ def held(made, told, tmp_path):
     places["relations"].mkdir()
     pairs = {"table_a": ["sfnet-0", "sfnet-0", "sfnet-1"], "table_b": ["sfnet-1", "sfnet-2", "sfnet-2"]}
     pd.DataFrame(pairs | {"share_above_null": [0.8, 0.9, 0.7]}).to_parquet(places["relations"] / "matching.parquet")
-    spec = ClaimsSpec(experiment="e", survey="mock", targets=TARGETS, classes={})
+    spec = ClaimsSpec(survey="mock", targets=TARGETS, classes={})
     made_claims = task(tmp_path / "claims", places, job("hold-claims", spec, jobs))
     return hold_claims.build(spec, made_claims), made_claims.work
 
@@ -384,7 +433,7 @@ def held(made, told, tmp_path):
 def test_every_claim_gets_its_verdict_from_what_the_stages_wrote(held):
     _, work = held
     report = json.loads((work / "claims.json").read_text())
-    assert (report["experiment"], report["survey"], report["target"]) == ("e", "mock", "oh_p50")
+    assert (report["survey"], report["target"]) == ("mock", "oh_p50")
     claims = {claim["name"]: claim for claim in report["claims"]}
     assert list(claims) == [claim.name for claim in CLAIMS]
     assert claims["recurrence"]["verdict"] == "holds"
@@ -399,4 +448,4 @@ def test_every_claim_gets_its_verdict_from_what_the_stages_wrote(held):
 def test_the_metrics_of_claims_count_the_verdicts(held):
     metrics, work = held
     assert sum(metrics.values()) == len(CLAIMS)
-    assert (work / "claims.md").read_text().startswith("# Claims on the mock survey of e: oh_p50\n")
+    assert (work / "claims.md").read_text().startswith("# Claims on the mock survey: oh_p50\n")

@@ -67,7 +67,7 @@ def made(tmp_path_factory):
     rng = np.random.default_rng(0)
     codes = table["shape"].map({"ring": 0, "spiral": 1, "edge-on": 2}).fillna(3).astype(int)
     shared = {
-        "experiment": "e", "targets": {"y": Target(columns=("y",))}, "classes": {"shape": SHAPE},
+        "targets": {"y": Target(columns=("y",))}, "classes": {"shape": SHAPE},
     }  # fmt: skip
     inputs, jobs = {"survey": root / "survey"}, {}
     for name, noise in (("good", 0.3), ("poor", 30.0)):

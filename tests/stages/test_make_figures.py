@@ -20,7 +20,7 @@ def task(tmp_path):
     compared.mkdir()
     work.mkdir()
     pd.DataFrame({"features": ["toy"], "value": [0.25]}).to_parquet(compared / "metrics.parquet", index=False)
-    spec = ComparisonSpec(experiment="toy", targets={"mass": Target(columns=("lgm_tot_p50",))}, classes={})
+    spec = ComparisonSpec(targets={"mass": Target(columns=("lgm_tot_p50",))}, classes={})
     comparison = Job("fit-probes", 1, "comparison", spec, {})
     job = Job("make-figures", 1, "figures", FiguresSpec(), {"comparison": comparison})
     return Task(inputs={"comparison": compared}, work=work, device="cpu", job=job)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
 
 import datasets
@@ -14,15 +16,15 @@ from PIL import Image
 from sfnetlab.artifacts import SurveyTable, read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.files import sha256_of
-from sfnetlab.runner import Options, run
+from sfnetlab.runner import Options, describe_status, run
 
 N = 60
 EXPERIMENT = """
 name = "real"
 [survey]
 {survey}
-[targets.metallicity]
-columns = ["oh_p50"]
+[targets.t]
+columns = ["{target}"]
 [[features]]
 kind = "mean"
 """
@@ -32,10 +34,10 @@ def pixels_of(i: int, side: int = 24) -> np.ndarray:
     return np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
-def prepare(tmp_path: Path, *survey: str) -> tuple[SurveyTable, Path]:
+def prepare(tmp_path: Path, *survey: str, target: str = "oh_p50") -> tuple[SurveyTable, Path]:
     """Run the stage alone, twice: the second time there is nothing to do."""
     config = tmp_path / "x.toml"
-    config.write_text(EXPERIMENT.format(survey="\n".join(survey)))
+    config.write_text(EXPERIMENT.format(survey="\n".join(survey), target=target))
     options = Options(config=config, out=tmp_path / "results", overrides=(), force=False, device="cpu")
     root, plan = run(options, ["prepare-survey"])
     directory = plan[0].directory(root)
@@ -136,7 +138,7 @@ def test_a_part_of_galaxy10_is_prepared_with_classes_to_tell_apart(tmp_path: Pat
         file["images"], file["ans"] = images, np.arange(N, dtype=np.uint8) % 10
     survey = (f'file = "{path}"', 'variant = "sdss"', f'sha256 = "{sha256_of(path)}"')
     classes = '[classes.edge_on]\ncolumn = "class"\npositive = [4, 5, 6]\nnegative = [0, 7, 8, 9]'
-    table, _ = prepare(tmp_path, 'kind = "galaxy10"', *survey, classes)
+    table, _ = prepare(tmp_path, 'kind = "galaxy10"', *survey, classes, target="class")
     np.testing.assert_array_equal(images_of(table), images)
     assert table.catalog.columns.tolist() == ["id_str", "split", "class", "class_name"]
     assert table.pixel_scale_arcsec is None
@@ -149,3 +151,70 @@ def test_one_pixel_scale_for_resized_cutouts_of_several_sizes_is_warned_of(
     Image.fromarray(pixels_of(5, 48)).save(folder / "images/1237648704043942151.jpg")
     prepare(tmp_path, 'kind = "sdss"', f'directory = "{folder}"', "resize = 16")
     assert "cutouts of 2 sizes were resized" in caplog.text
+
+
+def folder_survey(tmp_path: Path) -> str:
+    """Sixty cutouts of which the first is damaged, as settings that leave it out."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(N):
+        Image.fromarray(pixels_of(i)).save(images / f"g{i}.png")
+    (images / "g0.png").write_bytes(b"half")
+    catalog = pd.DataFrame({"id_str": [f"g{i}" for i in range(N)], "oh_p50": np.linspace(8, 9, N)})
+    catalog.to_csv(tmp_path / "catalog.csv", index=False)
+    return f'kind = "folder"\ncatalog = "{tmp_path}/catalog.csv"\nimages = "{images}"\non_bad_image = "drop"'
+
+
+def run_two_stages(tmp_path: Path, *settings: str) -> tuple[str, int]:
+    """The states of survey and features before, and when the features that are there after were made."""
+    options = Options(tmp_path / "x.toml", tmp_path / "results", settings, force=False, device="cpu")
+    states = [line.split()[0] for line in describe_status(options).splitlines()[:2]]
+    run(options, ["prepare-survey", "fit-baselines"])
+    assert describe_status(options).splitlines()[1].strip() == "current  fit-baselines/mean"
+    return " ".join(states), (tmp_path / "results/fit-baselines/mean/features.npy").stat().st_mtime_ns
+
+
+def test_nothing_is_stale_when_files_are_restored_copied_or_joined_by_others(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(EXPERIMENT.format(survey=folder_survey(tmp_path), target="oh_p50"))
+    run_two_stages(tmp_path)
+    shutil.copytree(tmp_path / "images", tmp_path / "scratch")
+    os.utime(tmp_path / "scratch/g3.png", ns=(0, 1))
+    Image.fromarray(pixels_of(99)).save(tmp_path / "scratch/of_nobody.jpg")
+    states, _ = run_two_stages(tmp_path, f'survey.images="{tmp_path}/scratch"')
+    assert states == "current current"
+
+
+@pytest.mark.parametrize("change", ["the catalogue is written anew", "what was dropped is damaged otherwise"])
+def test_features_stay_when_other_files_make_the_same_survey(tmp_path: Path, change: str) -> None:
+    (tmp_path / "x.toml").write_text(EXPERIMENT.format(survey=folder_survey(tmp_path), target="oh_p50"))
+    _, made = run_two_stages(tmp_path)
+    if change == "the catalogue is written anew":
+        path = tmp_path / "catalog.csv"
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    else:
+        (tmp_path / "images/g0.png").write_bytes(b"")
+    assert run_two_stages(tmp_path) == ("stale stale", made)
+    assert run_two_stages(tmp_path) == ("current current", made)
+
+
+def test_features_are_made_anew_when_a_cutout_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(EXPERIMENT.format(survey=folder_survey(tmp_path), target="oh_p50"))
+    _, made = run_two_stages(tmp_path)
+    (tmp_path / "images/g5.png").unlink()
+    states, made_after = run_two_stages(tmp_path)
+    assert states == "stale stale"
+    assert made_after > made
+
+
+def test_the_contact_sheet_shows_levels_and_the_metrics_say_how_many_pixels_are_at_the_ends(tmp_path: Path) -> None:
+    settings = folder_survey(tmp_path)
+    for i in range(1, N):
+        half = pixels_of(i)
+        half[:12], half[12:18] = 0, 255
+        Image.fromarray(half).save(tmp_path / f"images/g{i}.png")
+    _, directory = prepare(tmp_path, settings)
+    metrics = json.loads((directory / "metrics.json").read_text())
+    assert metrics["share_black"] == pytest.approx(0.5 + 0.25 / 256, abs=1e-3)
+    assert metrics["share_saturated"] == pytest.approx(0.25 + 0.25 / 256, abs=1e-3)
+    with Image.open(directory / "contact_sheet.png") as sheet:
+        assert min(sheet.size) > 500

@@ -4,16 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, load_npz
 
+from sfnetlab import artifacts
 from sfnetlab.artifacts import read_features, write_csr_features, write_dense_features, write_rows
 from sfnetlab.jobs import Job, Task
-from sfnetlab.methods.sae import EncodeSpec, sae_directory
+from sfnetlab.methods.sae import SAE, EncodeSpec, SAESpec, sae_directory
+from sfnetlab.metrics import dictionary
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained, loss_recovered
-from sfnetlab.models.sae import SparseAutoencoder, save_sae
+from sfnetlab.models.sae import SparseAutoencoder, load_sae, save_sae
 from sfnetlab.plan import StabilitySpec
 from sfnetlab.probes import make_probe
-from sfnetlab.stages import encode_embeddings, interpret_features
+from sfnetlab.stages import encode_embeddings, interpret_features, train_sae
 
 N, D_IN, N_LATENTS, K = 60, 6, 12, 3
 SPLIT = np.array(["train"] * 30 + ["valid"] * 10 + ["test"] * 20)
@@ -44,6 +46,38 @@ def saved_sae(folder, sae, seed):
     directory.mkdir(parents=True)
     save_sae(directory, sae)
     return folder
+
+
+def trained(folder, x, **settings):
+    (folder / "embedding").mkdir()
+    write_rows(folder / "embedding", ROWS)
+    write_dense_features(folder / "embedding", x)
+    sae = SAE(name="sae", on="e", n_latents=N_LATENTS, k=(K,), epochs=2, **settings)
+    made = task(folder, {"embedding": folder / "embedding"})
+    return train_sae.build(SAESpec(sae=sae, seeds=(0,)), made), load_sae(sae_directory(made.work, K, 0))
+
+
+def test_broken_train_galaxies_are_named_before_training(tmp_path, caplog):
+    x = embedding()
+    x[[3, 17, 45]] = 1e4  # 45 is no train galaxy
+    trained(tmp_path, x)
+    assert "2 of 30 rows are more than 10 times as far" in caplog.text
+    assert "with their shares: 3 (" in caplog.text
+
+
+def test_broken_train_galaxies_beyond_max_distance_are_left_out_and_counted(tmp_path, caplog):
+    x = embedding()
+    x[[3, 17]] = 1e4
+    metrics, sae = trained(tmp_path, x, max_distance=10.0)
+    assert metrics["n_rows_left_out"] == 2
+    assert "max_distance = 10 leaves out 2 of 30 train rows (first: 3, 17)" in caplog.text
+    assert sae.scale < 2
+
+
+def test_columns_are_scaled_by_their_spread_on_train_rows(tmp_path):
+    x = embedding() * np.array([1, 10, 100, 1, 1, 1], dtype=np.float32)
+    _, sae = trained(tmp_path, x, standardize="columns")
+    np.testing.assert_allclose(sae.scale, x[SPLIT == "train"].std(axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("codes", ["topk", "refit", "omp"])
@@ -127,3 +161,32 @@ def test_nothing_is_said_of_recovery_where_the_embedding_knows_nothing():
     Y = rng.standard_normal((N, 1))
     x = np.concatenate([rng.standard_normal((N, D_IN - 1)), np.where(SPLIT == "test", -1, 1)[:, None] * Y], axis=1)
     assert "loss_recovered" not in recovered(x, x, Y).index
+
+
+def test_a_table_that_is_mapped_holds_what_a_compressed_one_holds(tmp_path, monkeypatch):
+    latents = random_sae(0).encode_csr(embedding())
+    tables = []
+    for limit in (10**6, 0):
+        monkeypatch.setattr(artifacts, "_MAPPED_VALUES", limit)
+        directory = tmp_path / str(limit)
+        directory.mkdir()
+        write_rows(directory, ROWS)
+        artifacts.write_csr_blocks(directory, (latents[:25], latents[25:25], latents[25:]), N_LATENTS)
+        tables.append(read_features(directory).values)
+        assert sorted(path.name for path in directory.iterdir()) == ["features.npz", "rows.parquet"]
+        assert (load_npz(directory / "features.npz") != latents).nnz == 0
+    for part in (tables[1].data, tables[1].indices, tables[1].indptr):
+        assert part.flags.aligned
+        assert not part.flags.owndata
+    for table in tables:
+        assert (table != latents).nnz == 0
+        np.testing.assert_array_equal(table[[40, 3]].toarray(), latents[[40, 3]].toarray())
+
+
+def test_latents_are_described_the_same_in_blocks(monkeypatch):
+    sae, train = random_sae(0), np.flatnonzero(SPLIT == "train")
+    latents = sae.encode_csr(embedding())
+    whole = dictionary.describe_latents(latents[train], sae.W_dec.numpy())
+    monkeypatch.setattr(dictionary, "_BLOCK_ROWS", 7)
+    in_blocks = dictionary.describe_latents(latents, sae.W_dec.numpy(), train)
+    pd.testing.assert_frame_equal(whole, in_blocks, rtol=1e-6)

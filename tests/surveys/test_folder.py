@@ -1,6 +1,9 @@
 """Folder survey: every galaxy has its own cutout, or is an error, or is left out on record."""
 
 import os
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ from astropy.io import fits
 from PIL import Image
 
 from sfnetlab.errors import DataError
-from sfnetlab.surveys import folder, store
+from sfnetlab.files import sha256_of
+from sfnetlab.surveys import fingerprints, folder, store
 from sfnetlab.surveys.catalog import read_catalog
 from sfnetlab.surveys.folder import FolderSurvey
 from sfnetlab.surveys.images import read_image
@@ -190,36 +194,291 @@ def test_the_fingerprint_is_repeatable_and_ignores_other_files(tmp_path: Path) -
     assert survey.fingerprint() == before
 
 
-@pytest.mark.parametrize("change", ["touch", "add", "remove", "rename", "catalogue"])
+@pytest.mark.parametrize("change", ["remove", "rename", "catalogue", "one byte", "damage"])
 def test_the_fingerprint_changes_with_the_input(tmp_path: Path, change: str) -> None:
     survey, _ = make_survey(tmp_path)
     before = survey.fingerprint()
     cutout = survey.images / "g0.png"
     match change:
-        case "touch":
-            os.utime(cutout, ns=(0, 1))
-        case "add":
-            (survey.images / "new.png").touch()
         case "remove":
             cutout.unlink()
         case "rename":
             cutout.rename(survey.images / "h0.png")
         case "catalogue":
             survey.catalog.write_text(survey.catalog.read_text() + "\n")
+        case "one byte":
+            change_one_byte(cutout)
+        case "damage":
+            cutout.write_bytes(b"")
     after = survey.fingerprint()
     changed = {key for key in before if before[key] != after[key]}
     assert changed == {"catalog_sha256" if change == "catalogue" else "images_sha256"}
 
 
+def change_one_byte(path: Path) -> None:
+    """Change the content of a file, but neither its size nor its mtime."""
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.fixture(params=["many files", "few large ones"])
+def kept_hashes(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Hashes are kept, even of few files that have just been written; returns the files that are read, as they come."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    limit, value = ("_MANY_FILES", 1) if request.param == "many files" else ("_MANY_BYTES", 0)
+    monkeypatch.setattr(fingerprints, limit, value)
+    monkeypatch.setattr(fingerprints, "_RACY_NS", 0)
+    reads: list[Path] = []
+
+    def counted(path: Path) -> str:
+        reads.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(fingerprints, "sha256_of", counted)
+    return reads
+
+
+@pytest.mark.parametrize("change", ["touch", "restore", "extra", "side files", "copy"])
+def test_the_fingerprint_is_of_contents_not_of_times_places_and_other_files(tmp_path: Path, change: str) -> None:
+    survey, _ = make_survey(tmp_path)
+    before = survey.fingerprint()
+    cutout = survey.images / "g0.png"
+    match change:
+        case "touch":
+            os.utime(cutout, ns=(0, 1))
+        case "restore":
+            content = cutout.read_bytes()
+            cutout.unlink()
+            cutout.write_bytes(content)
+        case "extra":
+            Image.fromarray(pixels_of(99)).save(survey.images / "of_nobody.png")
+        case "side files":
+            (survey.images / "._g0.png").write_bytes(b"\0\5\x16\7")
+            (survey.images / ".DS_Store").touch()
+        case "copy":
+            shutil.copytree(survey.images, tmp_path / "scratch")
+            survey = replace(survey, images=tmp_path / "scratch")
+    assert survey.fingerprint() == before
+
+
+def test_files_that_did_not_change_are_not_read_again(tmp_path: Path, kept_hashes: list[Path]) -> None:
+    survey, _ = make_survey(tmp_path)
+    before = survey.fingerprint()
+    assert len(kept_hashes) == 13  # the catalogue too
+    kept_hashes.clear()
+    os.utime(survey.images / "g3.png", ns=(0, 1))
+    assert survey.fingerprint() == before
+    assert [path.name for path in kept_hashes] == ["g3.png"]
+    kept_hashes.clear()
+    assert survey.fingerprint() == before
+    assert kept_hashes == []
+
+
+def test_one_changed_byte_is_noticed_behind_the_old_size_and_time(tmp_path: Path, kept_hashes: list[Path]) -> None:
+    survey, _ = make_survey(tmp_path)
+    before = survey.fingerprint()
+    change_one_byte(survey.images / "g5.png")
+    assert survey.fingerprint()["images_sha256"] != before["images_sha256"]
+
+
+def test_damaged_kept_hashes_are_made_anew(tmp_path: Path, kept_hashes: list[Path]) -> None:
+    survey, _ = make_survey(tmp_path)
+    before = survey.fingerprint()
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert kept
+    for path in kept:
+        path.write_bytes(b"PAR1 half")
+    assert survey.fingerprint() == before
+    kept_hashes.clear()
+    assert survey.fingerprint() == before
+    assert kept_hashes == []
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, kept_hashes: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    survey, _ = make_survey(tmp_path)
+    before = survey.fingerprint()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert survey.fingerprint() == before
+    assert "set XDG_CACHE_HOME to a folder that can be written" in caplog.text
+
+
 def test_a_fingerprint_needs_the_catalogue_and_images(tmp_path: Path) -> None:
     survey, _ = make_survey(tmp_path, n=1)
-    (survey.images / "g0.png").rename(survey.images / "g0.PNG")
-    with pytest.raises(DataError, match=r"no \.png files; the folder holds 1 entries, such as 'g0\.PNG'"):
+    (survey.images / "g0.png").rename(survey.images / "g0.txt")
+    with pytest.raises(DataError, match=r"no cutout of .* 'g0'\.png; the folder holds 1 entries, such as 'g0\.txt'"):
         survey.fingerprint()
-    (survey.images / "g0.PNG").rename(survey.images / "g0.png")
+    (survey.images / "g0.txt").rename(survey.images / "g0.png")
     survey.catalog.unlink()
-    with pytest.raises(DataError, match="no readable catalogue file"):
+    with pytest.raises(DataError, match=r"no readable file \(survey.catalog\)"):
         survey.fingerprint()
+
+
+@pytest.mark.parametrize("kind", ["black", "grey", "one colour"])
+def test_a_cutout_of_one_colour_is_bad(tmp_path: Path, kind: str) -> None:
+    survey, catalog = make_survey(tmp_path, on_bad_image="drop")
+    colour = {"black": (0, 0, 0), "grey": (99, 99, 99), "one colour": (255, 0, 7)}[kind]
+    Image.new("RGB", (20, 20), colour).save(survey.images / "g4.png")
+    kept, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert bad.to_numpy().tolist() == [["g4", "an image of one colour: outside the survey's footprint"]]
+    assert_images_match(tmp_path / "images.npy", kept)
+
+
+def test_a_cutout_whose_crop_is_of_one_colour_is_bad(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path, on_bad_image="drop", crop=16)
+    framed = pixels_of(4)
+    framed[2:-2, 2:-2] = 0
+    Image.fromarray(framed).save(survey.images / "g4.png")
+    _, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert bad["id_str"].tolist() == ["g4"]
+
+
+def test_black_cutouts_stop_where_bad_images_do(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path)
+    Image.new("L", (20, 20)).save(survey.images / "g4.png")
+    with pytest.raises(DataError, match=r"g4: an image of one colour"):
+        build_folder_survey(survey, catalog, tmp_path / "images.npy")
+
+
+@pytest.mark.parametrize("extension", [None, ".png", ".PNG"])
+@pytest.mark.parametrize("place", ["g0.PNG", "field7/g0.png", "a/b/g0.PNG"])
+def test_cutouts_are_found_in_capitals_and_in_sub_folders(tmp_path: Path, extension: Any, place: str) -> None:
+    survey, catalog = make_survey(tmp_path)
+    (survey.images / place).parent.mkdir(parents=True, exist_ok=True)
+    (survey.images / "g0.png").rename(survey.images / place)
+    kept, _ = build_folder_survey(replace(survey, extension=extension), catalog, tmp_path / "images.npy")
+    assert_images_match(tmp_path / "images.npy", kept)
+
+
+def test_without_an_extension_mixed_types_are_one_survey(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path)
+    (survey.images / "g0.png").unlink()
+    Image.fromarray(pixels_of(0)).save(survey.images / "g0.TIFF")
+    kept, _ = build_folder_survey(replace(survey, extension=None), catalog, tmp_path / "images.npy")
+    assert_images_match(tmp_path / "images.npy", kept)
+
+
+def test_two_cutouts_of_one_galaxy_are_told_by_name(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path, on_bad_image="drop")
+    (survey.images / "g0.png").rename(survey.images / "g0.gif")
+    Image.fromarray(pixels_of(1)).save(survey.images / "g0.tif")
+    _, bad = build_folder_survey(replace(survey, extension=None), catalog, tmp_path / "images.npy")
+    assert bad["reason"].tolist() == ["2 files: g0.gif, g0.tif; say which by survey.extension or image_column"]
+
+
+def test_the_file_in_the_folder_itself_goes_before_one_below_it(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path)
+    (survey.images / "thumbnails").mkdir()
+    Image.fromarray(pixels_of(99)).save(survey.images / "thumbnails/g0.png")
+    kept, _ = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert_images_match(tmp_path / "images.npy", kept)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_cutouts_are_where_the_catalogues_file_loc_says(tmp_path: Path, absolute: bool) -> None:
+    survey, catalog = make_survey(tmp_path, image_column="file_loc")
+    (survey.images / "J00").mkdir()
+    paths = [survey.images / "J00" / f"x{number}.JPEG.png" for number in catalog["number"]]
+    for number, path in zip(catalog["number"], paths, strict=True):
+        (survey.images / f"g{number}.png").rename(path)
+    catalog["file_loc"] = [str(path if absolute else path.relative_to(survey.images)) for path in paths]
+    kept, _ = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert_images_match(tmp_path / "images.npy", kept)
+    catalog.to_csv(survey.catalog, index=False)
+    before = survey.fingerprint()
+    paths[3].write_bytes(b"")
+    assert survey.fingerprint() != before
+
+
+def test_a_path_that_is_empty_is_a_bad_image(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path, image_column="file_loc", on_bad_image="drop")
+    catalog["file_loc"] = [f"{id_str}.png" if i else np.nan for i, id_str in enumerate(catalog["id_str"])]
+    _, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert bad["reason"].tolist() == ["missing, no path in column 'file_loc'"]
+
+
+def test_an_image_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path, image_column="numbers")
+    with pytest.raises(DataError, match=r"no column 'numbers' \(survey.image_column\); did you mean 'number'"):
+        build_folder_survey(survey, catalog, tmp_path / "images.npy")
+
+
+def spoil(path: Path, how: str) -> None:
+    path.unlink()
+    match how:
+        case "a link to nothing":
+            path.symlink_to(path.with_name("gone.png"))
+        case "a link to itself":
+            path.symlink_to(path)
+        case "a folder":
+            path.mkdir()
+        case "a pipe":
+            os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("a link to nothing", r"missing, a link to .*gone.png"),
+        ("a link to itself", "cannot be read: .*symbolic links"),
+        ("a folder", "a folder, not an image file"),
+        ("a pipe", "neither a file nor a folder"),
+    ],
+)
+def test_what_is_no_file_is_a_bad_image_with_a_reason(tmp_path: Path, how: str, reason: str) -> None:
+    survey, catalog = make_survey(tmp_path, on_bad_image="drop")
+    spoil(survey.images / "g7.png", how)
+    survey.fingerprint()
+    kept, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert bad["id_str"].tolist() == ["g7"]
+    assert re.fullmatch(reason, bad["reason"].iloc[0])
+    assert_images_match(tmp_path / "images.npy", kept)
+
+
+def test_an_unreadable_file_is_a_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    survey, catalog = make_survey(tmp_path, on_bad_image="drop")
+    opened = Path.open
+
+    def forbidden(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "g7.png":  # root may read everything, so that chmod would not do
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **options)
+
+    before = survey.fingerprint()
+    monkeypatch.setattr(Path, "open", forbidden)
+    assert survey.fingerprint()["images_sha256"] != before["images_sha256"]
+    _, bad = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert bad.to_numpy().tolist() == [["g7", "cannot be read: Permission denied"]]
+
+
+def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    survey, catalog = make_survey(tmp_path)
+    (survey.images / "loop").symlink_to(survey.images, target_is_directory=True)
+    kept, _ = build_folder_survey(survey, catalog, tmp_path / "images.npy")
+    assert len(kept) == 12
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"extension": ".bmp"}, "extension must be one of .jpg, .jpeg"),
+        ({"fits_bands": (0, 1)}, "fits_bands must be one or three"),
+        ({"fits_bands": (0, "R", "G")}, "fits_bands must be one or three"),
+        ({"fits_bands": (-1, 1, 0)}, "fits_bands must be one or three numbers from 0"),
+        ({"fits_bands": ("I", "R", "G"), "fits_hdu": 1}, "cannot both be given"),
+        ({"fits_scaling": "linear"}, r"fits_limits must be \[black, white\]"),
+        ({"fits_limits": (0.0, 1.0)}, "fits_limits must be .* for no other"),
+        ({"fits_scaling": "asinh", "fits_limits": (2.0, 1.0)}, "fits_limits must be"),
+        ({"fits_percentiles": (5.0, 101.0)}, "fits_percentiles must be two, rising"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FolderSurvey(catalog=Path("c.csv"), images=Path("im"), **settings)
 
 
 def test_resized_cutouts_are_counted_by_their_original_sides(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Galaxy10: the file is the one it is said to be, and its classes have the names of its variant."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_every_row_gets_its_own_image_and_class(
 ) -> None:
     monkeypatch.setattr(store, "CHUNK", chunk)
     arrays = contents(variant)
-    catalog = build_galaxy10_survey(written(tmp_path, arrays, variant), tmp_path / "images.npy")
+    catalog, _ = build_galaxy10_survey(written(tmp_path, arrays, variant), tmp_path / "images.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), arrays["images"])
     assert catalog["id_str"].iloc[[0, 11]].tolist() == [f"galaxy10-{variant}-000000", f"galaxy10-{variant}-000011"]
     assert catalog["class"].dtype == np.int64
@@ -59,7 +60,7 @@ def test_every_row_gets_its_own_image_and_class(
     ],
 )
 def test_classes_have_the_names_of_the_variant(tmp_path: Path, variant: Any, names: list[str]) -> None:
-    catalog = build_galaxy10_survey(written(tmp_path, contents(variant), variant), tmp_path / "images.npy")
+    catalog, _ = build_galaxy10_survey(written(tmp_path, contents(variant), variant), tmp_path / "images.npy")
     assert [catalog["class_name"].iloc[number] for number in (0, 3, 9)] == names
 
 
@@ -67,6 +68,18 @@ def test_images_are_resized_and_cropped(tmp_path: Path) -> None:
     survey = written(tmp_path, contents("sdss"), "sdss", resize=64, crop=48)
     build_galaxy10_survey(survey, tmp_path / "images.npy")
     assert np.load(tmp_path / "images.npy", mmap_mode="r").shape == (12, 48, 48, 3)
+
+
+def test_a_black_image_is_bad_by_on_bad_image(tmp_path: Path) -> None:
+    arrays = contents("sdss")
+    arrays["images"][5] = 0
+    survey = written(tmp_path, arrays, "sdss")
+    with pytest.raises(DataError, match="galaxy10-sdss-000005: an image of one colour"):
+        build_galaxy10_survey(survey, tmp_path / "images.npy")
+    catalog, facts = replace(survey, on_bad_image="drop").read(tmp_path)
+    assert facts == {"n_bad_images": 1}
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), np.delete(arrays["images"], 5, axis=0))
+    assert catalog["class"].tolist() == np.delete(arrays["ans"], 5).tolist()
 
 
 @pytest.mark.parametrize(("variant", "other"), [("sdss", "decals"), ("decals", "sdss")])

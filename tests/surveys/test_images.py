@@ -1,5 +1,6 @@
 """Images: decoded whole or not at all, the right way up, symmetries of the square, exact statistics."""
 
+import gzip
 import io
 import struct
 import zlib
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.visualization import AsinhStretch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from sfnetlab.errors import DataError
 from sfnetlab.surveys.images import (
@@ -21,11 +23,12 @@ from sfnetlab.surveys.images import (
     fit_to_size,
     random_dihedral,
     read_image,
+    trouble_of_one_colour,
 )
 
 
-def read(path: Path, stretch: float = 0.5, q: float = 8.0) -> np.ndarray:
-    return read_image(path, fits_stretch=stretch, fits_q=q)
+def read(path: Path, stretch: float = 0.5, q: float = 8.0, **settings: Any) -> np.ndarray:
+    return read_image(path, fits_stretch=stretch, fits_q=q, **settings)
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -112,6 +115,77 @@ def test_a_jpeg_in_cmyk_comes_out_in_rgb() -> None:
     file = io.BytesIO()
     Image.new("RGB", (16, 16), (200, 100, 50)).convert("CMYK").save(file, "JPEG", quality=95)
     assert np.abs(decode_image(file.getvalue()).astype(int) - [200, 100, 50]).max() < 8
+
+
+def encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP", "GIF"])
+def test_lossless_files_of_other_kinds_come_back_exactly(kind: str) -> None:
+    pixels = noise(8, 12, 3)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    np.testing.assert_array_equal(decode_image(encoded(pixels, kind, **options)), pixels)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_of_a_tiff_of_16_bits_the_upper_8_are_kept(compression: str | None) -> None:
+    pixels = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    decoded = decode_image(encoded(pixels, "TIFF", compression=compression))
+    np.testing.assert_array_equal(decoded[:, :, 0], pixels // 256)
+
+
+@pytest.mark.parametrize("dtype", ["i4", "f4"])
+def test_a_tiff_whose_values_do_not_say_what_is_white_is_refused(dtype: str) -> None:
+    with pytest.raises(ValueError, match=r"do not say what is black and white; .* or as FITS"):
+        decode_image(encoded(np.arange(400).reshape(20, 20).astype(dtype), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_a_file_of_several_images_is_refused(kind: str) -> None:
+    frames = [Image.fromarray(noise(16, 16, 3, seed=seed)) for seed in (0, 1)]
+    file = io.BytesIO()
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=rf"^a {kind} of 2 images, expected one$"):
+        decode_image(file.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_upright_as_its_exif_orientation_says(kind: str, orientation: int) -> None:
+    upright, exif = noise(6, 9, 3), Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = [
+        *(upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1]),
+        *(np.moveaxis(each, 0, 1) for each in (upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1])),
+    ][orientation - 1]
+    np.testing.assert_array_equal(decode_image(encoded(np.ascontiguousarray(stored), kind, exif=exif)), upright)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_does_not_spoil_the_pixels() -> None:
+    whole = encoded(noise(16, 16, 3), "JPEG")
+    exif = b"Exif\0\0MM\0*\xff\xff\xff\xff"
+    damaged = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + whole[2:]
+    np.testing.assert_array_equal(decode_image(damaged), decode_image(whole))
+
+
+def test_a_jpeg_without_its_last_bytes_is_cut_off_and_one_with_more_is_whole() -> None:
+    whole = encoded(np.full((32, 32, 3), 9, np.uint8), "JPEG")
+    with pytest.raises(ValueError, match=r"cut off: .* without the end marker|cannot be decoded"):
+        decode_image(whole[:-2])
+    np.testing.assert_array_equal(decode_image(whole + b"\0" * 999), decode_image(whole))
+
+
+@pytest.mark.parametrize("name", ["black", "white", "blue"])
+def test_an_image_of_one_colour_is_trouble(name: str) -> None:
+    image = np.asarray(Image.new("RGB", (16, 16), name))
+    assert trouble_of_one_colour(image) == "an image of one colour: outside the survey's footprint"
+    speck = image.copy()
+    speck[3, 4, 1] ^= 1
+    assert trouble_of_one_colour(speck) is None
 
 
 def test_bytes_that_are_no_image_are_a_value_error() -> None:
@@ -223,10 +297,151 @@ def test_non_finite_fits_pixels_are_counted_and_refused(tmp_path: Path) -> None:
         read(fits_file(tmp_path / "a.fits", planes))
 
 
-@pytest.mark.parametrize("shape", [(16,), (2, 16, 16), (5, 16, 16), (1, 3, 16, 16)])
+@pytest.mark.parametrize("shape", [(16,), (2, 16, 16), (5, 16, 16), (16, 16, 3), (16, 16, 16), (2, 3, 16, 16)])
 def test_fits_images_of_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"a FITS cutout is \(height, width\) or \(3, height, width\)"):
         read(fits_file(tmp_path / "a.fits", np.ones(shape)))
+
+
+BANDS = [np.random.default_rng(level).random((20, 20)).astype(np.float32) * level for level in (1, 2, 3)]
+"""Of g, r and i."""
+
+
+def as_cube(tmp_path: Path) -> np.ndarray:
+    """What the bands look like as (3, height, width), the reading that needs no setting."""
+    return read(fits_file(tmp_path / "cube.fits", np.stack(BANDS)))
+
+
+def fits_images(path: Path, *images: tuple[str, np.ndarray]) -> Path:
+    """A file with an empty primary and a named image an extension."""
+    fits.HDUList([fits.PrimaryHDU(), *(fits.ImageHDU(data, name=name) for name, data in images)]).writeto(path)
+    return path
+
+
+@pytest.mark.parametrize("order", ["GRI", "rig", "iGr"])
+def test_extensions_called_g_r_and_i_are_these_bands_in_any_order(tmp_path: Path, order: str) -> None:
+    path = fits_images(tmp_path / "a.fits", *((name, BANDS["gri".index(name.lower())]) for name in order))
+    np.testing.assert_array_equal(read(path), as_cube(tmp_path))
+
+
+@pytest.mark.parametrize("bands", [("F814W", "f606w", "F435W"), (2, 1, 0)])
+def test_bands_that_are_an_extension_each_are_chosen_by_name_or_number(tmp_path: Path, bands: tuple[Any, ...]) -> None:
+    names = ("F435W", "F606W", "F814W")
+    path = fits_images(tmp_path / "a.fits", *zip(names, BANDS, strict=True))
+    with pytest.raises(DataError, match=r"several images .*1 'F435W' \(20, 20\).*survey.fits_bands = "):
+        read(path)
+    np.testing.assert_array_equal(read(path, fits_bands=bands), as_cube(tmp_path))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("n_bands", [2, 3, 4, 5])
+def test_bands_of_a_cube_are_chosen_on_whichever_axis_they_are(tmp_path: Path, axis: int, n_bands: int) -> None:
+    cube = np.stack([*BANDS, *BANDS][:n_bands])
+    chosen = (2, 1, 0) if n_bands > 2 else (1, 1, 0)
+    red, green, blue = cube[list(chosen)]
+    expected = read(fits_file(tmp_path / "chosen.fits", np.stack([blue, green, red])))
+    path = fits_file(tmp_path / "a.fits", np.moveaxis(cube, 0, axis))
+    np.testing.assert_array_equal(read(path, fits_bands=chosen), expected)
+    if (n_bands, axis) != (3, 0):
+        with pytest.raises(DataError, match=rf"with {n_bands} bands on axis {axis}; write which .*fits_bands = \["):
+            read(path)
+
+
+def test_one_chosen_band_is_grey(tmp_path: Path) -> None:
+    path = fits_file(tmp_path / "a.fits", np.stack(BANDS))
+    grey = read(fits_file(tmp_path / "grey.fits", BANDS[1]))
+    np.testing.assert_array_equal(read(path, fits_bands=(1,)), grey)
+
+
+def test_a_band_that_is_not_there_is_told(tmp_path: Path) -> None:
+    path = fits_file(tmp_path / "a.fits", np.stack(BANDS))
+    with pytest.raises(DataError, match=r"fits_bands = \[3, 1, 0\] of 3 bands, which are 0 to 2"):
+        read(path, fits_bands=(3, 1, 0))
+    with pytest.raises(DataError, match=r"no images 'K' in the FITS file, it holds 0 'PRIMARY' \(3, 20, 20\)"):
+        read(path, fits_bands=("K", "H", "J"))
+
+
+def test_bands_of_unequal_shape_are_refused(tmp_path: Path) -> None:
+    path = fits_images(tmp_path / "a.fits", ("G", BANDS[0]), ("R", BANDS[1][:10, :10]), ("I", BANDS[2]))
+    with pytest.raises(DataError, match=r"bands must be images .* of the same shape"):
+        read(path)
+
+
+@pytest.mark.parametrize("beside", ["WHT", "ERR", "dq", "Mask", "IVAR", "VAR_POISSON"])
+def test_weights_errors_and_masks_beside_the_image_do_not_count(tmp_path: Path, beside: str) -> None:
+    cube = np.stack(BANDS)
+    path = fits_images(tmp_path / "a.fits", (beside, np.ones_like(cube)), ("SCI", cube))
+    np.testing.assert_array_equal(read(path), as_cube(tmp_path))
+
+
+def test_of_two_images_without_a_name_the_setting_says_which(tmp_path: Path) -> None:
+    cube = np.stack(BANDS)
+    path = fits_images(tmp_path / "a.fits", ("", np.ones_like(cube)), ("", cube))
+    with pytest.raises(DataError, match=r"several images .*survey.fits_hdu = 1"):
+        read(path)
+    np.testing.assert_array_equal(read(path, fits_hdu=2), as_cube(tmp_path))
+
+
+def test_pixels_that_are_not_finite_matter_in_chosen_bands_alone(tmp_path: Path) -> None:
+    cube = np.stack([*BANDS, np.full((20, 20), np.nan)])
+    path = fits_file(tmp_path / "a.fits", cube)
+    np.testing.assert_array_equal(read(path, fits_bands=(2, 1, 0)), as_cube(tmp_path))
+
+
+@pytest.mark.parametrize("how", ["fz", "gz", "axes of one", "big-endian integers"])
+def test_fits_is_read_however_it_is_stored(tmp_path: Path, how: str) -> None:
+    cube = np.stack(BANDS)
+    path, expected = tmp_path / f"a.fits.{how}", as_cube(tmp_path)
+    match how:
+        case "fz":
+            packed = fits.CompImageHDU(cube, compression_type="GZIP_1", quantize_level=0)
+            fits.HDUList([fits.PrimaryHDU(), packed]).writeto(path)
+        case "gz":
+            path.write_bytes(gzip.compress((tmp_path / "cube.fits").read_bytes()))
+        case "axes of one":
+            path = fits_file(tmp_path / "a.fits", cube[None])
+        case _:
+            counts = np.round(1e4 * cube).astype(np.uint16)  # stored with BZERO
+            path = fits_file(tmp_path / "a.fits", counts)
+            expected = read(fits_file(tmp_path / "b.fits", counts.astype(np.float64)), stretch=5e3)
+            np.testing.assert_array_equal(read(path, stretch=5e3), expected)
+            return
+    np.testing.assert_array_equal(read(path), expected)
+
+
+def test_scaled_pixels_count_as_the_values_that_they_mean(tmp_path: Path) -> None:
+    hdu = fits.PrimaryHDU(np.arange(400, dtype=np.int16).reshape(20, 20))
+    hdu.header["BSCALE"], hdu.header["BZERO"] = 0.01, -1.0
+    path = tmp_path / "a.fits"
+    hdu.writeto(path)
+    data = np.asarray(fits.getdata(path), dtype=np.float64)
+    np.testing.assert_array_equal(read(path), read(fits_file(tmp_path / "b.fits", data)))
+
+
+def test_linear_scaling_goes_from_black_to_white(tmp_path: Path) -> None:
+    path = fits_file(tmp_path / "a.fits", np.linspace(-1, 3, 400).reshape(20, 20)[::-1])
+    levels = read(path, fits_scaling="linear", fits_limits=(0.0, 2.0))[:, :, 0]
+    expected = np.rint(255 * np.clip(np.linspace(-1, 3, 400) / 2, 0, 1))
+    np.testing.assert_array_equal(levels.ravel(), expected)
+
+
+def test_asinh_scaling_is_astropys(tmp_path: Path) -> None:
+    flux = np.linspace(0, 1, 400).reshape(20, 20)
+    levels = read(fits_file(tmp_path / "a.fits", flux), q=10.0, fits_scaling="asinh", fits_limits=(0.0, 1.0))
+    np.testing.assert_array_equal(levels[::-1, :, 0], np.rint(255 * AsinhStretch(a=0.1)(flux)))
+
+
+def test_percentile_scaling_forgets_the_brightness_and_keeps_colours_apart(tmp_path: Path) -> None:
+    faint, bright = (read(fits_file(tmp_path / f"{i}.fits", i * np.stack(BANDS)), fits_scaling="percentile",
+                          fits_percentiles=(1.0, 99.0)) for i in (1, 1000))  # fmt: skip
+    np.testing.assert_allclose(faint.astype(int), bright.astype(int), atol=1)
+    assert faint[:, :, 0].mean() > faint[:, :, 1].mean() > faint[:, :, 2].mean()
+
+
+def test_a_scaling_that_leaves_one_level_is_told_with_the_pixel_values(tmp_path: Path) -> None:
+    path = fits_file(tmp_path / "a.fits", -np.stack(BANDS))
+    with pytest.raises(DataError, match=r"pixel values from -2.999 to .* all become level 0; set survey.fits_scaling"):
+        read(path)
 
 
 def test_a_fits_file_without_an_image_is_refused(tmp_path: Path) -> None:

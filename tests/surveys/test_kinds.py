@@ -15,6 +15,7 @@ from sfnetlab.errors import ConfigError
 from sfnetlab.plan import make_plan
 from sfnetlab.runner import Options, run
 from sfnetlab.surveys import Survey
+from sfnetlab.surveys.protocol import Accept, as_it_is
 
 KINDS = get_args(Survey)
 TOML = """
@@ -46,11 +47,11 @@ class ToySurvey:
     def fingerprint(self) -> dict[str, str]:
         return {"version": "1"}
 
-    def read(self, work: Path) -> tuple[pd.DataFrame, dict[str, float]]:
+    def read(self, work: Path, accept: Accept = as_it_is) -> tuple[pd.DataFrame, dict[str, float]]:
         grey = np.arange(self.n_galaxies, dtype=np.uint8)
         np.save(work / "images.npy", np.tile(grey[:, None, None, None], (1, 16, 16, 3)))
         catalog = pd.DataFrame({"id_str": [f"toy{i}" for i in grey], "brightness": grey / 255})
-        return catalog, {"pixel_scale_arcsec": 0.5}
+        return accept(catalog), {"pixel_scale_arcsec": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)

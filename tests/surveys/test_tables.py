@@ -11,13 +11,25 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from astropy.table import Table
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import feather
+from safetensors.torch import save_file
 
 from sfnetlab.errors import DataError
 from sfnetlab.methods.external import External
-from sfnetlab.surveys import tables
-from sfnetlab.surveys.tables import common_galaxies, fingerprint, open_embeddings, read_into, require_every
+from sfnetlab.surveys import embedding_files
+from sfnetlab.surveys.embeddings import fingerprint
+from sfnetlab.surveys.tables import (
+    EmbeddingTable,
+    common_galaxies,
+    join_by_id,
+    open_embeddings,
+    read_into,
+    require_every,
+)
 
 N, D = 23, 4
 IDS = [f"g{i}" for i in range(N)]
@@ -26,7 +38,7 @@ VALUES = np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "BLOCK_ROWS", 5)
+    monkeypatch.setattr(embedding_files, "BLOCK_ROWS", 5)
 
 
 @pytest.fixture(autouse=True)
@@ -136,10 +148,86 @@ def as_hub_dataset(folder: Path) -> External:
     return External(name="mae", dataset="someone/embeddings", columns=("pooled",))
 
 
+def as_npz_with_ids(folder: Path) -> External:
+    np.savez_compressed(folder / "t.npz", ids=np.array(IDS), embeddings=VALUES)
+    return external(folder / "t.npz")
+
+
+def as_one_array_of_npz(folder: Path) -> External:
+    np.savez(folder / "t.npz", VALUES)
+    pd.DataFrame({"id_str": IDS}).to_parquet(folder / "ids.parquet")
+    return external(folder / "t.npz", ids=folder / "ids.parquet")
+
+
+def as_named_array_of_npz(folder: Path) -> External:
+    np.savez(folder / "t.npz", objID=np.array(IDS), deep=VALUES, shallow=VALUES[:, :2], labels=np.arange(N))
+    return external(folder / "t.npz", "deep", id_column="objID")
+
+
+def as_tensor(folder: Path) -> External:
+    torch.save(torch.nn.Parameter(torch.tensor(VALUES)), folder / "t.pt")
+    (folder / "ids.csv").write_text("# ours\nid_str;z\n" + "".join(f"{each};0,5\n" for each in IDS))
+    return external(folder / "t.pt", ids=folder / "ids.csv")
+
+
+def as_tensor_and_ids(folder: Path) -> External:
+    torch.save({"ids": IDS, "embeddings": torch.tensor(VALUES)}, folder / "t.pth")
+    return external(folder / "t.pth")
+
+
+def as_tensors_by_id(folder: Path) -> External:
+    torch.save(dict(zip(IDS, torch.tensor(VALUES), strict=True)), folder / "t.pt")
+    return external(folder / "t.pt")
+
+
+def as_tensor_of_old_torch(folder: Path) -> External:
+    torch.save({"id_str": IDS, "z": torch.tensor(VALUES)}, folder / "t.pt", _use_new_zipfile_serialization=False)
+    return external(folder / "t.pt", "z")
+
+
+def as_safetensors(folder: Path) -> External:
+    save_file({"embeddings": torch.tensor(VALUES)}, folder / "t.safetensors")
+    (folder / "ids.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(IDS).encode())
+    return external(folder / "t.safetensors", ids=folder / "ids.txt")
+
+
+def as_csv(folder: Path) -> External:
+    pd.DataFrame(VALUES, columns=[f"f{i}" for i in range(D)]).assign(id_str=IDS, ra=1.5).to_csv(folder / "t.csv.gz")
+    return external(folder / "t.csv.gz", "f*")
+
+
+def as_fits_vector(folder: Path) -> External:
+    Table({"id_str": IDS, "deep": VALUES.astype(np.float64), "ra": np.ones(N)}).write(folder / "t.fits")
+    return external(folder / "t.fits", "deep")
+
+
+def as_fits_columns(folder: Path) -> External:
+    Table({"id_str": IDS} | {f"f{i}": VALUES[:, i] for i in range(D)}).write(folder / "t.fits")
+    return external(folder / "t.fits", "f?")
+
+
+def as_feather(folder: Path) -> External:
+    table = pa.table({"id_str": IDS, "pooled": list(VALUES)})
+    feather.write_feather(table, str(folder / "t.feather"))
+    return external(folder / "t.feather", "pooled")
+
+
+def as_hats_folder(folder: Path) -> External:
+    place = folder / "hats" / "dataset" / "Norder=0" / "Dir=0" / "Npix=4"
+    place.mkdir(parents=True)
+    write_parquet(place / "part0.parquet")
+    write_parquet(folder / "hats" / "dataset" / "data_thumbnail.parquet", IDS[:3], VALUES[:3])
+    pq.write_metadata(pq.read_schema(place / "part0.parquet"), folder / "hats" / "dataset" / "_metadata")
+    (folder / "hats" / "hats.properties").write_text("obs_collection=x\n")
+    return external(folder / "hats", "pooled")
+
+
 FORMS = [
     as_list_column, as_fixed_size_lists, as_numeric_columns, as_parquet_folder, as_npy_with_text_ids,
     as_npy_with_csv_ids, as_npy_with_npy_ids, as_hdf5_matrix, as_hdf5_columns, as_saved_dataset,
-    as_splits_of_a_saved_dataset, as_hub_dataset,
+    as_splits_of_a_saved_dataset, as_hub_dataset, as_npz_with_ids, as_one_array_of_npz, as_named_array_of_npz,
+    as_tensor, as_tensor_and_ids, as_tensors_by_id, as_tensor_of_old_torch, as_safetensors, as_csv, as_fits_vector,
+    as_fits_columns, as_feather, as_hats_folder,
 ]  # fmt: skip
 
 
@@ -156,7 +244,7 @@ def test_a_fingerprint_follows_the_content_not_the_place(write, tmp_path):
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
         prints.append(fingerprint(write(tmp_path / place)))
-    if write not in (as_saved_dataset, as_splits_of_a_saved_dataset):  # their files hold a random fingerprint
+    if write not in (as_saved_dataset, as_splits_of_a_saved_dataset, as_tensor_of_old_torch):  # these write random keys
         assert prints[0] == prints[1]
     assert all(len(value) == 64 for value in prints[0].values())
 
@@ -170,6 +258,16 @@ def test_numbers_of_any_width_become_float32(dtype, tmp_path):
     np.testing.assert_array_equal(found, values.astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int32])
+def test_tensors_of_any_width_become_float32(dtype, tmp_path):
+    values = torch.arange(N * D).reshape(N, D).to(dtype)
+    torch.save({"ids": torch.arange(N), "embeddings": values}, tmp_path / "t.pt")
+    save_file({"embeddings": values, "ids": torch.arange(N)}, tmp_path / "t.safetensors")
+    for name in ("t.pt", "t.safetensors"):
+        found = read(external(tmp_path / name), [str(i) for i in range(N)])
+        np.testing.assert_array_equal(found, values.float().numpy())
+
+
 def test_integers_are_ids_too(tmp_path):
     ids = [1237648720000000000 + i for i in range(N)]
     np.testing.assert_array_equal(
@@ -180,8 +278,8 @@ def test_integers_are_ids_too(tmp_path):
 @given(order=st.permutations(range(N)), n=st.integers(1, N))
 def test_a_join_places_each_row_by_its_id(order, n):
     ids = pd.Series([IDS[i] for i in order])
-    table = tables.EmbeddingTable("t", ids, ("a",), lambda: iter(()))
-    joined = tables.join_by_id(table, pd.Series(IDS[:n]))
+    table = EmbeddingTable("t", ids, ("a",), lambda: iter(()))
+    joined = join_by_id(table, pd.Series(IDS[:n]))
     assert [IDS[place] for place in joined.place if place >= 0] == [each for each in ids if each in IDS[:n]]
     assert joined.counts == {"n_both": n, "n_only_in_table": N - n, "n_only_in_catalog": 0}
 
@@ -297,9 +395,9 @@ def test_damaged_and_missing_files_are_named(tmp_path):
     whole = write_parquet(tmp_path / "t.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
     assert "cut.parquet: cannot be read" in problem_of(external(tmp_path / "cut.parquet", "pooled"))
-    assert "no such file or folder of embeddings" in problem_of(external(tmp_path / "none.parquet", "pooled"))
-    (tmp_path / "t.pkl").write_bytes(b"")
-    assert "found '.pkl'" in problem_of(external(tmp_path / "t.pkl", "pooled"))
+    assert "no such embeddings file" in problem_of(external(tmp_path / "none.parquet", "pooled"))
+    (tmp_path / "t.pkl").write_bytes(b"\x80\x05")
+    assert "is a pickle" in problem_of(external(tmp_path / "t.pkl", "pooled"))
     (tmp_path / "empty").mkdir()
     assert "no .parquet files in this folder" in problem_of(external(tmp_path / "empty", "pooled"))
     with pytest.raises(DataError, match=r"none\.parquet: no readable file \(features 'mae': path\)"):
@@ -327,6 +425,52 @@ def test_pickled_ids_are_never_loaded(tmp_path):
     np.save(tmp_path / "t.npy", VALUES)
     np.save(tmp_path / "ids.npy", np.array(IDS, dtype=object))
     assert "allow_pickle=False" in problem_of(external(tmp_path / "t.npy", ids=tmp_path / "ids.npy"))
+
+
+def test_pickled_tensors_are_refused_with_how_to_save_them(tmp_path):
+    torch.save({"ids": IDS, "embeddings": VALUES, "made_by": Path("x")}, tmp_path / "t.pt")
+    assert 'save tensors and text alone: torch.save({"ids": list_of_text' in problem_of(external(tmp_path / "t.pt"))
+
+
+def test_of_several_arrays_one_must_be_named(tmp_path):
+    np.savez(tmp_path / "t.npz", ids=np.array(IDS), deep=VALUES, shallow=VALUES[:, :2])
+    problem = problem_of(external(tmp_path / "t.npz"))
+    assert "found deep (23, 4), shallow (23, 2); choose by columns" in problem
+
+
+def test_an_array_without_ids_says_where_to_put_them(tmp_path):
+    np.savez(tmp_path / "t.npz", deep=VALUES)
+    assert "no array of ids, neither 'id_str' nor 'ids', among deep; save them" in problem_of(
+        external(tmp_path / "t.npz")
+    )
+
+
+@pytest.mark.parametrize("name", ["t.pt", "t.safetensors", "t.npz", "t.npy", "t.h5", "t.fits", "t.parquet", "t.csv"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"<!doctype html><p>Log in", "a web page"),
+        (b"\x07\x08\x09damaged" * 300, "cannot be read"),
+    ],
+)
+def test_what_is_no_file_of_embeddings_is_named(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "ids.txt").write_text("\n".join(IDS))
+    ids = {"ids": tmp_path / "ids.txt"} if name in ("t.npy", "t.npz", "t.pt", "t.safetensors") else {}
+    columns = () if ids else ("pooled",)
+    assert message in problem_of(external(tmp_path / name, *columns, **ids))
+
+
+def test_links_in_a_circle_and_folders_are_no_files_of_embeddings(tmp_path):
+    (tmp_path / "loop.npz").symlink_to(tmp_path / "loop.npz")
+    assert "a link that leads in a circle" in problem_of(external(tmp_path / "loop.npz"))
+    (tmp_path / "ids.txt").mkdir()
+    np.savez(tmp_path / "t.npz", VALUES)
+    assert "ids.txt: no such ids file: it is a folder" in problem_of(
+        external(tmp_path / "t.npz", ids=tmp_path / "ids.txt")
+    )
 
 
 def test_unknown_splits_are_named(tmp_path):

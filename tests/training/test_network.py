@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -240,3 +242,19 @@ def test_turned_embeddings_are_those_of_turned_cutouts(images):
         turned = dihedral(np.asarray(images[rows]), np.full(2, op))
         expected = np.concatenate(list(embed_batches(model.features, turned, device="cpu")))
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("level", "interval_s", "told"), [("INFO", 60, [3]), ("DEBUG", 60, [1, 2, 3]), ("INFO", 0, [1, 2, 3])]
+)
+def test_the_log_has_the_start_the_end_and_an_epoch_a_minute(level, interval_s, told, caplog, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_INTERVAL_S", interval_s)
+    caplog.set_level(level, "sfnetlab")
+    course = loop.Course(
+        n_rows=10, batch_size=5, epochs=3, seed=0, checkpoint=None, settings={}, label="net", unit="image"
+    )
+    log = loop.EpochLog(course)
+    for epoch in (1, 2, 3):
+        log.tell(epoch, "loss=1")
+    shown = [record.getMessage() for record in caplog.records if record.levelno >= logging.getLevelName(level)]
+    assert shown == ["net: 3 epochs of 2 steps", *(f"net: epoch {epoch}/3 loss=1" for epoch in told)]

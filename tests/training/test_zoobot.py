@@ -15,7 +15,7 @@ from sfnetlab.errors import DataError, TrainingError
 from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import load_network, save_network
 from sfnetlab.plan import make_plan
-from sfnetlab.runner import build_job
+from sfnetlab.runner import Building, build_job
 from sfnetlab.training.network import embed_batches, frozen_encoder
 
 zoobot = pytest.importorskip("sfnetlab.training.zoobot", reason="the extra zoobot is not installed", exc_type=DataError)
@@ -234,7 +234,7 @@ def test_its_head_is_probed_like_that_of_any_network_trained_here(tmp_path):
     path.write_text(TOML)
     for job in make_plan(config.load(path, ())):
         if str(job) in CHAIN:
-            build_job(tmp_path, job, config_toml="", device="cpu")
+            build_job(Building(root=tmp_path, config_toml="", device="cpu"), job)
     survey = read_survey(tmp_path / "prepare-survey/survey")
     metrics = pd.read_parquet(tmp_path / "fit-probes/tuned-seed0/metrics.parquet")
     assert set(metrics["kind"]) == {"zoobot"}

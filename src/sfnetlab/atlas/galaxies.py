@@ -256,7 +256,7 @@ def galaxy_chunks(atlas: Atlas) -> Iterator[dict[str, Any]]:
     """Yield what only the pages of galaxies themselves need, for `CHUNK` galaxies at a time."""
     galaxies = atlas.galaxies
     numbers = galaxies.labels.to_numpy(dtype=np.float64)
-    texts = galaxies.catalog[text_columns(galaxies)].astype(str).to_numpy()
+    texts = galaxies.catalog[text_columns(galaxies)].astype("string").fillna("").to_numpy()
     codes = [_codes(table) for table in atlas.tables]
     for start in range(0, len(numbers), CHUNK):
         rows = slice(start, min(start + CHUNK, len(numbers)))

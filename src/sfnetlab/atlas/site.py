@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sfnetlab.artifacts import RUNNING
 from sfnetlab.atlas.content import Atlas, ShownTable
 from sfnetlab.atlas.features import ASSOCIATION_NUMBERS, describe_wall, feature_chunks
 from sfnetlab.atlas.galaxies import (
@@ -93,7 +94,9 @@ def write_site(directory: Path, atlas: Atlas, keys: dict[str, str]) -> dict[str,
         "n_tables": len(atlas.tables),
         "n_features": n_features,
         "largest_contribution_error": max(errors, default=0.0),
-        "bytes": sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()),
+        "bytes": sum(
+            path.stat().st_size for path in directory.rglob("*") if path.is_file() and path != directory / RUNNING
+        ),
     }
 
 

@@ -6,11 +6,18 @@ Machines differ and are shared, so the ratio of two speeds is the result; the ra
 
 from collections.abc import Callable, Iterator, Sequence
 
-from sfnetlab.bench import association, atlas, images, network, sae, sae_quality, selection, statistics
+from sfnetlab.bench import association, atlas, images, network, sae, sae_quality, scale, selection, statistics
 from sfnetlab.bench.compare import Row, describe
 from sfnetlab.errors import SfnetlabError
 
 __all__ = ["BENCHMARKS", "Row", "describe", "run"]
+
+
+def _workers(device: str) -> Iterator[Row]:
+    from sfnetlab.bench.workers import workers  # needs the extra `cluster`
+
+    yield from workers(device)
+
 
 BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "mock": images.mock,
@@ -25,9 +32,13 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "ridge-path": statistics.ridge_path,
     "association": association.association,
     "atlas": atlas.atlas,
+    "scale": scale.scale,
+    "scale-large": scale.scale_large,
+    "scale-million": scale.scale_million,
+    "workers": _workers,
 }
-ONLY_BY_NAME = ("sae-quality-large",)
-"""Benchmarks that run only if they are named, because they take much memory."""
+ONLY_BY_NAME = ("sae-quality-large", "scale", "scale-large", "scale-million")
+"""Benchmarks that run only if they are named, because they take much memory or long."""
 
 
 def run(names: Sequence[str], device: str) -> Iterator[Row]:

@@ -31,7 +31,9 @@ from sfnetlab.bench.compare import Row
 from sfnetlab.interpret.catalog import associate_features, describe_features
 from sfnetlab.jobs import TableSpec
 from sfnetlab.metrics.tables import rows_of
+from sfnetlab.settings import CatalogColumns
 from sfnetlab.surveys.catalog import measured_labels
+from sfnetlab.surveys.columns import measured
 from sfnetlab.surveys.mock_population import make_population
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ def _shown(folder: Path, plain: Atlas, device: str) -> Iterator[Row]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        log.warning("the atlas is not opened: there is no Playwright, which is among the development dependencies")
+        log.warning("the atlas is not opened: there is no Playwright; `uv run --group browser` brings it")
         return
     chromium = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if chromium is None:
@@ -225,7 +227,7 @@ def made_up_atlas(
     images = _ellipses(n_galaxies, image_size, rng)
     galaxies = Galaxies(
         catalog=catalog,
-        labels=measured_labels(catalog),
+        labels=measured_labels(measured(catalog, CatalogColumns(), "made-up catalogue").catalog),
         images=images,
         places=np.arange(n_galaxies),
         pixel_scale_arcsec=38.0 / image_size,

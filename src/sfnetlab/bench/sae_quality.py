@@ -21,8 +21,9 @@ from sfnetlab.metrics.sparsity import activation_frequency, dead_fraction, l0
 from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.planted import PlantedDictionary, make_planted_dictionary
 from sfnetlab.settings import Codes
+from sfnetlab.training.sae.rows import Rows
 from sfnetlab.training.sae.settings import SAESettings, Variant, euclid_groups
-from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes
+from sfnetlab.training.sae.trainer import fit_standardisation, train_saes
 
 N_TEST, N_VALID = 8192, 16_384
 

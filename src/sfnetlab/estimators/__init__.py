@@ -3,6 +3,7 @@
 `training/sae/` trains them; `models/sae.py` holds what they are once they are trained.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -20,8 +21,9 @@ from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.runtime import resolve_device
 from sfnetlab.settings import Codes
 from sfnetlab.training.loop import Record
-from sfnetlab.training.sae.settings import Frozen, SAESettings, Selection, Start, Variant, euclid_groups
-from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes
+from sfnetlab.training.sae.rows import Rows, UnevenSpreadWarning, uneven_spread, without_far_rows
+from sfnetlab.training.sae.settings import Frozen, SAESettings, Selection, Standardize, Start, Variant, euclid_groups
+from sfnetlab.training.sae.trainer import fit_standardisation, train_saes
 
 
 @dataclass(eq=False, repr=False)
@@ -79,6 +81,8 @@ class _TrainedSAE(SparseCoder):
     start: Start = field(default="random", init=False)
     validation_fraction: float = field(default=0.0, init=False)
     center: bool = True
+    standardize: Standardize = SAE.standardize
+    max_distance: float | None = SAE.max_distance
     codes: Codes = SAE.codes[0]
     random_state: int | np.random.RandomState | None = None
     device: str = "auto"
@@ -108,6 +112,8 @@ class _TrainedSAE(SparseCoder):
         -----
         LargeMeanWarning
             If rows are not centred and their mean is so large that latents will die.
+        UnevenSpreadWarning
+            If a few rows or columns hold so much of the variance that training and score are about little else.
         """
         return fit_many([self], X)[0]
 
@@ -137,7 +143,8 @@ class ReLUSAE(_CalibratedSAE):
     ----------
     validation_fraction : float
         Share of the rows that are held out to set the threshold, in (0, 1); the same rows for every seed.
-    n_latents, k, epochs, batch_size, learning_rate, auxk, center, codes, random_state, device
+    n_latents, k, epochs, batch_size, learning_rate, auxk, center, standardize, max_distance, codes, random_state,
+    device
         As in `TopKSAE`, but k is an average.
     """
 
@@ -168,6 +175,12 @@ class TopKSAE(_RevivingSAE):
         (arXiv:2606.02061), because it is the shared start that makes seeds agree. They need n_latents rows.
     center : bool
         Whether to subtract the column means. Without this, latents die on data with a large mean (arXiv:2605.31518).
+    standardize : {"one scale", "columns"}
+        What centred rows are divided by: one spread for all columns, or each column by its own, so that all columns
+        count alike (as in Wu & Walmsley 2025, arXiv:2510.23749). Reconstructions are in the units of X either way.
+    max_distance : float, optional
+        Rows that are farther from the columns' medians than this many times the median row are left out of the
+        training: a broken row cannot spoil it. None: no row is left out.
     codes : {"topk", "refit", "omp"}
         How `transform` finds latents. "topk": as the encoder selects them. "refit": by least squares on the latents
         that the encoder selects. "omp": by orthogonal matching pursuit of k atoms. Each is slower than the one before
@@ -183,8 +196,8 @@ class TopKSAE(_RevivingSAE):
     model_ : SparseAutoencoder
         `models.sae.save_sae(directory, estimator.model_)` writes it; `PretrainedSAE` takes what `load_sae` reads.
     components_, mean_, scale_
-        Atoms (n_latents, n_features), column means (n_features,) and one scale:
-        x_hat = mean_ + scale_ (latents components_ + b_dec).
+        Atoms (n_latents, n_features), column means (n_features,) and one scale, or with standardize="columns" one of
+        each column: x_hat = mean_ + scale_ (latents components_ + b_dec).
     history_ : list of dict
         One record for each epoch, see `training.sae.trainer.train_saes`; `pandas.DataFrame(history_)` makes a table.
     n_iter_, n_features_in_ : int
@@ -206,7 +219,8 @@ class BatchTopKSAE(_CalibratedSAE):
     ----------
     validation_fraction : float
         Share of the rows that are held out to set the threshold, in (0, 1); the same rows for every seed.
-    n_latents, k, epochs, batch_size, learning_rate, auxk, center, codes, random_state, device
+    n_latents, k, epochs, batch_size, learning_rate, auxk, center, standardize, max_distance, codes, random_state,
+    device
         As in `TopKSAE`, but k is an average.
     """
 
@@ -227,7 +241,8 @@ class MatryoshkaSAE(_CalibratedSAE):
         threshold.
     validation_fraction : float
         Share of the rows that are held out to set that threshold, in (0, 1). selection="topk" holds out none.
-    n_latents, k, epochs, batch_size, learning_rate, auxk, center, codes, random_state, device
+    n_latents, k, epochs, batch_size, learning_rate, auxk, center, standardize, max_distance, codes, random_state,
+    device
         As in `TopKSAE`.
     """
 
@@ -248,7 +263,8 @@ class JumpReLUSAE(_CalibratedSAE):
     ----------
     validation_fraction : float
         Share of the rows that are held out to find the factor, in (0, 1); the same rows for every seed.
-    n_latents, k, epochs, batch_size, learning_rate, auxk, center, codes, random_state, device
+    n_latents, k, epochs, batch_size, learning_rate, auxk, center, standardize, max_distance, codes, random_state,
+    device
         As in `TopKSAE`, but k is an average.
     """
 
@@ -270,7 +286,7 @@ class ArchetypalSAE(_RevivingSAE):
         Weight of the auxiliary loss of silent latents, which this variant does not resample. The loss may help: of
         1,024 latents on DINOv2 embeddings of 4,712 galaxies, 58 % (k = 8) and 30 % (k = 32) ended silent with 0, and
         19 % and 20 % with 1, at the same FVU within 3 % (one seed).
-    k, epochs, batch_size, learning_rate, center, codes, random_state, device
+    k, epochs, batch_size, learning_rate, center, standardize, max_distance, codes, random_state, device
         As in `TopKSAE`.
     """
 
@@ -283,7 +299,7 @@ class FrozenDecoderSAE(_TrainedSAE):
 
     Parameters
     ----------
-    n_latents, k, epochs, batch_size, learning_rate, center, codes, random_state, device
+    n_latents, k, epochs, batch_size, learning_rate, center, standardize, max_distance, codes, random_state, device
         As in `TopKSAE`.
     """
 
@@ -295,7 +311,7 @@ class FrozenEncoderSAE(_TrainedSAE):
 
     Parameters
     ----------
-    n_latents, k, epochs, batch_size, learning_rate, center, codes, random_state, device
+    n_latents, k, epochs, batch_size, learning_rate, center, standardize, max_distance, codes, random_state, device
         As in `TopKSAE`.
     """
 
@@ -307,7 +323,7 @@ class RandomDictionarySAE(_TrainedSAE):
 
     Parameters
     ----------
-    n_latents, k, epochs, batch_size, learning_rate, center, codes, random_state, device
+    n_latents, k, epochs, batch_size, learning_rate, center, standardize, max_distance, codes, random_state, device
         As in `TopKSAE`.
     """
 
@@ -320,8 +336,9 @@ _Trained = TypeVar("_Trained", bound=_TrainedSAE)
 def fit_many(estimators: Sequence[_Trained], X: ArrayLike) -> list[_Trained]:
     """Fit estimators of any variants, sizes and seeds in as few passes over X as possible, and return them.
 
-    Estimators with the same `epochs`, `batch_size`, `center`, `device` and held-out rows see the same batches, which
-    are read once. Each ends as `fit` alone would leave it: on the CPU, bit for bit. It raises the errors of `fit`.
+    Estimators with the same `epochs`, `batch_size`, `center`, `standardize`, `max_distance`, `device` and held-out rows
+    see the same batches, which are read once. Each ends as `fit` alone would leave it: on the CPU, bit for bit. It
+    raises the errors of `fit`.
     """
     together: dict[tuple[Any, ...], list[tuple[_Trained, SAESettings]]] = {}
     rows: NDArray[np.number] = np.empty((0, 0))
@@ -329,19 +346,25 @@ def fit_many(estimators: Sequence[_Trained], X: ArrayLike) -> list[_Trained]:
         settings = _checked_settings(estimator)
         held_out = float(estimator.validation_fraction) if settings.is_calibrated else 0.0
         batch_size = None if estimator.batch_size is None else int(estimator.batch_size)
-        key = (int(estimator.epochs), batch_size, bool(estimator.center), _checked_device(estimator), held_out)
+        scaling = (bool(estimator.center), estimator.standardize, estimator.max_distance)
+        key = (int(estimator.epochs), batch_size, *scaling, _checked_device(estimator), held_out)
         together.setdefault(key, []).append((estimator, settings))
         rows = checked_rows(estimator, X, n_fit=3 if held_out else 2)
-    for (epochs, batch_size, center, device, held_out), group in together.items():
-        train, valid = _split(len(rows), held_out)
+    for (epochs, batch_size, center, standardize, max_distance, device, held_out), group in together.items():
+        train, valid = (
+            without_far_rows(Rows(rows, part), max_distance, standardize) for part in _split(len(rows), held_out)
+        )
         try:
+            standardisation = fit_standardisation(train, center=center, standardize=standardize)
+            for message in uneven_spread(train, standardize):
+                warnings.warn(message, UnevenSpreadWarning, stacklevel=3)
             saes, history = train_saes(
-                Rows(rows, train),
+                train,
                 [settings for _, settings in group],
                 epochs=epochs,
                 batch_size=batch_size,
-                standardisation=fit_standardisation(Rows(rows, train), center=center),
-                valid=Rows(rows, valid),
+                standardisation=standardisation,
+                valid=valid,
                 device=device,
                 checkpoint=None,
                 report=lambda _: None,
@@ -380,7 +403,10 @@ def _checked_settings(estimator: _TrainedSAE) -> SAESettings:
         check_number(estimator, "learning_rate", Real, 0, is_open=True)
     if not isinstance(estimator.center, bool | np.bool_):
         raise invalid(estimator, "center", "a bool")
-    for name, choices in (("codes", Codes), ("start", Start), ("selection", Selection)):
+    if estimator.max_distance is not None:
+        check_number(estimator, "max_distance", Real, 1, is_open=True)
+    choices_of = {"codes": Codes, "start": Start, "selection": Selection, "standardize": Standardize}
+    for name, choices in choices_of.items():
         check_choice(estimator, name, get_args(choices))
     check_number(estimator, "auxk", Real, 0)
     if isinstance(estimator, _CalibratedSAE):

@@ -13,9 +13,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data  # pyrefly: 
 
 from sfnetlab.errors import DataError
 from sfnetlab.estimators.checks import check_choice
+from sfnetlab.metrics.reconstruction import robust_fvus
 from sfnetlab.models.sae import SparseAutoencoder
 from sfnetlab.settings import Codes
-from sfnetlab.training.sae.trainer import Rows, fit_standardisation
+from sfnetlab.training.sae.rows import Rows
+from sfnetlab.training.sae.trainer import fit_standardisation
 
 _BLOCK_ROWS = 4096
 _PURSUIT_ROWS = 32768
@@ -103,7 +105,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         rows = checked_rows(self, X)
         try:
-            spread = fit_standardisation(Rows(rows, np.arange(len(rows)))).scale
+            spread = float(fit_standardisation(Rows(rows, np.arange(len(rows)))).scale)
         except DataError as error:
             raise ValueError(f"{type(self).__name__}.score: {error}") from error
         squares = 0.0
@@ -111,6 +113,17 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             errors = block.astype(np.float64) - self.inverse_transform(latents)
             squares += float(np.square(errors).sum())
         return 1 - squares / (rows.size * spread**2)
+
+    def fvus(self, X: ArrayLike) -> dict[str, float]:
+        """Return the fraction of variance unexplained in three ways, which differ where a few rows or columns rule.
+
+        `fvu` is 1 - `score(X)`; `fvu_by_column` and `fvu_median_row` are those of `metrics.reconstruction.robust_fvus`:
+        every column counts alike, and the median row counts. X and its reconstruction are held in memory; errors are
+        those of `score`.
+        """
+        fvu = 1 - self.score(X)
+        rows = np.concatenate(list(_blocks(checked_rows(self, X), _BLOCK_ROWS)))
+        return {"fvu": fvu} | robust_fvus(rows, self.model_.reconstruct(rows, self.codes))
 
     def _encoded_blocks(self, rows: NDArray[np.number]) -> Iterator[tuple[NDArray[np.float32], csr_array]]:
         check_choice(self, "codes", get_args(Codes))
@@ -128,9 +141,12 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return _array(self.model_.mean)
 
     @property
-    def scale_(self) -> float:
-        """The number that centred rows are divided by: the root mean square of their entries."""
-        return float(self.model_.scale)
+    def scale_(self) -> float | NDArray[np.float32]:
+        """What centred rows are divided by: the root mean square of their entries, or of each column's.
+
+        One number, or an array (n_features,).
+        """
+        return _array(self.model_.scale) if self.model_.scale.ndim else float(self.model_.scale)
 
     @property
     def thresholds_(self) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ Only results that are current leave the house; the folder they go to is whole or
 """
 
 import argparse
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,13 +14,18 @@ from pathlib import Path
 
 from sfnetlab import runner, runtime
 from sfnetlab.artifacts import state_of
+from sfnetlab.descriptions import About
 from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.exporting.catalog import Cutouts, catalog_items
 from sfnetlab.exporting.saes import sae_items
-from sfnetlab.exporting.tables import description_items, feature_items, prediction_items
-from sfnetlab.plan import make_plan
+from sfnetlab.exporting.tables import description_items, evidence_items, feature_items, prediction_items
+from sfnetlab.files import move
+from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.results import Record, Results, TableResult
-from sfnetlab.surveys.files import Format, write_json
+from sfnetlab.surveys.files import Format, column_list, write_json
+from sfnetlab.surveys.messages import first_few
+
+log = logging.getLogger(__name__)
 
 _MANIFEST = "export.json"
 _N_NAMED = 5
@@ -59,11 +65,14 @@ def export_command(arguments: argparse.Namespace) -> str:
 def export(chosen: runner.Options, request: Request) -> list[Path]:
     """Write the results of an experiment into a new folder; return its files.
 
-    - `catalog.*`: the survey's catalogue with its split; `columns.csv`: units, UCDs and meanings of its columns.
+    - `catalog.*`: the survey's catalogue with its split.
+    - `columns.csv`: units, UCDs and meanings of the columns of all tables.
     - `features/<table>.*`: `id_str`, `split` and a column a feature, called as in its own file or `feature_<i>`. A
       sparse table has a row for each activation, `id_str, feature, activation`, by default: galaxies without an active
       feature are in the catalogue alone. FITS holds at most 999 columns: a wider table has one vector, `features`.
     - `feature_catalogs/<table>.*`: what each feature is like, `features.parquet` of interpret-features.
+    - `evidence/<stage>/<name>/<table>.*`: every other table of the results that are current; with `tables` chosen, of
+      those.
     - `predictions/<table>.*`: test galaxies, a column a label, probe and number of features, NaN outside a cut.
     - `saelens/<sae>-k<k>-seed<seed>/`: every sparse autoencoder, for `sae_lens.SAE.load_from_disk`.
     - `zoobot.*` (parquet where the others are FITS): `id_str`, `file_loc` and the catalogue, for Zoobot, with
@@ -75,24 +84,26 @@ def export(chosen: runner.Options, request: Request) -> list[Path]:
     ArtifactError
         If a result is missing or stale, or the folder exists and is not to be replaced.
     DataError
-        If no table has such a name, or FITS cannot hold a text.
+        If no table has such a name, or FITS cannot hold one.
     """
     experiment, root = chosen.load()
     results = Results.of_plan(make_plan(experiment), root)
     tables = _chosen_tables(results, request.tables)
     _require_current(root, results, tables)
     _require_place(request)
+    evidence = _evidence(root, results, tables, is_all=not request.tables)
     partial = request.to.with_name(f".{request.to.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        written = _write_items(partial, results, tables, request)
+        written, columns = _write_items(partial, results, tables, request, evidence)
+        column_list(columns).to_csv(partial / "columns.csv", index=False)
         about = {"experiment": experiment.name, "format": request.form, "results": written}
         write_json(partial / _MANIFEST, about | {"versions": runtime.versions()})
         replaced = request.to.with_name(f".{request.to.name}.replaced-{os.getpid()}")
         if request.to.exists():
-            request.to.rename(replaced)
-        partial.rename(request.to)
+            move(request.to, replaced)
+        move(partial, request.to)
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -128,6 +139,18 @@ def _read(results: Results, tables: Sequence[TableResult]) -> Iterator[Record]:
             yield from (record for role in roles if (record := table.record(role)) is not None)
 
 
+def _evidence(root: Path, results: Results, tables: Sequence[TableResult], *, is_all: bool) -> list[Record]:
+    """The results whose tables are evidence: those of the chosen feature tables, of all of them any that is current."""
+    if not is_all:
+        return list({record.key: record for record in _read(results, tables)}.values())
+    every = [record for stage in STAGES for record in results.records(stage) if record.job is not None]
+    current = [record for record in every if record.job and state_of(root, record.job).kind == "current"]
+    if len(current) < len(every):
+        left_out = [str(record) for record in every if record not in current]
+        log.info("left out, for they are not current: %s", first_few(left_out, _N_NAMED))
+    return current
+
+
 def _require_place(request: Request) -> None:
     """Raise ArtifactError unless the folder is new, empty, or an export that may be replaced."""
     to = request.to
@@ -140,9 +163,9 @@ def _require_place(request: Request) -> None:
 
 
 def _write_items(
-    folder: Path, results: Results, tables: Sequence[TableResult], request: Request
-) -> dict[str, dict[str, str]]:
-    """Write all that is asked for; return which results it is of, by name."""
+    folder: Path, results: Results, tables: Sequence[TableResult], request: Request, evidence: Sequence[Record]
+) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, About]]]:
+    """Write all that is asked for; return which results it is of, by name, and what the columns of its tables mean."""
     form = request.form
     of_tables = (
         chain(feature_items(table, form, wide=request.wide), sae_items(table), prediction_items(table, form))
@@ -150,12 +173,23 @@ def _write_items(
     )
     descriptions = (description_items(table, form) for table in tables)
     written: dict[str, dict[str, str]] = {}
-    for item in chain(catalog_items(results, form, request.cutouts, request.to), *of_tables, *descriptions):
+    columns: dict[str, dict[str, About]] = {}
+    of_survey = catalog_items(results, form, request.cutouts, request.to)
+    for item in chain(of_survey, *of_tables, *descriptions, evidence_items(evidence, form)):
         if item.name in written:  # tables of refitted codes share an autoencoder
             continue
         path = folder / item.name
-        path.parent.mkdir(exist_ok=True)
-        item.write(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if (found := item.write(path)) is not None:
+            columns.setdefault(_like(item.name), {}).update(found)
         if item.source is not None:
             written[item.name] = {"made_by": str(item.source), "key": item.source.key}
-    return written
+    return written, columns
+
+
+def _like(name: str) -> str:
+    """The name of a table with a star for that of the feature table: evidence/fit-probes/*/metrics.csv."""
+    *folders, file = name.split("/")
+    if not folders:
+        return file
+    return f"{folders[0]}/{folders[1]}/*/{file}" if folders[1:] else f"{folders[0]}/*{Path(file).suffix}"

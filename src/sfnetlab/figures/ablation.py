@@ -20,7 +20,8 @@ def draw(findings: Findings) -> Figures:
     """Draw a figure a network."""
     for network in networks(findings):
         ablation = network.need("ablation")
-        yield f"ablation-{network.spec.features}", plot_ablation(ablation, unit_of(ablation["column"].iloc[0]))
+        unit = unit_of(ablation["column"].iloc[0])
+        yield from style.drawn(f"ablation-{network.spec.features}", plot_ablation, ablation, unit)
 
 
 @style.paper_figure
@@ -47,7 +48,7 @@ def plot_ablation(table: pd.DataFrame, unit: str) -> Figure:
     style.require_columns(table, needed, "the ablation table")
     rows = table[(table["rule"] == "most_frequent") & (table["n_kept"] > 0)]
     if rows.empty:
-        raise ValueError("the ablation table has no rows of the rule 'most_frequent'")
+        raise style.EmptyFigureError("the ablation table has no rows of the rule 'most_frequent'")
     columns = list(rows["column"].unique())
     labels = [label for label, _ in _FILLS.values()]
     fig, axes = style.panel_grid(len(columns), style.with_unit("test RMSE", unit), labels)

@@ -104,7 +104,7 @@ def plot_unit_densities(table: pd.DataFrame, by: By, quantity: Quantity) -> Figu
     is_drawn = rows.groupby(["features", by])[column].transform("nunique") > 1
     rows = rows[is_drawn]
     if rows.empty:
-        raise ValueError(f"{quantity.what} has no {by} with two different values of {column}")
+        raise style.EmptyFigureError(f"{quantity.what} has no {by} with two different values of {column}")
     kinds = {str(name): str(kind) for name, kind in rows.groupby("features", sort=True)["kind"].first().items()}
     panels: list[tuple[str, list[tuple[str, str, str, pd.DataFrame]]]] = []
     if by == "features":

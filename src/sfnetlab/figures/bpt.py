@@ -83,7 +83,7 @@ def plot_bpt(
     require_activations(activations)
     on_diagram = np.isfinite(log_nii_ha) & np.isfinite(log_oiii_hb)
     if not on_diagram.any():
-        raise ValueError("no galaxy has both line ratios: there is nothing to draw")
+        raise style.EmptyFigureError("no galaxy has both line ratios")
     x, y, strength = log_nii_ha[on_diagram], log_oiii_hb[on_diagram], activations[on_diagram]
     n_columns = min(2, n_features)
     n_rows = -(-n_features // n_columns)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.figures import style
 from sfnetlab.figures.findings import Figures, Findings
-from sfnetlab.surveys.catalog import measured_labels
+from sfnetlab.surveys.catalog import labels_and_targets
 
 _GAP = 0.04
 _N_COLUMNS = 8
@@ -24,7 +24,7 @@ def draw(findings: Findings) -> Figures:
         return
     catalog, target = findings.catalog, next(iter(findings.targets.values()))
     rows = np.sort(np.random.default_rng(0).permutation(len(catalog))[:N_GALAXIES])
-    values = measured_labels(catalog)[target.columns[0]].iloc[rows]
+    values = labels_and_targets(catalog, target.columns)[target.columns[0]].iloc[rows]
     labels = [f"{value:.2f}" if np.isfinite(value) else "–" for value in values]
     cutouts = findings.cutouts(catalog["id_str"].iloc[rows])
     yield "survey", plot_contact_sheet(cutouts, labels, findings.pixel_scale_arcsec)
@@ -75,4 +75,41 @@ def plot_contact_sheet(
         style.draw_scale_bar(ax, _GAP, _GAP, style.field_of(pixel_scale_arcsec, images[0]))
     style.draw_compass(ax, _GAP, _GAP)
     ax.set(xlim=(0, width), ylim=(height, 0))
+    return fig
+
+
+@style.paper_figure
+def plot_levels(images: NDArray[np.uint8], counts: NDArray[np.int64], n_counted: int) -> Figure:
+    """Draw some cutouts as they are stored, and beneath them the histogram of the levels of many cutouts.
+
+    It is a picture to judge a stretch by: faint parts should be told from the sky, and little should be at level 0,
+    where nothing fainter can be seen, or at 255, where bright centres look flat. The shares of both stand in it.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, side, side, 3)
+        At most 32 of them.
+    counts : ndarray of shape (3, 256)
+        Pixels of each level in red, green and blue.
+    n_counted : int
+        The cutouts whose pixels were counted.
+    """
+    style.require_cutouts(images, n_dimensions=4)
+    n_columns = 8
+    n_rows = -(-len(images) // n_columns)
+    sheet_in = style.PAGE_WIDTH_IN * n_rows / n_columns
+    height_in = sheet_in + 2.4
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, height_in))
+    ax = fig.add_axes((0, 1 - sheet_in / height_in, 1, sheet_in / height_in))
+    ax.set_axis_off()
+    for i, image in enumerate(images):
+        style.draw_cutout(ax, image, (i % n_columns) * (1 + _GAP), (i // n_columns) * (1 + _GAP))
+    ax.set(xlim=(0, n_columns * (1 + _GAP) - _GAP), ylim=(n_rows * (1 + _GAP) - _GAP, 0))
+    below = fig.add_axes((0.1, 0.48 / height_in, 0.88, 1.75 / height_in))
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    for name, of_levels, look in zip(("red", "green", "blue"), shares, ("-", "--", ":"), strict=True):
+        label = f"{name}: {of_levels[0]:.1%} at 0, {of_levels[-1]:.1%} at 255"
+        below.step(np.arange(256), of_levels, look, where="mid", color=f"tab:{name}", label=label)
+    below.set(xlim=(-1, 256), yscale="log", xlabel="level", ylabel=f"share of pixels\n({n_counted:,} cutouts)")
+    below.legend(loc="upper right", fontsize=style.SMALL_PT)
     return fig

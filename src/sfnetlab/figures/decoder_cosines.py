@@ -16,7 +16,7 @@ def draw(findings: Findings) -> Figures:
     tables = dictionaries(findings)
     latents, spectra = (findings.gathered(name, tables) for name in ("latents", "spectrum"))
     if latents is not None and spectra is not None:
-        yield "decoder_cosines", plot_decoder_cosines(named_with_k(latents), named_with_k(spectra))
+        yield from style.drawn("decoder_cosines", plot_decoder_cosines, named_with_k(latents), named_with_k(spectra))
 
 
 @style.paper_figure
@@ -35,7 +35,7 @@ def plot_decoder_cosines(latents: pd.DataFrame, spectra: pd.DataFrame) -> Figure
     Raises
     ------
     ValueError
-        If columns or rows are missing, or the tables are not of the same dictionaries.
+        If columns or rows are missing, the tables are not of the same dictionaries, or atoms have one dimension.
     """
     style.require_columns(latents, ("features", "kind", "max_cosine"), "the table of latents")
     style.require_columns(spectra, ("features", "kind", "seed", "component", "singular_value"), "the table of spectra")
@@ -44,6 +44,8 @@ def plot_decoder_cosines(latents: pd.DataFrame, spectra: pd.DataFrame) -> Figure
             f"latents of {sorted(set(latents['features']))} and spectra of {sorted(set(spectra['features']))}: "
             f"expected the same dictionaries"
         )
+    if spectra["component"].max() < 1:
+        raise style.EmptyFigureError("atoms of one dimension all point the same way or the opposite one")
     known = latents[latents["max_cosine"].notna()]
     labels = {
         str(name): style.wrapped(style.method_name(str(name), str(kind)), 22)

@@ -28,8 +28,9 @@ def draw(findings: Findings) -> Figures:
             of_column = differences[(differences["target"] == name) & (differences["column"] == column)]
             for reference in references:
                 if (of_column[["features_a", "features_b"]] == reference).any(axis=None):
-                    figure = plot_differences(differences, name, column, unit_of(column), reference)
-                    yield f"differences-{reference}-{name}-{column}", figure
+                    figure_name = f"differences-{reference}-{name}-{column}"
+                    unit = unit_of(column)
+                    yield from style.drawn(figure_name, plot_differences, differences, name, column, unit, reference)
 
 
 @style.paper_figure
@@ -61,7 +62,7 @@ def plot_differences(differences: pd.DataFrame, target: str, column: str, unit: 
     pairs = pd.concat([_turned(rows[rows["features_b"] == reference]), rows[rows["features_a"] == reference]])
     pairs = pairs[pairs["features_b"] != reference]
     if pairs.empty:
-        raise ValueError(f"{reference!r} is compared with nothing for target {target!r}, column {column!r}")
+        raise style.EmptyFigureError(f"{reference!r} is compared with nothing for target {target!r}, column {column!r}")
     on_all, on_budget = pairs[pairs["budget"].isna()], pairs[pairs["budget"].notna()]
     reference_probe = HEAD if (on_all["probe_a"] == HEAD).any() else None
     if reference_probe:

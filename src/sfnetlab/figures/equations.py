@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
@@ -34,11 +35,12 @@ def draw(findings: Findings) -> Figures:
         laws = _fitted_laws(findings, network)
         if laws is None or laws.empty:
             continue
-        cutouts = {
-            (row["property"], row["term"]): findings.cutouts(network.strongest(int(row["term"]), 1))[0]
+        strongest = {
+            (row["property"], row["term"]): network.strongest(int(row["term"]), 1)
             for row in laws.to_dict("records")
             if row["term"].isdigit()
         }
+        cutouts = {term: findings.cutouts(ids)[0] if len(ids) else None for term, ids in strongest.items()}
         prefixes = dict.fromkeys(laws["property"].unique(), name_prefix(network))
         figure = plot_equations(printed_terms(laws), cutouts, prefixes, UNIT)
         yield f"equations-{network.spec.features}", figure
@@ -59,7 +61,7 @@ def _fitted_laws(findings: Findings, network: TableFindings) -> pd.DataFrame | N
 @style.paper_figure
 def plot_equations(
     table: pd.DataFrame,
-    cutouts: Mapping[tuple[str, str], NDArray[np.uint8]],
+    cutouts: Mapping[tuple[str, str], NDArray[np.uint8] | None],
     prefixes: Mapping[str, str],
     unit: str,
 ) -> Figure:
@@ -75,8 +77,9 @@ def plot_equations(
         `interpret.equations.printed_terms` of laws one under the other, columns `property, term, value, half_width,
         n_decimals, share, n_test, r2_test, rmse_test`. The first row of each property is the intercept. All terms given
         are drawn; if they are the first rows of a longer law, the quality is still that of the whole.
-    cutouts : mapping of (property, term) to uint8 (side, side, 3)
-        The strongest galaxy of every feature in the table; row 0 is north, column 0 east.
+    cutouts : mapping of (property, term) to uint8 (side, side, 3) or None
+        The strongest galaxy of every feature in the table; row 0 is north, column 0 east. None, where a feature is
+        active in no galaxy that may be shown, leaves an empty frame.
     prefixes : mapping of property to str
         What the names of its features begin with: "Z" makes "Z61" of the term "61".
     unit : str
@@ -116,7 +119,7 @@ def _draw_law(
     ax: Axes,
     name: str,
     law: pd.DataFrame,
-    cutouts: Mapping[tuple[str, str], NDArray[np.uint8]],
+    cutouts: Mapping[tuple[str, str], NDArray[np.uint8] | None],
     prefix: str,
     top: float,
 ) -> None:
@@ -134,12 +137,24 @@ def _draw_law(
         ax.text(left + _NUMBER_IN - 0.045, y + _SIDE_IN / 2, "×", va="center", ha="center", fontsize=_FIRST_PT)
         x = left + _NUMBER_IN + 0.03
         image = cutouts[name, str(row["term"])]
-        style.require_cutouts(image, n_dimensions=3)
-        ax.imshow(image, origin="upper", extent=(x, x + _SIDE_IN, y + _SIDE_IN, y), interpolation="none")
+        if image is None:
+            _draw_frame(ax, x, y)
+        else:
+            style.require_cutouts(image, n_dimensions=3)
+            ax.imshow(image, origin="upper", extent=(x, x + _SIDE_IN, y + _SIDE_IN, y), interpolation="none")
         caption = f"{prefix}{row['term']} · {100 * row['share']:.0f} %"
         ax.text(
             x + _SIDE_IN / 2, y + _SIDE_IN + 0.02, caption, va="top", ha="center", fontsize=style.SMALL_PT,
         )  # fmt: skip
+
+
+def _draw_frame(ax: Axes, x: float, y: float) -> None:
+    """Draw what stands in place of a cutout for a feature that no test galaxy activates."""
+    ax.add_patch(Rectangle((x, y), _SIDE_IN, _SIDE_IN, fill=False, edgecolor=style.SILVER, linewidth=0.6))
+    ax.text(
+        x + _SIDE_IN / 2, y + _SIDE_IN / 2, "in no test\ngalaxy", va="center", ha="center", fontsize=style.SMALL_PT,
+        color=style.GREY,
+    )  # fmt: skip
 
 
 def _draw_number(ax: Axes, row: "pd.Series[float]", right: float, y: float, *, is_first: bool) -> None:

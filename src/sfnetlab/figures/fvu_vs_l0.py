@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodF
 from sfnetlab.figures import style
 from sfnetlab.figures.dictionaries import dictionaries, dictionary_looks
 from sfnetlab.figures.findings import Figures, Findings
-from sfnetlab.figures.kinds import COMPONENTS, NULL_DICTIONARIES
+from sfnetlab.figures.kinds import COMPONENTS, DICTIONARIES, NULL_DICTIONARIES
 
 _AXES_WIDTH_PT = 210.0
 """About what the legend leaves of the figure's width."""
@@ -21,7 +21,8 @@ def draw(findings: Findings) -> Figures:
     table = findings.gathered("reconstruction")
     if table is not None and dictionaries(findings):
         is_prefix = table["is_whole"].eq(False)  # components have no such column: it is missing
-        yield "fvu_vs_l0", plot_fvu_vs_l0(table[~is_prefix])
+        is_shown = table["kind"].isin((*DICTIONARIES, *COMPONENTS)) & ~is_prefix
+        yield from style.drawn("fvu_vs_l0", plot_fvu_vs_l0, table[is_shown])
 
 
 @style.paper_figure
@@ -54,7 +55,7 @@ def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
         raise ValueError("k must be positive, L0 and fvu finite and 0 or more, in every test row of the FVU table")
     rows = rows[(rows["x"] > 0) & (rows["fvu"] > 0)]
     if rows.empty:
-        raise ValueError("the FVU table has no test row with an active latent and fvu above 0")
+        raise style.EmptyFigureError("the FVU table has no test row with an active latent and fvu above 0")
     is_framed = ~rows["kind"].isin(COMPONENTS)
     framed = rows[is_framed] if is_framed.any() else rows
     x_limits = framed["x"].min() / 1.25, framed["x"].max() * 1.25

@@ -24,7 +24,7 @@ def draw(findings: Findings) -> Figures:
         return
     (shown_probe, *_) = standing_for("many_classes")
     for name in findings.many_classes:
-        yield f"label_scores-{name}", plot_label_scores(metrics, name)
+        yield from style.drawn(f"label_scores-{name}", plot_label_scores, metrics, name)
         if confusions is not None:
             of_target = metrics[
                 (metrics["target"] == name) & (metrics["split"] == "test") & (metrics["probe"] == shown_probe)
@@ -64,7 +64,7 @@ def plot_label_scores(metrics: pd.DataFrame, target: str) -> Figure:
     chance = rows.loc[rows["probe"] == control.name, "value"]
     rows = _on_all_features(rows[rows["probe"].isin([kind.name for kind in probes])])
     if rows.empty or chance.empty:
-        raise ValueError(f"the metrics table has no balanced accuracies of {target!r}")
+        raise style.EmptyFigureError(f"the metrics table has no balanced accuracies of {target!r}")
     best = rows.groupby("features")["value"].max().sort_values(ascending=False)
     kinds = rows.groupby("features")["kind"].first()
     fig = Figure(figsize=(0.75 * style.PAGE_WIDTH_IN, 1.0 + 0.24 * len(best)), layout="constrained")

@@ -110,7 +110,7 @@ def plot_localisation(
         )
     drawn = np.isfinite(inside) & np.isfinite(area)
     if not drawn.any():
-        raise ValueError("inside holds no finite value: there is no galaxy to draw")
+        raise style.EmptyFigureError("inside holds no finite value: there is no galaxy to draw")
     side_in = min(1.1, (style.PAGE_WIDTH_IN - _LABEL_IN) / (n_examples * (1 + _GAP)))
     line = style.SMALL_PT * 1.4 / 72 / side_in
     label_width, pitch = _LABEL_IN / side_in, 1 + line + 2 * _GAP

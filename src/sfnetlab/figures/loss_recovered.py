@@ -15,7 +15,7 @@ def draw(findings: Findings) -> Figures:
     if metrics is not None:
         is_known = (metrics["metric"] == "loss_recovered") & metrics["kind"].isin(DICTIONARIES)
         if is_known.any():
-            yield "loss_recovered", plot_loss_recovered(metrics)
+            yield from style.drawn("loss_recovered", plot_loss_recovered, metrics)
 
 
 @style.paper_figure
@@ -46,7 +46,7 @@ def plot_loss_recovered(metrics: pd.DataFrame) -> Figure:
     recovered = metrics[metrics["metric"] == "loss_recovered"]
     rows = recovered[recovered["kind"].isin(DICTIONARIES)]
     if rows.empty:
-        raise ValueError(
+        raise style.EmptyFigureError(
             "no SAE or null arm has the metric loss_recovered; fit-probes writes it where the embedding helps"
         )
     if rows.duplicated(["features", "k", "seed", "target", "column"]).any():

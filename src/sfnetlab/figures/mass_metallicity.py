@@ -46,8 +46,8 @@ def draw(findings: Findings) -> Figures:
             continue
         mass, metallicity = labels[MASS].to_numpy(), labels[METALLICITY].to_numpy()
         if np.isfinite(mass + metallicity).sum() >= N_LEAST_ON_RELATION:
-            figure = plot_mass_metallicity(mass, metallicity, shown.activations, list(shown.names.values()), UNIT)
-            yield f"mass_metallicity-{network.spec.features}", figure
+            name, names = f"mass_metallicity-{network.spec.features}", list(shown.names.values())
+            yield from style.drawn(name, plot_mass_metallicity, mass, metallicity, shown.activations, names, UNIT)
     yield from _relation(findings)
 
 
@@ -146,7 +146,7 @@ def plot_mass_metallicity(
             )  # fmt: skip
     means = np.concatenate([np.asarray(drawn.get_array(), dtype=np.float64) for drawn in bins])
     if means.size == 0:
-        raise ValueError(f"no bin of mass and metallicity holds {N_LEAST} of the {len(x)} galaxies")
+        raise style.EmptyFigureError(f"no bin of mass and metallicity holds {N_LEAST} of the {len(x)} galaxies")
     for drawn in bins:
         drawn.set_clim(0, max(float(means.max()), np.finfo(float).tiny))
     bar = fig.colorbar(bins[0], ax=axes, location="bottom", shrink=0.5, aspect=40, pad=0.02)

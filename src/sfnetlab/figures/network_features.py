@@ -16,8 +16,9 @@ N_ON_DIAGRAMS = 4
 
 
 def networks(findings: Findings) -> Sequence[TableFindings]:
-    """Return the typical table of each network whose features are learnt for a target."""
-    return [table for table in findings.typical() if table.spec.kind in NETWORKS]
+    """Return the typical table of each network whose features are learnt for a target, where some are active."""
+    chosen = [table for table in findings.typical() if table.spec.kind in NETWORKS]
+    return [table for table in chosen if (features := table.read("features")) is not None and len(features)]
 
 
 def feature_names(table: TableFindings) -> dict[int, str]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,10 +44,9 @@ def draw(findings: Findings) -> Figures:
         for column in target.columns:
             is_own = (metrics["target"] == name) & (metrics["column"] == column)
             floor = metrics.loc[is_own & is_floor, "value"]
-            figure = plot_rmse_vs_k(
-                metrics[~is_floor], name, column, unit_of(column), floor.iloc[0] if len(floor) else None
-            )
-            yield f"rmse_vs_k-{name}-{column}", figure
+            lowest = floor.iloc[0] if len(floor) else None
+            figure_name, unit = f"rmse_vs_k-{name}-{column}", unit_of(column)
+            yield from style.drawn(figure_name, plot_rmse_vs_k, metrics[~is_floor], name, column, unit, lowest)
 
 
 @style.paper_figure
@@ -65,8 +63,9 @@ def plot_rmse_vs_k(
     latents of each VAE.
 
     Points are means over seeds, small dots the seeds, bars the mean 95 % bootstrap interval over galaxies. An arrowhead
-    at the upper edge is what is higher than 1.6 times the mean's error. Horizontal lines are the controls: the mean,
-    photometry with the probe that is best on valid rows, and each encoder and VAE with ridge on all it gives.
+    at the upper edge is what is higher than 1.6 times the mean's error, without this control than 10 times the least.
+    Horizontal lines are the controls: the mean, photometry with the probe that is best on valid rows, and each encoder
+    and VAE with ridge on all it gives.
 
     Parameters
     ----------
@@ -87,7 +86,9 @@ def plot_rmse_vs_k(
     rows = _rmse_rows(metrics, target, column, "test")
     curves = (_per_galaxy_curves(rows), _in_all_curves(rows))
     if not any(curves):
-        raise ValueError(f"no SFNet, SAE or PCA rows with a known probe for target {target!r}, column {column!r}")
+        raise style.EmptyFigureError(
+            f"no method but controls has a linear probe or a head for target {target!r}, column {column!r}"
+        )
     legend_in = max(style.legend_height_in(curve.label for curve in panel) for panel in curves)
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.15 + legend_in), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True)
@@ -109,17 +110,17 @@ def plot_rmse_vs_k(
             ax.set(xticks=[], xlabel=label)
     left.set_ylabel(style.wrapped(style.with_unit(f"test RMSE of {column}", unit), 34))
     bottom, top = left.get_ylim()
-    highest = 1.6 * max((level for name, level, _, _ in levels if name == PREDICT_THE_MEAN), default=np.inf)
+    least = min(float(curve.rows["y"].min()) for panel in curves for curve in panel)
+    highest = max((1.6 * level for name, level, _, _ in levels if name == PREDICT_THE_MEAN), default=10 * least)
     if top > highest:  # the margin below was a share of what is cut off
         lowest = min(ax.dataLim.y0 for ax in (left, right))
         bottom, top = lowest - 0.05 * (highest - lowest), highest
     left.set_ylim(bottom, top)
     for ax, panel in zip((left, right), curves, strict=True):
         _mark_what_is_above(ax, panel, highest)
-    style.label_levels(
-        right,
-        {style.wrapped(_level_text(name, y, interval), 24): (y, look.color) for name, y, interval, look in levels},
-    )
+    labels = {style.wrapped(_level_text(name, y, interval), 24): (y, look.color) for name, y, interval, look in levels}
+    # what lies above the panel is named at its edge: farther up a label would leave no room for the panel
+    style.label_levels(right, {text: (min(y, top), color) for text, (y, color) in labels.items()})
     return fig
 
 

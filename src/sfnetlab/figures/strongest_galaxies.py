@@ -23,11 +23,13 @@ def draw(findings: Findings) -> Figures:
     for table in findings.typical():
         features = table.read("features")
         if features is not None:
-            yield f"strongest-{table.name}", _of_table(findings, table, features.head(N_FEATURES))
+            yield from style.drawn(f"strongest-{table.name}", _of_table, findings, table, features.head(N_FEATURES))
 
 
 def _of_table(findings: Findings, table: TableFindings, features: pd.DataFrame) -> Figure:
     """Draw some features of one table, rows of its table `features`."""
+    if features.empty:
+        raise style.EmptyFigureError("no feature is active in a test galaxy")
     examples = table.need("examples")
     examples = examples[(examples["rank"] < N_EXAMPLES) & examples["feature"].isin(features["feature"])]
     cutouts = findings.cutouts(examples["id_str"])
@@ -38,16 +40,16 @@ def _of_table(findings: Findings, table: TableFindings, features: pd.DataFrame) 
         n = np.count_nonzero(is_own)
         images[i, :n], activations[i, :n] = cutouts[is_own], examples.loc[is_own, "activation"]
     weights = [name for name in features.columns if name.startswith("weight_")]
-    notes = [
-        "\n".join(
-            [f"{name.removeprefix('weight_')}: {row[name]:+.3f}" for name in weights]
-            + [f"ρ = {row['rho']:+.2f} {row['best_label'].removeprefix('factor_')}"]
-        )
-        for row in features.to_dict("records")
-    ]
+    rows = features.to_dict("records")
+    notes = [[f"{name.removeprefix('weight_')}: {row[name]:+.3f}" for name in weights] for row in rows]
+    for note, row in zip(notes, rows, strict=True):
+        if np.isfinite(row["rho"]):  # a feature that does not vary goes with no label
+            note.append(f"ρ = {row['rho']:+.2f} {row['best_label'].removeprefix('factor_')}")
     names = [f"{table.spec.features} {feature}" for feature in features["feature"]]
     frequencies = features["frequency"].to_numpy()
-    return plot_strongest_galaxies(images, activations, names, frequencies, findings.pixel_scale_arcsec, notes)
+    return plot_strongest_galaxies(
+        images, activations, names, frequencies, findings.pixel_scale_arcsec, ["\n".join(note) for note in notes]
+    )
 
 
 @style.paper_figure
@@ -95,7 +97,7 @@ def plot_strongest_galaxies(
     if not ((frequencies >= 0) & (frequencies <= 1)).all():
         raise ValueError("frequencies must lie in [0, 1]")
     if not np.isfinite(activations).any():
-        raise ValueError("activations hold no finite value: there is no galaxy to draw")
+        raise style.EmptyFigureError("activations hold no finite value: there is no galaxy to draw")
     labels = [_label(*row) for row in zip(names, frequencies, notes, strict=True)]
     pitch = 1 + _GAP
     side_in = min(1.1, (style.PAGE_WIDTH_IN - _LABEL_IN) / (n_examples * pitch))

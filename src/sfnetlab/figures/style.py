@@ -4,8 +4,9 @@ Colours are those of Okabe and Ito (2008), told apart by colour-blind readers; w
 """
 
 import functools
+import logging
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, ParamSpec
@@ -27,6 +28,8 @@ from scipy.optimize import isotonic_regression
 
 from sfnetlab.figures.kinds import NULL_DICTIONARIES
 from sfnetlab.methods import TRAITS, contract
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
@@ -130,6 +133,28 @@ def paper_figure(plot: Callable[P, Figure]) -> Callable[P, Figure]:
     return styled
 
 
+class EmptyFigureError(ValueError):
+    """A table holds nothing of what a figure shows."""
+
+
+def drawn(name: str, plot: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs) -> Iterator[tuple[str, Figure]]:
+    """Yield the figure of this name; where there is nothing to draw, a line of the log says so and nothing is yielded.
+
+    Parameters
+    ----------
+    name
+        Name of the figure's files.
+    plot
+        Plot function, which raises `EmptyFigureError` where its tables hold nothing of what it shows.
+    """
+    try:
+        figure = plot(*args, **kwargs)
+    except EmptyFigureError as error:
+        log.info("figure %s left out: %s", name, error)
+        return
+    yield name, figure
+
+
 def save_figure(fig: Figure, directory: Path, name: str) -> None:
     """Write `<name>.pdf` and `<name>.png` (300 dpi); the same figure gives the same bytes."""
     with matplotlib.rc_context(_PAPER):
@@ -143,7 +168,7 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> N
     if missing:
         raise ValueError(f"{what} lacks the columns {missing}; it has {list(table.columns)}")
     if table.empty:
-        raise ValueError(f"{what} has no rows")
+        raise EmptyFigureError(f"{what} has no rows")
 
 
 class Curve(NamedTuple):

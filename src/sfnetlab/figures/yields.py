@@ -50,7 +50,7 @@ def plot_yields(table: pd.DataFrame) -> Figure:
     style.require_columns(table, _COLUMNS, "the table of yields")
     rows = table[table["metric"] == "purity"].rename(columns={"n_inspected": "x", "value": "y"})
     if rows.empty:
-        raise ValueError('the table of yields has no row of the metric "purity"')
+        raise style.EmptyFigureError('the table of yields has no row of the metric "purity"')
     if rows.duplicated(["rare", "method", "seed", "x"]).any():
         raise ValueError("a purity appears twice; give the yields of one experiment")
     kinds = {str(name): str(kind) for name, kind in rows.groupby("method", sort=False)["kind"].first().items()}

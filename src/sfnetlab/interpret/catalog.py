@@ -62,7 +62,8 @@ def describe_features(
           works against the others, and NaN where the prediction is constant.
         - `redundancy`, `redundant_with`: the Pearson correlation of largest size with another feature, and which
           (-1: none varies).
-        - `best_label`, `rho`: the label of largest |Spearman rho|; a maximum over labels, so its null is not zero.
+        - `best_label`, `rho`: the label of largest |Spearman rho|; a maximum over labels, so its null is not zero. Both
+          are NaN for a feature that does not vary.
     """
     frequency = activation_frequency(values)
     alive = np.flatnonzero(frequency > 0)
@@ -75,13 +76,13 @@ def describe_features(
     table = pd.DataFrame(
         {
             "feature": alive,
-            "name": [f"{name_prefix}{feature}" for feature in alive],
+            "name": pd.Series([f"{name_prefix}{feature}" for feature in alive], dtype=object),
             "frequency": frequency[alive],
             "mean_activation": active.sum(axis=0) / active.count_nonzero(axis=0),
             "activation_q50": q50,
             "activation_q90": q90,
             "activation_q99": q99,
-            "max_activation": active.max(axis=0).toarray().ravel(),
+            "max_activation": active.max(axis=0).toarray().ravel() if alive.size else [],
             "redundancy": r,
             "redundant_with": np.where(partner >= 0, np.append(alive, -1)[partner], -1),
         }
@@ -91,8 +92,8 @@ def describe_features(
         table[f"variance_share_{column}"] = _variance_share(of_alive, weight[alive])
     rho = spearman(of_alive, labels.to_numpy(dtype=np.float64))
     strength = np.nan_to_num(np.abs(rho), nan=-1.0)
-    best = strength.argmax(axis=1)
-    table["best_label"] = labels.columns.to_numpy()[best]
+    best, is_known = strength.argmax(axis=1), strength.max(axis=1, initial=-1.0) >= 0
+    table["best_label"] = pd.Series(labels.columns.to_numpy()[best], dtype=object).where(is_known)
     table["rho"] = rho[np.arange(len(alive)), best]
     table = table.sort_values(["frequency", "feature"], ascending=[False, True], ignore_index=True)
     table.insert(2, "usage_rank", np.arange(len(table)))
@@ -143,22 +144,18 @@ def summarise_usage(values: FeatureMatrix) -> dict[str, float]:
     -------
     dict
         `n_features`, `n_alive` (active in at least one galaxy), `n_dead`, `n_common` (in more than 1 %),
-        `usage_entropy` (nats) and `effective_number`, its exponential.
-
-    Raises
-    ------
-    ValueError
-        If no feature is ever active.
+        `usage_entropy` (nats) and `effective_number`, its exponential; both 0 where no feature is ever active.
     """
     frequency = activation_frequency(values)
-    entropy = usage_entropy(frequency)
+    is_used = n_alive(frequency) > 0
+    entropy = usage_entropy(frequency) if is_used else 0.0
     return {
         "n_features": frequency.size,
         "n_alive": n_alive(frequency),
         "n_dead": frequency.size - n_alive(frequency),
         "n_common": int(np.count_nonzero(frequency > COMMON_FREQUENCY)),
         "usage_entropy": entropy,
-        "effective_number": float(np.exp(entropy)),
+        "effective_number": float(np.exp(entropy)) if is_used else 0.0,
     }
 
 
@@ -197,7 +194,9 @@ def strongest_galaxies(values: FeatureMatrix, features: NDArray[np.intp], n_exam
                 }
             )
         )
-    return pd.concat(parts, ignore_index=True)
+    nothing = pd.DataFrame({"feature": [], "rank": [], "row": [], "activation": []})
+    whole = {"feature": np.int64, "rank": np.int64, "row": np.int64}
+    return pd.concat(parts or [nothing], ignore_index=True).astype(whole)
 
 
 def _variance_share(values: FeatureMatrix, weight: NDArray[np.float64]) -> NDArray[np.float64]:

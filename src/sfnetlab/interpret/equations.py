@@ -4,7 +4,7 @@ A law is a tidy table, a row a term; `equation_text` and `equation_latex` print 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from scipy import sparse
 from sfnetlab.interpret.table import N_BOOTSTRAP, SEED, Answer, DescribedTable, Part
 from sfnetlab.metrics import regression
 from sfnetlab.metrics.association import MIN_ROWS
+from sfnetlab.metrics.bootstrap import percentile_interval
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import (
@@ -94,9 +95,11 @@ def _head_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
 
 
 def _fitted_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
+    fitted: set[Hashable] = set()
     for target in table.targets.values():
         train, test = (_properties(part, target.columns) for part in (table.train, table.test))
-        for name in train:
+        for name in [name for name in train if name not in fitted]:
+            fitted.add(name)  # two targets may name one column: its law is the same
             y_train, y_test = train[name].to_numpy(), test[name].to_numpy()
             known = np.flatnonzero(np.isfinite(y_train))
             values = rows_of(table.train.values, known)
@@ -105,7 +108,13 @@ def _fitted_laws(table: DescribedTable) -> Iterator[pd.DataFrame]:
                 log.info("no equation for %s: no feature is active in %d galaxies that have it", name, N_LEAST_ACTIVE)
                 continue
             n_terms = min(N_TERMS, len(usable))
+            if np.ptp(y_train[known]) == 0:
+                log.info("no equation for %s: it has one value in all %d train galaxies", name, len(known))
+                continue
             chosen = usable[select_forward(columns_of(values, usable), y_train[known][:, None], n_terms)]
+            if len(chosen) == 0:
+                log.info("no equation for %s: no feature varies on the galaxies that have it", name)
+                continue
             law = regression_equation(
                 str(name),
                 chosen,
@@ -222,7 +231,9 @@ def regression_equation(
     X = _dense(train_table[:, features])
     _require_regressors(X, features)
     coefficients, resampled = _least_squares(X, y, n_resamples, seed)
-    low, high = np.quantile(resampled, (0.025, 0.975), axis=0)
+    low, high, n_undefined = percentile_interval(resampled)
+    if n_undefined.any():
+        log.info("equation for %s: %d resamples leave a feature constant and do not count", name, n_undefined.max())
     law = pd.DataFrame(
         {
             "term": features,
@@ -353,7 +364,10 @@ def _require_regressors(X: Array, features: Sequence[int] | NDArray[np.integer])
 
 
 def _least_squares(X: Array, y: Array, n_resamples: int, seed: int) -> tuple[Array, Array]:
-    """Intercept and coefficients, (1 + m,), and those of resamples of the rows, (n_resamples, 1 + m)."""
+    """Intercept and coefficients, (1 + m,), and those of resamples of the rows, (n_resamples, 1 + m).
+
+    NaN in resamples in which a column is constant or collinear with others.
+    """
     mean, sd = X.mean(axis=0), X.std(axis=0)
     D = np.column_stack([np.ones(len(y)), (X - mean) / sd])
     n, p = D.shape
@@ -370,7 +384,11 @@ def _least_squares(X: Array, y: Array, n_resamples: int, seed: int) -> tuple[Arr
     sums = np.concatenate(parts)
     gram = np.empty((len(sums), p, p))
     gram[:, i, j] = gram[:, j, i] = sums[:, : len(i)]
-    solutions = np.linalg.solve(gram, sums[:, len(i) :, None])[:, :, 0]
+    spread = np.linalg.eigvalsh(gram)  # rising
+    is_known = spread[:, 0] * MAX_CONDITION > spread[:, -1]
+    is_known[0] = True
+    solutions = np.full((len(sums), p), np.nan)
+    solutions[is_known] = np.linalg.solve(gram[is_known], sums[is_known, len(i) :, None])[:, :, 0]
     solutions[:, 1:] /= sd
     solutions[:, 0] -= solutions[:, 1:] @ mean
     return solutions[0], solutions[1:]

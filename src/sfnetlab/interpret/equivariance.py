@@ -80,7 +80,7 @@ def feature_changes(
     mean_a, sd_a = column_mean_sd(tables[0])
     n_active = np.asarray(_column_sum(a != 0), dtype=np.int64)
     sd = np.where((n_active >= N_LEAST_ACTIVE) & (sd_a > 0), sd_a, np.nan)
-    weights = sample_and_resamples(n, n_resamples, seed)[1:]
+    weights = np.vstack(list(sample_and_resamples(n, n_resamples, seed)))[1:]
     measured = np.flatnonzero(np.isfinite(sd))
     resampled_sd = _resampled_sd(weights, a[:, measured])
     parts = []

@@ -35,10 +35,10 @@ def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
     `pairs` has a column `cosine` too: that of the two features' directions in the embedding, NaN where the tables
     share none.
     """
-    if len(related.tables) < 2:
+    if len(related.varying) < 2:
         return {}
     fit, test = related.ids("train"), related.ids("test")
-    values = {name: (table.values_of(fit), table.values_of(test)) for name, table in related.tables.items()}
+    values = {name: (table.values_of(fit), table.values_of(test)) for name, table in related.varying.items()}
     matched = match_tables(values, N_PERMUTATIONS, SEED)
     pairs = _with_cosines(matched.pairs, related.tables)
     return {"pairs": pairs, "matching": matched.summary, "null": matched.null}

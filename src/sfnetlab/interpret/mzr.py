@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.bootstrap import resample_counts
+from sfnetlab.metrics.bootstrap import percentile_interval, resample_counts
 from sfnetlab.metrics.predictions import Prediction, typed_identity, value_scores
 from sfnetlab.metrics.regression import NMAD_SCALE
 from sfnetlab.metrics.tidy import HEAD
@@ -105,7 +105,7 @@ def residual_trends(
 ) -> pd.DataFrame:
     """Return Spearman's rank correlation of residuals from the relation with each quantity, with its interval.
 
-    Galaxies whose quantity is not finite are left out of it.
+    Galaxies whose quantity is not finite are left out of it. NaN where residuals or quantity do not vary.
 
     Returns
     -------
@@ -120,11 +120,11 @@ def residual_trends(
         ranks = np.stack([rankdata(residual[known]), rankdata(values[known])], axis=1)
         n = len(ranks)
         drawn = []
-        for counts in resample_counts(n, n_resamples, seed):
+        for counts in resample_counts(n, n_resamples if n else 0, seed):
             # ranks of the whole sample stand for those of the resample, whose order they share
             drawn.append(_correlation(ranks, counts / n))
-        low, high = np.nanquantile(drawn, (0.025, 0.975))
-        rho = _correlation(ranks, np.full(n, 1 / n))
+        (low,), (high,), _ = percentile_interval(np.array(drawn)[:, None])
+        rho = _correlation(ranks, np.full(n, 1 / n)) if n else np.nan
         rows.append({"quantity": name, "rho": rho, "low": float(low), "high": float(high), "n": n})
     return pd.DataFrame(rows)
 
@@ -144,9 +144,12 @@ def metallicity_from_mass(
     Returns
     -------
     list of DataFrame
-        `value_scores` of `METALLICITY` with `IDENTITY`, for each head and relation.
+        `value_scores` of `METALLICITY` with `IDENTITY`, for each head and relation; empty for fewer than `N_LEAST`
+        train galaxies.
     """
     train, test = (known[known["split"] == part].set_index("id_str") for part in ("train", "test"))
+    if len(train) < N_LEAST:
+        return []
     relations = {
         "tremonti_2004": tremonti_metallicity,
         "fitted_relation": median_relation(train[MASS].to_numpy(), train[METALLICITY].to_numpy()),
@@ -192,8 +195,10 @@ def predicted_relations(
     for (features, k, run), values in drawn.items():
         rows = test.loc[values.index]
         mass, metallicity = rows[MASS].to_numpy(), values.to_numpy()
+        if len(rows) < RELATION_LEAST:
+            return {}
         of_run = relation_bins(mass, metallicity, n_resamples=n_resamples, seed=seed)
-        if len(rows) < RELATION_LEAST or of_run.empty:
+        if of_run.empty:
             return {}
         about = {"features": features, "k": k, "seed": run}
         bins.append(of_run.assign(**about))
@@ -213,7 +218,8 @@ def _of_heads(predictions: pd.DataFrame, test: pd.DataFrame, column: str) -> pd.
 def _correlation(columns: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
     centred = columns - weights @ columns
     covariance = (centred * weights[:, None]).T @ centred
-    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+    size = np.sqrt(covariance[0, 0] * covariance[1, 1])
+    return float(covariance[0, 1] / size) if size > 0 else np.nan
 
 
 def _require(log_mass: NDArray[np.floating], metallicity: NDArray[np.floating]) -> None:

@@ -1,7 +1,6 @@
 """What one method can read of another: ridge from all features of one table to each feature of the other."""
 
 from collections.abc import Iterator
-from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.interpret.related import RelatedTables
 from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_table, column_mean_sd
+from sfnetlab.probes.paths import Decomposed
 from sfnetlab.probes.ridge import PENALTIES, RidgeProbe
 
 BLOCK_VALUES = 2**25
@@ -25,29 +25,37 @@ class Parts(NamedTuple):
 
 
 def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
-    """Return `reading`, how well each method's features are read of each other's; nothing for fewer than two tables.
+    """Return `reading`, how well each method's features are read of each other's; nothing for fewer than two.
 
     A row every two tables, in both directions: `reader`, `target` and what `summarise_reading` returns. Of a method
     with several seeds only the first is read and reads.
     """
-    if len(related.tables) < 2:
+    if len(related.first_seeds) < 2:
         return {}
     parts = {
         name: Parts(*(related.tables[name].values_of(related.ids(part)) for part in ("train", "valid", "test")))
         for name in related.first_seeds.values()
     }
-    rows = [
-        {"reader": reader, "target": target} | summarise_reading(read_across(parts[reader], parts[target]))
-        for reader, target in permutations(parts, 2)
-    ]
+    rows = []
+    for reader, its_parts in parts.items():
+        decomposed = Decomposed(checked_table(its_parts.train))
+        for target in parts:
+            if target != reader:
+                read = read_across(its_parts, parts[target], decomposed)
+                rows.append({"reader": reader, "target": target} | summarise_reading(read))
     return {"reading": pd.DataFrame(rows)}
 
 
-def read_across(reader: Parts, target: Parts) -> pd.DataFrame:
+def read_across(reader: Parts, target: Parts, decomposed: Decomposed | None = None) -> pd.DataFrame:
     """Return how well ridge on all features of the reader predicts each feature of the target, R² on test rows.
 
     Ridge is fitted to train rows, its penalty chosen for each target feature on valid rows. Target features are taken
     a block at a time, so that a wide CSR table is never held dense.
+
+    Parameters
+    ----------
+    decomposed
+        The train rows of the reader, where they were decomposed before, for another target. None: they are now.
 
     Returns
     -------
@@ -65,15 +73,16 @@ def read_across(reader: Parts, target: Parts) -> pd.DataFrame:
     for name, (a, b) in zip(Parts._fields, tables, strict=True):
         if a.shape[0] != b.shape[0]:
             raise ValueError(f"{name}: reader and target have {a.shape[0]} and {b.shape[0]} rows, expected the same")
-    (train, target_train), (_, target_valid), (_, target_test) = tables
+    (train, target_train), (valid, target_valid), (_, target_test) = tables
     sd_train, sd_test = (column_mean_sd(table)[1] for table in (target_train, target_test))
     varying = np.flatnonzero((sd_train > 0) & (sd_test > 0))
     if len(varying) == 0:
         raise ValueError(f"none of the {sd_train.size} target features varies on train and test rows")
+    decomposed = Decomposed(train) if decomposed is None else decomposed
     rows = []
     for columns in _blocks(varying, max(*train.shape, len(PENALTIES) * train.shape[1])):
         y_train, y_valid, y_test = (_dense(table, columns) for table in (target_train, target_valid, target_test))
-        probe = RidgeProbe().fit(reader.train, y_train, reader.valid, y_valid)
+        probe = RidgeProbe().fit_decomposed(decomposed, y_train, valid, y_valid)
         residual = np.sum((probe.predict(reader.test) - y_test) ** 2, axis=0)
         variance = y_test.var(axis=0)
         rows.append(

@@ -4,6 +4,7 @@ A relation is a file with its computation on arrays and `relate(related)`, which
 `sfnetlab.interpret.RELATIONS` lists them.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from sfnetlab.interpret.table import GalaxyIds
 from sfnetlab.jobs import TableSpec
 from sfnetlab.methods import TRAITS, Reader, Traits
-from sfnetlab.metrics.tables import FeatureMatrix
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, column_mean_sd
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,20 @@ class RelatedTables:
         """Return the ids of the galaxies of some parts of the split, in the order of the catalogue."""
         return self.catalog.loc[self.catalog["split"].isin(parts), "id_str"]
 
+    @cached_property
+    def varying(self) -> dict[str, RelatedTable]:
+        """The tables with a feature that varies on train and on test galaxies; the log names the others."""
+        train, test = self.ids("train"), self.ids("test")
+        kept: dict[str, RelatedTable] = {}
+        for name, table in self.tables.items():
+            sd = [column_mean_sd(checked_table(table.values_of(ids)))[1] for ids in (train, test)]
+            if ((sd[0] > 0) & (sd[1] > 0)).any():
+                kept[name] = table
+            else:
+                log.info("%s is not held against others: none of its features varies on train and test galaxies", name)
+        return kept
+
     @property
     def first_seeds(self) -> dict[str, str]:
-        """The name of the first table of each method, by the name of its [[features]]."""
-        return {table.spec.features: name for name, table in reversed(self.tables.items())}
+        """The name of the first of the `varying` tables of each method, by the name of its [[features]]."""
+        return {table.spec.features: name for name, table in reversed(self.varying.items())}

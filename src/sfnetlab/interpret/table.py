@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from sfnetlab.jobs import TableSpec
 from sfnetlab.methods import TRAITS, Reader, Traits
 from sfnetlab.metrics.association import MIN_ROWS
-from sfnetlab.metrics.tables import FeatureMatrix
+from sfnetlab.metrics.tables import FeatureMatrix, evenly
 from sfnetlab.settings import Target
-from sfnetlab.surveys.catalog import measured_labels
+from sfnetlab.surveys.catalog import labels_and_targets
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,9 @@ SEED = 0
 """Seed of the resamples and permutations of every question."""
 N_BOOTSTRAP = 1000
 """Resamples of the galaxies for the intervals of most questions."""
+MAX_ROWS = 2**17
+"""Galaxies of each part of the split that features are described and compared on, at most: intervals are narrow then,
+and neither memory nor time grows further with the survey."""
 POSITION = ("ra", "dec")
 """Columns that are no label of a galaxy, but a nuisance."""
 
@@ -166,10 +169,11 @@ class DescribedTable:
 
     @cached_property
     def of_interest(self) -> NDArray[np.bool_]:
-        """Rows of the catalogue (n,) that the features are described on."""
-        if self.head_target is None:
-            return np.ones(len(self.catalog), dtype=bool)
-        return self.within[self.head_target]
+        """Rows of the catalogue (n,) that the features are described on, at most `MAX_ROWS` of each part."""
+        within = np.ones(len(self.catalog), dtype=bool)
+        if self.head_target is not None:
+            within = self.within[self.head_target]
+        return at_most(within, self.catalog["split"].to_numpy())
 
     @cached_property
     def train(self) -> Part:
@@ -207,7 +211,9 @@ class DescribedTable:
 
     def _labels(self, rows: pd.DataFrame) -> pd.DataFrame:
         """All labels; a column that targets name is only known for the galaxies within the cut of one of them."""
-        labels = measured_labels(rows).join(rows[[name for name in POSITION if name in rows]]).reset_index(drop=True)
+        wanted = [name for target in self.targets.values() for name in target.columns]
+        labels = labels_and_targets(rows, [*wanted, *(name for name in POSITION if name in rows)])
+        labels = labels.reset_index(drop=True)
         places = self.catalog.index.get_indexer(rows.index)
         for column in {name for target in self.targets.values() for name in target.columns}:
             cuts = [self.within[name] for name, target in self.targets.items() if column in target.columns]
@@ -238,6 +244,19 @@ class Answer:
 
 
 NOTHING = Answer()
+
+
+def at_most(within: NDArray[np.bool_], split: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Return these rows of the catalogue (n,), or `MAX_ROWS` of each part of the split, spread evenly over them."""
+    kept = within.copy()
+    for part in ("train", "valid", "test"):
+        rows = np.flatnonzero(within & (split == part))
+        chosen = evenly(rows, MAX_ROWS)
+        if len(chosen) < len(rows):
+            kept[rows] = False
+            kept[chosen] = True
+            log.info("%d of %d %s galaxies, spread evenly over the catalogue, stand for all", MAX_ROWS, len(rows), part)
+    return kept
 
 
 def usable_labels(

@@ -45,22 +45,13 @@ def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
 
     The rows are those of `find_rare`, with the kind in `rare`. Outliers are sought in the first embedding; a VAE counts
     as one where there is no other. Kinds with fewer than `MIN_RARE` galaxies are left out. Nothing where no kind is
-    asked for.
-
-    Raises
-    ------
-    DataError
-        If there is no embedding, or no kind has enough galaxies.
+    asked for or has enough galaxies, or where there is no embedding.
     """
-    if not related.rare:
-        return {}
     tables, known, test = related.tables, related.ids("train", "valid"), related.ids("test")
     embeddings = [name for name, table in tables.items() if table.traits.role == "embedding"]
     embeddings += [name for name, table in tables.items() if table.traits.can_be_decomposed]
-    if not embeddings:
-        raise DataError(
-            "[rare] needs an encoder, a VAE or external embeddings among the [[features]]: in them outliers are sought"
-        )
+    if not related.rare or not embeddings:
+        return {}
     searched = tables[embeddings[0]]
     embedding = np.asarray(searched.values_of(known)), np.asarray(searched.values_of(test))
     values = {
@@ -71,16 +62,34 @@ def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
     is_test = (related.catalog["split"] == "test").to_numpy()
     parts: list[pd.DataFrame] = []
     for name, flags in related.rare.items():
-        n_known, n_test = (int(np.nansum(flags[part])) for part in (~is_test, is_test))
-        if min(n_known, n_test) < MIN_RARE:
-            log.info("rare %s: %d known and %d test galaxies, fewer than %d: left out", name, n_known, n_test, MIN_RARE)
+        if few := too_few_rare(name, flags, is_test):
+            log.info("%s: left out", few)
             continue
         rare = flags[~is_test], flags[is_test]
         found = find_rare(values, embedding, rare, INSPECTED, n_bootstrap=N_RESAMPLES, seed=SEED)
         parts.append(found.assign(rare=name))
-    if not parts:
-        raise DataError(f"none of [rare] has {MIN_RARE} test galaxies: use other limits or more galaxies")
-    return {"yield": pd.concat(parts, ignore_index=True)}
+    return {"yield": pd.concat(parts, ignore_index=True)} if parts else {}
+
+
+def too_few_rare(name: str, flags: NDArray[np.float64], is_test: NDArray[np.bool_]) -> str | None:
+    """Return a message where too few galaxies are rare, or none is not, for a search to be judged; else None.
+
+    Parameters
+    ----------
+    name
+        What the configuration calls these rare galaxies.
+    flags, is_test : (n,)
+        `rare_flags`, and which galaxies are to be found, the others being known.
+    """
+    n_rare = [np.count_nonzero(flags[part] == 1) for part in (~is_test, is_test)]
+    n_others = [np.count_nonzero(flags[part] == 0) for part in (~is_test, is_test)]
+    if min(n_rare) >= MIN_RARE and min(n_others) >= 1:
+        return None
+    return (
+        f"[rare.{name}]: {n_rare[0]} of {n_rare[0] + n_others[0]} train and valid galaxies and {n_rare[1]} of "
+        f"{n_rare[1] + n_others[1]} test galaxies are rare, and a search needs {MIN_RARE} rare ones and another in "
+        f"either; use another limit or more galaxies"
+    )
 
 
 def rare_flags(

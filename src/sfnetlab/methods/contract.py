@@ -4,10 +4,10 @@ A method is one file: a frozen dataclass of settings with these members, registe
 the experiment, only a `Planner`; and nothing else in the lab tells kinds apart, but asks `Traits`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from sfnetlab.jobs import Job, Metrics, Table, TableSpec, Task
 from sfnetlab.settings import Target, Training, View, require
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
+
+    from sfnetlab.artifacts import SurveyTable
 
 BLACK, GREY, SILVER = "#000000", "#666666", "#9A9A9A"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
@@ -147,6 +149,43 @@ class Method(Protocol):
         inputs
             Directories by role: `features` of the table, and `embedding` and `saes` where there are any.
         """
+        ...
+
+
+WidthOf = Callable[[str], int | None]
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """Settings of features that want something of a survey which it may lack."""
+
+    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:
+        """Yield a sentence for each thing that a prepared survey lacks: it is told before anything is trained.
+
+        Parameters
+        ----------
+        width_of
+            From the name of an embedding to its number of columns; None where that is not known beforehand.
+        """
+        ...
+
+
+@runtime_checkable
+class Wide(Protocol):
+    """Settings of embeddings whose number of columns may be known before they are made."""
+
+    def width(self) -> int | None:
+        """Return the number of columns; None where it is not known."""
+        ...
+
+
+@runtime_checkable
+class ReadsCatalogue(Protocol):
+    """Settings of features made of columns of the catalogue, which is refused at once if it lacks one."""
+
+    @property
+    def catalogue_columns(self) -> tuple[str, ...]:
+        """Return the names of the columns, which must be numbers."""
         ...
 
 

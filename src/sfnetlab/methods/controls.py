@@ -1,6 +1,7 @@
 """Controls: what is known of a galaxy without looking at its image."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from sfnetlab.settings import Target, require
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,11 @@ class Photometry:
     def __post_init__(self) -> None:
         require(len(self.magnitudes) + len(self.sizes) > 0, "name at least one magnitude or size column")
 
+    @property
+    def catalogue_columns(self) -> tuple[str, ...]:
+        """Return the magnitudes and sizes."""
+        return (*self.magnitudes, *self.sizes)
+
     def check(self, given: Given) -> None:
         """Refer to nothing else of the experiment."""
 
@@ -60,36 +68,40 @@ class Photometry:
         (task.work / "model.json").write_text(json.dumps({"format": FORMAT, "columns": list(features.columns)}))
         write_rows(task.work, catalog)
         write_dense_features(task.work, features.to_numpy())
-        return {"n_features": features.shape[1]}
+        n_filled = int(catalog[list(self.catalogue_columns)].isna().any(axis=1).sum())
+        return {"n_features": features.shape[1], "n_filled": n_filled}
 
     def features(self, catalog: "pd.DataFrame") -> "pd.DataFrame":
-        """Return magnitudes, the colours of neighbouring bands, and sizes; every value must be finite.
+        """Return magnitudes, the colours of neighbouring bands, and sizes, every value finite.
+
+        Where a magnitude or size was not measured, it is the median of the train galaxies that have it. Their number is
+        warned of, and stands as `n_filled` in the result's metrics.
 
         Raises
         ------
         DataError
-            If a column is missing or holds a value that is not finite.
+            If a column is missing, text, or known for no train galaxy.
         """
-        import numpy as np
+        import pandas as pd
 
-        wanted = [*self.magnitudes, *self.sizes]
-        absent = [name for name in wanted if name not in catalog]
-        if absent:
-            raise DataError(
-                f"features {self.name!r}: the catalogue has no column {', '.join(absent)}; "
-                f"name its own with magnitudes = [...] and sizes = [...]"
-            )
-        features = catalog[wanted].astype(np.float64)
-        bad = ~np.isfinite(features.to_numpy())
-        if bad.any():
-            worst = int(bad.sum(axis=0).argmax())
-            raise DataError(
-                f"features {self.name!r}: {int(bad.any(axis=1).sum())} of {len(catalog)} galaxies have photometry that "
-                f"is not finite (most in {wanted[worst]}: {int(bad[:, worst].sum())}); leave such columns or galaxies "
-                f"out"
-            )
+        from sfnetlab.surveys.catalog import columns_as_floats
+
+        where = f"features {self.name!r}"
+        values = columns_as_floats(catalog, self.catalogue_columns, where)
+        features = pd.DataFrame(dict(zip(self.catalogue_columns, values, strict=True)), index=catalog.index)
+        medians = features[catalog["split"] == "train"].median()
+        if unknown := medians.index[medians.isna()].tolist():
+            raise DataError(f"{where}: no train galaxy has a value of {', '.join(unknown)}; leave such columns out")
+        n_filled = features.isna().sum()
+        if n_filled.any():
+            counts = ", ".join(f"{name} {n:,}" for name, n in n_filled[n_filled > 0].items())
+            log.warning(
+                "%s: of %d galaxies some lack photometry, which gets the median of train galaxies: %s",
+                where, len(features), counts,
+            )  # fmt: skip
+        features = features.fillna(medians)
         for blue, red in zip(self.magnitudes, self.magnitudes[1:], strict=False):
-            features[f"{blue} - {red}"] = catalog[blue] - catalog[red]
+            features[f"{blue} - {red}"] = features[blue] - features[red]
         return features
 
     @staticmethod

@@ -96,6 +96,15 @@ class Encoder:
         )
         return Table(spec=spec, job=planner.job("embed-images", spec.name, embedding, {"survey": planner.survey}))
 
+    def width(self) -> int | None:
+        """Return the number of pooled features; None where the architecture is not known without a download."""
+        if self.weights not in ("target", "random"):
+            return None
+        from sfnetlab.models.backbones import ImageEncoder, make_backbone
+
+        backbone = make_backbone(self.backbone, "random", seed=0)
+        return ImageEncoder(backbone, (0, 0, 0), (1, 1, 1)).n_features
+
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004
         """Return the identity: features are the embedding itself."""

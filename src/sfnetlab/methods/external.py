@@ -9,7 +9,7 @@ from sfnetlab.jobs import Table, TableSpec
 from sfnetlab.methods.contract import BLACK, GREEN, GREY, Given, Look, Planner, Reader, Traits
 from sfnetlab.methods.readers import identity_of
 from sfnetlab.settings import is_plain_name, require
-from sfnetlab.surveys.embeddings import IdRepair
+from sfnetlab.surveys.embeddings import IdRepair, fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class External:
     """Names its results, and its rows in every table."""
     kind: Literal["external"] = "external"
     path: Path | None = None
-    """A .parquet, .npy or .h5/.hdf5 file, a folder of .parquet files or one of `datasets`' `save_to_disk`."""
+    """A file of arrays (.npy, .npz, .pt, .pth, .safetensors, .h5, .hdf5) or a table (parquet, FITS, CSV, Feather), a
+    folder of .parquet files (HATS too) or one of `datasets`' `save_to_disk`."""
     dataset: str | None = None
     """Its id on the hub, for example "mwalmsley/euclid_q1_embeddings"; this or `path`."""
     config: str | None = None
@@ -43,11 +44,12 @@ class External:
     """The splits of a dataset to take together, for example ["train", "test"]; empty: all."""
     columns: tuple[str, ...] = ()
     """One column of lists (["pooled_features_block_11"]) or numeric ones, patterns too (["feat_pca_*"]), in the order
-    of the file; of HDF5 datasets (n, d) or (n,). Not for .npy."""
+    of the file; of arrays (n, d) or (n,). Not for .npy; .npz, .pt and .safetensors need it where they hold several."""
     id_column: str = "id_str"
-    """Column or HDF5 dataset of the ids; read as text."""
+    """Column or array of the ids, read as text; in .npz and .pt they may be called "ids" too."""
     ids: Path | None = None
-    """For .npy: its ids in the order of its rows, as .npy, .csv (with `id_column`) or .txt (a line each)."""
+    """For .npy, and .npz, .pt and .safetensors without ids: these in the order of the rows, as .npy, .txt (a line each)
+    or a table with `id_column`."""
     id_repair: IdRepair = "none"
     """Of these ids, to meet the catalogue's: "neg_to_minus" writes "-" for "NEG" (Euclid tiles south of the equator),
     "minus_to_neg" the reverse."""
@@ -62,10 +64,12 @@ class External:
                 is_plain_name(name) and (not owner or is_plain_name(owner)),
                 f'dataset must be an id such as "mwalmsley/gz2" (a file or folder is path), got {self.dataset!r}',
             )
-        is_npy = self.path is not None and self.path.suffix == ".npy"
-        require(is_npy or len(self.columns) > 0, "columns must name at least one column of embeddings")
+        ending = "" if self.path is None else self.path.suffix.lower()
+        is_npy, has_arrays = ending == ".npy", ending in (".npz", ".pt", ".pth", ".safetensors")
+        require(is_npy or has_arrays or len(self.columns) > 0, "columns must name at least one column of embeddings")
         require(not (is_npy and self.columns), "columns are for tables, but a .npy file has no columns")
-        require(is_npy == (self.ids is not None), "ids must name the file of ids of a .npy file, and of no other")
+        is_right = has_arrays or is_npy == (self.ids is not None)
+        require(is_right, "ids must name the file of ids of a .npy file, or of an .npz, .pt or .safetensors one")
         require(len(set(self.columns)) == len(self.columns), f"columns repeat a name: {list(self.columns)}")
 
     def check(self, given: Given) -> None:
@@ -73,8 +77,6 @@ class External:
 
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield the one table."""
-        from sfnetlab.surveys.tables import fingerprint
-
         spec = TableSpec(features=self.name, kind=self.kind, k=None, seed=None)
         imported = ImportSpec(external=self, fingerprint=fingerprint(self))
         yield Table(spec=spec, job=planner.job("import-embeddings", spec.name, imported, {"survey": planner.survey}))

@@ -9,14 +9,27 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import GREEN, PURPLE, SKY, Given, Look, Planner, Reader, Traits, require_embedding
-from sfnetlab.methods.decompositions import Fitted, build_decomposition, decomposition_tables
+from sfnetlab.methods.contract import (
+    GREEN,
+    PURPLE,
+    SKY,
+    Given,
+    Look,
+    Planner,
+    Reader,
+    Traits,
+    WidthOf,
+    require_embedding,
+)
+from sfnetlab.methods.decompositions import Fitted, build_decomposition, decomposition_tables, too_many_components
 from sfnetlab.methods.readers import affine_of
 from sfnetlab.settings import Target, require
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from sfnetlab.artifacts import SurveyTable
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +116,11 @@ class ICA:
             "mean": ica.mean_,
         }
         return Fitted(model, {"n_iterations": int(ica.n_iter_), "has_converged": int(has_converged)})
+
+    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:
+        """Yield what a survey lacks: as many train rows and dimensions as components."""
+        n_rows = int((survey.catalog["split"] == "train").sum())
+        yield from too_many_components(self, self.on, n_rows, width_of)
 
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004

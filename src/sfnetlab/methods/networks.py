@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sfnetlab.errors import DataError
-from sfnetlab.files import sha256_of
+from sfnetlab.files import file_problem
 from sfnetlab.jobs import Table, TableSpec, Viewed
 from sfnetlab.methods.contract import Planner
 from sfnetlab.settings import FULL_VIEW, WEIGHT_FILES, Target, Training, View
@@ -99,6 +99,8 @@ def weights_of(weights: str) -> Weights:
     if not weights.endswith(WEIGHT_FILES):
         return Weights(source=weights, path=None)
     path = Path(weights)
-    if not path.is_file():
-        raise DataError(f"{path}: weights file not found; give the path of a file of the backbone's weights")
-    return Weights(source=f"sha256:{sha256_of(path)}", path=path)
+    if problem := file_problem(path):
+        raise DataError(f"{path}: weights file not found: {problem}; give the path of a file of the backbone's weights")
+    from sfnetlab.surveys.fingerprints import contents_of
+
+    return Weights(source=f"sha256:{contents_of([str(path)], path)[0]}", path=path)

@@ -7,14 +7,33 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import GREEN, GREY, SKY, Given, Look, Planner, Reader, Traits, require_embedding
-from sfnetlab.methods.decompositions import Fitted, build_decomposition, decomposition_tables
+from sfnetlab.methods.contract import (
+    GREEN,
+    GREY,
+    SKY,
+    Given,
+    Look,
+    Planner,
+    Reader,
+    Traits,
+    WidthOf,
+    require_embedding,
+)
+from sfnetlab.methods.decompositions import (
+    Fitted,
+    Moments,
+    build_decomposition,
+    decomposition_tables,
+    too_many_components,
+)
 from sfnetlab.methods.readers import affine_of
 from sfnetlab.settings import Target, require
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from sfnetlab.artifacts import SurveyTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +78,8 @@ class PCA:
     def fit(self, x: "NDArray[np.float64]", y: "NDArray[np.float64] | None") -> Fitted:  # noqa: ARG002
         """Return the components of train rows x (n, d), by a full singular value decomposition.
 
+        Of more than `decompositions.LARGE` values `fit_moments` is asked instead.
+
         Raises
         ------
         DataError
@@ -66,14 +87,44 @@ class PCA:
         """
         from sklearn import decomposition
 
-        if self.n_components > min(x.shape):
-            raise DataError(
-                f"features {self.name!r}: n_components must be at most {min(x.shape)} "
-                f"({x.shape[0]} train rows of {x.shape[1]} dimensions), got {self.n_components}"
-            )
+        self._require_enough(*x.shape)
         pca = decomposition.PCA(self.n_components, svd_solver="full").fit(x)
         model = {"components": pca.components_, "mean": pca.mean_, "explained_variance": pca.explained_variance_}
         return Fitted(model, {"explained_variance_ratio": float(pca.explained_variance_ratio_.sum())})
+
+    def fit_moments(self, moments: Moments) -> Fitted:
+        """Return the same components from the moments of the train rows; they differ by rounding alone.
+
+        Raises
+        ------
+        DataError
+            As `fit`.
+        """
+        import numpy as np
+        from scipy.linalg import eigh
+
+        n, mean, covariance = moments
+        self._require_enough(n, len(mean))
+        variances, vectors = eigh(covariance)
+        components = np.asarray(vectors)[:, ::-1].T[: self.n_components]
+        # scikit-learn's signs: the largest entry of each component is positive
+        largest = np.abs(components).argmax(axis=1)
+        components = components * np.sign(components[np.arange(len(components)), largest])[:, None]
+        explained = np.maximum(np.asarray(variances)[::-1][: self.n_components], 0)
+        model = {"components": components, "mean": mean, "explained_variance": explained}
+        return Fitted(model, {"explained_variance_ratio": float(explained.sum() / np.trace(covariance))})
+
+    def _require_enough(self, n: int, d: int) -> None:
+        if self.n_components > min(n, d):
+            raise DataError(
+                f"features {self.name!r}: n_components must be at most {min(n, d)} "
+                f"({n} train rows of {d} dimensions), got {self.n_components}"
+            )
+
+    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:
+        """Yield what a survey lacks: as many train rows and dimensions as components."""
+        n_rows = int((survey.catalog["split"] == "train").sum())
+        yield from too_many_components(self, self.on, n_rows, width_of)
 
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004

@@ -17,16 +17,19 @@ from sfnetlab.methods.contract import (
     Planner,
     Reader,
     Traits,
+    WidthOf,
     require_embedding,
     require_target,
 )
-from sfnetlab.methods.decompositions import Fitted, build_decomposition, decomposition_tables
+from sfnetlab.methods.decompositions import Fitted, build_decomposition, decomposition_tables, too_many_components
 from sfnetlab.methods.readers import affine_of
 from sfnetlab.settings import Target, require
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from sfnetlab.artifacts import SurveyTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,11 @@ class PLS:
             )
         model = {"rotations": pls.x_rotations_, "mean": x.mean(axis=0)}
         return Fitted(model, {"n_features": self.n_components, "n_train": len(x)})
+
+    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:
+        """Yield what a survey lacks: as many train rows and dimensions as components."""
+        n_rows = int((survey.catalog["split"] == "train").sum())
+        yield from too_many_components(self, self.on, n_rows, width_of)
 
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004

@@ -109,19 +109,20 @@ class SAEReader:
 
     @property
     def directions(self) -> "NDArray[np.floating]":
-        """The atoms."""
-        return self.sae.W_dec.numpy(force=True)
+        """The atoms, in units of the embedding's own columns where each has a scale of its own."""
+        W_dec, scale = self.sae.W_dec.numpy(force=True), self.sae.scale.numpy(force=True)
+        return W_dec * scale if scale.ndim else W_dec
 
     @property
     def reading(self) -> "tuple[NDArray[np.floating], NDArray[np.floating]]":
         """The encoder, for embeddings that are neither centred nor scaled yet."""
-        directions = self.sae.W_enc.numpy(force=True).T / float(self.sae.scale)
+        directions = self.sae.W_enc.numpy(force=True).T / self.sae.scale.numpy(force=True)
         return directions, self.sae.b_enc.numpy(force=True) - directions @ self.sae.mean.numpy(force=True)
 
     @property
     def writing(self) -> "tuple[NDArray[np.floating], NDArray[np.floating]]":
         """The decoder, in units of the embedding."""
-        scale = float(self.sae.scale)
+        scale = self.sae.scale.numpy(force=True)
         b_dec = self.sae.mean.numpy(force=True) + self.sae.b_dec.numpy(force=True) * scale
         return self.sae.W_dec.numpy(force=True) * scale, b_dec
 
@@ -150,6 +151,6 @@ def affine_reader(model: "Mapping[str, NDArray[np.float64]]") -> AffineReader:
 
 def affine_of(inputs: Mapping[str, Path]) -> AffineReader:
     """Return the reader of a table that fit-baselines made of an embedding."""
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
-    return affine_reader(load_file(inputs["features"] / "model.safetensors"))
+    return affine_reader(load((inputs["features"] / "model.safetensors").read_bytes()))

@@ -19,13 +19,15 @@ from sfnetlab.methods.contract import (
     Planner,
     Reader,
     Traits,
+    WidthOf,
     require_embedding,
 )
 from sfnetlab.methods.readers import SAEReader
 from sfnetlab.settings import Codes, require, require_dictionary
-from sfnetlab.training.sae.settings import Frozen, SAESettings, Selection, Start, Variant, euclid_groups
+from sfnetlab.training.sae.settings import Frozen, SAESettings, Selection, Standardize, Start, Variant, euclid_groups
 
 if TYPE_CHECKING:
+    from sfnetlab.artifacts import SurveyTable
     from sfnetlab.models.sae import SparseAutoencoder
 
 
@@ -74,6 +76,11 @@ class SAE:
     """Rows a step; None: by the recipe, fewer where there are few rows."""
     learning_rate: float | None = None
     """Peak learning rate; None: by the recipe, from variant, n_latents and rows a step."""
+    standardize: Standardize = "one scale"
+    """What centred embeddings are divided by: "one scale" for all columns, or "columns", each by its own spread on
+    train rows, so that all count alike, as in the Euclid paper. Reconstructions are in the embedding's own units."""
+    max_distance: float | None = None
+    """Rows farther from the columns' medians than so many times the median row are not trained on; None: all are."""
 
     def __post_init__(self) -> None:
         require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
@@ -87,6 +94,7 @@ class SAE:
             require(total == self.n_latents, f"group_sizes must sum to n_latents={self.n_latents}, got {total}")
         else:
             require(self.n_latents % 32 == 0, f"n_latents must divide by 32 without group_sizes, got {self.n_latents}")
+        _require_distance(self.max_distance)
         require(self.auxk >= 0, f"auxk must not be negative, got {self.auxk}")
         require(self.learning_rate is None or self.learning_rate > 0, "learning_rate must be positive")
 
@@ -97,6 +105,15 @@ class SAE:
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield a table for each embedding, kind of codes, k and seed."""
         yield from dictionary_tables(planner, self)
+
+    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:  # noqa: ARG002
+        """Yield what a survey lacks: a train row for each atom that starts at a centroid."""
+        n_rows = int((survey.catalog["split"] == "train").sum())
+        if not self.starts_at_random and self.n_latents > n_rows:
+            yield (
+                f"features {self.name!r}: a start at centroids needs at least n_latents={self.n_latents} train rows, "
+                f"got {n_rows}"
+            )
 
     @property
     def starts_at_random(self) -> bool:
@@ -160,9 +177,15 @@ class NullSAE:
     """Passes over the training rows."""
     batch_size: int | None = None
     """Rows a step; None: as of kind "sae"."""
+    standardize: Standardize = "one scale"
+    """What centred embeddings are divided by: "one scale" for all columns, or "columns", each by its own spread on
+    train rows, so that all count alike, as in the Euclid paper. Reconstructions are in the embedding's own units."""
+    max_distance: float | None = None
+    """Rows farther from the columns' medians than so many times the median row are not trained on; None: all are."""
 
     def __post_init__(self) -> None:
         require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
+        _require_distance(self.max_distance)
         require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
 
     def check(self, given: Given) -> None:
@@ -229,6 +252,11 @@ def dictionary_tables(planner: Planner, settings: SAE | NullSAE) -> Iterator[Tab
                 inputs = {"embedding": embedding.job, "saes": saes}
                 job = planner.job("encode-embeddings", table.name, encode, inputs)
                 yield Table(spec=table, job=job, saes=saes, on=embedding, is_refit=codes != "topk")
+
+
+def _require_distance(max_distance: float | None) -> None:
+    # Half of all rows lie within the median distance.
+    require(max_distance is None or max_distance > 1, f"max_distance must be more than 1, got {max_distance}")
 
 
 def sae_directory(saes: Path, k: int, seed: int) -> Path:

@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.jobs import Table, TableSpec
-from sfnetlab.methods.contract import BLACK, GREEN, ORANGE, PURPLE, SKY, Given, Look, Planner, Reader, Traits
+from sfnetlab.methods.contract import BLACK, GREEN, ORANGE, PURPLE, SKY, Given, Look, Planner, Reader, Traits, WidthOf
 from sfnetlab.methods.readers import identity_of
 from sfnetlab.settings import require
+
+if TYPE_CHECKING:
+    from sfnetlab.artifacts import SurveyTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,22 @@ class VAE:
             spec = TableSpec(features=self.name, kind=self.kind, k=None, seed=seed)
             vae = VAESpec(vae=self, seed=seed)
             yield Table(spec=spec, job=planner.job("train-vae", spec.name, vae, {"survey": planner.survey}))
+
+    def width(self) -> int:
+        """Return the number of latents."""
+        return self.n_latents
+
+    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:  # noqa: ARG002
+        """Yield what a survey lacks: square cutouts, and a train galaxy for each component of the PCA beside it."""
+        n_rows = int((survey.catalog["split"] == "train").sum())
+        height, width = survey.cutouts.shape[1:3]
+        if height != width:
+            yield (
+                f"features {self.name!r}: autoencoders flip and turn cutouts, which must be square; these have {width} "
+                f"x {height} px: set survey.crop"
+            )
+        if self.n_latents > n_rows:
+            yield f"features {self.name!r}: n_latents must be at most the {n_rows} train rows, got {self.n_latents}"
 
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004

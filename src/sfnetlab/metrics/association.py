@@ -21,6 +21,7 @@ from sfnetlab.metrics.tables import (
     column_mean_sd,
     transpose_product,
 )
+from sfnetlab.runtime import compiled
 
 MIN_ROWS = 30
 """A label known on fewer rows is not tested: its rank correlations are large by chance."""
@@ -60,8 +61,8 @@ class AssociationTest(NamedTuple):
 def spearman(features: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the Spearman rank correlation of every feature with every label, with average ranks for ties.
 
-    Everything is ranked once for each pattern of missing labels, then a matrix product follows. In a CSR table only
-    the stored values are ranked: the zeros of a column are one tie.
+    Features are sorted once, and their ranks for each pattern of missing labels follow from that order; then comes a
+    matrix product. In a CSR table only the stored values are ranked: the zeros of a column are one tie.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def spearman(features: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[n
     ValueError
         If the numbers of rows differ, a feature is not finite or a label is infinite.
     """
-    return _by_pattern(features, labels, lambda X, Y: _correlate(_rank_parts(X), _centred_ranks(Y)))
+    return _by_pattern_of_ranks(features, labels, _centred_ranks, _correlate_part)
 
 
 def pearson(features: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -212,12 +213,12 @@ def single_feature_auc(features: FeatureMatrix, classes: NDArray[np.floating]) -
     if n_bad := np.count_nonzero(~np.isin(classes, (0.0, 1.0)) & ~np.isnan(classes)):
         raise ValueError(f"classes: {n_bad} of {classes.size} values are neither 0, 1 nor NaN")
 
-    def auc(X: Table, Y: NDArray[np.float64]) -> NDArray[np.float64]:
+    def auc(part: _Part, Y: NDArray[np.float64]) -> NDArray[np.float64]:
         n_pairs = Y.sum(axis=0) * (1 - Y).sum(axis=0)
-        above = np.concatenate([part.values.T @ _centred(Y) for part in _rank_parts(X)])
+        above = part.values.T @ _centred(Y)
         return np.divide(above, n_pairs, out=np.full(above.shape, np.nan), where=n_pairs > 0) + 0.5
 
-    return _by_pattern(features, classes, auc)
+    return _by_pattern_of_ranks(features, classes, np.asarray, auc)
 
 
 def association_test(
@@ -371,7 +372,8 @@ def held_out_r2(
     along = transpose_product(X, U)  # (d, rank): U is orthogonal to the intercept, X need not be centred
     shrink = s**2 / (s**2 + n * PENALTIES[:, None])
     left = n * sd[:, None] ** 2 - along**2 @ (2 * shrink - shrink**2).T
-    gcv = left / (1 - (shrink.sum(axis=1) + 1) / n) ** 2
+    freedom = (1 - (shrink.sum(axis=1) + 1) / n) ** 2  # 0 of a single row
+    gcv = np.divide(left, freedom, out=np.full_like(left, np.inf), where=freedom > 0)
     coef = (along * shrink[gcv.argmin(axis=1)] / s) @ Vt
     # sums of squares of the residual, expanded, so that a CSR is never densified
     W = Z_score - center
@@ -473,6 +475,65 @@ def _by_pattern(
             rows = table if known.all() else table[known]
             values[:, columns] = measure(rows, labels[known][:, columns])
     return values
+
+
+def _by_pattern_of_ranks(
+    features: FeatureMatrix,
+    labels: NDArray[np.floating],
+    prepare: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    measure: "Callable[[_Part, NDArray[np.float64]], NDArray[np.float64]]",
+) -> NDArray[np.float64]:
+    """(d, m) from a measure of ranked features and complete labels, which are prepared once for each pattern."""
+    table, labels = _checked(features, labels)
+    n, d = table.shape
+    values = np.full((d, labels.shape[1]), np.nan)
+    is_known = ~np.isnan(labels)
+    first, pattern_of_label = _distinct_columns(is_known)
+    patterns = [
+        (known, np.flatnonzero(pattern_of_label == i)) for i, known in enumerate(is_known[:, first].T) if known.any()
+    ]
+    prepared = [prepare(labels[known][:, columns]) for known, columns in patterns]
+    if not isinstance(table, np.ndarray):
+        for (known, columns), Y in zip(patterns, prepared, strict=True):
+            for part in _rank_parts(table if known.all() else table[known]):
+                values[part.columns, columns] = measure(part, Y)
+        return values
+    for of_features in _column_slices(n, d, BLOCK_VALUES):
+        block = np.ascontiguousarray(table[:, of_features].T)
+        order = np.argsort(block, axis=1)
+        block, order = np.take_along_axis(block, order, axis=1), order.astype(np.int32)
+        for (known, columns), Y in zip(patterns, prepared, strict=True):
+            place = np.where(known, np.cumsum(known) - 1, -1).astype(np.int32)
+            ranks = _ranks_in_order(block, order, place, len(Y)).T
+            values[of_features, columns] = measure(_Part(of_features, ranks, np.sum(ranks**2, axis=0)), Y)
+    return values
+
+
+@compiled()
+def _ranks_in_order(
+    values: NDArray[np.floating], order: NDArray[np.integer], place: NDArray[np.integer], n: int
+) -> NDArray[np.float64]:
+    """Centred average ranks (d, n) of some rows in each of d columns.
+
+    `values` (d, n_rows) rise along each column, `order` says of which row each is, and `place` (n_rows,) where the
+    rank of a row goes; rows with -1 are left out.
+    """
+    ranks = np.empty((len(values), n))
+    rows = np.empty(n, dtype=place.dtype)
+    for j in range(len(values)):
+        n_seen = start = 0
+        tied = values[j, 0]
+        for i in range(order.shape[1]):
+            to = place[order[j, i]]
+            if to < 0:
+                continue
+            if values[j, i] != tied:
+                ranks[j, rows[start:n_seen]] = (start + n_seen - n) / 2
+                start, tied = n_seen, values[j, i]
+            rows[n_seen] = to
+            n_seen += 1
+        ranks[j, rows[start:n_seen]] = (start + n_seen - n) / 2
+    return ranks
 
 
 def _distinct_columns(flags: NDArray[np.bool_]) -> tuple[list[int], NDArray[np.int64]]:

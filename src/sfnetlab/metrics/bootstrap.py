@@ -4,12 +4,14 @@ The n galaxies and the seed alone decide the resamples, so that every method is 
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfnetlab.metrics import classification, regression
+from sfnetlab.runtime import compiled
 
 ColumnMetric = Literal["rmse", "nmad", "r2", "bias"]
 Metric = Literal[ColumnMetric, "pooled_rmse"]
@@ -20,10 +22,17 @@ CLASS_METRICS = ("accuracy", "f1", "auc", "balanced_accuracy", *CONFUSION)
 
 BLOCK_RESAMPLES = 256
 """Resamples that are weighed in one matrix product."""
+LARGE_SAMPLE = 2**16
+"""Up to so many galaxies the moments of regression metrics are summed a resample at a time, as they always were: many
+at once are faster, but round otherwise."""
+BLOCK_WEIGHTS = 2**25
+"""Weights of resamples held at a time, 256 MiB: of large samples fewer resamples are weighed at once."""
+LEAST_DEFINED = 0.5
+"""Share of the resamples in which a metric must be defined; where it is in fewer, its interval is NaN."""
 
 
 class Interval(NamedTuple):
-    """A metric on all rows and its bootstrap interval."""
+    """A metric on all rows and its bootstrap interval; NaN where it is not defined."""
 
     column: int | None
     """Position of the label column; None for `pooled_rmse`, which is over all of them."""
@@ -31,6 +40,8 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+    n_undefined: int
+    """Resamples in which it is not defined: R² where all labels are equal. They do not count for the interval."""
 
 
 class ClassInterval(NamedTuple):
@@ -41,6 +52,8 @@ class ClassInterval(NamedTuple):
     value: float
     low: float
     high: float
+    n_undefined: int
+    """Resamples without one of the classes: they do not count for the interval."""
 
 
 class Difference(NamedTuple):
@@ -68,12 +81,13 @@ def bootstrap_intervals(
     Parameters
     ----------
     y_true, y_pred : ndarray of shape (n,) or (n, m)
-        Labels and predictions in label units. With m > 1 `pooled_rmse` is added; its columns must share a unit.
+        Labels and predictions in label units. With m > 1 `pooled_rmse` is added; its columns must share a unit. Where
+        all labels of a column are equal its R² is NaN.
 
     Raises
     ------
     ValueError
-        As the metrics do, and where a resample has a single distinct label, so that its R² is undefined.
+        As the metrics do.
 
     References
     ----------
@@ -85,11 +99,33 @@ def bootstrap_intervals(
     resampled = _resampled_values(metrics, truth, prediction, n_resamples, seed)
     intervals: list[Interval] = []
     for metric in metrics:
-        low, high = np.quantile(resampled[metric], [(1 - level) / 2, (1 + level) / 2], axis=0)
-        for column, value in enumerate(values[metric]):
+        bounds = percentile_interval(resampled[metric], level)
+        for column, (value, low, high, n_undefined) in enumerate(zip(values[metric], *bounds, strict=True)):
             position = None if metric == "pooled_rmse" else column
-            intervals.append(Interval(position, metric, float(value), float(low[column]), float(high[column])))
+            intervals.append(Interval(position, metric, float(value), float(low), float(high), int(n_undefined)))
     return intervals
+
+
+def percentile_interval(
+    resampled: NDArray[np.float64], level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+    """Return low and high end of the central interval of each column, and how many resamples are NaN in it; all (m,).
+
+    What is NaN does not count; both ends are NaN where fewer than `LEAST_DEFINED` of the resamples are left.
+
+    Parameters
+    ----------
+    resampled : ndarray of shape (n_resamples, m)
+        Values of m metrics; NaN where one is not defined.
+    """
+    levels = [(1 - level) / 2, (1 + level) / 2]
+    n_undefined = np.count_nonzero(np.isnan(resampled), axis=0)
+    low, high = np.full((2, resampled.shape[1]), np.nan)
+    is_known = (len(resampled) - n_undefined >= LEAST_DEFINED * len(resampled)) & (n_undefined < len(resampled))
+    if is_known.any():
+        quantile = np.nanquantile if n_undefined.any() else np.quantile
+        low[is_known], high[is_known] = quantile(resampled[:, is_known], levels, axis=0)
+    return low, high, n_undefined
 
 
 def class_intervals(
@@ -122,9 +158,9 @@ def class_intervals(
     values = _class_values(*np.hsplit(parts.sum(axis=0)[None], 6), auc=auc)
     intervals: list[ClassInterval] = []
     for metric in CLASS_METRICS:
-        bounds = np.nanquantile(resampled[metric], [(1 - level) / 2, (1 + level) / 2], axis=0)
-        for column, (value, low, high) in enumerate(zip(values[metric].ravel(), *bounds, strict=True)):
-            intervals.append(ClassInterval(column, metric, float(value), float(low), float(high)))
+        bounds = percentile_interval(resampled[metric], level)
+        for column, (value, low, high, n_undefined) in enumerate(zip(values[metric].ravel(), *bounds, strict=True)):
+            intervals.append(ClassInterval(column, metric, float(value), float(low), float(high), int(n_undefined)))
     return intervals
 
 
@@ -164,13 +200,16 @@ def paired_differences(
         truth, columns = classification.checked_classes(y_true, predictions)
         values, resampled = _resampled_auc(truth, columns, n_resamples, seed)
         resampled = resampled[np.isfinite(resampled).all(axis=1)]
+    is_enough = len(resampled) >= max(1, LEAST_DEFINED * n_resamples)
     differences: list[Difference] = []
     for start in range(0, weights.shape[1], 64):
         block = weights[:, start : start + 64]
         drawn = resampled @ block
         # a sum of weights that do not sum to 0 exactly is rounding, not a difference
         drawn[np.abs(drawn) <= 1e-12 * resampled.max(initial=0.0)] = 0.0
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        low, high = np.full((2, drawn.shape[1]), np.nan)
+        if is_enough:
+            low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
         n_one_side = np.minimum(np.count_nonzero(drawn <= 0, axis=0), np.count_nonzero(drawn >= 0, axis=0))
         p = np.minimum(1.0, 2 * (n_one_side + 1) / (len(drawn) + 1))
         differences += [Difference(*map(float, row)) for row in zip(values @ block, low, high, p, strict=True)]
@@ -211,19 +250,31 @@ def resample_counts(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.
         yield np.bincount(rng.integers(n, size=n), minlength=n)
 
 
-def sample_and_resamples(n: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """Return weights (1 + n_resamples, n) that sum to 1, the first of the sample itself, then of `resample_counts`."""
-    return np.stack([np.ones(n), *resample_counts(n, n_resamples, seed)]) / n
+def sample_and_resamples(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Yield weights that sum to 1, (1 + n_resamples, n) in all, in blocks of at most `BLOCK_WEIGHTS` values.
+
+    The first row is the sample itself, the others are those of `resample_counts`.
+    """
+    draws = chain([np.ones(n, dtype=np.int64)], resample_counts(n, n_resamples, seed))
+    for block in _in_blocks(draws, n, 1 + n_resamples, 1 + n_resamples):
+        block /= n
+        yield block
 
 
-def _weight_blocks(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """The counts of `resample_counts` as matrices of at most `BLOCK_RESAMPLES` rows."""
-    draws = resample_counts(n, n_resamples, seed)
-    for start in range(0, n_resamples, BLOCK_RESAMPLES):
-        rows = range(start, min(start + BLOCK_RESAMPLES, n_resamples))
-        block = np.empty((len(rows), n))
-        for i, _ in enumerate(rows):
-            block[i] = next(draws)
+def _weight_blocks(n: int, n_resamples: int, seed: int, n_rows: int = BLOCK_RESAMPLES) -> Iterator[NDArray[np.float64]]:
+    """The counts of `resample_counts` as matrices of at most so many rows."""
+    return _in_blocks(resample_counts(n, n_resamples, seed), n, n_resamples, n_rows)
+
+
+def _in_blocks(
+    draws: Iterator[NDArray[np.int64]], n: int, n_draws: int, most_rows: int
+) -> Iterator[NDArray[np.float64]]:
+    """Draws (n,), `n_draws` of them, as matrices of at most so many rows and `BLOCK_WEIGHTS` values (or a row)."""
+    n_rows = min(most_rows, max(1, BLOCK_WEIGHTS // n))
+    for start in range(0, n_draws, n_rows):
+        block = np.empty((min(n_rows, n_draws - start), n))
+        for row in block:
+            row[:] = next(draws)
         yield block
 
 
@@ -301,14 +352,17 @@ def _resampled_values(
     labels = truth - truth.mean(axis=0)
     columns = np.hstack([residuals, residuals**2, labels, labels**2])
     order = np.argsort(residuals, axis=0)
-    ordered = np.take_along_axis(residuals, order, axis=0)
+    ordered = np.ascontiguousarray(np.take_along_axis(residuals, order, axis=0).T)
+    order = np.ascontiguousarray(order.T)
     moments = np.empty((n_resamples, 4 * m))
     nmads = np.empty((n_resamples, m))
-    for i, counts in enumerate(resample_counts(n, n_resamples, seed)):
-        moments[i] = counts @ columns
+    done = 0
+    for block in _weight_blocks(n, n_resamples, seed, BLOCK_RESAMPLES if n > LARGE_SAMPLE else 1):
+        moments[done : done + len(block)] = block @ columns
         if "nmad" in metrics:
-            for j in range(m):
-                nmads[i, j] = _nmad_of_sorted(np.repeat(ordered[:, j], counts[order[:, j]]))
+            for i, j in np.ndindex(len(block), m):
+                nmads[done + i, j] = regression.NMAD_SCALE * _mad_of_sorted(ordered[j], block[i], order[j])
+        done += len(block)
     first, second, label, label_squared = np.split(moments / n, 4, axis=1)
     values: dict[Metric, NDArray[np.float64]] = {
         "rmse": np.sqrt(second),
@@ -318,20 +372,42 @@ def _resampled_values(
     }
     if "r2" in metrics:
         total = label_squared - label**2
-        if n_bad := np.count_nonzero(np.any(total <= 1e-12 * label_squared, axis=1)):
-            raise ValueError(f"R² is undefined in {n_bad} of {n_resamples} resamples of {n} rows: all labels are equal")
-        values["r2"] = 1 - second / total
+        is_defined = total > 1e-12 * label_squared
+        values["r2"] = 1 - np.divide(second, total, out=np.full_like(total, np.nan), where=is_defined)
     return values
 
 
-def _nmad_of_sorted(residuals: NDArray[np.float64]) -> float:
-    """NMAD of sorted residuals without sorting their distances to the median.
+@compiled()
+def _mad_of_sorted(residuals: NDArray[np.float64], counts: NDArray[np.float64], order: NDArray[np.integer]) -> float:
+    """Median distance to the median of sorted residuals (n,), n of them drawn: the i-th counts[order[i]] times.
 
-    The h values nearest to the median are neighbours in the sorted array: the h-th smallest distance is the least,
-    over all windows of h neighbours, of the distance to the window's farther end.
+    With an even n either median is the mean of the two in the middle. From the median on, the nearer neighbour on the
+    left or right comes next, so that nothing is repeated or sorted.
     """
-    n = residuals.size
+    n = len(residuals)
     halves = ((n + 1) // 2, n // 2 + 1)
-    median = np.mean([residuals[h - 1] for h in halves])
-    distances = [np.min(np.maximum(median - residuals[: n - h + 1], residuals[h - 1 :] - median)) for h in set(halves)]
-    return float(regression.NMAD_SCALE * np.mean(distances))
+    middle = np.empty(2)
+    place, n_seen = -1, 0.0
+    for i, half in enumerate(halves):
+        while n_seen < half:
+            place += 1
+            n_seen += counts[order[place]]
+        middle[i] = residuals[place]
+    median = (middle[0] + middle[1]) / 2
+    right = place
+    while right > 0 and residuals[right - 1] >= median:
+        right -= 1
+    left = right - 1
+    distance, n_seen = 0.0, 0.0
+    for i, half in enumerate(halves):
+        while n_seen < half:
+            if right == n or (left >= 0 and median - residuals[left] < residuals[right] - median):
+                distance = median - residuals[left]
+                n_seen += counts[order[left]]
+                left -= 1
+            else:
+                distance = residuals[right] - median
+                n_seen += counts[order[right]]
+                right += 1
+        middle[i] = distance
+    return (middle[0] + middle[1]) / 2

@@ -16,12 +16,6 @@ def auc(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
     return float(placements(truth, scores)[truth].mean())
 
 
-def confusion_counts(y_true: NDArray[np.number], score: NDArray[np.floating]) -> dict[str, int]:
-    """Return the numbers of `true_positive`, `false_positive`, `true_negative` and `false_negative` galaxies."""
-    truth, scores = _checked(y_true, score)
-    return {name: int(is_counted.sum()) for name, is_counted in outcomes(truth, scores).items()}
-
-
 def outcomes(truth: NDArray[np.bool_], score: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
     """Return which galaxies are which of the four, in the shape of the scores, (n,), or (n, m) with truth (n, 1)."""
     found = score > 0

@@ -8,11 +8,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sfnetlab.metrics.sparsity import activation_frequency, l0
+from sfnetlab.metrics.sparsity import l0
 from sfnetlab.metrics.tables import BLOCK_VALUES, FeatureMatrix, checked_table
 
 DENSE_FREQUENCY = 0.1
 """A latent that is active on more than this share of the rows counts as dense."""
+
+_BLOCK_ROWS = 2**20
+"""Rows of codes that are looked at together."""
 
 
 class Spectrum(NamedTuple):
@@ -53,14 +56,20 @@ def decoder_spectrum(W_dec: NDArray[np.floating]) -> Spectrum:
     return Spectrum(values.astype(np.float64), float(np.exp(-np.sum(share * np.log(share)))))
 
 
-def describe_latents(codes: FeatureMatrix, W_dec: NDArray[np.floating]) -> pd.DataFrame:
+def describe_latents(
+    codes: FeatureMatrix, W_dec: NDArray[np.floating], rows: NDArray[np.intp] | None = None
+) -> pd.DataFrame:
     """Return a table with a row for each latent, in order.
+
+    Rows are looked at in blocks, so that a memory-mapped CSR need not fit into memory.
 
     Parameters
     ----------
     codes : ndarray or CSR of shape (n, n_latents)
-        Latents of the rows to judge by, at least one; active where not zero.
+        Latents; active where not zero.
     W_dec : ndarray of shape (n_latents, d_in)
+    rows : ndarray of int, optional
+        The rows to judge by, at least one; None: all.
 
     Returns
     -------
@@ -72,16 +81,23 @@ def describe_latents(codes: FeatureMatrix, W_dec: NDArray[np.floating]) -> pd.Da
     table = checked_table(codes, "codes")
     if table.shape[1] != len(W_dec):
         raise ValueError(f"codes of {table.shape[1]} latents and {len(W_dec)} atoms do not fit together")
-    frequency = activation_frequency(codes)
-    by_column = sparse.csc_array(table)
-    by_column.eliminate_zeros()
-    is_dead = frequency == 0
-    count = np.diff(by_column.indptr)
-    mean_active, max_active = np.full((2, len(W_dec)), np.nan)
-    sums = np.asarray(by_column.sum(axis=0, dtype=np.float64))
-    mean_active[~is_dead] = sums[~is_dead] / count[~is_dead]
-    if by_column.nnz:
-        max_active[~is_dead] = np.maximum.reduceat(by_column.data, by_column.indptr[:-1][~is_dead])
+    rows = np.arange(table.shape[0]) if rows is None else rows
+    if len(rows) == 0:
+        raise ValueError("codes: expected at least one row, got none")
+    count = np.zeros(len(W_dec), dtype=np.int64)
+    sums, max_active = np.zeros(len(W_dec)), np.full(len(W_dec), -np.inf)
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        by_column = sparse.csc_array(table[rows[start : start + _BLOCK_ROWS]])
+        by_column.eliminate_zeros()
+        in_block = np.diff(by_column.indptr)
+        count += in_block
+        sums += np.asarray(by_column.sum(axis=0, dtype=np.float64))
+        if by_column.nnz:
+            largest = np.maximum.reduceat(by_column.data, by_column.indptr[:-1][in_block > 0])
+            max_active[in_block > 0] = np.maximum(max_active[in_block > 0], largest)
+    frequency, is_dead = count / len(rows), count == 0
+    mean_active = np.divide(sums, count, out=np.full(len(W_dec), np.nan), where=~is_dead)
+    max_active[is_dead] = np.nan
     return pd.DataFrame(
         {
             "latent": np.arange(len(W_dec)),

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-import numba
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from sfnetlab.metrics.tables import (
     columns_of,
     row_blocks,
 )
+from sfnetlab.runtime import compiled
 
 logger = logging.getLogger(__name__)
 
@@ -339,7 +339,7 @@ class _Lasso:
         return np.concatenate([np.zeros(0), *(block @ scaled + offset for _, block in row_blocks(X))])
 
 
-@numba.njit(cache=True)
+@compiled()
 def _descend(
     gram: NDArray[np.float64],
     residual: NDArray[np.float64],

@@ -77,7 +77,7 @@ def reconstruction_quality(
         achieves), `fvu_difference` (minus that of the reference), `squared_error_per_image`,
         `squared_error_per_pixel`, `psnr_db` and `ssim` (means over galaxies).
     """
-    weights = sample_and_resamples(len(x), n_resamples, seed)
+    weights = np.vstack(list(sample_and_resamples(len(x), n_resamples, seed)))
     total = squared_error(x, np.broadcast_to(mean, x.shape)) @ weights.T
     if not total[0] > 0:
         raise ValueError("every cutout equals the mean cutout: there is no variance to explain")

@@ -1,16 +1,25 @@
 """What probes predict, and its scores with their intervals, as rows of the tidy tables of fit-probes."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.bootstrap import bootstrap_intervals, class_intervals, sample_and_resamples
+from sfnetlab.metrics.bootstrap import (
+    bootstrap_intervals,
+    class_intervals,
+    percentile_interval,
+    sample_and_resamples,
+)
 from sfnetlab.metrics.classification import confusion_matrix, label_scores
 from sfnetlab.metrics.quantiles import quantile_scores
 from sfnetlab.metrics.tidy import CALIBRATED, HEAD, PARTS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,19 @@ def value_scores(
                 about = ("pooled", part, "rmse")
             else:
                 continue  # pooled over one column: the same number
-            rows.append(_row(prediction, *about, interval[2:], int(chosen.sum())))
+            if interval.n_undefined:
+                _say(
+                    f"R² of {about[0]!r} is undefined in {interval.n_undefined} of {n_resamples} resamples of the "
+                    f"{int(chosen.sum())} {part} galaxies, where all labels are equal: they do not count"
+                )
+            rows.append(_row(prediction, *about, interval[2:5], int(chosen.sum())))
     return pd.DataFrame(rows)
+
+
+@cache
+def _say(what: str) -> None:
+    """Write a line of the log, the same one once: labels are those of every probe."""
+    log.info(what)
 
 
 def two_class_scores(
@@ -95,7 +115,13 @@ def two_class_scores(
     rows = []
     for part in PARTS:
         chosen = split == part
-        for place, metric, *interval in class_intervals(y[chosen], scores[chosen], n_resamples=n_resamples, seed=seed):
+        found = class_intervals(y[chosen], scores[chosen], n_resamples=n_resamples, seed=seed)
+        for place, metric, *interval, n_undefined in found:
+            if n_undefined:
+                _say(
+                    f"{n_undefined} of {n_resamples} resamples of the {int(chosen.sum())} {part} galaxies have one of "
+                    f"the classes of {column!r} alone: they do not count"
+                )
             rows.append(_row(predictions[place], column, part, metric, interval, int(chosen.sum())))
     return pd.DataFrame(rows)
 
@@ -128,9 +154,12 @@ def many_class_scores(
     for part in PARTS:
         chosen = split == part
         n = int(chosen.sum())
-        scores = label_scores(y[chosen], found[chosen], sample_and_resamples(n, n_resamples, seed))
-        for metric, values in scores.items():
-            low, high = np.nanquantile(values[1:], (0.025, 0.975), axis=0)
+        blocks = [
+            label_scores(y[chosen], found[chosen], weights) for weights in sample_and_resamples(n, n_resamples, seed)
+        ]
+        for metric in blocks[0]:
+            values = np.vstack([block[metric] for block in blocks])
+            low, high, _ = percentile_interval(values[1:])
             for prediction, *interval in zip(predictions, values[0], low, high, strict=True):
                 rows.append(_row(prediction, column, part, metric, interval, n))
     return pd.DataFrame(rows)

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from sfnetlab.metrics.bootstrap import sample_and_resamples
 from sfnetlab.metrics.tables import checked_table, row_slices
 
+_MEDIAN_ROWS = 2048
+"""Columns' medians are those of so many rows at most, spread evenly over all."""
+
 
 def fraction_of_variance_unexplained(
     x: NDArray[np.floating], x_hat: NDArray[np.floating], mean: NDArray[np.floating] | None = None
@@ -57,6 +60,46 @@ def fraction_of_variance_unexplained(
     return residual / total
 
 
+def robust_fvus(x: NDArray[np.floating], x_hat: NDArray[np.floating]) -> dict[str, float]:
+    """Return fractions of variance unexplained that no single column, and no broken row, can decide.
+
+    Parameters
+    ----------
+    x, x_hat : ndarray of shape (n_samples, d_in)
+        Embeddings and their reconstructions, same units. They are read in blocks.
+
+    Returns
+    -------
+    dict
+        `fvu_by_column`: the mean over columns of each one's own FVU, which is the FVU of embeddings standardised by
+        column; constant columns are left out. `fvu_median_row`: the median over rows of the squared error, over the
+        median of the squared distance from the columns' medians; NaN where half of the rows are at these medians.
+
+    Raises
+    ------
+    ValueError
+        As `fraction_of_variance_unexplained`.
+    """
+    fraction_of_variance_unexplained(x, x_hat)  # raises what is to be raised
+    mean = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in row_slices(x.shape)) / len(x)
+    center = np.median(x[np.unique(np.linspace(0, len(x) - 1, _MEDIAN_ROWS).astype(np.intp))], axis=0)
+    residual, total = np.zeros((2, x.shape[1]))
+    errors, distances = np.empty((2, len(x)))
+    for rows in row_slices(x.shape):
+        block = x[rows].astype(np.float64)
+        squares = np.square(block - x_hat[rows])
+        residual += squares.sum(axis=0)
+        total += np.square(block - mean).sum(axis=0)
+        errors[rows], distances[rows] = squares.sum(axis=1), np.square(block - center).sum(axis=1)
+    # What is left of a constant column is the rounding of its mean.
+    varies = total > len(x) * (np.finfo(np.float32).eps * mean) ** 2
+    middle = float(np.median(distances))
+    return {
+        "fvu_by_column": float(np.mean(residual[varies] / total[varies])) if varies.any() else float("nan"),
+        "fvu_median_row": float(np.median(errors)) / middle if middle > 0 else float("nan"),
+    }
+
+
 def loss_recovered(
     columns: Sequence[str],
     y_true: NDArray[np.float64],
@@ -90,10 +133,13 @@ def loss_recovered(
     """
     predictions = (np.broadcast_to(mean, y_true.shape), of_embedding, of_reconstruction)
     squared_errors = np.stack([np.square(values - y_true) for values in predictions])
-    weights = sample_and_resamples(len(y_true), n_resamples, seed)
+    blocks = [
+        [squared_errors[:, :, i] @ weights.T for i in range(len(columns))]
+        for weights in sample_and_resamples(len(y_true), n_resamples, seed)
+    ]
     rows = []
     for i, column in enumerate(columns):
-        mse_mean, mse_embedding, mse_reconstruction = squared_errors[:, :, i] @ weights.T
+        mse_mean, mse_embedding, mse_reconstruction = np.hstack([block[i] for block in blocks])
         numbers = {"rmse_reconstruction": np.sqrt(mse_reconstruction)}
         if mse_mean[0] > mse_embedding[0]:
             numbers["loss_recovered"] = (mse_mean - mse_reconstruction) / (mse_mean - mse_embedding)

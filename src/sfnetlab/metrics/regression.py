@@ -32,13 +32,13 @@ def nmad(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> float:
 def r2(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> float:
     """Return one minus the residual over the total sum of squares about the mean of `y_true`; arrays of (n,).
 
-    0 is what the mean of these very rows achieves; predicting the train mean on other rows scores slightly below.
-    ValueError also where `y_true` is constant.
+    0 is what the mean of these very rows achieves; predicting the train mean on other rows scores slightly below. NaN
+    where `y_true` is constant: it is not defined there.
     """
     residuals = _residuals(y_true, y_pred, ndim=1)
     truth = np.asarray(y_true, dtype=np.float64)
     if np.all(truth == truth[0]):
-        raise ValueError(f"R² is undefined: all {truth.size} values of y_true equal {truth[0]}")
+        return np.nan
     return float(1 - np.sum(residuals**2) / np.sum((truth - truth.mean()) ** 2))
 
 

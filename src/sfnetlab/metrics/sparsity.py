@@ -1,9 +1,11 @@
 """How many features a table uses, for each galaxy and in all. A feature is active where its value is not zero."""
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureMatrix, checked_table, row_slices
+from sfnetlab.metrics.tables import CSR, FeatureMatrix, checked_table, is_dense, row_slices
 
 
 def activation_frequency(features: FeatureMatrix) -> NDArray[np.float64]:
@@ -12,10 +14,13 @@ def activation_frequency(features: FeatureMatrix) -> NDArray[np.float64]:
     n, d = table.shape
     if n == 0:
         raise ValueError("features: expected at least one row, got none")
-    if isinstance(table, np.ndarray):
-        counts = sum((np.count_nonzero(table[rows], axis=0) for rows in row_slices(table.shape)), np.zeros(d))
+    if is_dense(table):
+        counts = sum(
+            (np.count_nonzero(np.asarray(table[rows]), axis=0) for rows in row_slices(table.shape)), np.zeros(d)
+        )
     else:  # a CSR may store zeros: count values, not entries
-        counts = np.bincount(table.indices[table.data != 0], minlength=d)
+        sparse = cast("CSR", table)
+        counts = np.bincount(sparse.indices[sparse.data != 0], minlength=d)
     return counts / n
 
 

@@ -3,8 +3,7 @@
 IDENTITY = ("features", "kind", "k", "seed")
 """Columns that tell which feature table a row is about; k and seed are <NA> where a table has none."""
 COLUMNS = (
-    "experiment", *IDENTITY, "probe", "n_features_used", "target", "column", "split", "metric", "value", "low", "high",
-    "n",
+    *IDENTITY, "probe", "n_features_used", "target", "column", "split", "metric", "value", "low", "high", "n",
 )  # fmt: skip
 """Columns of `metrics.parquet`."""
 PARTS = ("train", "valid", "test")

@@ -4,11 +4,11 @@ An SAE's encoder guesses a row's latents in one step; these find better values, 
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sfnetlab.metrics.tables import BLOCK_VALUES
+from sfnetlab.runtime import compiled
 
 COLLINEAR = 1e-10
 """An atom adds nothing where the atoms before it leave less than this share of its squared length."""
@@ -156,7 +156,7 @@ def _pursue_residuals(
     indices[values == 0] = 0
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _pursue(
     correlations: NDArray[np.float64],
     gram: NDArray[np.float64],
@@ -195,7 +195,7 @@ def _pursue(
                     left[latent] -= code[i] * atom[latent]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _refit_rows(
     z: NDArray[np.float64],
     atoms: NDArray[np.float64],
@@ -225,7 +225,7 @@ def _refit_rows(
             values[row, place[i]] = code[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _extend(factor: NDArray[np.float64], products: NDArray[np.float64], n: int) -> bool:
     """Write row n of the Cholesky factor of the atoms' products; return False if the new atom depends on the others.
 
@@ -239,7 +239,7 @@ def _extend(factor: NDArray[np.float64], products: NDArray[np.float64], n: int) 
     return rest > COLLINEAR
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _next_solution(factor: NDArray[np.float64], solution: NDArray[np.float64], target: float, n: int) -> float:
     """Return element n of the solution of factor @ solution = targets, from the elements before it."""
     for i in range(n):
@@ -247,7 +247,7 @@ def _next_solution(factor: NDArray[np.float64], solution: NDArray[np.float64], t
     return target / factor[n, n]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _back_substitute(
     factor: NDArray[np.float64], solution: NDArray[np.float64], n: int, code: NDArray[np.float64]
 ) -> None:

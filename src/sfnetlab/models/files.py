@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import nn
 
 from sfnetlab.errors import ArtifactError
@@ -56,6 +56,6 @@ def load_state(directory: Path, module: nn.Module) -> None:
     """
     path = directory / "model.safetensors"
     try:
-        module.load_state_dict(load_file(path))
+        module.load_state_dict(load(path.read_bytes()))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ArtifactError(f"{path}: does not hold the weights of this model ({error}); train it again") from None

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from sfnetlab.metrics.tables import FeatureMatrix, checked_table
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, stacked
 from sfnetlab.models.files import load_state, read_arguments, write_model
 from sfnetlab.settings import Codes
 
@@ -34,10 +34,10 @@ Rule = Literal["topk", "threshold"]
 class SparseAutoencoder(nn.Module):
     """A network from embeddings x to few active latents, and back to x_hat through the latents' atoms.
 
-    With z = (x - mean) / scale and pre = z W_enc + b_enc, the latents are pre where it is selected and positive, else
-    0, and x_hat = mean + scale (latents W_dec + b_dec). Centring and scale are part of the model, so input and output
-    are in the embedding's own units. As z is centred, b_dec is not subtracted again before the encoder. Each row is
-    encoded on its own, also where the training looked at whole batches.
+    With z = (x - mean) / scale, of one scale or of one a column, and pre = z W_enc + b_enc, the latents are pre where
+    it is selected and positive, else 0, and x_hat = mean + scale (latents W_dec + b_dec). Centring and scale are part
+    of the model, so input and output are in the embedding's own units. As z is centred, b_dec is not subtracted again
+    before the encoder. Each row is encoded on its own, also where the training looked at whole batches.
 
     Parameters
     ----------
@@ -52,12 +52,14 @@ class SparseAutoencoder(nn.Module):
         "topk": the k largest of a row are selected (Gao et al. 2024, arXiv:2406.04093). "threshold": those above
         `thresholds` are (JumpReLU, Rajamanoharan et al. 2024, arXiv:2407.14435). Thresholds of 0 make it a plain ReLU;
         one value for all latents makes it a trained BatchTopK (Bussmann et al. 2024, arXiv:2412.06410).
+    by_column
+        Whether each column of the embedding has a scale of its own.
 
     Attributes
     ----------
     W_enc (d_in, n_latents), b_enc (n_latents,), W_dec (n_latents, d_in), b_dec (d_in,)
         Parameters; zero until they are trained or loaded. Rows of W_dec have length 1 when trained here.
-    mean (d_in,), scale (), thresholds (n_latents,)
+    mean (d_in,), scale () or by column (d_in,), thresholds (n_latents,)
         Buffers; 0, 1 and 0 until they are set.
 
     Raises
@@ -71,7 +73,13 @@ class SparseAutoencoder(nn.Module):
     thresholds: Tensor
 
     def __init__(
-        self, d_in: int, n_latents: int, k: int | None, group_sizes: Sequence[int] = (), rule: Rule = "topk"
+        self,
+        d_in: int,
+        n_latents: int,
+        k: int | None,
+        group_sizes: Sequence[int] = (),
+        rule: Rule = "topk",
+        by_column: bool = False,
     ) -> None:
         super().__init__()
         if (k is None and rule == "topk") or (k is not None and not 1 <= k <= n_latents):
@@ -86,7 +94,7 @@ class SparseAutoencoder(nn.Module):
         self.W_dec = nn.Parameter(torch.zeros(n_latents, d_in))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.register_buffer("mean", torch.zeros(d_in))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale", torch.ones(d_in if by_column else ()))
         self.register_buffer("thresholds", torch.zeros(n_latents))
 
     @property
@@ -142,7 +150,6 @@ class SparseAutoencoder(nn.Module):
             dim=1,
         )
 
-    @torch.inference_mode()
     def encode_csr(self, x: NDArray[np.floating], codes: Codes = "topk", batch_size: int = 4096) -> csr_array:
         """Return the latents of embeddings as float32 CSR, (n_samples, n_latents); zeros are not stored.
 
@@ -158,16 +165,21 @@ class SparseAutoencoder(nn.Module):
         ValueError
             If the width is not d_in, a value is not finite, or matching pursuit has no k.
         """
-        parts = [csr_array((0, self.n_latents), dtype=np.float32)]
+        return stacked(self.encode_blocks(x, codes, batch_size), len(x), self.n_latents)
+
+    def encode_blocks(
+        self, x: NDArray[np.floating], codes: Codes = "topk", batch_size: int = 4096
+    ) -> Iterator[csr_array]:
+        """Yield what `encode_csr` returns, `batch_size` rows at a time, for embeddings of any number of rows."""
         for batch in self._batches(x, batch_size):
-            values, indices = self._codes(batch, codes)
-            row_ends = np.arange(0, values.size + 1, values.shape[1])
-            part = csr_array((values.ravel(), indices.ravel(), row_ends), shape=(len(batch), self.n_latents))
+            with torch.inference_mode():
+                values, indices = self._codes(batch, codes)
+            row_ends = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+            columns = indices.ravel().astype(np.int32)
+            part = csr_array((values.ravel(), columns, row_ends), shape=(len(batch), self.n_latents))
             part.eliminate_zeros()
-            parts.append(part)
-        latents = csr_array(vstack(parts, format="csr"))
-        latents.sort_indices()
-        return latents
+            part.sort_indices()
+            yield part
 
     def _codes(self, batch: Tensor, codes: Codes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if codes == "topk":
@@ -197,8 +209,8 @@ class SparseAutoencoder(nn.Module):
         table = checked_table(latents, "latents")
         if table.shape[1] > self.n_latents:
             raise ValueError(f"expected latents (n_samples, n_latents={self.n_latents}), got {table.shape}")
-        W_dec, b_dec, mean = (part.detach().cpu().numpy() for part in (self.W_dec, self.b_dec, self.mean))
-        return ((table @ W_dec[: table.shape[1]] + b_dec) * float(self.scale) + mean).astype(np.float32)
+        W_dec, b_dec, mean, scale = (part.numpy(force=True) for part in (self.W_dec, self.b_dec, self.mean, self.scale))
+        return ((table @ W_dec[: table.shape[1]] + b_dec) * scale + mean).astype(np.float32)
 
     def reconstruct(self, x: NDArray[np.floating], codes: Codes = "topk") -> NDArray[np.float32]:
         """Return x_hat (n_samples, d_in) of embeddings; errors are those of `encode_csr`."""
@@ -224,6 +236,7 @@ def save_sae(directory: Path, sae: SparseAutoencoder) -> None:
         "k": sae.k,
         "group_sizes": list(sae.group_sizes),
         "rule": sae.rule,
+        "by_column": sae.scale.ndim > 0,
     }
     write_model(directory, KIND, sae, arguments)
 

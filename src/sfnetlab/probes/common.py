@@ -8,13 +8,26 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_labels, checked_table, column_mean_sd, row_blocks
+from sfnetlab.metrics.tables import (
+    FeatureMatrix,
+    Table,
+    checked_labels,
+    checked_table,
+    column_mean_sd,
+    in_memory,
+    is_dense,
+    row_blocks,
+)
 
 logger = logging.getLogger(__name__)
 
 CLASS_PENALTIES = np.logspace(0, -4, 5)
 """Penalties on offer to linear classifiers, strongest first, as shares of the number of train rows; their C is
 1 / (penalty x rows)."""
+
+
+MAX_ROWS = 2**18
+"""Linear classifiers see at most so many train rows."""
 
 
 class Probe(Protocol):
@@ -81,11 +94,11 @@ class Scaling:
         self.n_columns = sd.size
         self.kept = np.flatnonzero(sd)
         self.sd = sd[self.kept]
-        self.mean = mean[self.kept] if isinstance(table, np.ndarray) else np.zeros(self.kept.size)
+        self.mean = mean[self.kept] if is_dense(table) else np.zeros(self.kept.size)
 
     def apply(self, table: Table) -> Any:
         """Return the kept columns (n, n_kept) of a table, scaled; dense or CSR as it was."""
-        chosen = table[:, self.kept]
+        chosen = in_memory(table[:, self.kept])
         if isinstance(chosen, np.ndarray):
             return (chosen - self.mean) / self.sd
         # scikit-learn's machines take 32-bit indices only
@@ -135,6 +148,7 @@ def fit_linear(
     losses
         The loss (n,) of each of the rows that it is given, from the fitted model, the scaled rows and their classes.
     """
+    table, classes = capped("linear classifier", table, classes, MAX_ROWS, seed=0)
     scaling = Scaling(table)
     log_odds = class_log_odds(classes)
     found = LinearScores(np.zeros((table.shape[1], log_odds.size)), log_odds, float("nan"))
@@ -156,7 +170,7 @@ def fit_linear(
 def linear_prediction(X: Table, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return X @ coef + intercept, (n, m), a block of rows at a time where X is dense."""
     require_columns(X, coef.shape[0])
-    if isinstance(X, np.ndarray):
+    if is_dense(X):
         return np.concatenate(
             [np.zeros((0, intercept.size)), *(block @ coef + intercept for _, block in row_blocks(X))]
         )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 from sfnetlab.probes.common import checked_rows, linear_prediction
-from sfnetlab.probes.paths import PenaltyPath
+from sfnetlab.probes.paths import Decomposed, PenaltyPath
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +30,15 @@ class LinearProbe:
     ) -> Self:
         """See `Probe.fit`."""
         table, labels, _, _ = checked_rows(X, Y, X_valid, Y_valid)
-        path = PenaltyPath(table, labels)
-        if path.rank < table.shape[1]:
+        rows = Decomposed(table)
+        if rows.rank < table.shape[1]:
             logger.warning(
                 "linear probe: %d columns but rank %d on %d train rows; taking the least-norm solution",
                 table.shape[1],
-                path.rank,
+                rows.rank,
                 table.shape[0],
             )
+        path = PenaltyPath(rows, labels)
         self.coef_ = path.coefficients(0.0)
         self.intercept_ = path.intercept(self.coef_)
         return self

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.metrics.tables import FeatureMatrix, Table, checked_table, row_slices
 from sfnetlab.probes.common import checked_rows, linear_prediction
-from sfnetlab.probes.paths import PenaltyPath
+from sfnetlab.probes.paths import Decomposed, PenaltyPath
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +37,21 @@ class RidgeProbe:
     ) -> Self:
         """See `Probe.fit`."""
         table, labels, valid, valid_labels = checked_rows(X, Y, X_valid, Y_valid)
-        path = PenaltyPath(table, labels)
-        alphas = PENALTIES * table.shape[0]
+        return self.fit_decomposed(Decomposed(table), labels, valid, valid_labels)
+
+    def fit_decomposed(
+        self, rows: Decomposed, labels: NDArray[np.float64], valid: Table, valid_labels: NDArray[np.float64]
+    ) -> Self:
+        """Fit to train rows that were decomposed before, for other labels: what `fit` does with checked tables."""
+        path = PenaltyPath(rows, labels)
+        alphas = PENALTIES * rows.n_rows
         coefs, errors = _path_errors(path, alphas, valid, valid_labels)
         best = np.argmin(errors, axis=0)
         self.coef_ = np.stack([coefs[i][:, column] for column, i in enumerate(best)], axis=1)
         self.intercept_ = path.intercept(self.coef_)
         self.alpha_ = alphas[best]
         self.is_at_edge_ = (best == 0) | (best == alphas.size - 1)
-        if path.rank > 0 and self.is_at_edge_.any():
+        if rows.rank > 0 and self.is_at_edge_.any():
             logger.debug(  # where hundreds of features are read from another table, some always are
                 "ridge probe: %d of %d label columns take a penalty at the edge of the grid "
                 "(%g: as good as least squares; %g: next to the train mean)",
@@ -85,7 +91,7 @@ def ridge_path(
         Label unit squared.
     """
     table, labels, valid, valid_labels = checked_rows(X, Y, X_valid, Y_valid)
-    return _path_errors(PenaltyPath(table, labels), np.asarray(alphas, np.float64), valid, valid_labels)
+    return _path_errors(PenaltyPath(Decomposed(table), labels), np.asarray(alphas, np.float64), valid, valid_labels)
 
 
 def _path_errors(

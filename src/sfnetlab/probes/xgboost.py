@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.tables import FeatureMatrix, checked_table, column_mean_sd
+from sfnetlab.metrics.tables import FeatureMatrix, Mapped, Table, checked_table, column_mean_sd, in_memory, row_slices
 from sfnetlab.probes.common import checked_rows, require_columns
 
 MAX_ROUNDS = 500
@@ -51,8 +51,8 @@ class XGBoostProbe:
             return self
         unit = np.where(self._sd > 0, self._sd, 1)
         storage = {"missing": 0.0, "max_bin": TREES["max_bin"], "nthread": self.n_threads}
-        train = xgboost.QuantileDMatrix(table, **storage)
-        valid = xgboost.QuantileDMatrix(valid_table, **storage, ref=train)
+        train = xgboost.QuantileDMatrix(in_memory(table), **storage)
+        valid = xgboost.QuantileDMatrix(in_memory(valid_table), **storage, ref=train)
         for column in range(labels.shape[1]):
             train.set_label((labels[:, column] - self._mean[column]) / unit[column])
             valid.set_label((valid_labels[:, column] - self._mean[column]) / unit[column])
@@ -70,12 +70,16 @@ class XGBoostProbe:
 
     def predict(self, X: FeatureMatrix) -> NDArray[np.float64]:
         """See `Probe.predict`."""
-        import xgboost
-
         table = checked_table(X)
         require_columns(table, self._n_columns)
         if not self._boosters:
             return np.tile(self._mean, (table.shape[0], 1))
+        parts = [table] if not isinstance(table, Mapped) else (table[rows] for rows in row_slices(table.shape))
+        return np.concatenate([self._predicted(part) for part in parts])
+
+    def _predicted(self, table: Table) -> NDArray[np.float64]:
+        import xgboost
+
         rows = xgboost.DMatrix(table, missing=0.0, nthread=self.n_threads)
         columns = [
             booster.predict(rows, iteration_range=(0, n_rounds))

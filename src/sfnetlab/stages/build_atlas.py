@@ -25,7 +25,7 @@ from sfnetlab.plan import AtlasSpec
 from sfnetlab.probes import shown_probe
 from sfnetlab.results import Record, Results, TableResult
 from sfnetlab.runner import stage_main
-from sfnetlab.surveys.catalog import measured_labels, target_rows, unit_of
+from sfnetlab.surveys.catalog import labels_and_targets, target_rows, unit_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -75,7 +75,7 @@ def build(spec: AtlasSpec, task: Task) -> Metrics:
 def _galaxies(spec: AtlasSpec, results: Results) -> Galaxies:
     places = choose_galaxies(results.catalog)
     catalog = results.catalog.iloc[places].reset_index(drop=True)
-    labels = measured_labels(catalog)
+    labels = labels_and_targets(catalog, [name for target in spec.targets.values() for name in target.columns])
     return Galaxies(
         catalog=catalog,
         labels=labels[[name for name in labels if labels[name].notna().any()]],
@@ -144,10 +144,11 @@ def _stability(
 ) -> Stability | None:
     """How many other seeds have the atom of each latent of an SAE; else how well features of other seeds match."""
     spec = table.spec
-    if (record := results.across_seeds(table)) is not None:
-        from safetensors.numpy import load_file
+    record = results.across_seeds(table)
+    if record is not None and (record.directory / "consensus.safetensors").exists():
+        from safetensors.numpy import load
 
-        members = load_file(record.directory / "consensus.safetensors")["members"]
+        members = load((record.directory / "consensus.safetensors").read_bytes())["members"]
         others = (np.count_nonzero(members >= 0, axis=1) - 1) / (members.shape[1] - 1)
         latents = members[:, record.settings["seeds"].index(spec.seed)]
         has = latents >= 0
@@ -280,7 +281,7 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 main = partial(stage_main, "build-atlas")

@@ -16,13 +16,14 @@ from sfnetlab.metrics.predictions import (
     prediction_rows,
     two_class_scores,
 )
-from sfnetlab.metrics.tables import columns_of
+from sfnetlab.metrics.tables import columns_of, rows_of
 from sfnetlab.metrics.tidy import PARTS
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.probes import make_classifier, names_of, probe_kind
 from sfnetlab.probes.common import named_classes
 from sfnetlab.schema import Classes
-from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample
+from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample, features_of
+from sfnetlab.surveys.messages import did_you_mean, first_few
 
 
 def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> Iterator[NamedRows]:
@@ -30,13 +31,14 @@ def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> 
     for name, classes in spec.classes.items():
         numbers, names = class_numbers(survey.catalog, name, classes)
         rows, y = survey.catalog[numbers >= 0], numbers[numbers >= 0]
-        sample = Sample(table.of(rows["id_str"]), rows["split"].to_numpy())
+        sample = Sample(features_of(table, rows["id_str"]), rows["split"].to_numpy())
         found = list(class_predictions(spec, sample, y, are_two=classes.are_two))
         if not found:
             continue
         score = two_class_scores if classes.are_two else many_class_scores
         n_resamples = spec.probes.n_bootstrap
-        scores = score(classes.column, y, found, sample.split, n_resamples=n_resamples, seed=SEED)
+        split = np.where(sample.scored, sample.split, "")
+        scores = score(classes.column, y, found, split, n_resamples=n_resamples, seed=SEED)
         yield "metrics", scores.assign(target=name)
         for prediction in found:
             if classes.are_two:
@@ -62,24 +64,40 @@ def class_numbers(catalog: pd.DataFrame, name: str, classes: Classes) -> tuple[N
     DataError
         If the column is missing or does not hold classes, or a part of the split has less than `N_LEAST` of a class.
     """
-    if classes.column not in catalog:
-        raise DataError(f"classes {name!r}: the catalogue has no column {classes.column!r}")
-    column = catalog[classes.column]
-    if classes.are_two:
-        numbers, names = _numbers_of_two(column, name, classes)
-        remedy = "name other codes, or use more galaxies or other split.fractions"
-    else:
-        numbers, names = _numbers_of_many(column, name, classes)
-        remedy = "name the classes to keep with values = [...], or use more galaxies or other split.fractions"
+    numbers, names = numbers_and_names(catalog, name, classes)
+    remedy = "name other codes" if classes.are_two else "name the classes to keep with values = [...]"
     for part in PARTS:
         of_part = numbers[(numbers >= 0) & (catalog["split"] == part).to_numpy()]
         counts = np.bincount(of_part, minlength=len(names))
         few = ", ".join(f"{label} ({n})" for label, n in zip(names, counts, strict=True) if n < N_LEAST)
-        if few or len(names) < 2:
+        if few:
             raise DataError(
                 f"classes {name!r}: {classes.column!r} needs two classes of at least {N_LEAST} {part} galaxies each, "
-                f"too few are of {few or names}; {remedy}"
+                f"too few are of {few}; {remedy}, or use more galaxies or other split.fractions"
             )
+    return numbers, names
+
+
+def numbers_and_names(catalog: pd.DataFrame, name: str, classes: Classes) -> tuple[NDArray[np.intp], list[str]]:
+    """Return what `class_numbers` does, however few galaxies are of a class.
+
+    Raises
+    ------
+    DataError
+        If the column is missing or does not hold classes, or galaxies of fewer than two classes.
+    """
+    if classes.column not in catalog:
+        near = did_you_mean(classes.column, catalog.columns.tolist())
+        raise DataError(f"classes {name!r}: the catalogue has no column {classes.column!r}{near and f'; {near}'}")
+    of = _numbers_of_two if classes.are_two else _numbers_of_many
+    numbers, names = of(catalog[classes.column], name, classes)
+    absent = [label for number, label in enumerate(names) if not (numbers == number).any()]
+    if len(names) - len(absent) < 2:
+        held = sorted(map(str, catalog[classes.column].dropna().unique()))
+        raise DataError(
+            f"classes {name!r}: {classes.column!r} needs two classes, and no galaxy is of "
+            f"{', '.join(absent) or 'a second one'}; its values are {first_few(held) or 'all missing'}"
+        )
     return numbers, names
 
 
@@ -114,6 +132,8 @@ def _numbers_of_many(column: "pd.Series[Any]", name: str, classes: Classes) -> t
 def class_predictions(spec: ProbeSpec, sample: Sample, y: NDArray[np.intp], *, are_two: bool) -> Iterator[Prediction]:
     """Yield predictions of the control without features, then of classifiers on all features and on each budget.
 
+    They are 0 for galaxies that are not `Sample.scored`.
+
     Parameters
     ----------
     y : ndarray of shape (n,)
@@ -126,9 +146,11 @@ def class_predictions(spec: ProbeSpec, sample: Sample, y: NDArray[np.intp], *, a
         chosen = columns_of(sample.X, columns)
         if is_dense and not isinstance(chosen, np.ndarray):
             chosen = chosen.toarray()
-        scores = sample.fit_classifier(make_classifier(name, task, seed=SEED), chosen, y).score(chosen)
-        values = scores if are_two else named_classes(scores).astype(np.float64)
-        return Prediction(name, len(columns), values[:, None])
+        classifier = sample.fit_classifier(make_classifier(name, task, seed=SEED), chosen, y)
+        scores = classifier.score(chosen if sample.scored.all() else rows_of(chosen, np.flatnonzero(sample.scored)))
+        values = np.zeros((len(y), 1))
+        values[sample.scored, 0] = scores if are_two else named_classes(scores)
+        return Prediction(name, len(columns), values)
 
     yield from (predicted(kind.name, sample.alive[:0]) for kind in kinds if kind.is_control)
     if len(sample.alive) == 0:

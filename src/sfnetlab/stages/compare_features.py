@@ -8,11 +8,13 @@ of a dictionary in a larger one), `yield.parquet` (rare galaxies found).
 
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from sfnetlab.artifacts import read_features, read_survey
 from sfnetlab.interpret import RELATIONS
 from sfnetlab.interpret.related import RelatedTable, RelatedTables
+from sfnetlab.interpret.table import at_most
 from sfnetlab.interpret.yields import rare_flags
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods import reader_of
@@ -32,6 +34,7 @@ def build(spec: RelationsSpec, task: Task) -> Metrics:
 
 def _related(spec: RelationsSpec, task: Task) -> RelatedTables:
     catalog = read_survey(task.inputs["survey"]).catalog
+    catalog = catalog[at_most(np.ones(len(catalog), dtype=bool), catalog["split"].to_numpy())]
     rare = {
         name: rare_flags(
             catalog, one.column, above=one.above, below=one.below, where=f"{task.inputs['survey']}: [rare.{name}]"

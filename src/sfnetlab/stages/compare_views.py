@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.artifacts import read_features, read_survey
-from sfnetlab.files import create_array
+from sfnetlab.files import create_array, finish_array
 from sfnetlab.interpret.views import Seen, surviving_features, view_scores
 from sfnetlab.jobs import Metrics, Task, Viewed
 from sfnetlab.plan import ViewsSpec
@@ -48,6 +48,7 @@ def build(spec: ViewsSpec, task: Task) -> Metrics:
     shown = create_array(task.work / "views.npy", (len(settings), len(places), side, side, 3), "uint8")
     for out, view in zip(shown, settings.values(), strict=True):
         out[:] = _shown(view, np.asarray(survey.cutouts[places]))
+    finish_array(task.work / "views.npy", shown)
     pd.DataFrame({"view": list(settings)}).to_parquet(task.work / "views.parquet", index=False)
     return {"n_views": len(settings), "n_tables": len(tables)}
 

@@ -1,5 +1,6 @@
 """The comparison of fit-probes: all tables together, means over seeds, gains, paired differences, mass-metallicity."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sfnetlab.artifacts import read_survey
+from sfnetlab.errors import DataError
 from sfnetlab.interpret.mzr import MASS, METALLICITY, SFR, metallicity_from_mass, predicted_relations
 from sfnetlab.jobs import Job, Metrics, TableSpec, Task
 from sfnetlab.metrics.differences import differences_of_target
@@ -32,6 +34,8 @@ from sfnetlab.settings import Target
 from sfnetlab.stages.samples import SEED
 from sfnetlab.surveys.catalog import noise_floor, target_rows
 
+log = logging.getLogger(__name__)
+
 FLOOR = TableSpec(features="noise floor", kind="noise_floor", k=None, seed=None)
 """Stands in tidy tables for what no method can beat."""
 
@@ -47,13 +51,14 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     columns_of = {name: target.columns for name, target in spec.targets.items()}
     ensembles, gained = combine_predictions(predictions, columns_of, n_resamples=n_resamples, seed=SEED)
     from_mass, relations = _mass_metallicity(spec, catalog, survey, predictions, n_resamples)
-    combined = [rows.assign(experiment=spec.experiment) for rows in (*ensembles, *from_mass)]
     tables = [pd.read_parquet(path / "metrics.parquet") for path in probed.values()]
-    metrics = pd.concat([*tables, *_floors(spec, catalog, survey), *combined], ignore_index=True)[list(COLUMNS)]
+    metrics = pd.concat([*tables, *_floors(spec, catalog, survey), *ensembles, *from_mass], ignore_index=True)[
+        list(COLUMNS)
+    ]
     differences = _differences(spec, probes.classifiers, predictions, n_resamples)
     metrics.to_parquet(task.work / "metrics.parquet", index=False)
     differences.to_parquet(task.work / "differences.parquet", index=False)
-    (task.work / "differences.txt").write_text(format_differences(differences) + "\n")
+    (task.work / "differences.txt").write_text(format_differences(differences) + "\n", encoding="utf-8")
     for name, table in relations.items():
         table.to_parquet(task.work / f"{name}.parquet", index=False)
     text = [*_written_comparison(spec, task.work, metrics), significance_line(differences)]
@@ -61,7 +66,7 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
         gains = pd.concat(gained, ignore_index=True)
         gains.to_parquet(task.work / "gains.parquet", index=False)
         text.append(format_gains(gains))
-    (task.work / "comparison.txt").write_text("\n\n".join(text) + "\n")
+    (task.work / "comparison.txt").write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return {"n_rows": len(metrics)}
 
 
@@ -69,7 +74,7 @@ def _written_comparison(spec: ComparisonSpec, directory: Path, metrics: pd.DataF
     """Write the tables that people read as CSV and LaTeX; the same as blocks of text."""
     table = comparison_table(metrics)
     table.to_csv(directory / "comparison.csv", index=False)
-    (directory / "comparison.tex").write_text(latex_comparison(table))
+    (directory / "comparison.tex").write_text(latex_comparison(table), encoding="utf-8")
     text = [format_comparison(table)]
     two, many = (
         [name for name, class_target in spec.classes.items() if class_target.are_two == are_two]
@@ -102,7 +107,11 @@ def _mass_metallicity(
     if target is None or not {MASS, METALLICITY, SFR} <= set(catalog):
         return [], {}
     measured = Target(columns=(METALLICITY, MASS, SFR), cut="metallicity")
-    known = catalog[target_rows(catalog, measured, str(survey))]
+    try:
+        known = catalog[target_rows(catalog, measured, str(survey))]
+    except DataError as error:
+        log.info("the mass-metallicity relation is left out: %s", error)
+        return [], {}
     scores = metallicity_from_mass(known, predictions, n_resamples=n_resamples, seed=SEED)
     relations = predicted_relations(known, predictions, n_resamples=n_resamples, seed=SEED)
     return [rows.assign(target=target) for rows in scores], relations
@@ -139,7 +148,7 @@ def _floors(spec: ComparisonSpec, catalog: pd.DataFrame, survey: Path) -> Iterat
             if floor is None:
                 continue
             row = {
-                "experiment": spec.experiment, "probe": "none", "n_features_used": 0, "target": name, "column": column,
+                "probe": "none", "n_features_used": 0, "target": name, "column": column,
                 "split": "test", "metric": "rmse", "value": floor, "low": np.nan, "high": np.nan, "n": len(rows),
             }  # fmt: skip
             yield with_identity(pd.DataFrame([row]), FLOOR)

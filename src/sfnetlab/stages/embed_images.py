@@ -17,7 +17,7 @@ from scipy import sparse
 
 from sfnetlab.artifacts import SurveyTable, read_features, read_survey, write_csr_features, write_rows
 from sfnetlab.errors import ArtifactError
-from sfnetlab.files import create_array, write_text
+from sfnetlab.files import create_array, finish_array, write_text
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec
 from sfnetlab.runner import stage_main
@@ -66,6 +66,7 @@ def build(spec: TrainedEmbeddingSpec | FrozenEmbeddingSpec, task: Task) -> Metri
         for batch in batches if len(rows) else ():
             out[start : start + len(batch)] = batch
             start += len(batch)
+        finish_array(task.work / "features.npy", out)
     return _facts(task.work)
 
 
@@ -86,6 +87,7 @@ def _join(task: Task) -> Metrics:
     embeddings = [np.asarray(table.values) for table in tables]
     out = create_array(task.work / "features.npy", (sum(map(len, embeddings)), embeddings[0].shape[1]), "float32")
     np.concatenate(embeddings, out=out)
+    finish_array(task.work / "features.npy", out)
     return _facts(task.work)
 
 

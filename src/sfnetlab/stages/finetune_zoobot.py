@@ -30,7 +30,7 @@ def build(spec: FinetuneSpec, task: Task) -> Metrics:
         frozen_encoder(zoobot.backbone, weights, spec.seed, zoobot.image_size, survey.cutouts, train),
         local_name(zoobot.backbone),
         survey.cutouts,
-        survey.catalog[list(spec.target.columns)].to_numpy(dtype=np.float64),
+        survey.catalog[list(spec.target.columns)].to_numpy(dtype=np.float64, na_value=np.nan),
         train,
         valid,
         epochs=zoobot.epochs,

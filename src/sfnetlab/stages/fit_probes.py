@@ -22,7 +22,7 @@ from sfnetlab.metrics.predictions import (
 )
 from sfnetlab.metrics.quantiles import calibrated, conformal_offsets
 from sfnetlab.metrics.reconstruction import loss_recovered
-from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, rows_of
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, in_memory, rows_of
 from sfnetlab.metrics.tidy import AUGMENTED, COLUMNS, HEAD, IN_SAMPLE, PARTS
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import make_probe, probes_of
@@ -33,7 +33,7 @@ from sfnetlab.runtime import n_threads
 from sfnetlab.settings import Target
 from sfnetlab.stages.class_probes import probe_classes
 from sfnetlab.stages.comparison import compare
-from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample
+from sfnetlab.stages.samples import SEED, NamedRows, Sample, features_of, too_few
 from sfnetlab.surveys.catalog import target_rows
 
 Predict = Callable[[FeatureMatrix], NDArray[np.float64]]
@@ -54,23 +54,25 @@ def _probe_table(spec: ProbeSpec, task: Task) -> Metrics:
     for stem, rows in chain(_probe_targets(spec, task, survey, table), probe_classes(spec, survey, table)):
         found[stem].append(rows)
     tables = {stem: pd.concat(parts, ignore_index=True) for stem, parts in found.items()}
-    tables["metrics"] = with_identity(tables["metrics"], spec.table).assign(experiment=spec.experiment)[list(COLUMNS)]
+    tables["metrics"] = with_identity(tables["metrics"], spec.table)[list(COLUMNS)]
     for stem, rows in tables.items():
         rows.to_parquet(task.work / f"{stem}.parquet", index=False)
     return {"n_rows": len(tables["metrics"])}
 
 
 def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: FeatureTable) -> Iterator[NamedRows]:
-    x_hat = _reconstruction(spec, task, table)
+    reader = reader_of(spec.table, task.inputs)
     n_resamples = spec.probes.n_bootstrap
     for name, target in spec.targets.items():
         rows = survey.catalog[target_rows(survey.catalog, target, str(task.inputs["survey"]))]
-        ids, Y = rows["id_str"], rows[list(target.columns)].to_numpy(dtype=np.float64)
-        sample = Sample(table.of(ids), rows["split"].to_numpy())
-        _require_enough(name, sample)
-        if x_hat is not None:
-            embedding = read_features(task.inputs["embedding"]).of(ids)
-            recovered = _loss_recovered(target, sample, embedding, x_hat.of(ids), Y, n_resamples)
+        ids, Y = rows["id_str"], rows[list(target.columns)].to_numpy(dtype=np.float64, na_value=np.nan)
+        sample = Sample(features_of(table, ids), rows["split"].to_numpy())
+        if few := too_few(name, sample.split):
+            raise DataError(few)
+        if (x_hat := reader.decode(table.of(ids[sample.split == "test"]))) is not None:
+            embedding = features_of(read_features(task.inputs["embedding"]), ids)
+            x_hat = np.asarray(x_hat, dtype=np.float32)
+            recovered = _loss_recovered(target, sample, embedding, x_hat, Y, n_resamples)
             yield "metrics", recovered.assign(target=name)
         network = task.inputs["network"] if name == spec.head_target else None
         turned = _turned_tables(spec, task, survey, ids[sample.split == "test"])
@@ -90,16 +92,6 @@ def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: Feat
                 target.columns, Y, prediction, sample.split, n_resamples=n_resamples, seed=SEED, parts=("test",)
             )
             yield "metrics", scores.assign(target=name)
-
-
-def _require_enough(target: str, sample: Sample) -> None:
-    for part in PARTS:
-        n = len(sample.rows(part))
-        if n < N_LEAST:
-            raise DataError(
-                f"target {target!r}: only {n} {part} galaxies have it, and an interval needs at least {N_LEAST}; "
-                f"use more galaxies, another cut or other split.fractions"
-            )
 
 
 def value_predictions(
@@ -123,10 +115,10 @@ def value_predictions(
     """
 
     def predicted(name: str, columns: NDArray[np.integer], predict: Predict) -> Iterator[Prediction]:
-        yield Prediction(name, len(columns), predict(sample.X))
+        yield Prediction(name, len(columns), _finite(name, predict(sample.X)))
         if turned:
             values = np.full(Y.shape, np.nan)
-            values[sample.split == "test"] = np.mean([predict(table) for table in turned], axis=0)
+            values[sample.split == "test"] = _finite(name, np.mean([predict(table) for table in turned], axis=0))
             yield Prediction(f"{name}{AUGMENTED}", len(columns), values)
 
     def fitted(name: str, columns: NDArray[np.integer]) -> Predict:
@@ -140,7 +132,8 @@ def value_predictions(
     for columns in sample.budgets(spec, Y):
         for kind in probes_of("values"):
             if kind.on_budgets:
-                yield Prediction(kind.name, len(columns), fitted(kind.name, columns)(sample.X))
+                values = _finite(kind.name, fitted(kind.name, columns)(sample.X))
+                yield Prediction(kind.name, len(columns), values)
 
 
 def in_sample_predictions(spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64]) -> Iterator[Prediction]:
@@ -154,18 +147,23 @@ def in_sample_predictions(spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64
     chosen, test = columns_of(sample.X, sample.alive), sample.rows("test")
     for name in spec.probes.kinds:
         values = np.full(Y.shape, np.nan)
-        values[test] = sample.fit(_new_probe(name), chosen, Y, on="test").predict(rows_of(chosen, test))
+        probe = sample.fit(_new_probe(name), chosen, Y, on="test")
+        values[test] = _finite(name, probe.predict(rows_of(chosen, test)))
         yield Prediction(f"{name}{IN_SAMPLE}", len(sample.alive), values)
+
+
+def _finite(probe: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return predictions as they are; a DataError if one is not finite."""
+    if n_bad := np.count_nonzero(~np.isfinite(values).all(axis=1)):
+        raise DataError(
+            f"probe {probe!r}: {n_bad} of {len(values)} predictions are not finite; features or labels hold values too "
+            f"large to compute with: look for broken ones, or leave labels out by max_spreads of the target"
+        )
+    return values
 
 
 def _new_probe(name: str) -> Probe:
     return make_probe(name, seed=SEED, n_threads=n_threads())
-
-
-def _reconstruction(spec: ProbeSpec, task: Task, table: FeatureTable) -> FeatureTable | None:
-    """What the features make of the embedding that they decompose, if they do."""
-    x_hat = reader_of(spec.table, task.inputs).decode(table.values)
-    return None if x_hat is None else FeatureTable(table.rows, np.asarray(x_hat, dtype=np.float32))
 
 
 def _loss_recovered(
@@ -176,10 +174,10 @@ def _loss_recovered(
     Y: NDArray[np.float64],
     n_resamples: int,
 ) -> pd.DataFrame:
-    """Rows of `loss_recovered` by a ridge probe of the embedding."""
+    """Rows of `loss_recovered` by a ridge probe of the embedding, from reconstructions `x_hat` of the test rows."""
     train, test = sample.rows("train"), sample.rows("test")
     probe = sample.fit(_new_probe("ridge"), embedding, Y)
-    of_embedding, of_reconstruction = (probe.predict(rows_of(values, test)) for values in (embedding, x_hat))
+    of_embedding, of_reconstruction = (probe.predict(values) for values in (rows_of(embedding, test), x_hat))
     rows = loss_recovered(
         target.columns, Y[test], Y[train].mean(axis=0), of_embedding, of_reconstruction,
         n_resamples=n_resamples, seed=SEED,
@@ -193,7 +191,7 @@ def _head_predictions(network: Path, X: FeatureMatrix) -> NDArray[np.float64]:
     from sfnetlab.models.sfnet import load_network
 
     weights, bias = load_network(network).head_weights()
-    return np.asarray(X @ weights.T + bias, dtype=np.float64)
+    return np.asarray(in_memory(checked_table(X)) @ weights.T + bias, dtype=np.float64)
 
 
 def _turned_tables(spec: ProbeSpec, task: Task, survey: SurveyTable, ids: "pd.Series[str]") -> list[FeatureMatrix]:
@@ -229,7 +227,7 @@ def _quantiles(
     from sfnetlab.models.sfnet import load_network
 
     (column,), levels, valid = target.columns, target.quantiles, sample.rows("valid")
-    raw = load_network(network).read_features(sample.X)
+    raw = load_network(network).read_features(in_memory(checked_table(sample.X)))
     try:
         offsets = conformal_offsets(y[valid], raw[valid], levels)
     except ValueError as error:

@@ -33,9 +33,9 @@ def build(spec: ClaimsSpec, task: Task) -> Metrics:
     )
     verdicts = judge_claims(tables)
     records = json.loads(verdicts.to_json(orient="records"))
-    about = {"experiment": spec.experiment, "survey": spec.survey, "target": tables.column}
+    about = {"survey": spec.survey, "target": tables.column}
     write_text(task.work / "claims.json", json.dumps(about | {"claims": records}, indent=1) + "\n")
-    title = f"Claims on the {spec.survey} survey of {spec.experiment}: {tables.column}"
+    title = f"Claims on the {spec.survey} survey: {tables.column}"
     write_text(task.work / "claims.md", claims_markdown(verdicts, title))
     return {str(verdict).replace(" ", "_"): int(n) for verdict, n in verdicts["verdict"].value_counts().items()}
 

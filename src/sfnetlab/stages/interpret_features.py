@@ -5,6 +5,7 @@
 `consensus.safetensors`, the atoms that recur.
 """
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.artifacts import FeatureTable, SurveyTable, read_embedding, read_features, read_survey
+from sfnetlab.files import read_array
 from sfnetlab.interpret import QUESTIONS
 from sfnetlab.interpret.catalog import summarise_usage
 from sfnetlab.interpret.table import Autoencoder, DescribedTable, Perturbed, Sight
@@ -27,6 +29,8 @@ from sfnetlab.plan import InterpretSpec, StabilitySpec
 from sfnetlab.results import with_identity
 from sfnetlab.runner import stage_main
 from sfnetlab.surveys.catalog import target_rows
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from sfnetlab.models.sfnet import SparseFeatureNetwork
@@ -52,7 +56,7 @@ def _describe(spec: InterpretSpec, task: Task) -> Metrics:
         for name, array in answer.arrays.items():
             np.save(task.work / f"{name}.npy", array)
         for name, text in answer.texts.items():
-            (task.work / name).write_text(text)
+            (task.work / name).write_text(text, encoding="utf-8")
     for name, tidy in tables.items():
         with_identity(tidy, spec.table).to_parquet(task.work / f"{name}.parquet", index=False)
     return {"n_alive": len(tables["features"])} | summarise_usage(table.test.values)
@@ -100,7 +104,7 @@ def _network(task: Task) -> "SparseFeatureNetwork":
 
 def _perturbed(task: Task) -> Perturbed:
     directory = task.inputs["perturbed"]
-    embeddings = np.load(directory / "features.npy", mmap_mode="r")
+    embeddings = read_array(directory / "features.npy")
     return Perturbed(embeddings, pd.read_parquet(directory / "transforms.parquet"))
 
 
@@ -175,6 +179,10 @@ def _compare_seeds(spec: StabilitySpec, task: Task) -> Metrics:
         is_alive = activation_frequency(table.of(train)) > 0
         dictionaries[seed] = Dictionary(sae.W_dec.numpy(force=True), sae.W_enc.numpy(force=True), is_alive)
         codes[seed] = table.of(test)
+    dead = [seed for seed, dictionary in dictionaries.items() if not np.any(dictionary.is_alive)]
+    if dead:
+        log.warning("%s k=%d: no latent of the seeds %s is active: seeds are not compared", spec.features, spec.k, dead)
+        return {"n_consensus": 0}
     stability = seed_stability(dictionaries, codes).assign(features=spec.features, k=spec.k)
     stability.to_parquet(task.work / "stability.parquet", index=False)
     consensus = consensus_dictionary(list(dictionaries.values()))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.artifacts import SurveyTable, read_survey, write_rows
 from sfnetlab.errors import DataError
-from sfnetlab.files import create_array
+from sfnetlab.files import create_array, finish_array
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.networks import FrozenEmbeddingSpec, TrainedEmbeddingSpec
 from sfnetlab.methods.vae import VAESpec
@@ -39,6 +39,7 @@ def build(spec: PerturbSpec, task: Task) -> Metrics:
     for values, transform in zip(out, TRANSFORMS, strict=True):
         batches = embed_batches(encode, transform(images, ids, spec.seed), device=task.device)
         values[:] = np.concatenate(list(batches))
+    finish_array(task.work / "features.npy", out)
     described = [(t.name, float(t.level), t.label, t.is_symmetry) for t in TRANSFORMS]
     transforms = pd.DataFrame(described, columns=["name", "level", "label", "is_symmetry"])
     transforms.to_parquet(task.work / "transforms.parquet", index=False)

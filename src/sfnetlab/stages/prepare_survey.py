@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from sfnetlab.files import read_array
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.plan import CommonSurveySpec, SurveySpec
 from sfnetlab.runner import stage_main
+from sfnetlab.settings import CatalogColumns
+from sfnetlab.stages.wanted import require_wanted
 from sfnetlab.surveys.catalog import add_line_logs
+from sfnetlab.surveys.columns import measured
 from sfnetlab.surveys.split import split_catalog
 from sfnetlab.surveys.tables import common_galaxies
 
@@ -20,16 +24,51 @@ log = logging.getLogger(__name__)
 
 
 def build(spec: SurveySpec, task: Task) -> Metrics:
-    catalog, facts = spec.survey.read(task.work)
+    catalog, facts = spec.survey.read(task.work, partial(_accepted, spec=spec, work=task.work))
     if isinstance(spec, CommonSurveySpec):
         catalog, n_dropped = _with_every_embedding(catalog, spec, task.work)
         facts = {**facts, "n_without_embedding": n_dropped}
     catalog = add_line_logs(catalog)
     catalog.insert(1, "split", split_catalog(catalog, spec.split))
     catalog.to_parquet(task.work / "catalog.parquet", index=False)
+    if spec.survey.has_images and spec.survey.is_real:
+        facts = {**facts, **_show_levels(task.work)}
     counts = {f"n_{part}": int((catalog["split"] == part).sum()) for part in ("train", "valid", "test")}
     log.info("%d galaxies: %s", len(catalog), ", ".join(f"{n} {part[2:]}" for part, n in counts.items()))
     return {"n_galaxies": len(catalog), **counts, **facts}
+
+
+def check(spec: SurveySpec, directory: Path) -> None:
+    """Refuse a survey, prepared before, that lacks what the experiment wants by now; raises DataError."""
+    require_wanted(pd.read_parquet(directory / "catalog.parquet"), spec.wanted)
+
+
+def _accepted(catalog: pd.DataFrame, *, spec: SurveySpec, work: Path) -> pd.DataFrame:
+    """The catalogue with its positions and missing values known; `missing_values.csv` counts what was a code of one."""
+    settings = spec.survey if isinstance(spec.survey, CatalogColumns) else CatalogColumns()
+    catalog, codes = measured(catalog, settings, "catalogue")
+    codes.to_csv(work / "missing_values.csv", index=False)
+    require_wanted(catalog, spec.wanted)
+    return catalog
+
+
+def _show_levels(work: Path) -> dict[str, float]:
+    """Draw `contact_sheet.png`, some cutouts and the histogram of their levels; return the shares at both ends.
+
+    The same survey gives the same cutouts: 32 are shown, and the levels of 1,000 are counted.
+    """
+    import numpy as np
+
+    from sfnetlab.figures.contact_sheet import plot_levels
+    from sfnetlab.surveys.images import level_counts
+
+    images = read_array(work / "images.npy")
+    rows = np.random.default_rng(0).permutation(len(images))[:1000]
+    counts = level_counts(images, rows)
+    plot_levels(images[np.sort(rows[:32])], counts, len(rows)).savefig(work / "contact_sheet.png", dpi=150)
+    black, saturated = (float(counts[:, level].sum() / counts.sum()) for level in (0, 255))
+    log.info("%.1f %% of pixels are black, %.1f %% saturated: contact_sheet.png", 100 * black, 100 * saturated)
+    return {"share_black": black, "share_saturated": saturated}
 
 
 def _with_every_embedding(catalog: pd.DataFrame, spec: CommonSurveySpec, work: Path) -> tuple[pd.DataFrame, int]:

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.artifacts import FeatureTable
 from sfnetlab.methods import TRAITS
 from sfnetlab.metrics.selection import alive_features, features_of_budgets
-from sfnetlab.metrics.tables import FeatureMatrix, rows_of
+from sfnetlab.metrics.tables import FeatureMatrix, Mapped, evenly, rows_of
+from sfnetlab.metrics.tidy import PARTS
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.probes.common import Classifier, Probe
 
@@ -21,6 +24,23 @@ SEED = 0
 
 NamedRows = tuple[str, pd.DataFrame]
 """Rows for one of the stage's files, by its stem."""
+
+
+MAPPED_VALUES = 2**26
+"""Dense features of more values are read in blocks where a probe allows it: 256 MiB."""
+SELECTION_ROWS = 2**20
+"""Train rows by which the features of a budget are chosen, at most, spread evenly over all."""
+
+
+SCORED_ROWS = 2**15
+"""Train galaxies that classifiers are scored on, at most, spread evenly over all: neighbours of each take long."""
+
+
+def features_of(table: FeatureTable, ids: "pd.Series[str]") -> FeatureMatrix:
+    """Return the features of the named galaxies, in their order: dense, CSR, or `Mapped` where they are many."""
+    if isinstance(table.values, np.ndarray) and len(ids) * table.n_features > MAPPED_VALUES:
+        return cast(FeatureMatrix, Mapped(table.values, table.places(ids)))
+    return table.of(ids)
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,15 @@ class Sample:
         return np.flatnonzero(self.split == part)
 
     @cached_property
+    def scored(self) -> NDArray[np.bool_]:
+        """Which galaxies classifiers are scored on, (n,): all, of train galaxies at most `SCORED_ROWS`."""
+        train = self.rows("train")
+        is_scored = np.ones(len(self.split), dtype=bool)
+        is_scored[train] = False
+        is_scored[evenly(train, SCORED_ROWS)] = True
+        return is_scored
+
+    @cached_property
     def alive(self) -> NDArray[np.intp]:
         """Columns that are not zero on some train row: what a probe may use."""
         return alive_features(rows_of(self.X, self.rows("train")))
@@ -48,7 +77,7 @@ class Sample:
         """
         traits = TRAITS[spec.table.kind]
         if traits.role != "control":
-            train = self.rows("train")
+            train = evenly(self.rows("train"), SELECTION_ROWS)
             yield from features_of_budgets(
                 rows_of(self.X, train), Y[train], self.alive, spec.probes.budgets, is_ordered=traits.is_ordered
             )
@@ -62,3 +91,21 @@ class Sample:
         """Fit a classifier to the train rows of `chosen` features and class numbers y, choices made on valid rows."""
         rows, valid = self.rows("train"), self.rows("valid")
         return classifier.fit(rows_of(chosen, rows), y[rows], rows_of(chosen, valid), y[valid])
+
+
+def too_few(target: str, split: NDArray[np.str_]) -> str | None:
+    """Return a message where a part of the split has fewer than `N_LEAST` of a target's galaxies; else None.
+
+    Parameters
+    ----------
+    split : ndarray of shape (n,)
+        The part of each galaxy that has the target.
+    """
+    counts = {part: int(np.count_nonzero(split == part)) for part in PARTS}
+    few = ", ".join(f"{n} {part}" for part, n in counts.items() if n < N_LEAST)
+    if not few:
+        return None
+    return (
+        f"target {target!r}: only {few} galaxies have it, and an interval needs at least {N_LEAST}; use more galaxies, "
+        f"another cut or other split.fractions"
+    )

@@ -1,7 +1,7 @@
 """Stage train-sae: sparse autoencoders on the train rows of an embedding, one for every k and seed, in one pass."""
 
+import logging
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,24 +10,33 @@ from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.sae import SAESpec, sae_directory
 from sfnetlab.runner import stage_main
 
-if TYPE_CHECKING:
-    pass
+log = logging.getLogger(__name__)
 
 
 def build(spec: SAESpec, task: Task) -> Metrics:
     from sfnetlab.models.sae import save_sae
-    from sfnetlab.training.sae.trainer import Rows, fit_standardisation, train_saes
+    from sfnetlab.training.sae.rows import Rows, uneven_spread, without_far_rows
+    from sfnetlab.training.sae.trainer import fit_standardisation, train_saes
 
     catalog, embedding = read_embedding(task.inputs["embedding"])
     split = catalog["split"].to_numpy()
     rows, valid = (Rows(embedding, np.flatnonzero(split == part)) for part in ("train", "valid"))
+    all_rows, standardize = rows, spec.sae.standardize
+    rows, valid = (without_far_rows(part, spec.sae.max_distance, standardize) for part in (rows, valid))
+    if n_far := len(all_rows) - len(rows):
+        ids = catalog["id_str"].to_numpy()[np.setdiff1d(all_rows.chosen, rows.chosen)[:5]]
+        far = f"{n_far} of {len(all_rows)} train rows (first: {', '.join(ids)})"
+        log.warning("%s: max_distance = %g leaves out %s", task.job.name, spec.sae.max_distance, far)
+    standardisation = fit_standardisation(rows, standardize=standardize)
+    for message in uneven_spread(rows, standardize, lambda row: catalog["id_str"].iloc[row]):
+        log.warning("%s: %s", task.job.name, message)
     settings = [spec.sae.recipe(k, seed) for k in spec.sae.k for seed in spec.seeds]
     saes, history = train_saes(
         rows,
         settings,
         epochs=spec.sae.epochs,
         batch_size=spec.sae.batch_size,
-        standardisation=fit_standardisation(rows),
+        standardisation=standardisation,
         valid=valid,
         device=task.device,
         checkpoint=task.work / CHECKPOINT,
@@ -40,7 +49,7 @@ def build(spec: SAESpec, task: Task) -> Metrics:
         directory.mkdir(exist_ok=True)
         save_sae(directory, sae)
     last = history[-len(saes) :]
-    return {"n_saes": len(saes)} | {
+    return {"n_saes": len(saes), "n_rows_left_out": n_far} | {
         f"{name}_mean": float(np.mean([record[name] for record in last])) for name in ("train_fvu", "dead_fraction")
     }
 

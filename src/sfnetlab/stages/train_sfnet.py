@@ -35,7 +35,7 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
     history = train_network(
         network,
         survey.cutouts,
-        survey.catalog[list(spec.target.columns)].to_numpy(dtype=np.float64),
+        survey.catalog[list(spec.target.columns)].to_numpy(dtype=np.float64, na_value=np.nan),
         np.flatnonzero(usable & (split == "train")),
         np.flatnonzero(usable & (split == "valid")),
         epochs=training.epochs,

@@ -3,9 +3,7 @@
 Every catalogue that is read here has `id_str`, text, as its first column. images.py and store.py know about images.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import assert_never
 
@@ -15,8 +13,11 @@ from numpy.typing import NDArray
 
 from sfnetlab.errors import DataError
 from sfnetlab.settings import CutName, Target
-from sfnetlab.surveys.lines import LINES, NOT_MEASURED
+from sfnetlab.surveys.columns import row_name, typed_columns
+from sfnetlab.surveys.formats import read_table
+from sfnetlab.surveys.lines import LINES
 from sfnetlab.surveys.messages import did_you_mean, first_few
+from sfnetlab.surveys.outliers import plausible_rows
 from sfnetlab.surveys.votes import vote_columns
 
 LINE_FLUXES = dict(zip(("log_N2", "log_Ha", "log_O3", "log_Hb"), (f"{line}_flux" for line in LINES), strict=True))
@@ -29,14 +30,11 @@ IDS_AT_ONCE = 2**18
 
 _FLOAT_TEXT = r"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]\d+)"
 
-_logger = logging.getLogger(__name__)
-
 
 def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
-    """Read the table of a .csv, .parquet or .fits file, with its ids as text in a first column `id_str`.
+    """Read a table of any format that `formats.read_table` knows, as typed columns, with its ids as text in `id_str`.
 
-    Blanks around an id are removed; otherwise ids are taken to the letter. Empty CSV cells become NaN. Of a FITS file
-    the first table is read: its byte strings are decoded, and columns that hold arrays are left out (logged).
+    Blanks around an id are removed; otherwise ids are taken to the letter.
 
     Parameters
     ----------
@@ -46,26 +44,10 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
     Raises
     ------
     DataError
-        If the file is missing, broken, of another type or without rows, or its ids are absent, floats, empty, repeated
-        or unsafe as file names.
+        If the file is missing, broken, no table or without rows, or its ids are absent, floats, empty, repeated or
+        unsafe as file names.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such catalogue file")
-    try:
-        match path.suffix.lower():
-            case ".csv":
-                catalog = _read_csv(path, id_column)
-            case ".parquet":
-                stored = pd.read_parquet(path)
-                catalog = stored.reset_index(drop=all(name is None for name in stored.index.names))
-            case ".fits":
-                catalog = _read_fits_table(path)
-            case other:
-                raise DataError(f"{path}: a catalogue is a .csv, .parquet or .fits file, found {other!r}")
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
-        raise DataError(
-            f"{path}: cannot be read as {path.suffix.lower()}, damaged or not such a file: {error}"
-        ) from error
+    catalog = read_table(path, text=(id_column,))
     if len(catalog) == 0:
         raise DataError(f"{path}: the catalogue has no rows")
     if id_column not in catalog.columns:
@@ -78,7 +60,7 @@ def read_catalog(path: Path, id_column: str) -> pd.DataFrame:
     check_ids(ids, f"{path}: column {id_column!r}")
     catalog = catalog.drop(columns=id_column)
     catalog.insert(0, "id_str", ids)
-    return catalog
+    return typed_columns(catalog, str(path))
 
 
 def read_unsplit_catalog(path: Path, id_column: str) -> pd.DataFrame:
@@ -186,8 +168,6 @@ def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
 def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np.bool_]:
     """Return the rows, bool (n,), that can teach a target: those inside its cut with every target column measured.
 
-    NaN, infinity and -9999 count as not measured; the MPA-JHU tables write -9999.
-
     Parameters
     ----------
     where : str
@@ -196,11 +176,11 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
     Raises
     ------
     DataError
-        If a column is missing, not numeric, without any finite value or constant on the rows kept, or if no row is
-        kept.
+        If a column is missing, not numeric, without any finite value or constant on the rows kept, if no row is kept,
+        or as `plausible_rows`.
     """
     values = columns_as_floats(catalog, target.columns, where)
-    finite = np.isfinite(values) & (values != NOT_MEASURED)
+    finite = np.isfinite(values)
     empty = [name for name, is_finite in zip(target.columns, finite, strict=True) if not is_finite.any()]
     if empty:
         raise DataError(f"{where}: no row has a finite value of {', '.join(map(repr, empty))}")
@@ -214,6 +194,7 @@ def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np
             f'{where}: of {len(catalog):,} rows, cut = "{target.cut}" keeps {int(in_cut.sum()):,} and '
             f"{int(finite.all(axis=0).sum()):,} have every target column finite, but none both"
         )
+    rows = plausible_rows(catalog, target, values, rows, where)
     constant = [name for name, value in zip(target.columns, values, strict=True) if np.ptp(value[rows]) == 0]
     if constant:
         raise DataError(
@@ -227,15 +208,20 @@ def measured_labels(catalog: pd.DataFrame) -> pd.DataFrame:
     """Return the columns with which features may be associated: the numeric ones, float64, NaN where not measured.
 
     These columns are no labels: positions, errors, what a mock survey hides from its images (`<column>_hidden`),
-    numbers of classes whose names stand in `<column>_name`, and counts of votes that are there as fractions too. The
-    MPA-JHU tables write -9999 for a quantity that was not measured.
+    numbers of classes whose names stand in `<column>_name`, and counts of votes that are there as fractions too.
     """
     names = [name for name in catalog.columns if f"{name}_name" in catalog.columns]
     no_labels = ["ra", "dec", *names, *vote_columns(catalog.columns)]
     numeric = catalog.select_dtypes("number").drop(columns=no_labels, errors="ignore")
     chosen = [name for name in numeric.columns if not name.endswith(("_err", "_hidden"))]
-    labels = numeric[chosen].astype(np.float64)
-    return labels.mask(labels == NOT_MEASURED)
+    return numeric[chosen].astype(np.float64)
+
+
+def labels_and_targets(catalog: pd.DataFrame, targets: Iterable[str]) -> pd.DataFrame:
+    """Return `measured_labels`, and the columns that targets name, though these be called like no label."""
+    labels = measured_labels(catalog)
+    more = [name for name in dict.fromkeys(targets) if name not in labels]
+    return labels.assign(**{name: catalog[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in more})
 
 
 def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
@@ -253,32 +239,6 @@ def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
 def unit_of(column: str) -> str:
     """Return the unit of a label column: "dex" for the logarithms of the MPA-JHU tables and of line fluxes, else ""."""
     return "dex" if column in ("oh_p50", "lgm_tot_p50", "sfr_tot_p50", *LINE_FLUXES) else ""
-
-
-def _read_csv(path: Path, id_column: str) -> pd.DataFrame:
-    # Given rows longer than the header, pandas would take the first fields for an index and shift all columns.
-    with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-        try:
-            return pd.read_csv(path, dtype={id_column: str}, index_col=False, low_memory=False)
-        except pd.errors.ParserWarning as warning:
-            raise ValueError("rows hold more fields than the header names") from warning
-
-
-def _read_fits_table(path: Path) -> pd.DataFrame:
-    from astropy.io import fits
-    from astropy.table import Table
-
-    with fits.open(path, memmap=False) as hdus:
-        hdu = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
-        if hdu is None:
-            raise ValueError("it holds no table")
-        table = Table.read(hdu, mask_invalid=False)
-    arrays = [name for name in table.colnames if table[name].ndim > 1]
-    if arrays:
-        _logger.warning("%s: columns of arrays left out: %s", path, ", ".join(arrays))
-        table.remove_columns(arrays)
-    table.convert_bytestring_to_unicode()
-    return table.to_pandas()
 
 
 def ids_as_text(ids: pd.Series, where: str) -> pd.Series:
@@ -343,9 +303,22 @@ def columns_as_floats(catalog: pd.DataFrame, columns: tuple[str, ...], where: st
         raise DataError(f"{where}: the catalogue has no column {names}; {_known_columns(missing[0], catalog)}")
     for name in columns:
         if not pd.api.types.is_numeric_dtype(catalog[name].dtype):
-            example = catalog[name].dropna().iloc[:1].tolist()
-            raise DataError(f"{where}: column {name!r} is not numeric but {catalog[name].dtype}, for example {example}")
+            raise DataError(f"{where}: column {name!r} is text: {_first_word(catalog, name)}")
     return np.stack([catalog[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in columns])
+
+
+def _first_word(catalog: pd.DataFrame, name: str) -> str:
+    """What is the first value of a column of text that keeps it from being one of numbers, and what to write."""
+    column = catalog[name]
+    is_word = pd.to_numeric(column, errors="coerce").isna() & column.notna()
+    if not is_word.any():
+        return f"its values are numbers, such as {column.dropna().iloc[0]!r}, but stored as text; store them as numbers"
+    place, n_more = int(np.flatnonzero(is_word)[0]), int(is_word.sum()) - 1
+    others = f", nor are {n_more:,} others" if n_more else ""
+    return (
+        f"{column.iloc[place]!r} ({row_name(catalog, place)}) is no number{others}; write numbers, and leave unknown "
+        f"ones empty"
+    )
 
 
 def _known_columns(name: str, catalog: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sfnetlab import runtime
 from sfnetlab.errors import DataError
+from sfnetlab.surveys.catalog import columns_as_floats
 from sfnetlab.surveys.messages import first_few
 
 LARGEST_RADIUS_ARCSEC = 3600.0
@@ -66,7 +67,7 @@ def match_by_position(left: pd.DataFrame, right: pd.DataFrame, radius_arcsec: fl
     Parameters
     ----------
     left, right : DataFrame
-        With `id_str`, `ra` and `dec` (degrees, ICRS or any one frame; the case of the names does not matter).
+        With `id_str`, `ra` and `dec` (degrees, ICRS or any one frame).
 
     Raises
     ------
@@ -147,14 +148,10 @@ def joined_table(left: pd.DataFrame, right: pd.DataFrame, match: CrossMatch) -> 
 
 
 def _positions(catalog: pd.DataFrame, name: str) -> list[NDArray[np.float64]]:
-    found = {str(column).lower(): column for column in catalog.columns}
-    absent = [column for column in ("ra", "dec") if column not in found]
+    absent = [column for column in ("ra", "dec") if column not in catalog]
     if absent:
         raise DataError(f"{name}: no column {' and '.join(absent)}; it has {', '.join(map(str, catalog.columns[:30]))}")
-    ra, dec = (
-        pd.to_numeric(catalog[found[column]], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        for column in ("ra", "dec")
-    )
+    ra, dec = columns_as_floats(catalog, ("ra", "dec"), name)
     for is_bad, problem, advice in (
         (~np.isfinite(ra) | ~np.isfinite(dec), "no position", "leave them out"),
         ((np.abs(ra) > 360) | (np.abs(dec) > 90), "positions that are no degrees", "are these sexagesimal or radians?"),

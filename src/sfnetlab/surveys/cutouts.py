@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.metadata import version
-from io import BytesIO
 from itertools import islice
 from os import scandir
 from pathlib import Path
@@ -25,11 +24,11 @@ from urllib.parse import urlencode
 
 import httpx
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
 from sfnetlab.errors import DataError
 from sfnetlab.files import replacing
+from sfnetlab.surveys.images import decode_image, trouble_of_one_colour
 
 USER_AGENT = f"sfnetlab/{version('sfnetlab')} (galaxy cutouts for research) python-httpx/{httpx.__version__}"
 
@@ -305,17 +304,14 @@ def trouble_with(content: bytes | bytearray, side: int) -> Trouble | None:
     if not content.startswith(b"\xff\xd8\xff"):
         return Trouble(f"no JPEG but {len(content):,} bytes: {bytes(content[:40])!r}" if content else "0 bytes")
     try:
-        with Image.open(BytesIO(content), formats=["JPEG"]) as image:
-            bands = image.convert("RGB").split()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return Trouble(f"cannot be decoded: {error}")
-    # Pillow is content with a file that lacks only its last bytes; servers may add some after the end marker.
-    if b"\xff\xd9" not in content[-64:]:
-        return Trouble(f"cut off: {len(content):,} bytes without the end marker of a JPEG")
-    if image.size != (side, side):
-        return Trouble(f"expected {side}×{side} pixels, found {image.width}×{image.height}")
-    if all(low == high for low, high in (band.getextrema() for band in bands)):
-        return Trouble("an image of one colour: outside the survey's footprint", is_final=True, is_servers=False)
+        image = decode_image(bytes(content))
+    except ValueError as error:
+        return Trouble(str(error))
+    height, width, _ = image.shape
+    if (width, height) != (side, side):
+        return Trouble(f"expected {side}×{side} pixels, found {width}×{height}")
+    if why := trouble_of_one_colour(image):
+        return Trouble(why, is_final=True, is_servers=False)
     return None
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from sfnetlab.settings import CatalogColumns
+from sfnetlab.surveys.protocol import Accept, SurveyKind, as_it_is
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import SurveyKind
 
 IdRepair = Literal["none", "neg_to_minus", "minus_to_neg"]
 """How ids of a table are changed to meet the catalogue's: "neg_to_minus" writes "-" for "NEG", "minus_to_neg" the
@@ -47,20 +49,20 @@ class EmbeddingSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingsSurvey:
+class EmbeddingsSurvey(CatalogColumns):
     """A catalogue without images, for embeddings that somebody else made: [[features]] of kind "external"."""
 
     has_images: ClassVar[bool] = False
     is_real: ClassVar[bool] = True
     kind: Literal["embeddings"] = "embeddings"
     catalog: Path
-    """Catalogue file: .csv, .parquet, .fits."""
+    """Catalogue: CSV and other text, ECSV, VOTable, FITS, Feather or parquet, which may be a folder (HATS too)."""
     id_column: str = "id_str"
     """Catalogue column by which embeddings are joined; read as text, for 64-bit ids do not survive as floats."""
     without_embedding: Literal["error", "drop"] = "error"
     """What a galaxy that one of the external [[features]] lacks means: stop, or leave it out and record its id."""
 
-    def resolved(self) -> "SurveyKind":
+    def resolved(self) -> SurveyKind:
         """Return these settings."""
         return self
 
@@ -76,8 +78,27 @@ class EmbeddingsSurvey:
 
         return {"catalog_sha256": hash_of(self.catalog, "survey.catalog")}
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":  # noqa: ARG002 - writes nothing, unlike other kinds
+    def read(
+        self,
+        work: Path,  # noqa: ARG002 - writes nothing, unlike other kinds
+        accept: Accept = as_it_is,
+    ) -> "tuple[pd.DataFrame, Metrics]":
         """Read the catalogue, every row of it."""
         from sfnetlab.surveys.catalog import read_unsplit_catalog
 
-        return read_unsplit_catalog(self.catalog, self.id_column), {}
+        return accept(read_unsplit_catalog(self.catalog, self.id_column)), {}
+
+
+def fingerprint(source: EmbeddingSource) -> dict[str, str]:
+    """Return hashes of the contents of a table's files; empty for a dataset of the hub, which its revision identifies.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, or a folder holds none.
+    """
+    from sfnetlab.surveys.fingerprints import hash_of
+
+    name = f"features {source.name!r}"
+    files = {} if source.path is None else {"sha256": hash_of(source.path, f"{name}: path")}
+    return files if source.ids is None else files | {"ids_sha256": hash_of(source.ids, f"{name}: ids")}

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from sfnetlab.errors import DataError
 from sfnetlab.files import sha256_of
 from sfnetlab.settings import require, require_sizes
+from sfnetlab.surveys.protocol import Accept, SurveyKind, as_it_is
 
 if TYPE_CHECKING:
     import pandas as pd
     from h5py import Dataset, File
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import SurveyKind
-    from sfnetlab.surveys.store import Chunk
+    from sfnetlab.surveys.store import Chunk, Stored
 
 
 class Variant(NamedTuple):
@@ -96,6 +96,8 @@ class Galaxy10Survey:
     """Resample every cutout to this side in pixels before cropping."""
     crop: int | None = None
     """Cut out the central square of this side in pixels."""
+    on_bad_image: Literal["error", "drop"] = "error"
+    """What a cutout of a single colour means: stop, or leave the galaxy out and record its id."""
 
     def __post_init__(self) -> None:
         require(
@@ -104,7 +106,7 @@ class Galaxy10Survey:
         )
         require_sizes(self.resize, self.crop)
 
-    def resolved(self) -> "SurveyKind":
+    def resolved(self) -> SurveyKind:
         """Return these settings."""
         return self
 
@@ -112,26 +114,35 @@ class Galaxy10Survey:
         """Return the sha256 that the file must have; the file itself is not read for it."""
         return {"file_sha256": self.sha256 or VARIANTS[self.variant].sha256}
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
-        """Check the file and store its cutouts."""
-        return build_galaxy10_survey(self, work / "images.npy"), {}
+    def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
+        """Check the file and store its cutouts; rows left out are listed in `bad_images.csv`."""
+        from sfnetlab.surveys.store import rows_with_cutouts
+
+        catalog, stored = build_galaxy10_survey(self, work / "images.npy", accept)
+        return rows_with_cutouts(catalog, stored, work, None, self.resize)
 
 
-def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> "pd.DataFrame":
+def build_galaxy10_survey(
+    survey: Galaxy10Survey, images_path: Path, accept: Accept = as_it_is
+) -> "tuple[pd.DataFrame, Stored]":
     """Write the cutouts into `images_path`, a .npy of (n, side, side, 3) uint8, and return the catalogue.
 
     Galaxy Zoo scaled each cutout to its galaxy, so that the survey has no single pixel scale.
 
     Returns
     -------
-    DataFrame of n rows
-        `id_str`, which is `galaxy10-<variant>-<row of the file>`; `class` (0 to 9); `class_name`; and for DECaLS `ra`
-        and `dec` (degrees), `redshift` (NaN where unknown) and `pxscale` (arcsec a pixel of the published cutout).
+    catalog : DataFrame
+        A row a galaxy, even if its image is bad: `id_str`, which is `galaxy10-<variant>-<row of the file>`; `class`
+        (0 to 9); `class_name`; and for DECaLS `ra` and `dec` (degrees), `redshift` (NaN where unknown) and `pxscale`
+        (arcsec a pixel of the published cutout).
+    stored : Stored
+        Which galaxies have no usable image.
 
     Raises
     ------
     DataError
-        If the file is missing, damaged, of another hash, or not of the named variant.
+        If the file is missing, damaged, of another hash, or not of the named variant, or images are bad (with "drop":
+        if all are).
     """
     import h5py
 
@@ -143,15 +154,16 @@ def build_galaxy10_survey(survey: Galaxy10Survey, images_path: Path) -> "pd.Data
     try:
         with h5py.File(path) as file:
             images, catalog = _open(survey, file)
+            catalog = accept(catalog)
             _check_hash(survey)
             source = Source(str(path), "cutouts", lambda: "survey.crop and survey.resize")
             with ThreadPoolExecutor() as pool:
                 chunks = _read_chunks(survey, images, catalog["id_str"].tolist(), pool)
                 side = survey.crop or survey.resize or VARIANTS[survey.variant].side
-                write_store(images_path, chunks, side, source, "error", len(catalog))
+                stored = write_store(images_path, chunks, side, source, survey.on_bad_image, len(catalog))
     except OSError as error:
         raise DataError(f"{path}: cannot be read as HDF5, damaged or not such a file: {error}") from error
-    return catalog
+    return catalog, stored
 
 
 def _open(survey: Galaxy10Survey, file: "File") -> "tuple[Dataset, pd.DataFrame]":

@@ -1,12 +1,12 @@
 """A survey that is a dataset with a column of images, on the Hugging Face hub or in a local folder.
 
-It is read in one pass; only the images that are being decoded are in memory.
+Its other columns are read first, then its images, of which only those that are being decoded are in memory.
 """
 
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from sfnetlab.errors import DataError
-from sfnetlab.settings import is_plain_name, require, require_scale, require_sizes
-from sfnetlab.surveys.fingerprints import hash_of_listing
+from sfnetlab.settings import CatalogColumns, is_plain_name, require, require_scale, require_sizes
+from sfnetlab.surveys.fingerprints import hash_of
+from sfnetlab.surveys.messages import first_few
+from sfnetlab.surveys.protocol import Accept, SurveyKind, as_it_is
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import SurveyKind
     from sfnetlab.surveys.store import Chunk, Cutout, Stored
 
 SPLIT_COLUMN = "dataset_split"
@@ -36,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubSurvey:
+class HubSurvey(CatalogColumns):
     """A dataset with a column of images and one of ids, from the Hugging Face hub or a local folder."""
 
     has_images: ClassVar[bool] = True
@@ -55,7 +56,7 @@ class HubSurvey:
     id_column: str = "id_str"
     """Column of ids, text or integers, unique over the splits."""
     image_column: str = "image"
-    """Column of JPEG or PNG cutouts."""
+    """Column of cutouts: JPEG, PNG, TIFF, GIF or WebP."""
     streaming: bool = False
     """Read parquet files over the network without keeping them: for one pass, it saves the disk space."""
     min_asked: float = 0.5
@@ -68,9 +69,11 @@ class HubSurvey:
     crop: int | None = None
     """Cut out the central square of this side in pixels."""
     on_bad_image: Literal["error", "drop"] = "error"
-    """What a missing, truncated or unreadable cutout means: stop, or leave the galaxy out and record its id."""
+    """What a missing, truncated or unreadable cutout, or one of a single colour, means: stop, or leave the galaxy out
+    and record its id."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require((self.dataset is None) != (self.directory is None), "dataset or directory must be given, and not both")
         if self.dataset is None:
             require(self.revision == "main" and not self.streaming, "revision and streaming are for a dataset's id")
@@ -86,12 +89,12 @@ class HubSurvey:
         require_sizes(self.resize, self.crop)
         require_scale(self.pixel_scale_arcsec)
 
-    def resolved(self) -> "SurveyKind":
+    def resolved(self) -> SurveyKind:
         """Return these settings."""
         return self
 
     def fingerprint(self) -> dict[str, str]:
-        """Return the revision of a hub dataset, or a hash of name, size and time of change of a local folder's files.
+        """Return the revision of a hub dataset, or a hash of the names and contents of a local folder's files.
 
         Raises
         ------
@@ -102,19 +105,13 @@ class HubSurvey:
             return {"revision": self.revision}
         if not self.directory.is_dir():
             raise DataError(f"{self.directory}: no such folder (survey.directory)")
-        paths = (path for path in self.directory.rglob("*") if path.is_file())
-        files = {path.relative_to(self.directory).as_posix(): path.stat() for path in paths}
-        # Hidden files and the caches of `datasets` come and go while a dataset is read.
-        lasting = {name: stat for name, stat in files.items() if not re.search(r"(^|/)(\.|cache-)", name)}
-        if not lasting:
-            raise DataError(f"{self.directory}: the folder is empty (survey.directory)")
-        return {"files_sha256": hash_of_listing(lasting.items())}
+        return {"files_sha256": hash_of(self.directory, "survey.directory")}
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
-        """Read the splits in one pass. `source.json` says what was read, `bad_images.csv` which rows were left out."""
+    def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
+        """Read the splits. `source.json` says what was read, `bad_images.csv` which rows were left out."""
         from sfnetlab.surveys.store import rows_with_cutouts
 
-        catalog, stored, source = build_hub_survey(self, work / "images.npy")
+        catalog, stored, source = build_hub_survey(self, work / "images.npy", accept)
         (work / "source.json").write_text(json.dumps(source, indent=1) + "\n")
         return rows_with_cutouts(catalog, stored, work, self.pixel_scale_arcsec, self.resize)
 
@@ -139,16 +136,19 @@ class OpenedDataset(NamedTuple):
     """The commit of a dataset of the hub; None for a local folder."""
 
 
-def build_hub_survey(survey: HubSurvey, images_path: Path) -> "tuple[pd.DataFrame, Stored, dict[str, Any]]":
+def build_hub_survey(
+    survey: HubSurvey, images_path: Path, accept: Accept = as_it_is
+) -> "tuple[pd.DataFrame, Stored, dict[str, Any]]":
     """Decode the images of all splits, in order, into `images_path`: a .npy of (n, side, side, 3) uint8.
 
-    Sizes and bad images are treated as in a folder survey.
+    Sizes and bad images are treated as in a folder survey. The other columns are read first, and the images only once
+    `accept` has taken the catalogue that these make.
 
     Returns
     -------
     catalog : DataFrame
-        A row a galaxy, even if its image is bad: `id_str`, `dataset_split`, the dataset's columns of numbers, text,
-        dates and truth values, and vote fractions (votes.py). Columns of lists and the like are left out (logged).
+        A row a galaxy, even if its image is bad: `id_str`, `dataset_split`, the dataset's columns as
+        `columns.typed_columns` types them, and vote fractions (votes.py).
     stored : Stored
         Which galaxies have no usable image, and the sizes of the others.
     source : dict
@@ -165,20 +165,17 @@ def build_hub_survey(survey: HubSurvey, images_path: Path) -> "tuple[pd.DataFram
 
     where = _where(survey)
     opened = _open(survey, where)
-    reading = _Reading(survey, where)
-    rows = [split.n_rows for split in opened.splits]
-    n_rows = sum(n for n in rows if n is not None) if None not in rows else None
+    catalog = accept(with_vote_fractions(_read_catalog(survey, opened.splits, where), survey.min_asked))
     source = Source(where, f"images {survey.image_column!r}", lambda: "survey.image_column")
     with ThreadPoolExecutor() as pool:
         stored = write_store(
             images_path,
-            reading.chunks(opened.splits, pool),
+            _chunks(survey, opened.splits, catalog["id_str"], where, pool),
             survey.crop or survey.resize,
             source,
             survey.on_bad_image,
-            n_rows,
+            len(catalog),
         )
-    catalog = reading.catalog()
     source_json = {
         "dataset": survey.dataset,
         "config": survey.config,
@@ -189,7 +186,7 @@ def build_hub_survey(survey: HubSurvey, images_path: Path) -> "tuple[pd.DataFram
             for split in opened.splits
         },
     } | survey.fingerprint()
-    return with_vote_fractions(catalog, survey.min_asked), stored, source_json
+    return catalog, stored, source_json
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
@@ -287,73 +284,81 @@ def _as_data_errors(where: str) -> Iterator[None]:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-class _Reading:
-    """One pass over the splits, which hands out decoded images and keeps all other columns."""
+def _read_catalog(survey: HubSurvey, splits: list[DatasetSplit], where: str) -> "pd.DataFrame":
+    """The ids and all columns but the images, of all splits together."""
+    import pyarrow as pa
 
-    def __init__(self, survey: HubSurvey, where: str) -> None:
-        self._survey = survey
-        self._where = where
-        self._tables: list[pa.Table] = []
-        self._split_of: dict[str, str] = {}
+    from sfnetlab.surveys.columns import frame_of_arrow, typed_columns
 
-    def chunks(self, splits: list[DatasetSplit], pool: Executor) -> "Iterator[Chunk]":
-        import pyarrow as pa
+    tables: list[pa.Table] = []
+    split_of: dict[str, str] = {}
+    left_out: dict[str, str] = {}
 
-        for split in splits:
-            for table in _tables(split, self._survey.image_column, self._where):
-                ids = self._ids(table, split)
-                rest = self._labels(table)
-                columns = {"id_str": pa.array(ids), SPLIT_COLUMN: pa.array([split.name] * len(ids))}
-                if clash := sorted({"split", *columns} & set(rest.column_names)):
-                    raise DataError(
-                        f"{self._where}: has a column {clash[0]!r}, a name that is taken; rename it (rename_column and "
-                        "save_to_disk of `datasets`, then survey.directory)"
-                    )
-                self._tables.append(pa.table(columns | dict(zip(rest.column_names, rest.columns, strict=True))))
-                images = table.column(self._survey.image_column).to_pylist()
-                yield list(zip(ids, pool.map(partial(_read_cutout, self._survey), images), strict=True))
+    def choose(schema: pa.Schema) -> list[str]:
+        others = [each for each in schema if each.name not in (survey.id_column, survey.image_column)]
+        left_out.update({each.name: str(each.type) for each in others if not _is_scalar(each.type)})
+        return [survey.id_column, *(each.name for each in others if each.name not in left_out)]
 
-    def catalog(self) -> "pd.DataFrame":
-        """Return the columns beside the images, all splits together."""
-        import pyarrow as pa
-
-        with _as_data_errors(self._where):
-            return pa.concat_tables(self._tables, promote_options="permissive").to_pandas()
-
-    def _labels(self, table: "pa.Table") -> "pa.Table":
-        rest = table.drop_columns([self._survey.id_column, self._survey.image_column])
-        left_out = [field.name for field in rest.schema if not _is_scalar(field.type)]
-        if left_out and not self._tables:
-            _logger.warning("%s: columns of lists and the like left out: %s", self._where, ", ".join(left_out))
-        return rest.drop_columns(left_out)
-
-    def _ids(self, table: "pa.Table", split: DatasetSplit) -> list[str]:
-        """The ids of a part of a split, as text; an id that came before is refused."""
-        import pyarrow as pa
-
-        from sfnetlab.surveys.catalog import check_ids, ids_as_text
-
-        for name in (self._survey.id_column, self._survey.image_column):
-            if name not in table.column_names:
-                raise DataError(f"{self._where}: split {split.name} has no column {name!r}, only {table.column_names}")
-        where = f"{self._where}: split {split.name}: column {self._survey.id_column!r}"
-        column = table.column(self._survey.id_column)
-        is_integer = pa.types.is_integer(column.type)  # in pandas, an empty cell would turn them into floats
-        ids = ids_as_text((column.cast(pa.string()) if is_integer else column).to_pandas(), where)
-        check_ids(ids, where)
-        texts: list[str] = ids.tolist()
-        again = [id_str for id_str in texts if id_str in self._split_of]
-        if again:
-            raise DataError(
-                f"{where}: id {again[0]} was already in split {self._split_of[again[0]]}; keep one row a galaxy, or "
-                "name the splits to take in survey.splits"
-            )
-        self._split_of |= dict.fromkeys(texts, split.name)
-        return texts
+    for split in splits:
+        for table in _tables(split, survey, where, choose):
+            ids = _ids(survey, table, split, split_of, where)
+            rest = table.drop_columns([survey.id_column])
+            columns = {"id_str": pa.array(ids), SPLIT_COLUMN: pa.array([split.name] * len(ids))}
+            if clash := sorted({"split", *columns} & set(rest.column_names)):
+                raise DataError(
+                    f"{where}: has a column {clash[0]!r}, a name that is taken; rename it (rename_column and "
+                    "save_to_disk of `datasets`, then survey.directory)"
+                )
+            tables.append(pa.table(columns | dict(zip(rest.column_names, rest.columns, strict=True))))
+    if not tables:
+        raise DataError(f"{where}: there are no rows")
+    if left_out:
+        named = (f"{name} ({kind})" for name, kind in left_out.items())
+        _logger.warning("%s: left out columns that cannot be kept: %s", where, first_few(named, 20))
+    with _as_data_errors(where):
+        frame = frame_of_arrow(pa.concat_tables(tables, promote_options="permissive"))
+    return typed_columns(frame, where)
 
 
-def _tables(split: DatasetSplit, image_column: str, where: str) -> "Iterator[pa.Table]":
-    """The rows of a split, at most CHUNK at a time, with images as they are stored, not decoded."""
+def _chunks(
+    survey: HubSurvey, splits: list[DatasetSplit], ids: "pd.Series[str]", where: str, pool: Executor
+) -> "Iterator[Chunk]":
+    """The decoded images of all splits, with the ids of the rows, which are in the same order."""
+    start = 0
+    for split in splits:
+        for table in _tables(split, survey, where, lambda _: [survey.image_column]):
+            images = table.column(survey.image_column).to_pylist()
+            of_chunk = ids.iloc[start : start + len(images)].tolist()
+            start += len(images)
+            yield list(zip(of_chunk, pool.map(partial(_read_cutout, survey), images), strict=True))
+
+
+def _ids(survey: HubSurvey, table: "pa.Table", split: DatasetSplit, split_of: dict[str, str], where: str) -> list[str]:
+    """The ids of a part of a split, as text, which are added to `split_of`; an id that came before is refused."""
+    import pyarrow as pa
+
+    from sfnetlab.surveys.catalog import check_ids, ids_as_text
+
+    where = f"{where}: split {split.name}: column {survey.id_column!r}"
+    column = table.column(survey.id_column)
+    is_integer = pa.types.is_integer(column.type)  # in pandas, an empty cell would turn them into floats
+    ids = ids_as_text((column.cast(pa.string()) if is_integer else column).to_pandas(), where)
+    check_ids(ids, where)
+    texts: list[str] = ids.tolist()
+    again = [id_str for id_str in texts if id_str in split_of]
+    if again:
+        raise DataError(
+            f"{where}: id {again[0]} was already in split {split_of[again[0]]}; keep one row a galaxy, or "
+            "name the splits to take in survey.splits"
+        )
+    split_of |= dict.fromkeys(texts, split.name)
+    return texts
+
+
+def _tables(
+    split: DatasetSplit, survey: HubSurvey, where: str, choose: "Callable[[pa.Schema], list[str]]"
+) -> "Iterator[pa.Table]":
+    """The chosen columns of a split, at most CHUNK rows at a time, with images as they are stored, not decoded."""
     import datasets
     import fsspec
     import pyarrow as pa
@@ -361,25 +366,30 @@ def _tables(split: DatasetSplit, image_column: str, where: str) -> "Iterator[pa.
 
     from sfnetlab.surveys.store import CHUNK
 
+    def chosen(schema: pa.Schema) -> list[str]:
+        for name in (survey.id_column, survey.image_column):
+            if name not in schema.names:
+                raise DataError(f"{where}: split {split.name} has no column {name!r}, only {schema.names}")
+        return choose(schema)
+
     with _as_data_errors(where):
         if isinstance(split.data, list):
             for path in split.data:
                 system, name = fsspec.url_to_fs(path)
                 with system.open(name) as file, pq.ParquetFile(file, **_PIECEWISE) as parquet:
-                    yield from (pa.Table.from_batches([batch]) for batch in parquet.iter_batches(CHUNK))
+                    columns = chosen(parquet.schema_arrow)
+                    yield from (pa.Table.from_batches([each]) for each in parquet.iter_batches(CHUNK, columns=columns))
             return
-        data = split.data
-        if isinstance(data.features.get(image_column), datasets.Image):
-            data = data.cast_column(image_column, datasets.Image(decode=False))
+        data: Any = split.data.select_columns(chosen(split.data.features.arrow_schema))
+        if isinstance(data.features.get(survey.image_column), datasets.Image):
+            data = data.cast_column(survey.image_column, datasets.Image(decode=False))
         yield from data.with_format("arrow").iter(CHUNK)
 
 
 def _is_scalar(kind: "pa.DataType") -> bool:
     from pyarrow import types
 
-    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-    is_text = types.is_string(kind) or types.is_large_string(kind)
-    return is_number or is_text or types.is_timestamp(kind) or types.is_date(kind) or types.is_null(kind)
+    return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _read_cutout(survey: HubSurvey, stored: Any) -> "Cutout | str":

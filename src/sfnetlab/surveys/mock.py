@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.settings import require
+from sfnetlab.surveys.protocol import Accept, SurveyKind, as_it_is
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sfnetlab.jobs import Metrics
-    from sfnetlab.surveys.protocol import SurveyKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class MockSurvey:
         require(self.image_size >= 16, f"image_size must be at least 16, got {self.image_size}")
         require(self.field_arcsec > 0, f"field_arcsec must be positive, got {self.field_arcsec}")
 
-    def resolved(self) -> "SurveyKind":
+    def resolved(self) -> SurveyKind:
         """Return these settings."""
         return self
 
@@ -42,13 +42,15 @@ class MockSurvey:
         """Return an empty fingerprint: there are no files, and the settings say all."""
         return {}
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
         """Draw the population and render the cutout of every galaxy."""
-        from sfnetlab.files import create_array
+        from sfnetlab.files import create_array, finish_array
         from sfnetlab.surveys.mock_population import make_population
         from sfnetlab.surveys.mock_render import render_images
 
-        catalog = make_population(self.n_galaxies, self.seed, self.field_arcsec)
+        population = make_population(self.n_galaxies, self.seed, self.field_arcsec)
+        catalog = accept(population)
         images = create_array(work / "images.npy", (len(catalog), self.image_size, self.image_size, 3), "uint8")
-        render_images(catalog, self.image_size, self.field_arcsec, self.seed, images)
+        render_images(population, self.image_size, self.field_arcsec, self.seed, images)
+        finish_array(work / "images.npy", images)
         return catalog, {"pixel_scale_arcsec": self.field_arcsec / self.image_size}

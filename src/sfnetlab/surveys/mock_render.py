@@ -1,11 +1,11 @@
 """Images of mock galaxies, and masks of their components: gri on SDSS pixels, then PSF, sky noise and asinh colours.
 
-Worker processes import this module, so it imports NumPy and SciPy only. `mock_population.py` draws the factors.
+Worker processes import this module, so of large packages it imports NumPy and SciPy only. `mock_population.py` draws
+the factors.
 """
 
 import math
 import multiprocessing
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.special import gammainc, gammaincinv, i0e, ndtr
+
+from sfnetlab import runtime
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +150,8 @@ def render_images(
 
 
 def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # A daemon, such as a Dask worker may be, cannot start processes.
+    return 1 if multiprocessing.current_process().daemon else runtime.n_threads()
 
 
 def _render_block(

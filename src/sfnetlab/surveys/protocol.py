@@ -1,5 +1,6 @@
 """What a survey can be asked, whatever its kind. Each kind answers in a file of its own, `surveys/<kind>.py`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -7,6 +8,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sfnetlab.jobs import Metrics
+
+
+Accept = Callable[["pd.DataFrame"], "pd.DataFrame"]
+"""Takes a catalogue of typed columns, and returns it with its positions and missing values known. It refuses one that
+the experiment cannot use, with a DataError."""
+
+
+def as_it_is(catalog: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the catalogue: what accepts every one."""
+    return catalog
 
 
 class SurveyKind(Protocol):
@@ -44,7 +55,7 @@ class SurveyKind(Protocol):
         """
         ...
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
         """Write the cutouts into `work/images.npy` and return the catalogue that belongs to them.
 
         Parameters
@@ -52,6 +63,9 @@ class SurveyKind(Protocol):
         work : Path
             The folder of the result. Cutouts are (n, side, side, 3) uint8. Records, such as the list of galaxies that
             were left out, go here too.
+        accept : callable
+            To be called with the catalogue before cutouts are decoded, which may take long. What it returns is the
+            catalogue from there on.
 
         Returns
         -------

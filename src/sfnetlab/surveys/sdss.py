@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
-from sfnetlab.settings import require_sizes
+from sfnetlab.settings import CatalogColumns, require_sizes
 from sfnetlab.surveys.folder import FolderSurvey
+from sfnetlab.surveys.protocol import Accept, as_it_is
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SDSSSurvey:
+class SDSSSurvey(CatalogColumns):
     """What `sfnetlab download sdss --to DIR` wrote: a folder survey whose pixel scale is known."""
 
     has_images: ClassVar[bool] = True
@@ -32,9 +33,11 @@ class SDSSSurvey:
     crop: int | None = None
     """Cut out the central square of this side in pixels (the SFNet paper: 160 to 144)."""
     on_bad_image: Literal["error", "drop"] = "drop"
-    """What a cutout that could not be had means: leave the galaxy out and record its id, or stop."""
+    """What a cutout that could not be had, or one of a single colour, means: leave the galaxy out and record its id, or
+    stop."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_sizes(self.resize, self.crop)
 
     def resolved(self) -> FolderSurvey:
@@ -65,12 +68,15 @@ class SDSSSurvey:
             resize=self.resize,
             crop=self.crop,
             on_bad_image=self.on_bad_image,
+            missing_values=self.missing_values,
+            ra_column=self.ra_column,
+            dec_column=self.dec_column,
         )
 
     def fingerprint(self) -> dict[str, str]:
         """Return the fingerprint of the folder survey."""
         return self.resolved().fingerprint()
 
-    def read(self, work: Path) -> "tuple[pd.DataFrame, Metrics]":
+    def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
         """Read the folder survey."""
-        return self.resolved().read(work)
+        return self.resolved().read(work, accept)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics
-from sfnetlab.surveys.images import fit_to_size
+from sfnetlab.surveys.images import fit_to_size, trouble_of_one_colour
 
 CHUNK = 256
 """Cutouts that are decoded at a time. No more are in memory."""
@@ -72,7 +72,10 @@ class Stored(NamedTuple):
 
 
 def as_cutout(image: NDArray[np.uint8], resize: int | None, crop: int | None) -> Cutout | str:
-    """Return an image (height, width, 3) resized and cropped as it is to be stored, or the reason why it cannot be."""
+    """Return an image (height, width, 3) resized and cropped as it is to be stored, or the reason why it cannot be.
+
+    An image of one colour, black or another, shows no galaxy and is refused like one that cannot be read.
+    """
     try:
         pixels = fit_to_size(image, resize, crop)
     except ValueError as error:
@@ -80,7 +83,7 @@ def as_cutout(image: NDArray[np.uint8], resize: int | None, crop: int | None) ->
     height, width, _ = pixels.shape
     if height != width:
         return f"{width}×{height} pixels: not square, set survey.crop"
-    return Cutout(pixels, len(image))
+    return trouble_of_one_colour(pixels) or Cutout(pixels, len(image))
 
 
 def write_store(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from sfnetlab.training.checkpoint import read_checkpoint, write_checkpoint
 log = logging.getLogger(__name__)
 
 CHECKPOINT_INTERVAL_S = 10.0
+LOG_INTERVAL_S = 60.0
+"""Least time between two epochs that the log tells of; it always tells of the last one, and with -v of each."""
 _STEPS_BETWEEN_CHECKS = 10
 _ORDER, AUGMENTATION, START, RESAMPLING = range(4)
 """First part of a generator's key: what its random numbers are for."""
@@ -65,6 +67,22 @@ class Learner(Protocol):
         ...
 
 
+class Pieces(NamedTuple):
+    """Rows that are read together."""
+
+    n_rows: int
+    """Consecutive rows of a piece."""
+    n_pieces: int
+    """Pieces of a window."""
+
+    def order(self, n: int, rng: np.random.Generator) -> NDArray[np.intp]:
+        """Return a permutation of n rows: pieces in random order, the rows of each window of them mixed."""
+        starts = rng.permutation(math.ceil(n / self.n_rows)) * self.n_rows
+        windows = (starts[first : first + self.n_pieces] for first in range(0, len(starts), self.n_pieces))
+        rows = [(window[:, None] + np.arange(self.n_rows)).ravel() for window in windows]
+        return np.concatenate([rng.permutation(window[window < n]) for window in rows])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Course:
     """How a learner goes through its rows.
@@ -72,6 +90,9 @@ class Course:
     In each epoch the rows are permuted by a function of (seed, epoch) and dealt into ceil(n_rows / batch_size)
     batches whose sizes differ by at most one: none is ragged, each row is seen once. `smallest_batch` = 2 is for batch
     normalisation, which a batch of one row breaks; fewer, larger batches are dealt where that is needed.
+
+    Rows that do not fit into memory are permuted in `pieces`: pieces of consecutive rows come in random order, and
+    those of a window, as many as are held at a time, are mixed row by row.
     """
 
     n_rows: int
@@ -87,6 +108,8 @@ class Course:
     unit: str
     """What a row is, for the rate in the history: "image" gives `images_per_s`."""
     smallest_batch: int = 1
+    pieces: Pieces | None = None
+    """None: all rows are permuted at once."""
 
     def __post_init__(self) -> None:
         if self.n_rows < self.smallest_batch:
@@ -96,7 +119,8 @@ class Course:
     def identity(self) -> Record:
         """What the checkpoint of another run would differ in."""
         sizes = {"n_rows": self.n_rows, "batch_size": self.batch_size, "epochs": self.epochs, "seed": self.seed}
-        return sizes | self.settings
+        order: Record = {} if self.pieces is None else {"pieces": list(self.pieces)}
+        return sizes | self.settings | order
 
     @property
     def batches_per_epoch(self) -> int:
@@ -110,7 +134,26 @@ class Course:
 
     def batches(self, epoch: int) -> list[NDArray[np.intp]]:
         """Return the batches of an epoch, counted from 0: positions among the training rows."""
-        return np.array_split(generator(self.seed, _ORDER, epoch).permutation(self.n_rows), self.batches_per_epoch)
+        rng = generator(self.seed, _ORDER, epoch)
+        order = rng.permutation(self.n_rows) if self.pieces is None else self.pieces.order(self.n_rows, rng)
+        return np.array_split(order, self.batches_per_epoch)
+
+
+class EpochLog:
+    """What the log tells of a training where no progress bar shows it: its start, its end, an epoch a minute."""
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self._told_at = time.monotonic()
+        log.info("%s: %d epochs of %d steps", course.label, course.epochs, course.batches_per_epoch)
+
+    def tell(self, epoch: int, numbers: str) -> None:
+        """Tell what an epoch, counted from 1, ended with."""
+        is_told = epoch == self._course.epochs or time.monotonic() - self._told_at >= LOG_INTERVAL_S
+        if is_told:
+            self._told_at = time.monotonic()
+        level = logging.INFO if is_told else logging.DEBUG
+        log.log(level, "%s: epoch %d/%d %s", self._course.label, epoch, self._course.epochs, numbers)
 
 
 @dataclass
@@ -146,6 +189,7 @@ def train(learner: Learner, course: Course, report: Report) -> list[Record]:
     pending: list[Tensor] = []  # sums that are still on the device: reading each at once would make the device wait
     hidden = None if log.isEnabledFor(logging.INFO) else True
     with tqdm(total=course.n_steps, initial=run.step, desc=course.label, disable=hidden) as bar:
+        epoch_log = EpochLog(course) if bar.disable else None
         for batches in _remaining(course, run.step, learner.at_once):
             started = time.perf_counter()
             pending.append(learner.learn(batches, run.step))
@@ -156,7 +200,7 @@ def train(learner: Learner, course: Course, report: Report) -> list[Record]:
                 _collect(run, pending, course)
             run.training_s += time.perf_counter() - started
             if ends_epoch:
-                _end_epoch(run, learner, course, bar)
+                _end_epoch(run, learner, course, bar, epoch_log)
             if is_due:
                 _save(run, learner, course)
                 saved_at = time.monotonic()
@@ -184,7 +228,7 @@ def _collect(run: _Run, pending: list[Tensor], course: Course) -> None:
         run.sums = [a + b for a, b in zip(run.sums or [0.0] * len(sums), sums, strict=True)]
 
 
-def _end_epoch(run: _Run, learner: Learner, course: Course, bar: "tqdm[Any]") -> None:
+def _end_epoch(run: _Run, learner: Learner, course: Course, bar: "tqdm[Any]", epoch_log: EpochLog | None) -> None:
     epoch = run.step // course.batches_per_epoch
     about = {"epoch": epoch, "step": run.step}
     speed = {f"{course.unit}s_per_s": course.n_rows / run.training_s, "seconds": run.training_s}
@@ -195,8 +239,8 @@ def _end_epoch(run: _Run, learner: Learner, course: Course, bar: "tqdm[Any]") ->
     record = records[-1]
     numbers = {name: f"{value:.4g}" for name, value in record.items() if isinstance(value, float)}
     bar.set_postfix(numbers)
-    if bar.disable:
-        log.info("%s: epoch %d/%d %s", course.label, epoch, course.epochs, " ".join(map("=".join, numbers.items())))
+    if epoch_log is not None:
+        epoch_log.tell(epoch, " ".join(map("=".join, numbers.items())))
 
 
 def _save(run: _Run, learner: Learner, course: Course) -> None:

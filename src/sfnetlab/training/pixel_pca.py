@@ -82,9 +82,9 @@ def save_pixel_pca(directory: Path, pca: PixelPCA) -> None:
 
 def load_pixel_pca(directory: Path) -> PixelPCA:
     """Return the components that `save_pixel_pca` wrote."""
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
-    return PixelPCA(**load_file(directory / FILE))
+    return PixelPCA(**load((directory / FILE).read_bytes()))
 
 
 def _scatter(

@@ -24,7 +24,7 @@ from sfnetlab.errors import ArtifactError, DataError, TrainingError
 from sfnetlab.models.backbones import ImageEncoder
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 from sfnetlab.surveys.images import random_dihedral
-from sfnetlab.training.loop import AUGMENTATION, START, Course, Record, Report, generator
+from sfnetlab.training.loop import AUGMENTATION, START, Course, EpochLog, Record, Report, generator
 from sfnetlab.training.network import check_targets
 
 try:
@@ -286,6 +286,7 @@ class _Watch(Callback):
 
     def __init__(self, course: Course, target_std: NDArray[np.floating], report: Report) -> None:
         self.course = course
+        self.epoch_log = EpochLog(course)
         self.target_std = target_std
         self.report = report
         self.history: list[Record] = []
@@ -354,5 +355,5 @@ class _Watch(Callback):
                 "seconds": self.training_s,
             }
         )
-        log.info("%s: epoch %d/%d valid_loss=%.4g", course.label, epoch, course.epochs, valid_loss)
+        self.epoch_log.tell(epoch, f"valid_loss={valid_loss:.4g}")
         self.report(self.history)

@@ -12,6 +12,7 @@ from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
 from sfnetlab.training import loop
 from sfnetlab.training.sae import recipe, trainer
 from sfnetlab.training.sae.kernels import step as kernels
+from sfnetlab.training.sae.rows import HeldPieces
 from sfnetlab.training.sae.settings import SAESettings, euclid_groups
 from sfnetlab.training.sae.start import column_speeds
 from sfnetlab.training.sae.state import Rates, new_state
@@ -518,3 +519,74 @@ def test_the_rate_goes_with_the_root_of_the_rows_that_a_step_really_has(tmp_path
 def test_a_rate_that_was_set_does_not_depend_on_the_batch():
     own = settings(learning_rate=0.01)
     assert recipe.peak_learning_rate(own, 16) == recipe.peak_learning_rate(own, 4096) == 0.01
+
+
+# --- rows that do not fit into memory ---------------------------------------------------------------------------------
+
+
+def read_in_pieces(monkeypatch, piece_rows=16, window_rows=1024):
+    monkeypatch.setattr(trainer, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(trainer, "_PIECE_BYTES", piece_rows * 32 * 4)
+    monkeypatch.setattr(trainer, "_WINDOW_BYTES", window_rows * 32 * 4)
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 9), st.integers(0, 3))
+def test_rows_in_pieces_are_seen_once_an_epoch(n, piece_rows, window, seed):
+    order = loop.Pieces(piece_rows, window).order(n, np.random.default_rng(seed))
+    assert np.sort(order).tolist() == list(range(n))
+    whole = loop.Pieces(piece_rows, window).order(piece_rows * n, np.random.default_rng(seed))
+    assert len(np.unique(whole[: piece_rows * window] // piece_rows)) == min(window, n)
+
+
+@given(st.integers(30, 200), st.integers(2, 9), st.integers(1, 5), st.integers(0, 3))
+def test_held_pieces_give_the_rows_themselves(n, piece_rows, window, seed):
+    x = np.random.default_rng(seed).standard_normal((2 * n, 3)).astype(np.float32)
+    rows, pieces = Rows(x, np.arange(0, 2 * n, 2)), loop.Pieces(piece_rows, window)
+    held = HeldPieces(rows, pieces)
+    for epoch in range(2):
+        order = pieces.order(n, np.random.default_rng(epoch))
+        for batch in np.array_split(order, -(-n // (piece_rows * window // 2))):
+            np.testing.assert_array_equal(held.take(np.sort(batch)), rows.take(np.sort(batch)))
+
+
+def test_each_piece_is_read_once_an_epoch(tmp_path, monkeypatch):
+    read_in_pieces(monkeypatch)
+    read = []
+    keep = HeldPieces._read
+    monkeypatch.setattr(HeldPieces, "_read", lambda held, piece: read.append(piece) or keep(held, piece))
+    run(tmp_path / "c", epochs=1)
+    assert sorted(read) == list(range(4096 // 16))
+
+
+def test_rows_in_pieces_are_learnt_as_well_as_rows_in_memory(tmp_path, monkeypatch):
+    """X sorted by a direction, the worst that a file can be, is learnt within what seeds differ by."""
+    x = X[np.argsort(X @ ATOMS[0])]
+    fvus = [run(tmp_path / f"{seed}", settings(seed=seed), x=x, epochs=6)[1][-1]["train_fvu"] for seed in (1, 2, 3)]
+    read_in_pieces(monkeypatch)
+    in_pieces = [run(tmp_path / f"p{seed}", settings(seed=seed), x=x, epochs=6)[1][-1]["train_fvu"] for seed in (1, 2)]
+    assert np.mean(in_pieces) < np.mean(fvus) + 2 * np.std(fvus, ddof=1) + 0.002
+
+
+def test_training_in_pieces_that_was_killed_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    read_in_pieces(monkeypatch)
+    whole = run(tmp_path / "whole")
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
+    with monkeypatch.context() as patched:
+        learn = trainer.SAELearner.learn
+
+        def killer(self, batches, number):
+            if number >= 9:
+                raise KilledError
+            return learn(self, batches, number)
+
+        patched.setattr(trainer.SAELearner, "learn", killer)
+        with pytest.raises(KilledError):
+            run(tmp_path / "killed")
+    assert_same_sae(run(tmp_path / "killed")[0][0], whole[0][0])
+
+
+def test_a_checkpoint_of_rows_in_memory_is_not_gone_on_from_in_pieces(tmp_path, monkeypatch):
+    run(tmp_path / "c", epochs=1)
+    read_in_pieces(monkeypatch)
+    with pytest.raises(ArtifactError, match="pieces"):
+        run(tmp_path / "c", epochs=1)

@@ -228,4 +228,4 @@ def finding_of(what: str, sample: Sample, line: float, side: Literal["above", "b
 
 def resampled_shares(n: int) -> NDArray[np.float64]:
     """Return what galaxies count, (1 + N_RESAMPLES, n): as they are, then in resamples of them, as shares."""
-    return sample_and_resamples(n, N_RESAMPLES, SEED)
+    return np.vstack(list(sample_and_resamples(n, N_RESAMPLES, SEED)))

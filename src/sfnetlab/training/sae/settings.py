@@ -8,6 +8,8 @@ Variant = Literal["relu", "topk", "batch_topk", "jumprelu", "matryoshka", "arche
 Selection = Literal["topk", "batch_topk"]
 Frozen = Literal["none", "decoder", "encoder", "both"]
 Start = Literal["random", "centroids"]
+Standardize = Literal["one scale", "columns"]
+"""What embeddings are divided by before the training: one spread for all columns, or each column by its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

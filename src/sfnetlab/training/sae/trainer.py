@@ -3,9 +3,10 @@
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from sfnetlab.errors import DataError
 from sfnetlab.models.sae import SparseAutoencoder
-from sfnetlab.training.loop import Course, Record, Report, train
+from sfnetlab.training.loop import Course, Pieces, Record, Report, train
 from sfnetlab.training.sae import recipe, reference
 from sfnetlab.training.sae.restarts import restart_latents
-from sfnetlab.training.sae.settings import SAESettings
+from sfnetlab.training.sae.rows import HeldPieces, Rows
+from sfnetlab.training.sae.settings import SAESettings, Standardize
 from sfnetlab.training.sae.start import Gather, column_speeds, start_weights
 from sfnetlab.training.sae.state import Rates, SAEState, Steps, as_model, new_state, one_by_one
 
@@ -36,38 +38,13 @@ AT_ONCE = 10
 cache then."""
 _AT_ONCE_BYTES = 2**23
 """Size of the batches of these steps, at most."""
-_BLOCK_ROWS = 4096
+IN_MEMORY_BYTES = 2**31
+"""Size of the train rows up to which they are permuted one by one. Larger ones are read and mixed in pieces, on any
+machine, so that results do not depend on its memory."""
+_PIECE_BYTES, _WINDOW_BYTES = 2**20, 2**28
+"""Sizes of the rows that are read together, and of those that are mixed; two windows are held."""
 _CHECKPOINT_FORMAT = 2
 """Is raised when what a checkpoint holds changes, so that a run does not go on from one of the former kind."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of embeddings, of which `chosen` are used.
-
-    Attributes
-    ----------
-    embeddings
-        (n, d_in), of any float or integer type, possibly memory-mapped.
-    chosen
-        Indices of the rows to use.
-    """
-
-    embeddings: NDArray[np.number]
-    chosen: NDArray[np.intp]
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def take(self, positions: NDArray[np.intp]) -> NDArray[np.float32]:
-        """A copy of chosen rows, (len(positions), d_in), float32; infinite where a value is too large for float32."""
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(self.embeddings[self.chosen[positions]], dtype=np.float32)
-
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """All chosen rows in order, a few thousand at a time."""
-        for start in range(0, len(self), _BLOCK_ROWS):
-            yield self.take(np.arange(start, min(start + _BLOCK_ROWS, len(self))))
 
 
 @dataclass(frozen=True)
@@ -75,15 +52,18 @@ class Standardisation:
     """Centring and scale of embeddings: z = (x - mean) / scale."""
 
     mean: NDArray[np.float32]
-    scale: float
+    scale: float | NDArray[np.float32]
+    """One number, or one a column, (d_in,)."""
     variance: float = 1.0
     """Mean square of the entries of z about their columns' means; less than 1 where the mean was not subtracted."""
 
 
-def fit_standardisation(rows: Rows, *, center: bool = True) -> Standardisation:
+def fit_standardisation(rows: Rows, *, center: bool = True, standardize: Standardize = "one scale") -> Standardisation:
     """Mean of each column, and the root mean square of all entries about it, of these rows.
 
-    Without centring the mean is zero, and the scale is the root mean square of the entries.
+    With `standardize="columns"` the scale is the root mean square of each column's own entries, and that of the median
+    column where these are all the same. Without centring the mean is zero, and the scale is the root mean square of the
+    entries themselves.
 
     Raises
     ------
@@ -96,21 +76,44 @@ def fit_standardisation(rows: Rows, *, center: bool = True) -> Standardisation:
         If centring is off where that is known to kill latents.
     """
     total = _checked_sum(rows, "train")
-    mean, squares, are_same = total / len(rows), 0.0, True
+    mean, squares, of_columns, are_same = total / len(rows), 0.0, np.zeros(len(total)), True
     first = rows.take(np.zeros(1, dtype=np.intp))
     for block in rows.blocks():
-        squares += float(np.square(block - mean).sum())
+        of_block = np.square(block - mean)
+        squares += float(of_block.sum())
+        of_columns += of_block.sum(axis=0)
         are_same = are_same and bool((block == first).all())
     if are_same:
         raise DataError(f"all {len(rows)} embeddings are the same: there is nothing to decompose")
     spread = math.sqrt(squares / (len(rows) * len(mean)))
-    if center:
+    if spread < np.finfo(np.float32).tiny:
+        raise DataError(f"the embeddings' spread is {spread:.2g}, too small for float32: multiply them by a number")
+    if center and standardize == "one scale":
         return Standardisation(mean.astype(np.float32), spread)
+    variances = of_columns / len(rows)
+    if center:
+        return _by_column(mean.astype(np.float32), variances, variances)
     gamma = float(np.linalg.norm(mean)) / (spread * math.sqrt(len(mean)))
     if gamma > LARGE_MEAN:
         message = f"the embeddings' mean is {gamma:.2g} times their spread, and centring is off: latents will die"
         warnings.warn(message, LargeMeanWarning, stacklevel=2)
-    return Standardisation(np.zeros_like(mean, dtype=np.float32), math.hypot(1, gamma) * spread, 1 / (1 + gamma**2))
+    zero = np.zeros_like(mean, dtype=np.float32)
+    if standardize == "columns":
+        return _by_column(zero, variances + np.square(mean), variances)
+    return Standardisation(zero, math.hypot(1, gamma) * spread, 1 / (1 + gamma**2))
+
+
+def _by_column(
+    mean: NDArray[np.float32], mean_squares: NDArray[np.float64], variances: NDArray[np.float64]
+) -> Standardisation:
+    """Standardisation with a scale a column, from the mean squares and variances (d_in,) of the columns."""
+    # What rounding of the mean leaves of a constant column is no spread.
+    varies = (
+        mean_squares
+        > np.maximum(np.finfo(np.float32).eps * np.abs(mean, dtype=np.float64), np.finfo(np.float32).tiny) ** 2
+    )
+    squares = np.where(varies, mean_squares, np.median(mean_squares[varies]))
+    return Standardisation(mean, np.sqrt(squares).astype(np.float32), float(np.mean(variances / squares)))
 
 
 def _checked_sum(rows: Rows, name: str) -> NDArray[np.float64]:
@@ -183,8 +186,8 @@ def train_saes(
     history : list of dict
         One record for each epoch and SAE: `epoch` (from 1), `step`, `sae` (its position), `variant`, `n_latents`, `k`
         (its final value), `seed`, `k_now`, `learning_rate`, `train_loss`, `train_fvu` (fraction of variance
-        unexplained, of each row at the step that learnt from it), `l0`, `dead_fraction` (share of latents that were
-        silent all epoch), `rows_per_s`, `seconds`.
+        unexplained, of each standardised row at the step that learnt from it), `l0`, `dead_fraction` (share of latents
+        that were silent all epoch), `rows_per_s`, `seconds`.
 
     Raises
     ------
@@ -212,9 +215,10 @@ def train_saes(
         },
         label=label,
         unit="row",
+        pieces=_pieces(rows, batch_size),
     )
-    gather = _gather(rows, standardisation, device)
-    learner = SAELearner(settings, gather, course, device, standardisation.variance)
+    gathers = _gathers(rows, standardisation, device, course.pieces)
+    learner = SAELearner(settings, gathers, course, device, standardisation.variance)
     history = train(learner, course, report)
     return [_finished(state, standardisation, valid, label) for state in learner.states], history
 
@@ -224,7 +228,7 @@ def _finished(state: SAEState, standardisation: Standardisation, valid: Rows, la
     settings = state.settings
     sae = as_model(state, settings.k, is_final=True)
     sae.mean.copy_(torch.from_numpy(standardisation.mean))
-    sae.scale.fill_(standardisation.scale)
+    sae.scale = torch.as_tensor(standardisation.scale, dtype=torch.float32, device=sae.mean.device)
     if settings.is_calibrated:
         factor = calibrated_factor(sae, valid)
         if factor == 0:
@@ -239,14 +243,23 @@ def _finished(state: SAEState, standardisation: Standardisation, valid: Rows, la
     return sae
 
 
+class Gathers(NamedTuple):
+    """Two readers of rows z."""
+
+    anywhere: Gather
+    """For a few rows, wherever they are."""
+    of_batch: Gather
+    """For the batches of an epoch in their order."""
+
+
 class SAELearner:
     """Several SAEs that learn from the same batches; see `loop.Learner` for the methods."""
 
     def __init__(
-        self, settings: Sequence[SAESettings], gather: Gather, course: Course, device: str, variance: float
+        self, settings: Sequence[SAESettings], gathers: Gathers, course: Course, device: str, variance: float
     ) -> None:
-        self.gather, self.course, self.variance = gather, course, variance
-        self.states = _start(settings, gather, course, device)
+        self.gathers, self.course, self.variance = gathers, course, variance
+        self.states = _start(settings, gathers.anywhere, course, device)
         self.advance = choose_steps(self.states, device)
         self.d_in = len(self.states[0].weights["b_dec"])
         batch_bytes = 4 * self.d_in * course.batch_size
@@ -260,10 +273,10 @@ class SAELearner:
         while done < end:
             for state in self.states:
                 if done in self.resampled_at[state.settings.variant]:
-                    restart_latents(state, self.gather, self.course.n_rows, done, self.course.n_steps)
+                    restart_latents(state, self.gathers.anywhere, self.course.n_rows, done, self.course.n_steps)
             until = min((at for at in pauses if done < at < end), default=end)
             rates = [[self._rates(state.settings, at) for state in self.states] for at in range(done, until)]
-            rows = [self.gather(batch) for batch in batches[done - step : until - step]]
+            rows = [self.gathers.of_batch(batch) for batch in batches[done - step : until - step]]
             sums.append(self.advance(rows, rates, done))
             done = until
         return torch.cat(sums).flatten(1)
@@ -338,20 +351,46 @@ def calibrated_factor(sae: SparseAutoencoder, rows: Rows) -> float:
     return (last + first) / 2
 
 
-def _gather(rows: Rows, standardisation: Standardisation, device: str) -> Gather:
-    """Reader of rows z by their positions; it returns them by ascending position, as disks like to be read."""
+def _pieces(rows: Rows, batch_size: int) -> Pieces | None:
+    """How rows that are larger than `IN_MEMORY_BYTES` are read."""
+    row_bytes = 4 * rows.embeddings.shape[1]
+    if len(rows) * row_bytes <= IN_MEMORY_BYTES:
+        return None
+    n_rows = max(1, _PIECE_BYTES // row_bytes)
+    return Pieces(n_rows, max(1, _WINDOW_BYTES // (n_rows * row_bytes), -(-2 * batch_size // n_rows)))
 
-    def from_memory(positions: NDArray[np.intp]) -> Tensor:
-        x = rows.take(np.sort(positions))
-        x -= standardisation.mean
-        x *= np.float32(1 / standardisation.scale)
-        return torch.from_numpy(x)
 
-    if device == "cpu":
-        return from_memory
-    resident = torch.cat([from_memory(part) for part in np.array_split(np.arange(len(rows)), 64) if len(part)])
-    resident = resident.to(device)
-    return lambda positions: resident[torch.from_numpy(np.sort(positions)).to(device, non_blocking=True)]
+def _gathers(rows: Rows, standardisation: Standardisation, device: str, pieces: Pieces | None) -> Gathers:
+    """Readers of rows z by their positions; they return them by ascending position, as disks like to be read."""
+
+    def reader(take: Callable[[NDArray[np.intp]], NDArray[np.float32]]) -> Gather:
+        def gather(positions: NDArray[np.intp]) -> Tensor:
+            x = take(np.sort(positions))
+            x -= standardisation.mean
+            x *= np.asarray(1 / standardisation.scale, dtype=np.float32)
+            return torch.from_numpy(x).to(device)
+
+        return gather
+
+    anywhere = reader(rows.take)
+    shape = (len(rows), rows.embeddings.shape[1])
+    if device != "cpu" and _fits(4 * math.prod(shape), device):
+        resident, n_done = torch.empty(shape, device=device), 0
+        for part in np.array_split(np.arange(len(rows)), 64):
+            resident[n_done : n_done + len(part)] = anywhere(part)
+            n_done += len(part)
+
+        def on_device(positions: NDArray[np.intp]) -> Tensor:
+            return resident[torch.from_numpy(np.sort(positions)).to(device, non_blocking=True)]
+
+        return Gathers(on_device, on_device)
+    return Gathers(anywhere, anywhere if pieces is None else reader(HeldPieces(rows, pieces).take))
+
+
+def _fits(n_bytes: int, device: str) -> bool:
+    """Whether so many bytes take at most half of the device's free memory; where it does not tell, of 4 GiB."""
+    free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 2 * IN_MEMORY_BYTES
+    return n_bytes <= free / 2
 
 
 def _start(settings: Sequence[SAESettings], gather: Gather, course: Course, device: str) -> list[SAEState]:

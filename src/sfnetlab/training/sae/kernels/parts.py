@@ -5,12 +5,13 @@ from typing import Any
 import numba
 import numpy as np
 
+from sfnetlab.runtime import compiled
 from sfnetlab.training.sae.kernels import lanes
 from sfnetlab.training.sae.kernels.bundles import Floats, Ints
 from sfnetlab.training.sae.kernels.lanes import NARROW, WIDE
 
 _options: dict[str, Any] = {"nogil": True, "fastmath": set(lanes.FAST), "error_model": "numpy", "forceinline": True}
-kernel: Any = numba.njit(cache=True, **_options)
+kernel: Any = compiled(**_options)
 """Compiles a function that is called from Python.
 
 It is inlined where other kernels call it. Otherwise the process that compiles them would run the called kernel's own
