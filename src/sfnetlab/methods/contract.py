@@ -78,6 +78,8 @@ class Given:
     """Names of views, "full" first."""
     embeddings: tuple[str, ...]
     """Names of the [[features]] that can be decomposed."""
+    is_real: bool
+    """Whether the galaxies are real ones, of which nobody knows the true factors."""
 
 
 class Planner(Protocol):

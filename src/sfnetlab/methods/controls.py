@@ -88,7 +88,7 @@ class MassAndColour:
         is_ordered=False,
         is_sparse=False,
         rank=15,
-        look=Look(colors=(GREY, PURPLE, BLACK), markers=("d", "X", "*", "p"), linestyles=("-.", ":")),
+        look=Look(colors=(GREY, PURPLE, BLACK), markers=("h", "X", "*", "p"), linestyles=("--", ":")),
     )
 
     name: str = "mass_and_colour"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import BLACK, GREY, PURPLE, Given, Look, Planner, Reader, Traits, WidthOf, require_target
+from sfnetlab.methods.contract import BLACK, GREY, PURPLE, Given, Look, Planner, Reader, Traits, require_target
 from sfnetlab.methods.controls import survey_table, write_control
 from sfnetlab.methods.readers import identity_of
 from sfnetlab.settings import Target, require
@@ -15,8 +15,6 @@ from sfnetlab.settings import Target, require
 if TYPE_CHECKING:
     import pandas as pd
     from sklearn.ensemble import HistGradientBoostingRegressor
-
-    from sfnetlab.artifacts import SurveyTable
 
 FACTOR = "factor_"
 """Columns of a mock survey that begin so are what made the image."""
@@ -38,7 +36,7 @@ class Oracle:
         can_be_decomposed=False,
         is_ordered=False,
         is_sparse=False,
-        rank=30,
+        rank=28,
         look=Look(colors=(BLACK, GREY, PURPLE), markers=("h", "d", "X", "P"), linestyles=(":", "-")),
     )
 
@@ -56,7 +54,12 @@ class Oracle:
         require(self.n_galaxies >= 100, f"n_galaxies must be at least 100, got {self.n_galaxies}")
 
     def check(self, given: Given) -> None:
-        """Raise ValueError unless the experiment has the target."""
+        """Raise ValueError unless the experiment has the target, and mock galaxies."""
+        require(
+            not given.is_real,
+            f"features {self.name!r}: nobody knows the true factors of real galaxies; leave it out, or use survey "
+            f'kind = "mock"',
+        )
         require_target(self.name, self.target, given)
 
     def tables(self, planner: Planner) -> Iterator[Table]:
@@ -99,11 +102,6 @@ class Oracle:
         drawn, _ = measured(make_population(self.n_galaxies, self.seed, field_arcsec), CatalogColumns(), "fresh draw")
         drawn = add_line_logs(drawn)
         return drawn[target_rows(drawn, target, f"features {self.name!r}: {self.n_galaxies:,} other galaxies")]
-
-    def lacking(self, survey: "SurveyTable", width_of: WidthOf) -> Iterator[str]:  # noqa: ARG002
-        """Yield what a survey lacks: true factors, which mock surveys alone have."""
-        if not any(name.startswith(FACTOR) for name in survey.catalog.columns):
-            yield f'features {self.name!r}: nobody knows the true factors of real galaxies; survey kind "mock" does'
 
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004
