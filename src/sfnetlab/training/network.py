@@ -15,6 +15,7 @@ from sfnetlab.errors import DataError
 from sfnetlab.metrics.quantiles import pinball_losses
 from sfnetlab.models.backbones import ImageEncoder, input_convention, make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
+from sfnetlab.runtime import Precision
 from sfnetlab.surveys.images import N_DIHEDRAL, channel_statistics, random_dihedral
 from sfnetlab.training.learner import ModuleLearner
 from sfnetlab.training.loop import Course, Record, Report, train
@@ -35,6 +36,7 @@ def train_network(
     optimization: Optimization,
     loss: Loss,
     augment: bool,
+    precision: Precision,
     seed: int,
     device: str,
     checkpoint: Path,
@@ -57,6 +59,9 @@ def train_network(
         Mean squared error of a batch, or its root.
     augment
         Flip and turn each cutout at random.
+    precision
+        In what the trunk multiplies while it learns; each epoch is scored in float32, as the network is used later.
+        It is no part of a checkpoint's identity, as the device is none.
     seed
         Seed of the order of rows and of the augmentation. The network's first weights do not depend on it.
     checkpoint, report
@@ -67,8 +72,8 @@ def train_network(
     list of dict
         A record an epoch: `epoch` (from 1), `step`, `learning_rate`, `train_loss` (over the epoch, in standard
         deviations, root or not as the loss), `valid_rmse` (label units, pooled over outputs), `valid_rmse_columns`
-        (each output), `images_per_s` and `seconds` (of training, without validation). For a network of quantiles both
-        RMSEs are those of the median, and `valid_pinball` is the pinball loss in label units.
+        (each output), `precision`, `images_per_s` and `seconds` (of training, without validation). For a network of
+        quantiles both RMSEs are those of the median, and `valid_pinball` is the pinball loss in label units.
 
     Raises
     ------
@@ -78,6 +83,7 @@ def train_network(
         See `loop.train`.
     """
     network.to(device=device, memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+    network.encoder.precision = precision
     check_targets(targets, train_rows, valid_rows)
     if not checkpoint.exists():  # else the statistics are in it
         _set_statistics(network, images, targets, train_rows, device)
@@ -272,6 +278,7 @@ def _scores(
         "train_loss": float(_loss(torch.tensor(terms[0]), network, loss)),
         "valid_rmse": float(np.sqrt(squared_error.mean())),
         "valid_rmse_columns": np.sqrt(squared_error.mean(axis=0)).tolist(),
+        "precision": network.encoder.precision,
     }
     if quantiles:
         record["valid_pinball"] = float(pinball_losses(truth[:, 0], predicted, quantiles).mean())
