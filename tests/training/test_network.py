@@ -1,4 +1,5 @@
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 from sfnetlab.models.views import ImageView
 from sfnetlab.surveys.images import dihedral
-from sfnetlab.training import learner, loop, network
+from sfnetlab.training import batches, learner, loop, network
 from sfnetlab.training.network import embed_batches, embed_turned, root, train_network
 from sfnetlab.training.optimizers import Optimization
 
@@ -23,6 +24,7 @@ SETTINGS = {
     "optimization": Optimization(optimizer="adamw", **RATES),
     "loss": "rmse",
     "augment": True,
+    "start_side": 1.0,
     "precision": "float32",
 }
 
@@ -71,27 +73,55 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("killed_before", [1, 4, 5, 8])
 @pytest.mark.parametrize(
-    ("optimizer", "precision"), [("adamw", "float32"), ("ranger", "float32"), ("adamw", "bfloat16")]
+    ("optimizer", "precision", "start_side"),
+    [("adamw", "float32", 0.5), ("ranger", "float32", 1), ("adamw", "bfloat16", 1)],
 )
 def test_resumed_training_equals_uninterrupted(
-    tmp_path, images, targets, monkeypatch, optimizer, precision, killed_before
+    tmp_path, images, targets, monkeypatch, optimizer, precision, start_side, killed_before
 ):
-    changed = {"optimization": Optimization(optimizer=optimizer, **RATES), "precision": precision}
+    optimization = Optimization(optimizer=optimizer, **RATES)
+    changed = {"optimization": optimization, "precision": precision, "start_side": start_side}
     whole = run(images, targets, tmp_path / "whole", **changed)
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
     with monkeypatch.context() as patched:
         calls = iter(range(99))
-        augment = network.random_dihedral
+        take = batches.Cutouts.take
 
-        def killer(batch, rng):
+        def killer(cutouts, rows, ops):
             if next(calls) == killed_before:
                 raise KilledError
-            return augment(batch, rng)
+            return take(cutouts, rows, ops)
 
-        patched.setattr(network, "random_dihedral", killer)
+        patched.setattr(batches.Cutouts, "take", killer)
         with pytest.raises(KilledError):
             run(images, targets, tmp_path / "killed", **changed)
     assert_same(run(images, targets, tmp_path / "killed", **changed), whole)
+
+
+def test_a_device_with_memory_of_its_own_trains_to_the_same_bits(tmp_path, images, targets, monkeypatch):
+    """The store lies on the device, and a thread reads ahead; the CPU stands for the device."""
+    as_ever = run(images, targets, tmp_path / "a")
+    resident = [batches.Cutouts(batches.resident(images, "cpu"), "cpu")]
+    monkeypatch.setattr(network, "Cutouts", SimpleNamespace(of=lambda images, device: resident[0]))
+    monkeypatch.setattr(
+        network, "ModuleLearner", lambda *a, **k: learner.ModuleLearner(*a, **k | {"reads_ahead": True})
+    )
+    assert_same(run(images, targets, tmp_path / "b"), as_ever)
+
+
+def test_cutouts_are_shrunk_in_the_first_half_of_the_steps_alone(tmp_path, images, targets, monkeypatch):
+    sides = []
+    standardised = network.ImageEncoder.standardised
+
+    def watched(encoder, cutouts):
+        x = standardised(encoder, cutouts)
+        sides.append((encoder.training, x.shape[3]))
+        return x
+
+    monkeypatch.setattr(network.ImageEncoder, "standardised", watched)
+    run(images, targets, tmp_path / "c", start_side=0.5)
+    assert [side for in_training, side in sides if in_training] == 5 * [SIDE // 2] + 5 * [SIDE]
+    assert {side for in_training, side in sides if not in_training} == {SIDE}
 
 
 def test_training_killed_by_its_report_resumes_to_the_same_end(tmp_path, images, targets, monkeypatch):

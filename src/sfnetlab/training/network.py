@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +16,16 @@ from sfnetlab.metrics.quantiles import pinball_losses
 from sfnetlab.models.backbones import ImageEncoder, input_convention, make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 from sfnetlab.runtime import Precision
-from sfnetlab.surveys.images import N_DIHEDRAL, channel_statistics, random_dihedral
+from sfnetlab.surveys.images import N_DIHEDRAL, channel_statistics
+from sfnetlab.training.batches import Cutouts, to_device
 from sfnetlab.training.learner import ModuleLearner
 from sfnetlab.training.loop import Course, Record, Report, train
 from sfnetlab.training.optimizers import Optimization
 
 Loss = Literal["rmse", "mse"]
+
+SMALL_UNTIL = 0.5
+"""Share of the steps in which cutouts are shrunk, where `start_side` says so."""
 
 
 def train_network(
@@ -36,6 +40,7 @@ def train_network(
     optimization: Optimization,
     loss: Loss,
     augment: bool,
+    start_side: float,
     precision: Precision,
     seed: int,
     device: str,
@@ -59,6 +64,9 @@ def train_network(
         Mean squared error of a batch, or its root.
     augment
         Flip and turn each cutout at random.
+    start_side
+        Share of their side to which cutouts are shrunk in the first half of the steps; 1: none are. A network of
+        patches, which needs its number of pixels, sees all of them throughout.
     precision
         In what the trunk multiplies while it learns; each epoch is scored in float32, as the network is used later.
         It is no part of a checkpoint's identity, as the device is none.
@@ -93,7 +101,7 @@ def train_network(
         epochs=epochs,
         seed=seed,
         checkpoint=checkpoint,
-        settings=asdict(optimization) | {"loss": loss, "augment": augment, "k": network.k},
+        settings=asdict(optimization) | {"loss": loss, "augment": augment, "start_side": start_side, "k": network.k},
         label=f"{network.backbone_name} k={network.k or 'all'} seed={seed}",
         unit="image",
         smallest_batch=2,
@@ -103,8 +111,10 @@ def train_network(
         course,
         optimization,
         rows=train_rows,
-        batch_loss=partial(_batch_loss, network, images, targets, loss=loss, augment=augment, device=device),
+        read=partial(_read, Cutouts.of(images, device), targets, augment=augment),
+        batch_loss=partial(_batch_loss, network, loss=loss, start_side=start_side),
         scores=partial(_scores, network, images, targets, valid_rows, loss=loss, device=device),
+        reads_ahead=device != "cpu",
     )
     history = train(learner, course, report)
     network.eval()
@@ -159,7 +169,7 @@ def embed_batches(
     if len(chosen) == 0:
         raise ValueError("no rows to embed")
     for start in range(0, len(chosen), batch_size):
-        batch = on_device(images[chosen[start : start + batch_size]], device)
+        batch = to_device(images[chosen[start : start + batch_size]], device)
         with torch.inference_mode():
             values = encode(batch).float().cpu().numpy()
         yield values
@@ -212,11 +222,6 @@ def frozen_encoder(
     ).eval()
 
 
-def on_device(images: NDArray[np.uint8], device: str) -> Tensor:
-    """Return a batch of cutouts, perhaps memory-mapped, as a tensor on the device."""
-    return torch.from_numpy(np.asarray(images)).to(device)
-
-
 def root(error: Tensor) -> Tensor:
     """Return the square root of a mean squared error; at a perfect fit its slope is zero instead of infinite."""
     return error.clamp(min=1e-12).sqrt()
@@ -239,22 +244,27 @@ def _set_statistics(
     )
 
 
-def _batch_loss(
-    network: SparseFeatureNetwork,
-    images: NDArray[np.uint8],
+def _read(
+    cutouts: Cutouts,
     targets: NDArray[np.floating],
     rows: NDArray[np.integer],
     rng: np.random.Generator,
     *,
-    loss: Loss,
     augment: bool,
-    device: str,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of some rows, and their error as the one term of the history."""
-    cutouts = random_dihedral(images[rows], rng) if augment else images[rows]
-    labels = torch.from_numpy(targets[rows]).to(device, torch.float32)
+    """Return cutouts and targets of some rows, on the device."""
+    ops = rng.integers(N_DIHEDRAL, size=len(rows)) if augment else None
+    return cutouts.take(rows, ops), to_device(targets[rows].astype(np.float32), cutouts.device)
+
+
+def _batch_loss(
+    network: SparseFeatureNetwork, inputs: tuple[Tensor, Tensor], done: float, *, loss: Loss, start_side: float
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch, and its error as the one term of the history."""
+    cutouts, labels = inputs
+    network.encoder.training_side = start_side if done < SMALL_UNTIL else 1.0
     standardised = (labels - network.target_mean) / network.target_std
-    error = _error(network(on_device(cutouts, device)), standardised, network.quantiles)
+    error = _error(network(cutouts), standardised, network.quantiles)
     return _loss(error, network, loss), error[None]
 
 
@@ -299,9 +309,14 @@ def _error(outputs: Tensor, truth: Tensor, quantiles: Sequence[float]) -> Tensor
     """
     if not quantiles:
         return (outputs - truth).square().mean()
-    levels = torch.tensor(quantiles, device=outputs.device)
+    levels = _levels(tuple(quantiles), str(outputs.device))
     below = truth - outputs
     return torch.maximum(levels * below, (levels - 1) * below).mean()
+
+
+@cache
+def _levels(quantiles: tuple[float, ...], device: str) -> Tensor:
+    return torch.tensor(quantiles, device=device)
 
 
 def check_targets(
