@@ -167,7 +167,7 @@ def test_the_metrics_table_is_tidy_and_whole(finished):
     assert list(table.columns) == columns.split()
     assert not table.duplicated([*columns.split()[:11]]).any()
     assert np.isfinite(table["value"]).all()
-    scored = table[table["kind"] != "noise_floor"]
+    scored = table[table["kind"] != "true factors"]
     assert (scored["low"] <= scored["high"]).all()
     assert set(scored["features"]) == {"mean", "photometry", "dense", "pca", "sae", "matryoshka", "sfnet"}
 

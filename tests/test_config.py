@@ -108,6 +108,13 @@ def test_home_and_variables_are_replaced_in_paths(directory, monkeypatch, writte
     assert loaded(config.as_toml(experiment)) == experiment
 
 
+@pytest.mark.parametrize("name", ["~.pt", "./~.pt", "././~a/b.pt", "./b.pt", "a/~$.pt"])
+def test_weights_in_a_file_of_an_odd_name_are_written_as_they_are_read(directory, name: str) -> None:
+    good = loaded(GOOD)
+    experiment = dataclasses.replace(good, training=dataclasses.replace(good.training, weights=name))
+    assert loaded(config.as_toml(experiment)).training.weights == name
+
+
 def test_a_variable_that_is_not_set_is_reported_at_its_line(directory, monkeypatch) -> None:
     monkeypatch.delenv("DATA", raising=False)
     (problem,) = problems(GOOD + '[survey]\nkind = "embeddings"\ncatalog = "$DATA/cat.csv"\n')

@@ -218,12 +218,17 @@ def expanded(written: str) -> str:
             raise ValueError(f"${name} is not set in the environment, in the path {written!r}; $$ stands for one $")
         return os.environ[name]
 
-    return os.path.expanduser(re.sub(r"\$(?:\$|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", value_of, written))
+    path = os.path.expanduser(re.sub(r"\$(?:\$|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", value_of, written))
+    return path.removeprefix("./") if _TILDE_NAME.match(path) else path
 
 
 def unexpanded(path: str) -> str:
     """Return what `expanded` reads as this path."""
-    return ("./" if path.startswith("~") else "") + path.replace("$", "$$")
+    return ("./" if _TILDE_NAME.match(path) else "") + path.replace("$", "$$")
+
+
+_TILDE_NAME = re.compile(r"(\./)*~")
+"""Begins the path of a file whose name begins with `~`; `./` before it says that it is no home."""
 
 
 def path_argument(text: str) -> Path:

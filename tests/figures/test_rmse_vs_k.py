@@ -16,7 +16,7 @@ def draw(metrics: pd.DataFrame, **options: float) -> Figure:
 
 @pytest.fixture(scope="module")
 def figure(metrics: pd.DataFrame) -> Figure:
-    return draw(metrics, noise_floor=0.03)
+    return draw(metrics, oracle=0.03)
 
 
 def curves(ax: Axes) -> dict[str, NDArray[np.float64]]:
@@ -110,10 +110,10 @@ def test_vae_has_a_curve_of_its_best_latents(metrics: pd.DataFrame) -> None:
     np.testing.assert_allclose(curves(right)["elbo, linear probe on best k latents"], expected(0.18))
 
 
-def test_noise_floor_is_a_line_with_its_value(figure: Figure) -> None:
+def test_the_oracle_is_a_line_with_its_value(figure: Figure) -> None:
     right = figure.axes[1]
-    assert level(right, "noise floor") == 0.03
-    assert "noise floor: 0.0300" in [text.get_text() for text in right.texts]
+    assert level(right, "oracle") == 0.03
+    assert "oracle: 0.0300" in [text.get_text() for text in right.texts]
 
 
 def test_another_target_draws_its_own_rows(metrics: pd.DataFrame) -> None:

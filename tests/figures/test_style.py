@@ -25,7 +25,7 @@ LONG = "sae-on-the-dense-network-of-a-very-long-survey-name-with-many-words-and-
 
 def rmse_vs_k(metrics: pd.DataFrame, name: str) -> Figure:
     names = metrics["features"].replace({"matryoshka": name, "random": f"random-{name}"})
-    return plot_rmse_vs_k(metrics.assign(features=names), "metallicity", "metallicity_1", "dex", noise_floor=0.03)
+    return plot_rmse_vs_k(metrics.assign(features=names), "metallicity", "metallicity_1", "dex", oracle=0.03)
 
 
 def predicted_vs_true(metrics: pd.DataFrame, name: str) -> Figure:

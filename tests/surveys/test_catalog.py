@@ -19,10 +19,11 @@ from sfnetlab.surveys.catalog import (
     apply_cut,
     check_ids,
     measured_labels,
-    noise_floor,
+    oracle_rmse,
     read_catalog,
     target_rows,
 )
+from sfnetlab.surveys.mock import ORACLE_RMSE
 from sfnetlab.surveys.split import HashSplit, split_catalog
 
 ID = 1237648704043942146  # a float would make it ...942208
@@ -316,7 +317,8 @@ def test_measured_labels_leave_out_what_is_no_label() -> None:
     np.testing.assert_array_equal(labels["oh_p50"], [8.9, np.nan])
 
 
-def test_the_noise_floor_is_known_only_where_the_maker_tells() -> None:
+def test_the_oracle_is_known_only_of_labels_of_which_a_mock_survey_hides_a_part() -> None:
     catalog = pd.DataFrame({"oh_p50": [8.9, 9.0], "oh_p50_hidden": [0.3, -0.4]})
-    assert noise_floor(catalog, "oh_p50") == pytest.approx(np.sqrt(0.125))
-    assert noise_floor(catalog, "lgm_tot_p50") is None
+    assert oracle_rmse(catalog, "oh_p50") == ORACLE_RMSE["oh_p50"]
+    assert oracle_rmse(catalog, "lgm_tot_p50") is None
+    assert oracle_rmse(catalog.drop(columns="oh_p50_hidden"), "oh_p50") is None

@@ -184,7 +184,7 @@ def _about(table: ShownTable, is_test: Any) -> dict[str, Any]:
 
 
 def _levels(comparison: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the errors that take no feature at all: the noise floor, predicting the mean. They are drawn as lines."""
+    """Yield the errors that take no feature: of a mock survey's true factors, of the mean. They are drawn as lines."""
     if comparison.empty:
         return
     rows = comparison[comparison["n_features_used"] == 0].drop_duplicates(["target", "column", "features"])

@@ -18,6 +18,7 @@ from sfnetlab.metrics.tidy import COLUMNS
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import ProbeTask, probes_of, standing_for
 from sfnetlab.report import (
+    TRUE_FACTORS,
     class_table,
     comparison_table,
     format_classes,
@@ -32,12 +33,12 @@ from sfnetlab.results import with_identity
 from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages.samples import SEED
-from sfnetlab.surveys.catalog import noise_floor, target_rows
+from sfnetlab.surveys.catalog import oracle_rmse, target_rows
 
 log = logging.getLogger(__name__)
 
-FLOOR = TableSpec(features="noise floor", kind="noise_floor", k=None, seed=None)
-"""Stands in tidy tables for what no method can beat."""
+TRUTH = TableSpec(features=TRUE_FACTORS, kind=TRUE_FACTORS, k=None, seed=None)
+"""Stands in tidy tables for what no method can be expected to beat."""
 
 
 def compare(spec: ComparisonSpec, task: Task) -> Metrics:
@@ -52,7 +53,7 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     ensembles, gained = combine_predictions(predictions, columns_of, n_resamples=n_resamples, seed=SEED)
     from_mass, relations = _mass_metallicity(spec, catalog, survey, predictions, n_resamples)
     tables = [pd.read_parquet(path / "metrics.parquet") for path in probed.values()]
-    metrics = pd.concat([*tables, *_floors(spec, catalog, survey), *ensembles, *from_mass], ignore_index=True)[
+    metrics = pd.concat([*tables, *_oracles(spec, catalog, survey), *ensembles, *from_mass], ignore_index=True)[
         list(COLUMNS)
     ]
     differences = _differences(spec, probes.classifiers, predictions, n_resamples)
@@ -138,17 +139,17 @@ def _differences(
     return pd.concat(tables, ignore_index=True)
 
 
-def _floors(spec: ComparisonSpec, catalog: pd.DataFrame, survey: Path) -> Iterator[pd.DataFrame]:
-    """Rows that no method can beat: the scatter of a label that the generator kept out of the image."""
+def _oracles(spec: ComparisonSpec, catalog: pd.DataFrame, survey: Path) -> Iterator[pd.DataFrame]:
+    """Rows that no method can be expected to beat: what the factors that made the galaxies tell of a label."""
     for name, target in spec.targets.items():
         is_test = (catalog["split"] == "test").to_numpy()
         rows = catalog[target_rows(catalog, target, str(survey)) & is_test]
         for column in target.columns:
-            floor = noise_floor(rows, column)
-            if floor is None:
+            value = oracle_rmse(rows, column)
+            if value is None:
                 continue
             row = {
                 "probe": "none", "n_features_used": 0, "target": name, "column": column,
-                "split": "test", "metric": "rmse", "value": floor, "low": np.nan, "high": np.nan, "n": len(rows),
+                "split": "test", "metric": "rmse", "value": value, "low": np.nan, "high": np.nan, "n": len(rows),
             }  # fmt: skip
-            yield with_identity(pd.DataFrame([row]), FLOOR)
+            yield with_identity(pd.DataFrame([row]), TRUTH)

@@ -17,6 +17,7 @@ from sfnetlab.surveys.columns import row_name, typed_columns
 from sfnetlab.surveys.formats import read_table
 from sfnetlab.surveys.lines import LINES
 from sfnetlab.surveys.messages import did_you_mean, first_few
+from sfnetlab.surveys.mock import ORACLE_RMSE
 from sfnetlab.surveys.outliers import plausible_rows
 from sfnetlab.surveys.votes import vote_columns
 
@@ -224,16 +225,12 @@ def labels_and_targets(catalog: pd.DataFrame, targets: Iterable[str]) -> pd.Data
     return labels.assign(**{name: catalog[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in more})
 
 
-def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
-    """Return the least RMSE that a model of the images can reach for a label, in its units; None where unknown.
+def oracle_rmse(catalog: pd.DataFrame, column: str) -> float | None:
+    """Return the least RMSE that a model of the images may hope for, in the label's units; None where unknown.
 
-    It is known of mock surveys. Their column `<column>_hidden` holds the part of the label that was drawn
-    independently of everything that the image shows, and the floor is its root mean square.
+    It is known of mock surveys, which hide a part of the label in a column `<column>_hidden`: `mock.ORACLE_RMSE`.
     """
-    hidden = f"{column}_hidden"
-    if hidden not in catalog:
-        return None
-    return float(np.sqrt(np.mean(np.square(catalog[hidden].to_numpy(dtype=np.float64)))))
+    return ORACLE_RMSE.get(column) if f"{column}_hidden" in catalog else None
 
 
 def unit_of(column: str) -> str:
