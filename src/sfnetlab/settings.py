@@ -178,9 +178,6 @@ class Training:
     """Root of the batch's mean squared error, pooled over outputs (the SFNet paper), or without the root."""
     augment: bool = True
     """A random flip and 90-degree rotation for each galaxy and epoch."""
-    start_side: float = 1.0
-    """Share of their side to which cutouts are shrunk in the first half of the steps, such as 0.5, which saves three
-    quarters of their time; 1: none are. Convolutional networks only."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """In what convolutions and products of the trunk are multiplied while it is trained; "auto": bfloat16 where the
     hardware multiplies it (CUDA from compute capability 8.0, CPUs with AVX512-BF16 or AMX), else float32. Statistics,
@@ -191,7 +188,6 @@ class Training:
         require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
         require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
         require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
-        require(0 < self.start_side <= 1, f"start_side must lie in (0, 1], got {self.start_side}")
         require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
 
 

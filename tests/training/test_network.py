@@ -24,7 +24,6 @@ SETTINGS = {
     "optimization": Optimization(optimizer="adamw", **RATES),
     "loss": "rmse",
     "augment": True,
-    "start_side": 1.0,
     "precision": "float32",
 }
 
@@ -73,14 +72,12 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("killed_before", [1, 4, 5, 8])
 @pytest.mark.parametrize(
-    ("optimizer", "precision", "start_side"),
-    [("adamw", "float32", 0.5), ("ranger", "float32", 1), ("adamw", "bfloat16", 1)],
+    ("optimizer", "precision"), [("adamw", "float32"), ("ranger", "float32"), ("adamw", "bfloat16")]
 )
 def test_resumed_training_equals_uninterrupted(
-    tmp_path, images, targets, monkeypatch, optimizer, precision, start_side, killed_before
+    tmp_path, images, targets, monkeypatch, optimizer, precision, killed_before
 ):
-    optimization = Optimization(optimizer=optimizer, **RATES)
-    changed = {"optimization": optimization, "precision": precision, "start_side": start_side}
+    changed = {"optimization": Optimization(optimizer=optimizer, **RATES), "precision": precision}
     whole = run(images, targets, tmp_path / "whole", **changed)
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
     with monkeypatch.context() as patched:
@@ -107,21 +104,6 @@ def test_a_device_with_memory_of_its_own_trains_to_the_same_bits(tmp_path, image
         network, "ModuleLearner", lambda *a, **k: learner.ModuleLearner(*a, **k | {"reads_ahead": True})
     )
     assert_same(run(images, targets, tmp_path / "b"), as_ever)
-
-
-def test_cutouts_are_shrunk_in_the_first_half_of_the_steps_alone(tmp_path, images, targets, monkeypatch):
-    sides = []
-    standardised = network.ImageEncoder.standardised
-
-    def watched(encoder, cutouts):
-        x = standardised(encoder, cutouts)
-        sides.append((encoder.training, x.shape[3]))
-        return x
-
-    monkeypatch.setattr(network.ImageEncoder, "standardised", watched)
-    run(images, targets, tmp_path / "c", start_side=0.5)
-    assert [side for in_training, side in sides if in_training] == 5 * [SIDE // 2] + 5 * [SIDE]
-    assert {side for in_training, side in sides if not in_training} == {SIDE}
 
 
 def test_training_killed_by_its_report_resumes_to_the_same_end(tmp_path, images, targets, monkeypatch):

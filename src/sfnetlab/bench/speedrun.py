@@ -137,7 +137,6 @@ def train_as_the_lab(folder: Path, training: Training, seed: int, device: str) -
         ),
         loss=training.loss,
         augment=training.augment,
-        start_side=training.start_side,
         precision=runtime.resolve_precision(training.precision, device),
         seed=seed,
         device=device,

@@ -186,9 +186,6 @@ class ImageEncoder(nn.Module):
     precision: Precision
     """In what the backbone multiplies in training mode. In evaluation mode that is float32, so that features do not
     depend on what the machine can do."""
-    training_side: float
-    """Share of their side to which images are shrunk in training mode, once they have `image_size`. Models of patches,
-    which need their number of pixels, see all of them."""
 
     def __init__(
         self,
@@ -210,7 +207,6 @@ class ImageEncoder(nn.Module):
         self.pooling = pooling
         self.source = source
         self.precision = "float32"
-        self.training_side = 1.0
         self.register_buffer("pixel_mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("pixel_std", torch.tensor(std, dtype=torch.float32))
 
@@ -261,11 +257,8 @@ class ImageEncoder(nn.Module):
         # Channels are last already: after the permutation this *is* torch's channels_last layout, without a copy.
         shown = images if self.view is None else self.view(images)
         x = (shown / 255).permute(0, 3, 1, 2)
-        size = x.shape[2:] if self.image_size is None else (self.image_size, self.image_size)
-        if self.training and not hasattr(self.backbone, "patch_embed"):
-            size = [round(side * self.training_side) for side in size]
-        if x.shape[2:] != (*size,):
-            x = interpolate(x, (*size,), mode=self.resampling, antialias=True).clamp(0, 1)
+        if self.image_size is not None and x.shape[2:] != (self.image_size, self.image_size):
+            x = interpolate(x, (self.image_size, self.image_size), mode=self.resampling, antialias=True).clamp(0, 1)
         self._require_whole_patches(x.shape[2], x.shape[3])
         return (x - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
 

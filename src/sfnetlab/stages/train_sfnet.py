@@ -49,7 +49,6 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
         ),
         loss=training.loss,
         augment=training.augment,
-        start_side=training.start_side,
         precision=resolve_precision(training.precision, task.device),
         seed=spec.seed,
         device=task.device,

@@ -14,7 +14,7 @@ from sfnetlab.training.loop import AUGMENTATION, Course, Record, generator
 from sfnetlab.training.optimizers import Optimization, learning_rate_at, make_optimizer
 
 Read = Callable[[NDArray[np.integer], np.random.Generator], tuple[Tensor, Tensor]]
-BatchLoss = Callable[[tuple[Tensor, Tensor], float], tuple[Tensor, Tensor]]
+BatchLoss = Callable[[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
 Scores = Callable[[NDArray[np.float64]], Record]
 
 
@@ -30,8 +30,8 @@ class ModuleLearner:
     read
         From some of the rows and the random numbers of the step to the inputs of `batch_loss`, on the device.
     batch_loss
-        From inputs, and the share of the run that is done, to the loss, a scalar whose gradient is followed, and the
-        terms that the history is made of, means over the batch, (n_terms,).
+        From inputs to the loss, a scalar whose gradient is followed, and the terms that the history is made of, means
+        over the batch, (n_terms,).
     scores
         From means of these terms over an epoch, (n_terms,), to the epoch's entries in the history. The module is in
         evaluation mode while it runs.
@@ -66,7 +66,7 @@ class ModuleLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
         inputs = self._ahead.take(step) if self._ahead else self._read_batch(batch, step)
-        loss, terms = self.batch_loss(inputs, step / self.course.n_steps)
+        loss, terms = self.batch_loss(inputs)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

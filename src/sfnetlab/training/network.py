@@ -24,9 +24,6 @@ from sfnetlab.training.optimizers import Optimization
 
 Loss = Literal["rmse", "mse"]
 
-SMALL_UNTIL = 0.5
-"""Share of the steps in which cutouts are shrunk, where `start_side` says so."""
-
 
 def train_network(
     network: SparseFeatureNetwork,
@@ -40,7 +37,6 @@ def train_network(
     optimization: Optimization,
     loss: Loss,
     augment: bool,
-    start_side: float,
     precision: Precision,
     seed: int,
     device: str,
@@ -64,9 +60,6 @@ def train_network(
         Mean squared error of a batch, or its root.
     augment
         Flip and turn each cutout at random.
-    start_side
-        Share of their side to which cutouts are shrunk in the first half of the steps; 1: none are. A network of
-        patches, which needs its number of pixels, sees all of them throughout.
     precision
         In what the trunk multiplies while it learns; each epoch is scored in float32, as the network is used later.
         It is no part of a checkpoint's identity, as the device is none.
@@ -101,7 +94,7 @@ def train_network(
         epochs=epochs,
         seed=seed,
         checkpoint=checkpoint,
-        settings=asdict(optimization) | {"loss": loss, "augment": augment, "start_side": start_side, "k": network.k},
+        settings=asdict(optimization) | {"loss": loss, "augment": augment, "k": network.k},
         label=f"{network.backbone_name} k={network.k or 'all'} seed={seed}",
         unit="image",
         smallest_batch=2,
@@ -112,7 +105,7 @@ def train_network(
         optimization,
         rows=train_rows,
         read=partial(_read, Cutouts.of(images, device), targets, augment=augment),
-        batch_loss=partial(_batch_loss, network, loss=loss, start_side=start_side),
+        batch_loss=partial(_batch_loss, network, loss=loss),
         scores=partial(_scores, network, images, targets, valid_rows, loss=loss, device=device),
         reads_ahead=device != "cpu",
     )
@@ -257,12 +250,9 @@ def _read(
     return cutouts.take(rows, ops), to_device(targets[rows].astype(np.float32), cutouts.device)
 
 
-def _batch_loss(
-    network: SparseFeatureNetwork, inputs: tuple[Tensor, Tensor], done: float, *, loss: Loss, start_side: float
-) -> tuple[Tensor, Tensor]:
+def _batch_loss(network: SparseFeatureNetwork, inputs: tuple[Tensor, Tensor], *, loss: Loss) -> tuple[Tensor, Tensor]:
     """Return the loss of a batch, and its error as the one term of the history."""
     cutouts, labels = inputs
-    network.encoder.training_side = start_side if done < SMALL_UNTIL else 1.0
     standardised = (labels - network.target_mean) / network.target_std
     error = _error(network(cutouts), standardised, network.quantiles)
     return _loss(error, network, loss), error[None]

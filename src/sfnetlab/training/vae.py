@@ -244,12 +244,7 @@ def _read(vae: ConvVAE, cutouts: Cutouts, rows: NDArray[np.integer], rng: np.ran
     return cutouts.take(rows, ops), _noise(vae, len(rows), rng, cutouts.device)
 
 
-def _batch_loss(
-    vae: ConvVAE,
-    loss: VAELoss,
-    inputs: tuple[Tensor, Tensor],
-    done: float,  # noqa: ARG001 - the loss stays the same
-) -> tuple[Tensor, Tensor]:
+def _batch_loss(vae: ConvVAE, loss: VAELoss, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the loss of a batch, and its terms (3,)."""
     batch, noise = inputs
     posterior = vae.posterior(batch)
