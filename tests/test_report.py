@@ -31,7 +31,7 @@ def metrics() -> pd.DataFrame:
         row("sfnet", "sfnet", 0.15, k=4, seed=1, n_features_used=4),
         row("sfnet", "sfnet", 0.50, k=4, seed=0, split="valid"),
         row("mean", "mean", 0.20, n_features_used=0, seed=None),
-        row("true factors", "true factors", 0.06, probe="none", n_features_used=0, seed=None),
+        row("oracle", "oracle", 0.06, probe="ridge", n_features_used=1, seed=None),
     ]
     return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"})
 
@@ -47,7 +47,7 @@ def test_seeds_are_averaged_whatever_the_number_of_live_features(metrics):
 
 def test_the_text_has_no_columns_of_probes_that_are_off(metrics):
     header = format_comparison(comparison_table(metrics)).splitlines()[1]
-    assert header.split() == ["features", "L0", "in", "all", "seeds", "head", "linear"]
+    assert header.split() == ["features", "L0", "in", "all", "seeds", "head", "linear", "ridge"]
 
 
 def test_a_budget_is_a_row_of_its_own(metrics):
@@ -58,14 +58,13 @@ def test_a_budget_is_a_row_of_its_own(metrics):
 
 def test_only_what_was_trained_on_a_label_is_supervised(metrics):
     table = comparison_table(metrics)
-    assert set(table.loc[table["supervised"], "features"]) == {"sfnet"}
+    assert set(table.loc[table["supervised"], "features"]) == {"sfnet", "oracle"}
 
 
-def test_the_text_has_intervals_controls_first_and_the_oracle_last(metrics):
+def test_the_text_has_intervals_and_controls_first(metrics):
     lines = format_comparison(comparison_table(metrics)).splitlines()
-    assert lines[3].split()[0] == "mean"
+    assert [line.split()[0] for line in lines[3:5]] == ["mean", "oracle"]
     assert any("sfnet *" in line and "0.1100 [0.1000, 0.1200]" in line for line in lines)
-    assert lines[-1].endswith("0.0600")
 
 
 def test_fits_to_the_test_rows_are_no_method(metrics):
@@ -139,7 +138,7 @@ def test_latex_has_a_row_a_k_with_standard_errors_over_seeds(metrics):
     assert "$k$ & sfnet \\\\" in text
     assert "4 & $0.1100 \\pm 0.0100$ \\\\" in text  # head: 0.10 and 0.12
     assert "4 & $0.1400 \\pm 0.0100$ \\\\" in text  # linear probe on 4 features in all
-    assert "true factors: 0.0600" in text
+    assert "oracle: 0.0600" in text
 
 
 def test_latex_of_one_seed_has_the_interval_and_escapes_names(metrics):

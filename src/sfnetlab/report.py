@@ -13,8 +13,6 @@ from sfnetlab.metrics.selection import has_nearest_k
 from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
 from sfnetlab.probes import PROBES, ProbeTask, probes_of
 
-TRUE_FACTORS = "true factors"
-"""Name and kind of the rows that hold what the factors of a mock survey tell of a label: before all methods."""
 CLASS_SCORES = ["auc", "f1", "accuracy", "balanced_accuracy"]
 LABEL_SCORES = ["balanced_accuracy", "accuracy"]
 SIGNIFICANT = 0.05
@@ -96,8 +94,9 @@ def _over_seeds(metrics: pd.DataFrame, names: list[str], task: ProbeTask) -> pd.
     table = pd.concat(parts, axis=1).reset_index()
     table["n_features_used"] = table["n_features_used"].astype(int)
     trained = metrics.loc[metrics["probe"] == HEAD, "features"].unique()
-    table.insert(4, "supervised", table["features"].isin(trained))
-    rank = table["kind"].map({TRUE_FACTORS: 0} | {kind: traits.rank for kind, traits in TRAITS.items()})
+    learnt = table["kind"].isin([kind for kind, traits in TRAITS.items() if traits.supervised])
+    table.insert(4, "supervised", table["features"].isin(trained) | learnt)
+    rank = table["kind"].map({kind: traits.rank for kind, traits in TRAITS.items()})
     probe_rank = table["probe"].map({probe: place for place, probe in enumerate(_columns_of(task))})
     ordered = table.assign(rank=rank, probe_rank=probe_rank).sort_values(
         ["target", "column", "rank", "features", "k", "n_features_used", "probe_rank"], kind="stable"
@@ -112,12 +111,8 @@ def format_comparison(table: pd.DataFrame) -> str:
     """`comparison_table` as plain text, a block for each label column."""
     blocks = []
     for (target, column), rows in table.groupby(["target", "column"], sort=False):
-        oracle = rows[rows["kind"] == TRUE_FACTORS]
-        text = _block(rows[rows["kind"] != TRUE_FACTORS], "values", _rmse_cell)
-        if len(oracle):
-            text += f"\noracle, boosting on the true factors of a large fresh draw: {oracle['rmse'].iloc[0]:.4f}"
         title = f"test RMSE of {column} (target {target}): mean over seeds [95 % interval over galaxies]"
-        blocks.append(f"{title}\n{text}")
+        blocks.append(f"{title}\n{_block(rows, 'values', _rmse_cell)}")
     return "\n\n".join(blocks)
 
 
@@ -271,8 +266,7 @@ def _control_lines(rows: pd.DataFrame) -> list[str]:
     """A line for each method without a number k, neither of active features nor of components."""
     has_no_k = rows["k"].isna() & ~_are_ordered(rows)
     on_all = (rows["n_features_used"] == rows["most"]) & (rows["probe"] == "ridge")
-    controls = rows[(on_all & has_no_k) | (rows["kind"] == TRUE_FACTORS)]
-    return [f"{_escaped(row['features'])}: {_latex_cell(row)}" for row in controls.to_dict("records")]
+    return [f"{_escaped(row['features'])}: {_latex_cell(row)}" for row in rows[on_all & has_no_k].to_dict("records")]
 
 
 def _are_ordered(rows: pd.DataFrame) -> "pd.Series[bool]":

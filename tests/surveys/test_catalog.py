@@ -19,11 +19,9 @@ from sfnetlab.surveys.catalog import (
     apply_cut,
     check_ids,
     measured_labels,
-    oracle_rmse,
     read_catalog,
     target_rows,
 )
-from sfnetlab.surveys.mock import ORACLE_RMSE
 from sfnetlab.surveys.split import HashSplit, split_catalog
 
 ID = 1237648704043942146  # a float would make it ...942208
@@ -315,10 +313,3 @@ def test_measured_labels_leave_out_what_is_no_label() -> None:
     coded = measured_labels(catalog.assign(**{"class": [4, 5], "class_name": ["edge-on", "face-on"]}))
     assert list(coded.columns) == ["oh_p50", "n_arms"]
     np.testing.assert_array_equal(labels["oh_p50"], [8.9, np.nan])
-
-
-def test_the_oracle_is_known_only_of_labels_of_which_a_mock_survey_hides_a_part() -> None:
-    catalog = pd.DataFrame({"oh_p50": [8.9, 9.0], "oh_p50_hidden": [0.3, -0.4]})
-    assert oracle_rmse(catalog, "oh_p50") == ORACLE_RMSE["oh_p50"]
-    assert oracle_rmse(catalog, "lgm_tot_p50") is None
-    assert oracle_rmse(catalog.drop(columns="oh_p50_hidden"), "oh_p50") is None

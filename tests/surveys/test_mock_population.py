@@ -9,7 +9,6 @@ from astropy.cosmology import FlatLambdaCDM
 from scipy.stats import spearmanr
 
 from sfnetlab.surveys.lines import AGN, LINES, bpt_class, kauffmann_2003, tremonti_2004
-from sfnetlab.surveys.mock import ORACLE_RMSE
 from sfnetlab.surveys.mock_population import (
     DISTRACTORS,
     HIDDEN_SCATTER_DEX,
@@ -148,8 +147,8 @@ def rmse_of_factors(measured: pd.DataFrame) -> float:
     return boosted_rmse(measured.filter(like="factor_"), measured["oh_p50"])
 
 
-def test_the_oracle_is_what_boosting_on_all_factors_comes_near(rmse_of_factors: float) -> None:
-    assert HIDDEN_SCATTER_DEX < ORACLE_RMSE["oh_p50"] < rmse_of_factors < 1.2 * ORACLE_RMSE["oh_p50"]
+def test_boosting_on_the_factors_learns_most_of_what_is_not_hidden(rmse_of_factors: float) -> None:
+    assert HIDDEN_SCATTER_DEX < rmse_of_factors < 1.8 * HIDDEN_SCATTER_DEX
 
 
 def test_photometry_tells_far_less_of_the_metallicity_than_the_factors(

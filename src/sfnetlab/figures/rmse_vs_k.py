@@ -30,8 +30,6 @@ from sfnetlab.surveys.catalog import unit_of
 _COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
 
 _SUPERVISED = "† supervised; the others: unsupervised"
-_TRUE_FACTORS = "true factors"
-"""In the column `kind`: no features, but what the factors that made mock galaxies tell of a label."""
 
 
 def draw(findings: Findings) -> Figures:
@@ -39,18 +37,13 @@ def draw(findings: Findings) -> Figures:
     metrics = compared(findings)
     if metrics is None:
         return
-    is_oracle = metrics["kind"] == _TRUE_FACTORS
     for name, target in findings.targets.items():
         for column in target.columns:
-            is_own = (metrics["target"] == name) & (metrics["column"] == column)
-            oracle = metrics.loc[is_own & is_oracle, "value"]
-            lowest = oracle.iloc[0] if len(oracle) else None
-            figure_name, unit = f"rmse_vs_k-{name}-{column}", unit_of(column)
-            yield from style.drawn(figure_name, plot_rmse_vs_k, metrics[~is_oracle], name, column, unit, lowest)
+            yield from style.drawn(f"rmse_vs_k-{name}-{column}", plot_rmse_vs_k, metrics, name, column, unit_of(column))
 
 
 @style.paper_figure
-def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str, oracle: float | None = None) -> Figure:
+def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str) -> Figure:
     """Draw the test RMSE of every method at equal budgets, one panel for each meaning of "few features".
 
     The left panel is about features active per galaxy: SFNet(k) with its own head and with a linear probe on all its
@@ -73,8 +66,6 @@ def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str, o
         Which target and which of its columns to draw.
     unit : str
         Unit of the column, such as "dex"; "" for a pure number.
-    oracle : float, optional
-        RMSE of a flexible regressor on the true factors of a large draw, in the same unit.
 
     Raises
     ------
@@ -91,8 +82,6 @@ def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str, o
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.15 + legend_in), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True)
     levels = _controls(rows, _rmse_rows(metrics, target, column, "valid"))
-    if oracle is not None:
-        levels.append(("oracle", oracle, None, style.MethodStyle(style.BLACK, "", ":")))
     for ax, panel, label in (
         (left, curves[0], "features active per galaxy (L0)"),
         (right, curves[1], "features used in all"),

@@ -1,24 +1,21 @@
 """The comparison of fit-probes: all tables together, means over seeds, gains, paired differences, mass-metallicity."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from sfnetlab.artifacts import read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.interpret.mzr import MASS, METALLICITY, SFR, metallicity_from_mass, predicted_relations
-from sfnetlab.jobs import Job, Metrics, TableSpec, Task
+from sfnetlab.jobs import Job, Metrics, Task
 from sfnetlab.metrics.differences import differences_of_target
 from sfnetlab.metrics.gains import combine_predictions, format_gains
 from sfnetlab.metrics.tidy import COLUMNS
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import ProbeTask, probes_of, standing_for
 from sfnetlab.report import (
-    TRUE_FACTORS,
     class_table,
     comparison_table,
     format_classes,
@@ -33,12 +30,9 @@ from sfnetlab.results import with_identity
 from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages.samples import SEED
-from sfnetlab.surveys.catalog import oracle_rmse, target_rows
+from sfnetlab.surveys.catalog import target_rows
 
 log = logging.getLogger(__name__)
-
-TRUTH = TableSpec(features=TRUE_FACTORS, kind=TRUE_FACTORS, k=None, seed=None)
-"""Stands in tidy tables for what no method can be expected to beat."""
 
 
 def compare(spec: ComparisonSpec, task: Task) -> Metrics:
@@ -53,9 +47,7 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     ensembles, gained = combine_predictions(predictions, columns_of, n_resamples=n_resamples, seed=SEED)
     from_mass, relations = _mass_metallicity(spec, catalog, survey, predictions, n_resamples)
     tables = [pd.read_parquet(path / "metrics.parquet") for path in probed.values()]
-    metrics = pd.concat([*tables, *_oracles(spec, catalog, survey), *ensembles, *from_mass], ignore_index=True)[
-        list(COLUMNS)
-    ]
+    metrics = pd.concat([*tables, *ensembles, *from_mass], ignore_index=True)[list(COLUMNS)]
     differences = _differences(spec, probes.classifiers, predictions, n_resamples)
     metrics.to_parquet(task.work / "metrics.parquet", index=False)
     differences.to_parquet(task.work / "differences.parquet", index=False)
@@ -137,19 +129,3 @@ def _differences(
         table.insert(0, "target", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
-
-
-def _oracles(spec: ComparisonSpec, catalog: pd.DataFrame, survey: Path) -> Iterator[pd.DataFrame]:
-    """Rows that no method can be expected to beat: what the factors that made the galaxies tell of a label."""
-    for name, target in spec.targets.items():
-        is_test = (catalog["split"] == "test").to_numpy()
-        rows = catalog[target_rows(catalog, target, str(survey)) & is_test]
-        for column in target.columns:
-            value = oracle_rmse(rows, column)
-            if value is None:
-                continue
-            row = {
-                "probe": "none", "n_features_used": 0, "target": name, "column": column,
-                "split": "test", "metric": "rmse", "value": value, "low": np.nan, "high": np.nan, "n": len(rows),
-            }  # fmt: skip
-            yield with_identity(pd.DataFrame([row]), TRUTH)

@@ -17,7 +17,6 @@ from sfnetlab.surveys.columns import row_name, typed_columns
 from sfnetlab.surveys.formats import read_table
 from sfnetlab.surveys.lines import LINES
 from sfnetlab.surveys.messages import did_you_mean, first_few
-from sfnetlab.surveys.mock import ORACLE_RMSE
 from sfnetlab.surveys.outliers import plausible_rows
 from sfnetlab.surveys.votes import vote_columns
 
@@ -223,14 +222,6 @@ def labels_and_targets(catalog: pd.DataFrame, targets: Iterable[str]) -> pd.Data
     labels = measured_labels(catalog)
     more = [name for name in dict.fromkeys(targets) if name not in labels]
     return labels.assign(**{name: catalog[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in more})
-
-
-def oracle_rmse(catalog: pd.DataFrame, column: str) -> float | None:
-    """Return the least RMSE that a model of the images may hope for, in the label's units; None where unknown.
-
-    It is known of mock surveys, which hide a part of the label in a column `<column>_hidden`: `mock.ORACLE_RMSE`.
-    """
-    return ORACLE_RMSE.get(column) if f"{column}_hidden" in catalog else None
 
 
 def unit_of(column: str) -> str:

@@ -13,14 +13,6 @@ if TYPE_CHECKING:
     from sfnetlab.jobs import Metrics
 
 
-ORACLE_RMSE = {"oh_p50": 0.0737}
-"""RMSE of labels, dex, of gradient boosting on all true factors of 36,000 galaxies: what `bench mock-survey` prints.
-
-No method can be expected to do better from images. That part of a label which nothing shows is less (0.05 dex), but
-nobody can get there: not all that a label depends on is a factor, and no sample is endless.
-"""
-
-
 @dataclass(frozen=True, kw_only=True)
 class MockSurvey:
     """Rendered galaxies with known factors: the embedded default, no download."""
