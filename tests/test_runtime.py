@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sfnetlab import runtime
 
@@ -151,3 +152,38 @@ def test_signs_that_the_terminal_lacks_are_escaped():
     code = "from sfnetlab.runtime import say; say('R² ≥ 1')"
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
     assert subprocess.check_output([sys.executable, "-c", code], env=ascii_only) == b"R\\xb2 \\u2265 1\n"
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_word_from_torch_the_processor_does_not_multiply_bfloat16(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not runtime.multiplies_bfloat16()
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({"avx2": True}, "float32")],
+)
+def test_the_precision_of_a_cpu_is_what_it_multiplies(found, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert runtime.resolve_precision("auto", "cpu") == expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((8, 9), "bfloat16"), ((9, 0), "bfloat16")]
+)
+def test_the_precision_of_a_gpu_is_bfloat16_from_compute_capability_8(capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert runtime.resolve_precision("auto", "cuda:1") == expected
+
+
+def test_precision_on_other_devices_is_float32():
+    assert runtime.resolve_precision("auto", "mps") == "float32"
+
+
+@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
+def test_a_precision_that_is_asked_for_is_taken_whatever_the_processor(asked, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert runtime.resolve_precision(asked, "cpu") == asked

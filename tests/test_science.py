@@ -77,7 +77,7 @@ def test_shuffled_labels_teach_an_sfnet_nothing(tmp_path):
         train_network(
             network, images, labels, train, valid, epochs=8, batch_size=32,
             optimization=Optimization(optimizer="adamw", schedule="one_cycle", learning_rate=1e-3, weight_decay=0.01),
-            loss="rmse", augment=True,
+            loss="rmse", augment=True, precision="float32",
             seed=0, device="cpu", checkpoint=tmp_path / name, report=lambda history: None,
         )  # fmt: skip
         predicted = np.concatenate(list(embed_batches(network.predict, images, test, device="cpu")))

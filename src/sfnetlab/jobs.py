@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sfnetlab.files import write_text
 from sfnetlab.settings import View, is_place
 
-Metrics = Mapping[str, float | int]
+Metrics = Mapping[str, float | int | str]
 
 
 @dataclass(frozen=True)

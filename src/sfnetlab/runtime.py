@@ -1,6 +1,6 @@
 """The machine that the lab runs on: device, threads, versions, memory, caches, logging and what is printed.
 
-Only `resolve_device` imports torch.
+Only the functions that ask for a device, or for what it can do, import torch.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from sfnetlab.errors import SfnetlabError
 
@@ -57,6 +57,35 @@ def resolve_device(name: str) -> str:
     return name
 
 
+Precision = Literal["float32", "bfloat16"]
+"""In what the trunk of a network multiplies while it is trained."""
+
+
+def resolve_precision(asked: Literal["auto"] | Precision, device: str) -> Precision:
+    """Return the precision that `training.precision` asks for on a device of torch.
+
+    "auto" is bfloat16 where the hardware multiplies it: on GPUs of compute capability 8.0 and above, and on CPUs for
+    which `multiplies_bfloat16` holds. On other devices it is float32.
+    """
+    if asked != "auto":
+        return asked
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    return "bfloat16" if kind == "cpu" and multiplies_bfloat16() else "float32"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 faster than float32; False where torch cannot tell."""
+    import torch
+
+    find = getattr(torch.cpu, "get_capabilities", None)
+    found = find() if find else {}
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def visible_gpus() -> list[str]:
     """Return CUDA's names of the GPUs that this process may use, without loading torch."""
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -71,6 +100,12 @@ def let_threads_sleep() -> None:
     If another process uses the same cores, spinning threads take time from threads that work: on 2 cores shared with
     one busy process, ResNet18 trained about half as fast with the default of GNU OpenMP. Without such a process,
     spinning made it no faster.
+
+    This does not reach the barriers within oneDNN's kernel for the gradient of convolution weights in bfloat16
+    (`jit_bf16:avx512_core_bf16,backward_weights`), which spin until the other thread comes. Beside busy processes they
+    wait for the scheduler: on 2 cores shared with two such processes, 85 calls of it took 20 s, against 1.1 s of the
+    float32 kernel, and ResNet18 trained on 14 to 74 images/s, against 89 in float32. One thread has nothing to wait
+    for: 170 images/s in bfloat16. So processes that share cores should have fewer threads each, as workers do.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 

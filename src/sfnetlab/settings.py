@@ -178,6 +178,10 @@ class Training:
     """Root of the batch's mean squared error, pooled over outputs (the SFNet paper), or without the root."""
     augment: bool = True
     """A random flip and 90-degree rotation for each galaxy and epoch."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """In what convolutions and products of the trunk are multiplied while it is trained; "auto": bfloat16 where the
+    hardware multiplies it (CUDA from compute capability 8.0, CPUs with AVX512-BF16 or AMX), else float32. Statistics,
+    pooled features, top-k, head, loss and optimiser are in float32, and so is a trained network, wherever it runs."""
 
     def __post_init__(self) -> None:
         require_weights(self.weights, ("random", "imagenet"))

@@ -44,6 +44,7 @@ def test_the_map_of_the_feature_that_follows_clumps_lies_on_the_clumps(tmp_path)
         optimization=Optimization(optimizer="adamw", schedule="one_cycle", learning_rate=1e-3, weight_decay=0.01),
         loss="rmse",
         augment=True,
+        precision="float32",
         seed=0,
         device="cpu",
         checkpoint=tmp_path / "checkpoint",

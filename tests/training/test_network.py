@@ -1,4 +1,5 @@
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from sfnetlab.models.backbones import make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 from sfnetlab.models.views import ImageView
 from sfnetlab.surveys.images import dihedral
-from sfnetlab.training import learner, loop, network
+from sfnetlab.training import batches, learner, loop, network
 from sfnetlab.training.network import embed_batches, embed_turned, root, train_network
 from sfnetlab.training.optimizers import Optimization
 
@@ -23,6 +24,7 @@ SETTINGS = {
     "optimization": Optimization(optimizer="adamw", **RATES),
     "loss": "rmse",
     "augment": True,
+    "precision": "float32",
 }
 
 
@@ -69,24 +71,39 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("killed_before", [1, 4, 5, 8])
-@pytest.mark.parametrize("optimizer", ["adamw", "ranger"])
-def test_resumed_training_equals_uninterrupted(tmp_path, images, targets, monkeypatch, optimizer, killed_before):
-    optimization = Optimization(optimizer=optimizer, **RATES)
-    whole = run(images, targets, tmp_path / "whole", optimization=optimization)
+@pytest.mark.parametrize(
+    ("optimizer", "precision"), [("adamw", "float32"), ("ranger", "float32"), ("adamw", "bfloat16")]
+)
+def test_resumed_training_equals_uninterrupted(
+    tmp_path, images, targets, monkeypatch, optimizer, precision, killed_before
+):
+    changed = {"optimization": Optimization(optimizer=optimizer, **RATES), "precision": precision}
+    whole = run(images, targets, tmp_path / "whole", **changed)
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0)
     with monkeypatch.context() as patched:
         calls = iter(range(99))
-        augment = network.random_dihedral
+        take = batches.Cutouts.take
 
-        def killer(batch, rng):
+        def killer(cutouts, rows, ops):
             if next(calls) == killed_before:
                 raise KilledError
-            return augment(batch, rng)
+            return take(cutouts, rows, ops)
 
-        patched.setattr(network, "random_dihedral", killer)
+        patched.setattr(batches.Cutouts, "take", killer)
         with pytest.raises(KilledError):
-            run(images, targets, tmp_path / "killed", optimization=optimization)
-    assert_same(run(images, targets, tmp_path / "killed", optimization=optimization), whole)
+            run(images, targets, tmp_path / "killed", **changed)
+    assert_same(run(images, targets, tmp_path / "killed", **changed), whole)
+
+
+def test_a_device_with_memory_of_its_own_trains_to_the_same_bits(tmp_path, images, targets, monkeypatch):
+    """The store lies on the device, and a thread reads ahead; the CPU stands for the device."""
+    as_ever = run(images, targets, tmp_path / "a")
+    resident = [batches.Cutouts(batches.resident(images, "cpu"), "cpu")]
+    monkeypatch.setattr(network, "Cutouts", SimpleNamespace(of=lambda images, device: resident[0]))
+    monkeypatch.setattr(
+        network, "ModuleLearner", lambda *a, **k: learner.ModuleLearner(*a, **k | {"reads_ahead": True})
+    )
+    assert_same(run(images, targets, tmp_path / "b"), as_ever)
 
 
 def test_training_killed_by_its_report_resumes_to_the_same_end(tmp_path, images, targets, monkeypatch):
@@ -258,3 +275,42 @@ def test_the_log_has_the_start_the_end_and_an_epoch_a_minute(level, interval_s, 
         log.tell(epoch, "loss=1")
     shown = [record.getMessage() for record in caplog.records if record.levelno >= logging.getLevelName(level)]
     assert shown == ["net: 3 epochs of 2 steps", *(f"net: epoch {epoch}/3 loss=1" for epoch in told)]
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+def network_in(precision):
+    model = SparseFeatureNetwork(make_backbone("test_resnet", "random", 5), "test_resnet", 1, 4)
+    model.encoder.precision = precision
+    return model
+
+
+def some_cutouts(side):
+    return torch.randint(0, 255, (8, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_bfloat16_rounds_the_trunk_in_training_and_nothing_of_a_trained_network():
+    batch = some_cutouts(SIDE)
+    rounded, exact = network_in("bfloat16"), network_in("float32")
+    expected = exact.encoder(batch)
+    off = (rounded.encoder(batch) - expected).abs().max() / expected.abs().max()
+    assert 1e-4 < off < 0.05
+    exact.load_state_dict(rounded.state_dict())
+    assert torch.equal(rounded.eval().features(batch), exact.eval().features(batch))
+
+
+def test_in_bfloat16_pooled_features_statistics_and_gradients_are_float32():
+    model = network_in("bfloat16")
+    pooled = model.encoder(some_cutouts(3 * SIDE))  # whose last map has more than one pixel
+    assert not torch.equal(pooled, pooled.bfloat16().float())
+    model(some_cutouts(SIDE)).square().mean().backward()
+    tensors = [*model.parameters(), *model.buffers(), *(parameter.grad for parameter in model.parameters())]
+    assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {torch.float32}
+
+
+def test_training_in_bfloat16_learns_and_says_so(tmp_path, images, targets):
+    _, history = run(images, targets, tmp_path / "c", epochs=12, k=None, precision="bfloat16")
+    spread = targets[VALID].std(axis=0)
+    assert (np.array(history[-1]["valid_rmse_columns"]) < 0.5 * spread).all()
+    assert {row["precision"] for row in history} == {"bfloat16"}

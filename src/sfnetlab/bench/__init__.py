@@ -6,7 +6,7 @@ Machines differ and are shared, so the ratio of two speeds is the result; the ra
 
 from collections.abc import Callable, Iterator, Sequence
 
-from sfnetlab.bench import association, atlas, images, network, sae, sae_quality, scale, selection, statistics
+from sfnetlab.bench import association, atlas, images, network, sae, sae_quality, scale, selection, speedrun, statistics
 from sfnetlab.bench.compare import Row, describe
 from sfnetlab.errors import SfnetlabError
 
@@ -42,9 +42,11 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "scale": scale.scale,
     "scale-large": scale.scale_large,
     "scale-million": scale.scale_million,
+    "speedrun": speedrun.speedrun,
+    "speedrun-small": speedrun.speedrun_small,
     "workers": _workers,
 }
-ONLY_BY_NAME = ("sae-quality-large", "scale", "scale-large", "scale-million")
+ONLY_BY_NAME = ("sae-quality-large", "scale", "scale-large", "scale-million", "speedrun", "speedrun-small")
 """Benchmarks that run only if they are named, because they take much memory or long."""
 
 

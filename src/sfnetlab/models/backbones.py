@@ -24,6 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from sfnetlab.errors import DataError
 from sfnetlab.models.conventions import InputConvention, Pooling, Resampling, convention_of
 from sfnetlab.models.views import ImageView
+from sfnetlab.runtime import Precision
 
 HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """File names of the weights in a repository of the hub; the first that it has is taken."""
@@ -182,6 +183,9 @@ class ImageEncoder(nn.Module):
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    precision: Precision
+    """In what the backbone multiplies in training mode. In evaluation mode that is float32, so that features do not
+    depend on what the machine can do."""
 
     def __init__(
         self,
@@ -202,6 +206,7 @@ class ImageEncoder(nn.Module):
         self.resampling = resampling
         self.pooling = pooling
         self.source = source
+        self.precision = "float32"
         self.register_buffer("pixel_mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("pixel_std", torch.tensor(std, dtype=torch.float32))
 
@@ -224,12 +229,22 @@ class ImageEncoder(nn.Module):
             If a transformer's patches do not tile the cutouts.
         """
         x = self.standardised(images)
+        if self.training and self.precision == "bfloat16":
+            return self._trained_features(x)
         if self.pooling == "model":
             features: Tensor = self.backbone(x)
             return features
         transformer: Any = self.backbone
         (tokens,) = transformer.forward_intermediates(x, indices=1, intermediates_only=True, norm=True)
         pooled: Tensor = tokens.mean(dim=(-2, -1))
+        return pooled
+
+    def _trained_features(self, x: Tensor) -> Tensor:
+        """Return the model's own pooled features from a trunk in bfloat16; their means over maps are in float32."""
+        backbone: Any = self.backbone
+        with torch.autocast(x.device.type, torch.bfloat16):
+            maps: Tensor = backbone.forward_features(x)
+        pooled: Tensor = backbone.forward_head(maps.float())
         return pooled
 
     def standardised(self, images: Tensor) -> Tensor:

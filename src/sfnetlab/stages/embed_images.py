@@ -3,6 +3,12 @@
 An SFNet gives what its head sees (at most k values a galaxy, CSR); a dense network or encoder its pooled output.
 `model.json` says how cutouts became features, and holds the hash of the weights. With `--shard i/n` only the rows of
 one part are made, and finished parts are joined without running the network again.
+
+Networks embed in float32, whatever they were trained in. bfloat16 embedded 1.8 times as many 64-pixel cutouts per
+second of one thread (ResNet18, 1,500 mock galaxies). It left linear probes alone (RMSE 0.1279 against 0.1278 dex on
+random weights, 0.1181 against 0.1182 on trained ones), but values were off by 0.4 to 1.1 %: in 13 % of the galaxies an
+SFNet of k = 4 chose other features, so that a probe on them went from 0.1251 to 0.1266 dex. Sparse autoencoders choose
+among near ties too, and shards and maps of the atlas, made on other machines, must agree with the table.
 """
 
 import json

@@ -9,6 +9,7 @@ from sfnetlab.artifacts import CHECKPOINT, read_survey
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.networks import NetworkSpec
 from sfnetlab.runner import stage_main
+from sfnetlab.runtime import resolve_precision
 from sfnetlab.surveys.catalog import target_rows
 
 
@@ -48,6 +49,7 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
         ),
         loss=training.loss,
         augment=training.augment,
+        precision=resolve_precision(training.precision, task.device),
         seed=spec.seed,
         device=task.device,
         checkpoint=task.work / CHECKPOINT,
@@ -55,7 +57,7 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
     )
     save_network(task.work, network)
     last = history[-1]
-    return {name: last[name] for name in ("epoch", "train_loss", "valid_rmse")}
+    return {name: last[name] for name in ("epoch", "train_loss", "valid_rmse", "precision")}
 
 
 main = partial(stage_main, "train-sfnet")

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sfnetlab.training.batches import Ahead
 from sfnetlab.training.loop import AUGMENTATION, Course, Record, generator
 from sfnetlab.training.optimizers import Optimization, learning_rate_at, make_optimizer
 
-BatchLoss = Callable[[NDArray[np.integer], np.random.Generator], tuple[Tensor, Tensor]]
+Read = Callable[[NDArray[np.integer], np.random.Generator], tuple[Tensor, Tensor]]
+BatchLoss = Callable[[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
 Scores = Callable[[NDArray[np.float64]], Record]
 
 
@@ -24,13 +26,17 @@ class ModuleLearner:
     module
         It is trained in place, from the weights that it has.
     rows
-        Training rows, (course.n_rows,), of the store that `batch_loss` reads.
+        Training rows, (course.n_rows,), of the store that `read` reads.
+    read
+        From some of the rows and the random numbers of the step to the inputs of `batch_loss`, on the device.
     batch_loss
-        From some of the rows and the random numbers of the step to the loss, a scalar whose gradient is followed, and
-        the terms that the history is made of, means over the batch, (n_terms,).
+        From inputs to the loss, a scalar whose gradient is followed, and the terms that the history is made of, means
+        over the batch, (n_terms,).
     scores
         From means of these terms over an epoch, (n_terms,), to the epoch's entries in the history. The module is in
         evaluation mode while it runs.
+    reads_ahead
+        Whether a thread reads the inputs of the next step while a device takes this one. They are the same either way.
     """
 
     at_once = 1
@@ -42,20 +48,25 @@ class ModuleLearner:
         optimization: Optimization,
         *,
         rows: NDArray[np.integer],
+        read: Read,
         batch_loss: BatchLoss,
         scores: Scores,
+        reads_ahead: bool,
     ) -> None:
         self.module = module.train()
         self.optimizer = make_optimizer(module, optimization)
         self.course, self.optimization = course, optimization
-        self.rows, self.batch_loss, self.scores = rows, batch_loss, scores
+        self.rows, self.read, self.batch_loss, self.scores = rows, read, batch_loss, scores
+        self._ahead = Ahead(self._inputs, course.n_steps) if reads_ahead else None
+        self._of_epoch: tuple[int, list[NDArray[np.intp]]] = (-1, [])
 
     def learn(self, batches: Sequence[NDArray[np.intp]], step: int) -> Tensor:
         """Take a step on one batch; returns its terms times its number of rows, (1, n_terms)."""
         (batch,) = batches
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
-        loss, terms = self.batch_loss(self.rows[batch], generator(self.course.seed, AUGMENTATION, step))
+        inputs = self._ahead.take(step) if self._ahead else self._read_batch(batch, step)
+        loss, terms = self.batch_loss(inputs)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -76,6 +87,15 @@ class ModuleLearner:
         """Go back to a state that `state` returned."""
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def _read_batch(self, batch: NDArray[np.intp], step: int) -> tuple[Tensor, Tensor]:
+        return self.read(self.rows[batch], generator(self.course.seed, AUGMENTATION, step))
+
+    def _inputs(self, step: int) -> tuple[Tensor, Tensor]:
+        epoch, number = divmod(step, self.course.batches_per_epoch)
+        if self._of_epoch[0] != epoch:
+            self._of_epoch = epoch, self.course.batches(epoch)
+        return self._read_batch(self._of_epoch[1][number], step)
 
     def _learning_rate(self, step: int) -> float:
         return learning_rate_at(step, self.course.n_steps, self.optimization)

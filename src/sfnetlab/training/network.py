@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,9 @@ from sfnetlab.errors import DataError
 from sfnetlab.metrics.quantiles import pinball_losses
 from sfnetlab.models.backbones import ImageEncoder, input_convention, make_backbone
 from sfnetlab.models.sfnet import SparseFeatureNetwork
-from sfnetlab.surveys.images import N_DIHEDRAL, channel_statistics, random_dihedral
+from sfnetlab.runtime import Precision
+from sfnetlab.surveys.images import N_DIHEDRAL, channel_statistics
+from sfnetlab.training.batches import Cutouts, to_device
 from sfnetlab.training.learner import ModuleLearner
 from sfnetlab.training.loop import Course, Record, Report, train
 from sfnetlab.training.optimizers import Optimization
@@ -35,6 +37,7 @@ def train_network(
     optimization: Optimization,
     loss: Loss,
     augment: bool,
+    precision: Precision,
     seed: int,
     device: str,
     checkpoint: Path,
@@ -57,6 +60,9 @@ def train_network(
         Mean squared error of a batch, or its root.
     augment
         Flip and turn each cutout at random.
+    precision
+        In what the trunk multiplies while it learns; each epoch is scored in float32, as the network is used later.
+        It is no part of a checkpoint's identity, as the device is none.
     seed
         Seed of the order of rows and of the augmentation. The network's first weights do not depend on it.
     checkpoint, report
@@ -67,8 +73,8 @@ def train_network(
     list of dict
         A record an epoch: `epoch` (from 1), `step`, `learning_rate`, `train_loss` (over the epoch, in standard
         deviations, root or not as the loss), `valid_rmse` (label units, pooled over outputs), `valid_rmse_columns`
-        (each output), `images_per_s` and `seconds` (of training, without validation). For a network of quantiles both
-        RMSEs are those of the median, and `valid_pinball` is the pinball loss in label units.
+        (each output), `precision`, `images_per_s` and `seconds` (of training, without validation). For a network of
+        quantiles both RMSEs are those of the median, and `valid_pinball` is the pinball loss in label units.
 
     Raises
     ------
@@ -78,6 +84,7 @@ def train_network(
         See `loop.train`.
     """
     network.to(device=device, memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+    network.encoder.precision = precision
     check_targets(targets, train_rows, valid_rows)
     if not checkpoint.exists():  # else the statistics are in it
         _set_statistics(network, images, targets, train_rows, device)
@@ -97,8 +104,10 @@ def train_network(
         course,
         optimization,
         rows=train_rows,
-        batch_loss=partial(_batch_loss, network, images, targets, loss=loss, augment=augment, device=device),
+        read=partial(_read, Cutouts.of(images, device), targets, augment=augment),
+        batch_loss=partial(_batch_loss, network, loss=loss),
         scores=partial(_scores, network, images, targets, valid_rows, loss=loss, device=device),
+        reads_ahead=device != "cpu",
     )
     history = train(learner, course, report)
     network.eval()
@@ -153,7 +162,7 @@ def embed_batches(
     if len(chosen) == 0:
         raise ValueError("no rows to embed")
     for start in range(0, len(chosen), batch_size):
-        batch = on_device(images[chosen[start : start + batch_size]], device)
+        batch = to_device(images[chosen[start : start + batch_size]], device)
         with torch.inference_mode():
             values = encode(batch).float().cpu().numpy()
         yield values
@@ -206,11 +215,6 @@ def frozen_encoder(
     ).eval()
 
 
-def on_device(images: NDArray[np.uint8], device: str) -> Tensor:
-    """Return a batch of cutouts, perhaps memory-mapped, as a tensor on the device."""
-    return torch.from_numpy(np.asarray(images)).to(device)
-
-
 def root(error: Tensor) -> Tensor:
     """Return the square root of a mean squared error; at a perfect fit its slope is zero instead of infinite."""
     return error.clamp(min=1e-12).sqrt()
@@ -233,22 +237,24 @@ def _set_statistics(
     )
 
 
-def _batch_loss(
-    network: SparseFeatureNetwork,
-    images: NDArray[np.uint8],
+def _read(
+    cutouts: Cutouts,
     targets: NDArray[np.floating],
     rows: NDArray[np.integer],
     rng: np.random.Generator,
     *,
-    loss: Loss,
     augment: bool,
-    device: str,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of some rows, and their error as the one term of the history."""
-    cutouts = random_dihedral(images[rows], rng) if augment else images[rows]
-    labels = torch.from_numpy(targets[rows]).to(device, torch.float32)
+    """Return cutouts and targets of some rows, on the device."""
+    ops = rng.integers(N_DIHEDRAL, size=len(rows)) if augment else None
+    return cutouts.take(rows, ops), to_device(targets[rows].astype(np.float32), cutouts.device)
+
+
+def _batch_loss(network: SparseFeatureNetwork, inputs: tuple[Tensor, Tensor], *, loss: Loss) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch, and its error as the one term of the history."""
+    cutouts, labels = inputs
     standardised = (labels - network.target_mean) / network.target_std
-    error = _error(network(on_device(cutouts, device)), standardised, network.quantiles)
+    error = _error(network(cutouts), standardised, network.quantiles)
     return _loss(error, network, loss), error[None]
 
 
@@ -272,6 +278,7 @@ def _scores(
         "train_loss": float(_loss(torch.tensor(terms[0]), network, loss)),
         "valid_rmse": float(np.sqrt(squared_error.mean())),
         "valid_rmse_columns": np.sqrt(squared_error.mean(axis=0)).tolist(),
+        "precision": network.encoder.precision,
     }
     if quantiles:
         record["valid_pinball"] = float(pinball_losses(truth[:, 0], predicted, quantiles).mean())
@@ -292,9 +299,14 @@ def _error(outputs: Tensor, truth: Tensor, quantiles: Sequence[float]) -> Tensor
     """
     if not quantiles:
         return (outputs - truth).square().mean()
-    levels = torch.tensor(quantiles, device=outputs.device)
+    levels = _levels(tuple(quantiles), str(outputs.device))
     below = truth - outputs
     return torch.maximum(levels * below, (levels - 1) * below).mean()
+
+
+@cache
+def _levels(quantiles: tuple[float, ...], device: str) -> Tensor:
+    return torch.tensor(quantiles, device=device)
 
 
 def check_targets(

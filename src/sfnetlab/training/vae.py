@@ -13,10 +13,11 @@ from torch import Tensor
 
 from sfnetlab.errors import DataError
 from sfnetlab.models.vae import ConvVAE, Posterior, as_intensity
-from sfnetlab.surveys.images import channel_statistics, random_dihedral
+from sfnetlab.surveys.images import N_DIHEDRAL, channel_statistics
+from sfnetlab.training.batches import Cutouts, to_device
 from sfnetlab.training.learner import ModuleLearner
 from sfnetlab.training.loop import START, Course, Record, Report, generator, train
-from sfnetlab.training.network import embed_batches, on_device
+from sfnetlab.training.network import embed_batches
 from sfnetlab.training.optimizers import Optimization
 
 BANDWIDTHS = (0.25, 1.0, 4.0)
@@ -140,8 +141,10 @@ def train_vae(
         course,
         Optimization(optimizer="adamw", schedule="one_cycle", learning_rate=learning_rate, weight_decay=0.0),
         rows=train_rows,
-        batch_loss=partial(_batch_loss, vae, images, loss, device=device),
+        read=partial(_read, vae, Cutouts.of(images, device)),
+        batch_loss=partial(_batch_loss, vae, loss),
         scores=partial(_scores, vae, images, loss, scored=scored, seed=seed, device=device),
+        reads_ahead=device != "cpu",
     )
     history = train(learner, course, report)
     vae.eval()
@@ -235,19 +238,17 @@ def _scored_rows(
     }
 
 
-def _batch_loss(
-    vae: ConvVAE,
-    images: NDArray[np.uint8],
-    loss: VAELoss,
-    rows: NDArray[np.integer],
-    rng: np.random.Generator,
-    *,
-    device: str,
-) -> tuple[Tensor, Tensor]:
-    """Return the loss of some rows, flipped and turned, and its terms (3,)."""
-    batch = on_device(random_dihedral(images[rows], rng), device)
+def _read(vae: ConvVAE, cutouts: Cutouts, rows: NDArray[np.integer], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return cutouts of some rows, flipped and turned, and the noise of their latents, on the device."""
+    ops = rng.integers(N_DIHEDRAL, size=len(rows))
+    return cutouts.take(rows, ops), _noise(vae, len(rows), rng, cutouts.device)
+
+
+def _batch_loss(vae: ConvVAE, loss: VAELoss, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch, and its terms (3,)."""
+    batch, noise = inputs
     posterior = vae.posterior(batch)
-    latents = _draw(vae, posterior, rng)
+    latents = _draw(posterior, noise)
     squared_error = _squared_errors(vae, batch, latents).mean()
     terms = Terms(squared_error, _divergence(vae, posterior).mean(), squared_mmd(latents))
     return loss.per_image(terms, loss.variance(terms, vae.n_values), vae), torch.stack(terms)
@@ -289,9 +290,9 @@ def _mean_terms(
     drawn = []
     for start in range(0, len(rows), EVALUATION_BATCH):
         with torch.inference_mode():
-            batch = on_device(images[rows[start : start + EVALUATION_BATCH]], device)
+            batch = to_device(images[rows[start : start + EVALUATION_BATCH]], device)
             posterior = vae.posterior(batch)
-            latents = _draw(vae, posterior, rng)
+            latents = _draw(posterior, _noise(vae, len(batch), rng, device))
             squared_error += float(_squared_errors(vae, batch, latents).double().sum())
             kl += float(_divergence(vae, posterior).double().sum())
             drawn.append(latents)
@@ -299,12 +300,15 @@ def _mean_terms(
     return Terms(torch.tensor(squared_error / len(rows)), torch.tensor(kl / len(rows)), mmd)
 
 
-def _draw(vae: ConvVAE, posterior: Posterior, rng: np.random.Generator) -> Tensor:
+def _noise(vae: ConvVAE, n: int, rng: np.random.Generator, device: str) -> Tensor:
+    """Return standard normal numbers for the latents of n images, (n, n_latents): none for a plain autoencoder."""
+    shape = (n if vae.is_variational else 0, vae.n_latents)
+    return to_device(rng.standard_normal(shape, dtype=np.float32), device)
+
+
+def _draw(posterior: Posterior, noise: Tensor) -> Tensor:
     """Return one draw of each image's latents, (n, n_latents): the code itself for a plain autoencoder."""
-    if not vae.is_variational:
-        return posterior.mean
-    noise = torch.from_numpy(rng.standard_normal(posterior.mean.shape, dtype=np.float32)).to(posterior.mean.device)
-    return posterior.mean + torch.exp(posterior.log_variance / 2) * noise
+    return posterior.mean + torch.exp(posterior.log_variance / 2) * noise if len(noise) else posterior.mean
 
 
 def _squared_errors(vae: ConvVAE, images: Tensor, latents: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sfnetlab.errors import DataError
 from sfnetlab.models.sae import SparseAutoencoder
+from sfnetlab.training.batches import fits
 from sfnetlab.training.loop import Course, Pieces, Record, Report, train
 from sfnetlab.training.sae import recipe, reference
 from sfnetlab.training.sae.restarts import restart_latents
@@ -374,7 +375,7 @@ def _gathers(rows: Rows, standardisation: Standardisation, device: str, pieces: 
 
     anywhere = reader(rows.take)
     shape = (len(rows), rows.embeddings.shape[1])
-    if device != "cpu" and _fits(4 * math.prod(shape), device):
+    if device != "cpu" and fits(4 * math.prod(shape), device):
         resident, n_done = torch.empty(shape, device=device), 0
         for part in np.array_split(np.arange(len(rows)), 64):
             resident[n_done : n_done + len(part)] = anywhere(part)
@@ -385,12 +386,6 @@ def _gathers(rows: Rows, standardisation: Standardisation, device: str, pieces: 
 
         return Gathers(on_device, on_device)
     return Gathers(anywhere, anywhere if pieces is None else reader(HeldPieces(rows, pieces).take))
-
-
-def _fits(n_bytes: int, device: str) -> bool:
-    """Whether so many bytes take at most half of the device's free memory; where it does not tell, of 4 GiB."""
-    free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 2 * IN_MEMORY_BYTES
-    return n_bytes <= free / 2
 
 
 def _start(settings: Sequence[SAESettings], gather: Gather, course: Course, device: str) -> list[SAEState]:

@@ -402,16 +402,3 @@ def test_a_value_has_the_same_bits_wherever_a_search_starts(has_bfloat16: bool) 
         step(z, [Rates(6, RATE)], number)
         make_step([fresh], has_bfloat16=has_bfloat16)(z, [Rates(6, RATE)], number)
         assert_same_bits(tensors(fresh), tensors(state))
-
-
-def test_without_a_word_from_torch_products_are_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not kernels.multiplies_bfloat16()
-
-
-@pytest.mark.parametrize(("found", "expected"), [({"avx512_bf16": True}, True), ({"avx2": True}, False)])
-def test_the_processor_says_whether_it_multiplies_bfloat16(
-    found: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-    assert kernels.multiplies_bfloat16() is expected

@@ -131,13 +131,6 @@ class _Work(NamedTuple):
     """Buffers for all who work on it."""
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32; False where torch cannot tell."""
-    find = getattr(torch.cpu, "get_capabilities", None)
-    found = find() if find else {}
-    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
 def make_steps(states: Sequence[SAEState], *, has_bfloat16: bool | None = None) -> Steps:
     """Steps of SAEs that have kernels.
 
@@ -151,7 +144,7 @@ def make_steps(states: Sequence[SAEState], *, has_bfloat16: bool | None = None) 
         Their tensors are on the CPU, float32 and contiguous, and must stay where they are.
     has_bfloat16
         Whether products may be in bfloat16, which changes how fast a step is, and how its sums are rounded; None: if
-        `multiplies_bfloat16`.
+        `runtime.multiplies_bfloat16`.
 
     Raises
     ------
@@ -159,7 +152,7 @@ def make_steps(states: Sequence[SAEState], *, has_bfloat16: bool | None = None) 
         For an SAE without kernels.
     """
     if has_bfloat16 is None:
-        has_bfloat16 = multiplies_bfloat16()
+        has_bfloat16 = runtime.multiplies_bfloat16()
     saes = [_SAE(state, has_bfloat16=has_bfloat16) for state in states]
     n_threads = runtime.n_threads()
     arenas = [_Arena() for _ in range(n_threads)]
