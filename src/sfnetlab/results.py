@@ -27,7 +27,7 @@ from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.files import expanded, read_array
 from sfnetlab.jobs import Job, TableSpec, Task, as_recipe
 from sfnetlab.methods import TRAITS, Reader, Traits, reader_of, typical
-from sfnetlab.metrics.tidy import IDENTITY
+from sfnetlab.metrics.tidy import FAMILY, IDENTITY
 from sfnetlab.settings import Target
 
 if TYPE_CHECKING:
@@ -140,6 +140,20 @@ class TableResult:
     def embedding_key(self) -> str:
         """What identifies the embedding that the features are made of: of an embedding itself its own key."""
         return self._records.get("embedding", self._records["features"]).key
+
+    @property
+    def family(self) -> str:
+        """Name of the trainings that the features stand on, whatever the seed.
+
+        Of what decomposes an embedding that has seeds it is the embedding's, of the codes of one autoencoder that
+        autoencoder's.
+        """
+        seed = f"-seed{self.spec.seed}"
+        for role, k in (("embedding", ""), ("saes", f"-k{self.spec.k}")):
+            record = self._records.get(role)
+            if record is not None and (role == "saes" or record.name.endswith(seed)):
+                return record.name.removesuffix(seed) + k
+        return self.spec.label
 
     @property
     def held_fixed(self) -> tuple[str, ...]:
@@ -452,6 +466,17 @@ class Results:
 
         parts = [
             part for table in (self.tables if tables is None else tables) if (part := table.read(name)) is not None
+        ]
+        return pd.concat(parts, ignore_index=True) if parts else None
+
+    def predictions(self) -> "pd.DataFrame | None":
+        """Return the test predictions of all feature tables, with each one's `family`; None without any."""
+        import pandas as pd
+
+        parts = [
+            part.assign(**{FAMILY: table.family})
+            for table in self.tables
+            if (part := table.read("predictions")) is not None
         ]
         return pd.concat(parts, ignore_index=True) if parts else None
 

@@ -35,9 +35,16 @@ def test_augmentation_is_compared_seed_by_seed():
     assert found["both"].rmse == pytest.approx(rmse(y, augmented.mean(axis=1)))
 
 
-def test_predictions_that_do_not_change_gain_nothing():
+def test_augmentation_of_one_network_has_no_interval():
     y, single = noisy(n_seeds=1)
-    (augmentation,) = gains(y, single, single, n_resamples=100, seed=0)
+    (augmentation,) = gains(y, single, (single + y[:, None]) / 2, n_resamples=100, seed=0)
+    assert augmentation.difference < 0
+    assert np.isnan([augmentation.low, augmentation.high, augmentation.p]).all()
+
+
+def test_predictions_that_do_not_change_gain_nothing():
+    y, single = noisy(n_seeds=2)
+    augmentation = gains(y, single, single, n_resamples=100, seed=0)[0]
     assert augmentation.difference == augmentation.low == augmentation.high == 0
     assert augmentation.p == 1
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.bootstrap import paired_differences
 from sfnetlab.metrics.predictions import Prediction, typed_identity, value_scores
 from sfnetlab.metrics.regression import rmse
+from sfnetlab.metrics.runs import NEEDS_RUNS, nesting_of, scores_of
 from sfnetlab.metrics.tidy import AUGMENTED, ENSEMBLE, HEAD
 
 GAINS = {"augmentation": "8 symmetries", "ensemble": "mean over seeds", "both": "8 symmetries and seeds"}
@@ -17,7 +17,11 @@ GAINS = {"augmentation": "8 symmetries", "ensemble": "mean over seeds", "both": 
 
 
 class Gain(NamedTuple):
-    """RMSE of combined predictions minus the mean RMSE of the single ones, over galaxies, and its interval."""
+    """RMSE of combined predictions minus the mean RMSE of the single ones, and its interval.
+
+    The interval of augmentation is over galaxies and runs. Of ensembles there is one, so theirs is over galaxies alone:
+    it is about these networks.
+    """
 
     gain: str
     """One of `GAINS`."""
@@ -38,7 +42,7 @@ def gains(
     n_resamples: int,
     seed: int,
 ) -> list[Gain]:
-    """Return each gain that the predictions allow, paired over the same galaxies; networks are taken as trained.
+    """Return each gain that the predictions allow, paired over the same galaxies.
 
     Parameters
     ----------
@@ -59,18 +63,22 @@ def gains(
     if not combined:
         return []
     columns = np.hstack([single, *combined.values()])
+    seeds = [*range(n_seeds), *([*range(n_seeds)] if augmented is not None else [])]
+    seeds += [0] * (columns.shape[1] - len(seeds))  # ensembles do not count for augmentation
+    of_runs, as_trained = (nesting_of(["network"] * len(seeds), of) for of in (seeds, [None] * len(seeds)))
     contrasts = np.zeros((columns.shape[1], len(combined)))
     contrasts[:n_seeds] = -1 / n_seeds
     start = n_seeds
     for i, values in enumerate(combined.values()):
         contrasts[start : start + values.shape[1], i] = 1 / values.shape[1]
         start += values.shape[1]
-    differences = paired_differences(y_true, columns, contrasts, "rmse", n_resamples=n_resamples, seed=seed)
     alone = float(np.mean([rmse(y_true, column) for column in single.T]))
-    return [
-        Gain(name, n_seeds, alone, alone + found.difference, *found)
-        for name, found in zip(combined, differences, strict=True)
-    ]
+    found: list[Gain] = []
+    for name, contrast in zip(combined, contrasts.T, strict=True):
+        nesting = of_runs if name == "augmentation" else as_trained
+        (score,) = scores_of(y_true, columns, contrast[:, None], nesting, "rmse", n_resamples=n_resamples, seed=seed)
+        found.append(Gain(name, n_seeds, alone, alone + score.value, *score[:4]))
+    return found
 
 
 def combine_predictions(
@@ -138,13 +146,16 @@ def format_gains(table: pd.DataFrame) -> str:
     table : DataFrame
         `Gain` with `features`, `k`, `probe`, `target` and `column`.
     """
-    lines = ["predicting more than once: change of the test RMSE [95 % interval over galaxies]; less than 0 is better"]
+    lines = [
+        "predicting more than once: change of the test RMSE [95 % interval over galaxies and runs, of means over seeds "
+        "over galaxies alone]; less than 0 is better"
+    ]
     for row in table[table["probe"] == HEAD].to_dict("records"):
         k = "" if pd.isna(row["k"]) else f" k={row['k']}"
         seeds = f"{row['n_seeds']} {'seed' if row['n_seeds'] == 1 else 'seeds'}"
+        interval = NEEDS_RUNS if pd.isna(row["low"]) else f"[{row['low']:+.4f}, {row['high']:+.4f}]"
         lines.append(
             f"  {row['features']}{k}, {row['column']} (target {row['target']}), {GAINS[row['gain']]} ({seeds}): "
-            f"{row['rmse_single']:.4f} -> {row['rmse']:.4f}, {row['difference']:+.4f} "
-            f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+            f"{row['rmse_single']:.4f} -> {row['rmse']:.4f}, {row['difference']:+.4f} {interval}"
         )
     return "\n".join(lines) if len(lines) > 1 else ""

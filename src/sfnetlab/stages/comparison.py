@@ -11,7 +11,7 @@ import pandas as pd
 from sfnetlab.artifacts import read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.interpret.mzr import MASS, METALLICITY, SFR, metallicity_from_mass, predicted_relations
-from sfnetlab.jobs import Job, Metrics, TableSpec, Task
+from sfnetlab.jobs import Metrics, TableSpec, Task
 from sfnetlab.metrics.differences import differences_of_target
 from sfnetlab.metrics.gains import combine_predictions, format_gains
 from sfnetlab.metrics.tidy import COLUMNS
@@ -28,7 +28,7 @@ from sfnetlab.report import (
     latex_comparison,
     significance_line,
 )
-from sfnetlab.results import with_identity
+from sfnetlab.results import Results, with_identity
 from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages.samples import SEED
@@ -47,7 +47,8 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     probed = {job: path for job, path in task.inputs_of("fit-probes").items() if isinstance(job.spec, ProbeSpec)}
     probes: Probes = next(iter(probed)).spec.probes
     n_resamples = probes.n_bootstrap
-    predictions = _test_predictions(probed)
+    predictions = Results.of_task(task).predictions()
+    assert predictions is not None
     columns_of = {name: target.columns for name, target in spec.targets.items()}
     ensembles, gained = combine_predictions(predictions, columns_of, n_resamples=n_resamples, seed=SEED)
     from_mass, relations = _mass_metallicity(spec, catalog, survey, predictions, n_resamples)
@@ -89,14 +90,6 @@ def _written_comparison(spec: ComparisonSpec, directory: Path, metrics: pd.DataF
         labels.to_csv(directory / "labels.csv", index=False)
         text.append(format_labels(labels))
     return text
-
-
-def _test_predictions(probed: dict[Job, Path]) -> pd.DataFrame:
-    """The test predictions of every feature table, with its columns of identity."""
-    parts = []
-    for job, path in probed.items():
-        parts.append(with_identity(pd.read_parquet(path / "predictions.parquet"), job.spec.table))
-    return pd.concat(parts, ignore_index=True)
 
 
 def _mass_metallicity(
