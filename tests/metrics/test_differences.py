@@ -15,7 +15,7 @@ VALUES = ("ridge", "linear", "xgboost"), ("linear",)
 def run(features, kind, probe, n_features_used, k=None, seed=0, family=None):
     return {
         "features": features, "kind": kind, "k": k, "seed": seed, "probe": probe, "n_features_used": n_features_used,
-        "family": family or f"{features} {k}",
+        "family": family or f"{features} {k}", "training": seed,
     }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def runs():
             rows += [run("sfnet", "sfnet", "linear", budget, k, seed) for budget in (2, 5)]
         rows += [run("pca", "pca", "ridge", 10, seed=seed)]
         rows += [run("pca", "pca", "linear", budget, seed=seed) for budget in (2, 5, 10)]
-    return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"})
+    return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
 
 
 def table_of(runs, n=80, n_resamples=100, seed=0, truth=None):
@@ -89,7 +89,7 @@ def one_pair(seeds_a, seeds_b, family_a="dense", family_b="dense"):
     """The difference between ridge on two methods of the same quality, whose encoders make most of their errors."""
     rows = [run("pca", "pca", "ridge", 10, seed=seed, family=family_a) for seed in seeds_a]
     rows += [run("vae", "vae", "ridge", 10, seed=seed, family=family_b) for seed in seeds_b]
-    runs = pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"})
+    runs = pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
     rng, quality = np.random.default_rng(0), {0: 0.5, 1: 1.0, 2: 2.0, 3: 1.5}
     error = rng.normal(size=200)
     columns = [quality[row["seed"]] * error + 0.01 * rng.normal(size=200) for row in rows]
@@ -137,7 +137,7 @@ def test_classes_are_compared_by_logistic_regression():
     rows = [run(name, "sfnet", probe, n, 4) for name in "ab" for probe in ("logistic", "rbf_svm") for n in (2, 9)]
     rows += [run("a", "sfnet", "majority", 0, 4)]
     chosen = compared_runs(
-        pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"}),
+        pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64", "training": "Int64"}),
         ("logistic", "linear_svm"),
         ("logistic", "linear_svm"),
     )
@@ -151,7 +151,7 @@ def test_runs_are_joined_by_id():
         ids, truth = np.array(["a", "b", "c"])[order], np.array([1.0, 2.0, 3.0])[order]
         rows = pd.DataFrame({"id_str": ids, "column": "y", "y_true": truth, "y_pred": truth + seed})
         parts.append(rows.assign(**run("x", "encoder", "ridge", 3, seed=seed)))
-    predictions = pd.concat(parts).astype({"k": "Int64", "seed": "Int64"})
+    predictions = pd.concat(parts).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
     runs, y_true, y_pred = paired_runs(predictions, ("y",), *VALUES)
     assert runs["seed"].tolist() == [0, 1]
     np.testing.assert_array_equal(y_pred[:, 0] - y_true, [[0, 1]] * 3)

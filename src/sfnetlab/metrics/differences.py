@@ -13,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.metrics.bootstrap import holm
+from sfnetlab.metrics.method_scores import METHOD, pooled_errors, with_budget
 from sfnetlab.metrics.runs import mean_over_runs, nesting_of, scores_of
 from sfnetlab.metrics.selection import has_nearest_k
-from sfnetlab.metrics.tidy import FAMILY, HEAD, IDENTITY
+from sfnetlab.metrics.tidy import FAMILY, HEAD, IDENTITY, STANDS_ON, TRAINING
 
-RUN = (*IDENTITY, FAMILY, "probe", "n_features_used")
-METHOD = ["features", "kind", "k", FAMILY, "probe", "budget"]
+RUN = (*IDENTITY, *STANDS_ON, "probe", "n_features_used")
 MAX_RESAMPLES = 50_000
 """A p-value is at least 2 / (resamples + 1), and Holm's correction multiplies it by the number of differences."""
 COLUMNS = [
@@ -41,8 +41,7 @@ def compared_runs(runs: pd.DataFrame, on_all: Sequence[str], on_budgets: Sequenc
     on_all, on_budgets
         Names of probes, the preferred ones first.
     """
-    most = runs.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
-    runs = runs.assign(budget=runs["n_features_used"].astype("Int64").where(runs["n_features_used"] < most))
+    runs = with_budget(runs)
     has_all = runs["budget"].isna()
     known = set(runs["probe"])
     of_all, of_budget = (next((name for name in names if name in known), "") for names in (on_all, on_budgets))
@@ -61,7 +60,8 @@ def paired_runs(
     Parameters
     ----------
     predictions : DataFrame
-        Test predictions of every run, of one target or set of classes: `prediction_rows` with `IDENTITY`.
+        Test predictions of every run, of one target or set of classes: `prediction_rows` with `IDENTITY` and
+        `STANDS_ON`.
     columns
         The label columns.
     on_all, on_budgets
@@ -115,9 +115,7 @@ def differences_of_target(
     runs, y_true, y_pred = paired_runs(predictions, columns, on_all, on_budgets)
     arrays = {column: (y_true[:, i], y_pred[:, i]) for i, column in enumerate(columns)}
     if len(columns) > 1:
-        # the root of the mean square over columns is an error of its own, whose RMSE is the pooled one
-        pooled = np.sqrt(np.mean((y_pred - y_true[:, :, None]) ** 2, axis=1))
-        arrays["pooled"] = (np.zeros(len(pooled)), pooled)
+        arrays["pooled"] = pooled_errors(y_true, y_pred)
     tables = []
     for column, (truth, values) in arrays.items():
         table = difference_table(runs, truth, values, metric, n_resamples=n_resamples, seed=seed)
@@ -161,8 +159,8 @@ def difference_table(
         the next, `galaxy_sd` that from one sample of galaxies to the next.
     """
     runs = runs.reset_index(drop=True)
-    seeds = [None if pd.isna(seed) else int(seed) for seed in runs["seed"]]
-    nesting = nesting_of(list(runs[FAMILY]), seeds)
+    trainings = [None if pd.isna(training) else int(training) for training in runs[TRAINING]]
+    nesting = nesting_of(list(runs[FAMILY]), trainings)
     methods = [
         dict(zip(METHOD, name, strict=True))
         | {"n_features_used": int(of_method["n_features_used"].median()), "runs": list(of_method.index)}
@@ -173,8 +171,8 @@ def difference_table(
     for a, b in _comparable(methods):
         of_a, of_b = a["runs"], b["runs"]
         if a[FAMILY] == b[FAMILY]:
-            shared = {seeds[run] for run in of_a} & {seeds[run] for run in of_b}
-            of_a, of_b = ([run for run in of_method if seeds[run] in shared] for of_method in (of_a, of_b))
+            shared = {trainings[run] for run in of_a} & {trainings[run] for run in of_b}
+            of_a, of_b = ([run for run in of_method if trainings[run] in shared] for of_method in (of_a, of_b))
             if not shared:
                 continue
         contrasts.append(mean_over_runs(of_a, nesting) - mean_over_runs(of_b, nesting))

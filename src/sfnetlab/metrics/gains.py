@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.metrics.method_scores import by_run
 from sfnetlab.metrics.predictions import Prediction, typed_identity, value_scores
 from sfnetlab.metrics.regression import rmse
 from sfnetlab.metrics.runs import NEEDS_RUNS, nesting_of, scores_of
@@ -114,8 +115,8 @@ def combine_predictions(
     for identity, rows in every.groupby(by, dropna=False, sort=False):
         about = dict(zip(by, identity, strict=True))
         columns = columns_of[str(about["target"])]
-        truth, single = _by_galaxy(rows[~rows["is_augmented"]], columns)
-        augmented = _by_galaxy(rows[rows["is_augmented"]], columns)[1] if rows["is_augmented"].any() else None
+        truth, single = by_run(rows[~rows["is_augmented"]], columns)[1:]
+        augmented = by_run(rows[rows["is_augmented"]], columns)[2] if rows["is_augmented"].any() else None
         for i, column in enumerate(columns):
             turned = None if augmented is None else augmented[:, i]
             if found := gains(truth[:, i], single[:, i], turned, n_resamples=n_resamples, seed=seed):
@@ -127,15 +128,6 @@ def combine_predictions(
             table = value_scores(columns, truth, mean, split, n_resamples=n_resamples, seed=seed, parts=("test",))
             scores.append(typed_identity(table.assign(**(about | {"probe": mean.probe}), seed=None)))
     return scores, gained
-
-
-def _by_galaxy(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Labels (n, n_columns) and predictions (n, n_columns, n_seeds), galaxies in order of their ids."""
-    rows = rows.assign(run=rows["seed"].fillna(-1))
-    wide = rows.pivot_table(index="id_str", columns=["column", "run"], values="y_pred")
-    truth = rows.pivot_table(index="id_str", columns="column", values="y_true")
-    predictions = [wide[column].to_numpy(dtype=np.float64) for column in columns]
-    return truth[list(columns)].to_numpy(dtype=np.float64), np.stack(predictions, axis=1)
 
 
 def format_gains(table: pd.DataFrame) -> str:
