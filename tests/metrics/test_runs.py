@@ -12,7 +12,15 @@ from scipy.special import ndtr
 from sfnetlab.bench.coverage import Case, covered
 from sfnetlab.metrics import regression
 from sfnetlab.metrics.bootstrap import bootstrap_intervals
-from sfnetlab.metrics.runs import crossed_draws, crossed_scores, mean_over_runs, nesting_of, scores_of
+from sfnetlab.metrics.runs import (
+    crossed_draws,
+    crossed_scores,
+    from_intervals,
+    mean_over_runs,
+    nesting_of,
+    over_pairs,
+    scores_of,
+)
 
 
 def alone(truth, predictions, contrasts, metric, **how):
@@ -287,3 +295,33 @@ def test_intervals_keep_to_the_unit_and_the_origin_of_a_score(values, unit, orig
     (moved,) = crossed_scores(unit * values + origin, unit * resampled + origin, weights, nesting, seed=0)
     expected = [unit * found.low + origin, unit * found.high + origin, unit * found.run_sd, unit * found.galaxy_sd]
     assert [moved.low, moved.high, moved.run_sd, moved.galaxy_sd] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_intervals_of_runs_add_in_squares_to_that_between_runs():
+    values, half = np.array([0.5, 0.6, 0.7]), 0.1
+    value, low, high = from_intervals(values, values - half, values + 2 * half, [0, 1, 2])
+    between = scipy.stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
+    assert (value, value - low, high - value) == pytest.approx((0.6, np.hypot(between, 0.1), np.hypot(between, 0.2)))
+
+
+def test_the_interval_of_what_is_not_random_is_its_own_and_of_one_training_there_is_none():
+    one = np.array([0.5])
+    assert from_intervals(one, one - 0.1, one + 0.2, [None]) == pytest.approx((0.5, 0.4, 0.7))
+    assert np.isnan(from_intervals(one, one - 0.1, one + 0.2, [3])[1:]).all()
+    two = np.array([0.5, 0.6])
+    assert np.isnan(from_intervals(two, two - 0.1, two + 0.2, [3, 3])[1:]).all()
+
+
+def test_intervals_over_pairs_of_five_runs_cover_the_truth():
+    a, b = np.triu_indices(5, 1)
+    n_trials, n_covered = 1000, 0
+    for trial in range(n_trials):
+        rng = np.random.default_rng([trial, 11])
+        runs = rng.normal(size=5)
+        _, low, high = over_pairs(runs[a] + runs[b] + 0.5 * rng.normal(size=len(a)), a.tolist(), b.tolist())
+        n_covered += low <= 0 <= high
+    assert 0.92 <= n_covered / n_trials <= 0.98
+
+
+def test_two_runs_are_one_pair_without_interval():
+    assert np.isnan(over_pairs(np.array([0.5]), [0], [1])[1:]).all()

@@ -179,6 +179,77 @@ def crossed_draws(
     return np.concatenate([function(centre[None]), drawn])
 
 
+def from_intervals(
+    values: NDArray[np.floating],
+    low: NDArray[np.floating],
+    high: NDArray[np.floating],
+    units: Sequence[int | None],
+    *,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Return the score of a method and its interval where of each run the interval over galaxies alone is known.
+
+    The half widths over galaxies (mean of the runs') and over trainings (Student's t) add in squares, apart on either
+    side (Zou & Donner 2008). What a galaxy has with one run alone counts in both, so that the interval is rather too
+    wide than too narrow; use `crossed_scores` where runs can be scored on the same resamples. NaN from one training.
+
+    Parameters
+    ----------
+    values, low, high : ndarray of shape (n_runs,)
+    units
+        The training of each run, None where nothing is random: then there is one run.
+
+    References
+    ----------
+    Zou & Donner 2008, Statistics in Medicine 27, 1693.
+    """
+    from scipy.stats import t
+
+    nesting = nesting_of([0] * len(units), units)
+    weights = mean_over_runs(range(len(units)), nesting)
+    value, left, right = (float(weights @ numbers) for numbers in (values, low, high))
+    if units[0] is None:
+        return value, left, right
+    trainings = np.unique(nesting.unit)
+    means = np.array([np.mean(np.asarray(values)[nesting.unit == unit]) for unit in trainings])
+    if len(trainings) < 2:
+        return value, np.nan, np.nan
+    half = t.ppf((1 + level) / 2, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
+    return value, value - float(np.hypot(half, value - left)), value + float(np.hypot(half, right - value))
+
+
+def over_pairs(
+    values: NDArray[np.floating], a: Sequence[int], b: Sequence[int], *, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return the mean of a number of every two runs and its interval over runs, by the jackknife of its U-statistic.
+
+    Pairs that share a run go together, so there is a degree of freedom for each run but one. NaN for fewer than three
+    runs. Galaxies are taken as they are.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_pairs,)
+        A number of each pair.
+    a, b
+        The runs of each pair.
+
+    References
+    ----------
+    Arvesen 1969, Annals of Mathematical Statistics 40, 2076.
+    """
+    from scipy.stats import t
+
+    numbers, runs = np.asarray(values, dtype=np.float64), np.array([a, b])
+    mean = float(numbers.mean())
+    every = np.unique(runs)
+    n = len(every)
+    if n < 3:
+        return mean, np.nan, np.nan
+    without = np.array([numbers[(runs != run).all(axis=0)].mean() for run in every])
+    half = t.ppf((1 + level) / 2, n - 1) * np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2))
+    return mean, mean - float(half), mean + float(half)
+
+
 class _Spread(NamedTuple):
     """Deviations of weighted sums of scores, (n_draws, n_scores), and what describes them, (n_scores,)."""
 

@@ -140,9 +140,9 @@ CLAIMS: Sequence[Claim] = (
         OURS,
         "Another seed finds the same features.",
         "not tested (three seeds, one table)",
-        "In every two seeds of every SFNet, whatever its target, more than half of the features, matched on train "
-        "galaxies, correlate on test galaxies above the 95 % of permuted galaxies; the interval is the range over "
-        "pairs of seeds.",
+        "Of every SFNet, whatever its target, more than half of the features that two seeds match on train galaxies "
+        "correlate on test galaxies above the 95 % of permuted galaxies, on average over pairs of seeds; the interval "
+        "is over seeds (jackknife; three or more).",
         features.features_recur,
     ),
     Claim(
