@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from sfnetlab.metrics.method_scores import MANY_CLASSES, TWO_CLASSES, VALUES, method_scores
+from sfnetlab.metrics.method_scores import (
+    MANY_CLASSES,
+    TWO_CLASSES,
+    VALUES,
+    method_scores,
+    with_method_intervals,
+)
 from sfnetlab.metrics.regression import pooled_rmse, rmse
 
 N = 60
@@ -101,3 +107,26 @@ def test_classes_have_their_scores_over_runs():
     table = method_scores(pd.concat(rows), {"t": ("a",)}, TWO_CLASSES, **HOW).set_index("metric")
     assert table.loc["auc", "value"] == pytest.approx(np.mean([roc_auc_score(is_first, each) for each in scores]))
     assert set(table.index) == set(TWO_CLASSES)
+
+
+def test_test_rows_get_the_interval_of_their_method_and_others_keep_their_own():
+    rows = pd.concat([predicted(noisy(0.1 + 0.05 * seed, seed), seed) for seed in (0, 1)])
+    rows = pd.concat([rows, predicted(noisy(0.1, 5), features="vae", k=None)])
+    methods = method_scores(rows, {"t": ("a", "b")}, VALUES, **HOW)
+    about = {"kind": "sfnet", "k": 4, "probe": "head", "n_features_used": 9, "target": "t", "column": "a", "n": N}
+    metrics = pd.DataFrame(
+        about
+        | {"features": name, "seed": seed, "split": split, "metric": metric, "value": 0.5, "low": 0.4, "high": 0.6}
+        for name, seed in (("sfnet", 0), ("sfnet", 1), ("vae", 0))
+        for split in ("valid", "test")
+        for metric in ("rmse", "r2")
+    ).astype({"k": "Int64", "seed": "Int64"})
+    metrics.loc[metrics["features"] == "vae", "k"] = pd.NA
+    found = with_method_intervals(metrics, methods)
+    pd.testing.assert_frame_equal(found[found["split"] == "valid"], metrics[metrics["split"] == "valid"])
+    test = found[found["split"] == "test"].set_index(["features", "metric"])
+    expected = methods.set_index(["features", "column"]).loc[("sfnet", "a"), ["low", "high"]].astype(float)
+    assert (test.loc[("sfnet", "rmse"), ["low", "high"]] == expected.to_numpy()).all(axis=None)
+    assert test.loc["vae", ["low", "high"]].isna().all(axis=None)
+    # R2 is no score of methods: equal runs have the interval that each has
+    assert np.allclose(test.loc[("sfnet", "r2"), ["low", "high"]].astype(float), [0.4, 0.6])

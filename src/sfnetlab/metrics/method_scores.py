@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sfnetlab.metrics.bootstrap import Score, resampled_scores, sample_and_resamples
 from sfnetlab.metrics.classification import label_scores
 from sfnetlab.metrics.predictions import typed_identity
-from sfnetlab.metrics.runs import crossed_scores, mean_over_runs, nesting_of
+from sfnetlab.metrics.runs import crossed_scores, from_intervals, mean_over_runs, nesting_of
 from sfnetlab.metrics.tidy import FAMILY, TRAINING
 
 METHOD = ["features", "kind", "k", FAMILY, "probe", "budget"]
@@ -120,6 +120,32 @@ def without_interval(rows: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         chosen = table[(table["split"] == "test") & (table["metric"] == "rmse")]
         nothing = dict.fromkeys(("low", "high", "run_sd", "galaxy_sd"), np.nan)
         yield chosen.assign(**nothing, n_seeds=1, budget=None)[COLUMNS].astype({"budget": "Int64"})
+
+
+def with_method_intervals(metrics: pd.DataFrame, methods: pd.DataFrame) -> pd.DataFrame:
+    """Return `metrics.parquet` with, in its test rows, the interval of the method in the place of that of the run.
+
+    What is not among the methods' scores (fits to test rows, R²) gets `runs.from_intervals`.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        A row a run and number, `metrics.tidy.COLUMNS`.
+    methods : DataFrame
+        `COLUMNS`.
+    """
+    by = ["features", "k", "probe", "budget", "target", "column", "metric"]
+    tests = metrics[metrics["split"] == "test"]
+    runs = pd.concat([with_budget(rows) for _, rows in tests.groupby(["target", "metric"])]).reset_index(names="row")
+    known = methods.drop_duplicates(by)[[*by, "low", "high"]]
+    runs = runs.merge(known, on=by, how="left", suffixes=("_of_run", ""), indicator="where")
+    for _, other in runs[runs["where"] == "left_only"].groupby(by, dropna=False):
+        seeds = [None if pd.isna(seed) else int(seed) for seed in other["seed"]]
+        value, low, high = other[["value", "low_of_run", "high_of_run"]].to_numpy(dtype=np.float64).T
+        runs.loc[other.index, ["low", "high"]] = from_intervals(value, low, high, seeds)[1:]
+    bounds = metrics[["low", "high"]].astype(float)
+    bounds.loc[runs["row"]] = runs[["low", "high"]].to_numpy()
+    return metrics.assign(low=bounds["low"], high=bounds["high"])
 
 
 def _columns(
