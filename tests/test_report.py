@@ -134,6 +134,11 @@ def test_significant_differences_are_sentences_largest_first():
     assert len(lines) == 6
 
 
+def test_a_difference_says_how_many_runs_it_is_of():
+    assert ", 3 runs" in format_differences(differences())
+    assert ", nothing random" in format_differences(differences().assign(n_seeds=1))
+
+
 def test_of_auc_more_is_better():
     assert "dense (ridge) is better than" not in format_differences(differences().assign(metric="auc"))
 

@@ -215,7 +215,7 @@ def _significant_of(rows: pd.DataFrame, title: str, *, is_less_better: bool) -> 
             low, high = sorted((abs(row["low"]), abs(row["high"])))
             lines.append(
                 f"    {better} is better than {worse} by {row['size']:.4f} [{low:.4f}, {high:.4f}], "
-                f"p = {row['p_holm']:.2g}, {row['n_seeds']} {'run' if row['n_seeds'] == 1 else 'runs'}"
+                f"p = {row['p_holm']:.2g}, {f'{n_runs} runs' if (n_runs := row['n_seeds']) > 1 else 'nothing random'}"
             )
     return "\n".join(lines)
 

@@ -109,6 +109,14 @@ def test_classes_have_their_scores_over_runs():
     assert set(table.index) == set(TWO_CLASSES)
 
 
+def test_no_score_of_classes_has_an_interval_beyond_all():
+    labels = (np.arange(N) % 2)[:, None].astype(float)
+    flaws = [labels + 0.8 * (seed > 1) * np.random.default_rng(seed).normal(size=labels.shape) for seed in range(3)]
+    rows = pd.concat([predicted(values, seed, truth=labels) for seed, values in enumerate(flaws)])
+    table = method_scores(rows, {"t": ("a",)}, TWO_CLASSES, **HOW)
+    assert table["high"].between(0.9, 1).all()
+
+
 def test_test_rows_get_the_interval_of_their_method_and_others_keep_their_own():
     rows = pd.concat([predicted(noisy(0.1 + 0.05 * seed, seed), seed) for seed in (0, 1)])
     rows = pd.concat([rows, predicted(noisy(0.1, 5), features="vae", k=None)])

@@ -81,7 +81,10 @@ def method_scores(
                     else:
                         found = resampled_scores(metric, truth, values, n_resamples=n_resamples, seed=seed)
                     (score,) = crossed_scores(*found, weights, nesting, seed=seed)
-                    numbers = score._asdict() | {"n_seeds": len(trainings), "n": len(truth)}
+                    # of what is a share no more than all
+                    ends = np.clip([score.low, score.high], 0, np.inf if metric == "rmse" else 1)
+                    numbers = score._replace(low=ends[0], high=ends[1])._asdict()
+                    numbers |= {"n_seeds": len(trainings), "n": len(truth)}
                     rows.append(
                         about
                         | {"target": target, "column": column, "metric": metric, "n_features_used": n_used}

@@ -325,7 +325,7 @@ class _Sample(NamedTuple):
             runs,
             scale,
             np.sqrt(run_variance),
-            np.sqrt(total - shared),
+            np.sqrt(total),
             np.where(n_runs == np.iinfo(np.intp).max, 0, n_runs),
         )
 
