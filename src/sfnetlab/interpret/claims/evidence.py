@@ -169,12 +169,6 @@ def predictions_of(
     return chosen
 
 
-def described_of(tables: ClaimTables, table: pd.DataFrame, kind: str, what: str) -> pd.DataFrame:
-    """Return what is described of one run of a method of a kind: `runs_of` for its first seed."""
-    chosen = runs_of(tables, table, kind, what)
-    return chosen[chosen["seed"].isna() | (chosen["seed"] == chosen["seed"].min())]
-
-
 def runs_of(tables: ClaimTables, table: pd.DataFrame, kind: str, what: str) -> pd.DataFrame:
     """Return what is described of every run of one method of a kind: the first by name, its smallest k of 4 or more.
 
