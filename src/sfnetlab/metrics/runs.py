@@ -17,6 +17,8 @@ NOT_RANDOM = -1
 """Family of a run that nothing random made: there are no others of its kind to draw."""
 NEEDS_RUNS = "[needs 2 runs]"
 """Stands for an interval of a method of which there is a single run."""
+OF_VARIANCE = 2**31
+"""Seed of the draws of variances, beside those of families."""
 BLOCK = 64
 """Contrasts that are drawn at a time."""
 
@@ -96,8 +98,8 @@ def crossed_scores(
     The interval is that of a product-reweighted bootstrap: each draw weighs the galaxies (as `resampled` did) and the
     trainings. Weights of trainings are normal deviates over the root of a chi-square with one degree of freedom less
     than there are trainings, so that their part of the error follows Student's t (Ibragimov & Müller 2010), which
-    the percentiles of few resampled trainings do not; of two independent families the parts add up as in the
-    Behrens-Fisher solution, which is conservative (Robinson 1976). What a galaxy has with one run alone shows in both
+    the percentiles of few resampled trainings do not; of two independent families the degrees of freedom are those of
+    Welch (1947). What a galaxy has with one run alone shows in both
     spreads and is counted once: the galaxies' part is scaled by the root of 1 - V_E / V_B, V_B being its variance and
     V_E the share of this interaction, as in the crossed analysis of variance (Searle, Casella & McCulloch 1992,
     Variance Components, chapter 4). The pigeonhole bootstrap counts it three times (Owen 2007).
@@ -120,8 +122,8 @@ def crossed_scores(
     References
     ----------
     Owen 2007, Annals of Applied Statistics 1, 386. Owen & Eckles 2012, Annals of Applied Statistics 6, 895.
-    Ibragimov & Müller 2010, Journal of Business & Economic Statistics 28, 453. Robinson 1976, Annals of Statistics 4,
-    963. Davison & Hinkley 1997, Bootstrap Methods and their Application, equation 4.11 (the plus one of p).
+    Ibragimov & Müller 2010, Journal of Business & Economic Statistics 28, 453. Welch 1947, Biometrika 34, 28.
+    Davison & Hinkley 1997, Bootstrap Methods and their Application, equation 4.11 (the plus one of p).
     """
     weights = np.asarray(contrasts, dtype=np.float64)
     sample = _Sample.of(values, resampled, nesting, seed)
@@ -156,8 +158,8 @@ def crossed_draws(
 ) -> NDArray[np.float64]:
     """Return a function of several methods' scores and its draws over galaxies and runs, (1 + n_resamples,).
 
-    As `crossed_scores`, with the scale of the galaxies' part from the gradient of the function. All draws are NaN where
-    a single run stands for one of the methods.
+    As `crossed_scores`, with the scale of the galaxies' part and the degrees of freedom from the function's gradient.
+    All draws are NaN where a single run stands for one of the methods.
 
     Parameters
     ----------
@@ -168,12 +170,12 @@ def crossed_draws(
     """
     weights = np.asarray(contrasts, dtype=np.float64)
     sample = _Sample.of(values, resampled, nesting, seed)
-    spread = sample.spread(weights)
     centre = sample.values @ weights
     steps = 1e-4 * (np.abs(centre) + 1e-12)
     ahead, behind = (function(centre + sign * np.diag(steps)) for sign in (1, -1))
-    scale = sample.spread((weights @ ((ahead - behind) / (2 * steps)))[:, None]).scale
-    drawn = function(centre + spread.galaxies * scale + spread.runs)
+    linear = sample.spread((weights @ ((ahead - behind) / (2 * steps)))[:, None])
+    spread = sample.spread(weights, float(linear.freedom[0]))
+    drawn = function(centre + spread.galaxies * linear.scale + spread.runs)
     if not (sample.is_enough and np.isfinite(spread.run_sd).all()):
         drawn = np.full(len(drawn), np.nan)
     return np.concatenate([function(centre[None]), drawn])
@@ -257,6 +259,8 @@ class _Spread(NamedTuple):
     runs: NDArray[np.float64]
     scale: NDArray[np.float64]
     """By which deviations over galaxies are multiplied, so that what they share with those over runs counts once."""
+    freedom: NDArray[np.float64]
+    """Degrees of freedom of the deviations over runs, by Welch and Satterthwaite; infinite where nothing is random."""
     run_sd: NDArray[np.float64]
     galaxy_sd: NDArray[np.float64]
     n_runs: NDArray[np.intp]
@@ -290,11 +294,17 @@ class _Sample(NamedTuple):
         """Of scores, to tell rounding from differences."""
         return float(np.abs(self.values).max(initial=0.0))
 
-    def spread(self, weights: NDArray[np.float64]) -> _Spread:
-        """Return the deviations of weighted sums, weights being (n_runs, n_scores)."""
+    def spread(self, weights: NDArray[np.float64], freedom: float | None = None) -> _Spread:
+        """Return the deviations of weighted sums, weights being (n_runs, n_scores).
+
+        Parameters
+        ----------
+        freedom
+            Degrees of freedom of all of them; None: those that each has.
+        """
         n_scores = weights.shape[1]
         runs = np.zeros((len(self.deviations), n_scores))
-        shared, run_variance = np.zeros((2, n_scores))
+        shared, run_variance, of_mean, of_estimate = np.zeros((4, n_scores))
         n_runs = np.full(n_scores, np.iinfo(np.intp).max)
         for family in range(self.nesting.family.max(initial=NOT_RANDOM) + 1):
             of_units = [
@@ -310,20 +320,28 @@ class _Sample(NamedTuple):
                 # the score by each training, as if it alone were the method
                 scores = n_units * np.array([self.values @ weight for weight in of_units])
                 centred = np.where(is_weighed, scores - scores.sum(axis=0) / n_units, 0.0)
-                variance = np.sum(centred**2, axis=0) / (n_units - 1)
+                variance = np.where(n_units > 1, np.sum(centred**2, axis=0) / (n_units - 1), np.nan)
                 every = self._variance(np.sum(of_units, axis=0))
                 apart = n_units * np.sum([self._variance(weight) for weight in of_units], axis=0) - every
                 shared += np.where(is_random, apart / (n_units - 1), 0.0)
-            run_variance += np.where(is_random, np.where(n_units > 1, variance, np.nan), 0.0)
+                run_variance += np.where(is_random, variance, 0.0)
+                of_mean += np.where(is_random, variance / n_units, 0.0)
+                of_estimate += np.where(is_random, (variance / n_units) ** 2 / (n_units - 1), 0.0)
             n_runs = np.where(is_random, np.minimum(n_runs, n_units), n_runs)
-            runs += self._student(family, centred, n_units)
+            runs += self._normal(family, centred, n_units)
+        if freedom is None:  # rounded down, as tables of t are read
+            ratio = np.divide(of_mean**2, of_estimate, out=np.full(n_scores, np.inf), where=of_estimate > 0)
+            degrees = np.maximum(np.floor(ratio + 1e-6), 1)
+        else:
+            degrees = np.full(n_scores, freedom)
         total = self._variance(weights)
         shared = np.clip(np.nan_to_num(shared), 0.0, total)
         scale = np.sqrt(np.divide(total - shared, total, out=np.ones(n_scores), where=total > 0))
         return _Spread(
             self.deviations @ weights,
-            runs,
+            self._student(runs, degrees),
             scale,
+            degrees,
             np.sqrt(run_variance),
             np.sqrt(total),
             np.where(n_runs == np.iinfo(np.intp).max, 0, n_runs),
@@ -333,21 +351,27 @@ class _Sample(NamedTuple):
         """Of weighted sums over resamples of the galaxies, (n_scores,)."""
         return np.maximum(np.sum(weights * (self.covariance @ weights), axis=0), 0.0)
 
-    def _student(self, family: int, centred: NDArray[np.float64], n_units: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Deviations (n_draws, n_scores) of means over trainings, as Student's t has them; 0 from one training.
+    def _normal(self, family: int, centred: NDArray[np.float64], n_units: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Normal deviations (n_draws, n_scores) of means over the trainings of a family; 0 from one training.
 
-        Draws are points of a scrambled Halton sequence, of which few give quantiles as many random ones do.
+        Draws are points of a scrambled Halton sequence, of which few give quantiles as many random ones do, in an order
+        that has nothing to do with that of other families.
         """
-        from scipy.special import chdtri, ndtri
+        from scipy.special import ndtri
         from scipy.stats import qmc
 
-        points = qmc.Halton(len(centred) + 1, rng=np.random.default_rng((self.seed, family)))
-        uniform = np.clip(points.random(len(self.deviations)), 1e-12, 1 - 1e-12)
-        drawn = ndtri(uniform[:, 1:]) @ centred
-        for n in np.unique(n_units):
-            of_n = n_units == n
-            if n < 2:
-                drawn[:, of_n] = 0.0
-            else:
-                drawn[:, of_n] /= np.sqrt(n * chdtri(n - 1, uniform[:, :1]))
-        return drawn
+        rng = np.random.default_rng((self.seed, family))
+        uniform = qmc.Halton(len(centred), rng=rng).random(len(self.deviations))
+        deviates = ndtri(np.clip(rng.permutation(uniform), 1e-12, 1 - 1e-12))
+        return deviates @ centred / np.sqrt(np.maximum(n_units * (n_units - 1), 1))
+
+    def _student(self, normal: NDArray[np.float64], freedom: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Normal deviations (n_draws, n_scores) as Student's t has them, with degrees of freedom (n_scores,)."""
+        from scipy.special import chdtri
+        from scipy.stats import qmc
+
+        rng = np.random.default_rng((self.seed, OF_VARIANCE))
+        uniform = np.clip(rng.permutation(qmc.Halton(1, rng=rng).random(len(normal))), 1e-12, 1 - 1e-12)
+        for n in np.unique(freedom[np.isfinite(freedom)]):
+            normal[:, freedom == n] /= np.sqrt(chdtri(n, uniform) / n)
+        return normal
