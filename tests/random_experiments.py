@@ -180,6 +180,12 @@ def _features(rng: np.random.Generator, survey: Drawn, targets: Sequence[str], v
         features.append('kind = "mean"')
     if survey.has_photometry and rng.random() < 0.4:
         features.append('kind = "photometry"')
+    if survey.has_photometry and not {"mass", "both", "quantiles"} & {*targets} and rng.random() < 0.3:
+        features.append('kind = "mass_and_colour"')
+    if has_images and rng.random() < 0.3:
+        features.append('kind = "pixel_statistics"')
+    if survey.kind == "mock" and rng.random() < 0.4:
+        features.append(f'kind = "oracle"\ntarget = "{rng.choice(targets)}"\nn_galaxies = 300')
     return [features[i] for i in rng.permutation(len(features))]
 
 

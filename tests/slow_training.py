@@ -10,7 +10,7 @@ if loop.CHECKPOINT_INTERVAL_S:  # Dask loads it twice
 
     def _report_slowly(task: Task, history: object) -> None:
         _report(task, history)  # type: ignore[arg-type]
-        time.sleep(0.2)
+        time.sleep(0.5)
 
     loop.CHECKPOINT_INTERVAL_S = 0.0
     Task.report = _report_slowly  # type: ignore[method-assign]

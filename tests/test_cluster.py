@@ -156,7 +156,7 @@ def test_an_interrupted_run_leaves_no_process_and_everything_resumable(config, a
     wait_for_epochs(out, 3, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it, to the workers too
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert said.splitlines()[-1] == "sfnetlab: interrupted; the same command goes on where it was"
     assert "Traceback" not in said
     assert is_gone(process.pid)

@@ -34,12 +34,11 @@ ONE_RUN = {"low": np.nan, "high": np.nan, "run_sd": np.nan}
 
 @pytest.fixture
 def methods() -> pd.DataFrame:
-    floor = ONE_RUN | {"galaxy_sd": np.nan, "probe": "none", "n_features_used": 0}
     rows = [
         row("sfnet", "sfnet", 0.11, k=4, probe="head", n_features_used=22, **FIVE_RUNS),
         row("sfnet", "sfnet", 0.14, k=4, budget=4, n_features_used=4, **FIVE_RUNS),
         row("mean", "mean", 0.20, n_features_used=0),
-        row("noise floor", "noise_floor", 0.06, **floor),
+        row("oracle", "oracle", 0.06, probe="ridge", n_features_used=1),
     ]
     return table_of(rows)
 
@@ -60,7 +59,7 @@ def test_what_has_one_run_has_no_interval_and_says_what_it_needs(methods):
 
 def test_the_text_has_no_columns_of_probes_that_are_off(methods):
     header = format_comparison(comparison_table(methods)).splitlines()[1]
-    assert header.split() == ["features", "L0", "in", "all", "seeds", "head", "linear"]
+    assert header.split() == ["features", "L0", "in", "all", "seeds", "head", "linear", "ridge"]
 
 
 def test_a_budget_is_a_row_of_its_own(methods):
@@ -71,14 +70,13 @@ def test_a_budget_is_a_row_of_its_own(methods):
 
 def test_only_what_was_trained_on_a_label_is_supervised(methods):
     table = comparison_table(methods)
-    assert set(table.loc[table["supervised"], "features"]) == {"sfnet"}
+    assert set(table.loc[table["supervised"], "features"]) == {"sfnet", "oracle"}
 
 
-def test_the_text_has_intervals_controls_first_and_the_floor_last(methods):
+def test_the_text_has_intervals_and_controls_first(methods):
     lines = format_comparison(comparison_table(methods)).splitlines()
-    assert lines[3].split()[0] == "mean"
+    assert [line.split()[0] for line in lines[3:5]] == ["mean", "oracle"]
     assert any("sfnet *" in line and "0.1100 [0.1000, 0.1200] (0.0120, 0.0050)" in line for line in lines)
-    assert lines[-1].endswith("0.0600")
 
 
 @pytest.fixture
@@ -161,7 +159,7 @@ def test_latex_has_a_row_a_k_with_intervals_over_galaxies_and_runs(methods):
     assert "$k$ & sfnet \\\\" in text
     assert "4 & 0.1100 [0.1000, 0.1200] \\\\" in text  # head
     assert "4 & 0.1400 [0.1300, 0.1500] \\\\" in text  # linear probe on 4 features in all
-    assert "noise floor: 0.0600" in text
+    assert "oracle: 0.0600" in text
     assert "95 \\% intervals over galaxies and runs" in text
 
 

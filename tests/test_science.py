@@ -33,20 +33,20 @@ def best(rmse: pd.DataFrame, **chosen: object) -> float:
 
 
 @pytest.mark.slow
-def test_sfnets_lie_between_the_noise_floor_and_065_of_the_label_scatter(demo, rmse):
+def test_sfnets_lie_between_the_oracle_and_065_of_the_label_scatter(demo, rmse):
     catalog = pd.read_parquet(demo / "prepare-survey/survey/catalog.parquet")
     scatter = catalog.loc[(catalog["split"] == "test") & (catalog["oh_p50"] > 0), "oh_p50"].std()
     heads = rmse[(rmse["features"] == "sfnet") & (rmse["probe"] == "head")]
     assert set(heads["k"]) == {2, 4}
-    assert (heads["value"] > best(rmse, kind="noise_floor")).all()
+    assert (heads["value"] > best(rmse, kind="oracle")).all()
     assert (heads["value"] < 0.65 * scatter).all()
 
 
 @pytest.mark.slow
 def test_the_controls_come_in_the_expected_order(rmse):
-    floor, mean = best(rmse, kind="noise_floor"), best(rmse, features="mean")
+    oracle, mean = best(rmse, kind="oracle"), best(rmse, features="mean")
     photometry, random, dense = (best(rmse, features=name) for name in ("photometry", "random", "dense"))
-    assert floor < dense < photometry < mean
+    assert oracle < dense < photometry < mean
     assert dense < random < mean
 
 

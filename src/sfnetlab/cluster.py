@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,7 @@ def _choose_gpu(number: int) -> None:
 def _connected(workers: int | None, cluster: str | None, root: Path) -> Iterator[Client]:
     """Yield the client of a cluster; one that was started here ends with the context."""
     if workers is not None:
+        _keep_leaks_quiet()
         # Workers start processes: the mock survey is rendered by several. Large maps of files are no reason to die.
         dask.config.set({"distributed.worker.daemon": False})
         threads = max(1, runtime.n_threads() // workers)
@@ -263,6 +265,14 @@ def _connected(workers: int | None, cluster: str | None, root: Path) -> Iterator
             client.close()
         if started is not None:
             started.close()
+
+
+def _keep_leaks_quiet() -> None:
+    """Start the process that removes semaphores of workers that were killed, such that it does not warn of each."""
+    # It is told by the flags of the interpreter that it inherits; it may outlive our last line, and would follow it.
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+    resource_tracker.ensure_running()
+    sys.warnoptions.pop()
 
 
 def _client(cluster: Any) -> Client:

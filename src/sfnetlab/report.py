@@ -15,8 +15,6 @@ from sfnetlab.metrics.selection import has_nearest_k
 from sfnetlab.metrics.tidy import HEAD
 from sfnetlab.probes import PROBES, ProbeTask, probes_of
 
-NOISE_FLOOR = "noise_floor"
-"""Kind of the rows that hold what the generator of a mock survey shows in no image: before all methods."""
 BRACKETS = "[95 % interval over galaxies and runs] (standard deviation between runs, between samples of galaxies)"
 SIGNIFICANT = 0.05
 
@@ -87,8 +85,9 @@ def _scores(methods: pd.DataFrame, names: list[str], task: ProbeTask) -> pd.Data
         parts.append(of_name.set_index(by)[list(columns)].rename(columns=columns))
     table = pd.concat(parts, axis=1).reset_index()
     trained = methods.loc[methods["probe"] == HEAD, "features"].unique()
-    table.insert(4, "supervised", table["features"].isin(trained))
-    rank = table["kind"].map({NOISE_FLOOR: 0} | {kind: traits.rank for kind, traits in TRAITS.items()})
+    learnt = table["kind"].isin([kind for kind, traits in TRAITS.items() if traits.supervised])
+    table.insert(4, "supervised", table["features"].isin(trained) | learnt)
+    rank = table["kind"].map({kind: traits.rank for kind, traits in TRAITS.items()})
     probe_rank = table["probe"].map({probe: place for place, probe in enumerate(_columns_of(task))})
     ordered = table.assign(rank=rank, probe_rank=probe_rank).sort_values(
         ["target", "column", "rank", "features", "k", "n_features_used", "probe_rank"], kind="stable"
@@ -103,12 +102,8 @@ def format_comparison(table: pd.DataFrame) -> str:
     """`comparison_table` as plain text, a block for each label column."""
     blocks = []
     for (target, column), rows in table.groupby(["target", "column"], sort=False):
-        floor = rows[rows["kind"] == NOISE_FLOOR]
-        text = _block(rows[rows["kind"] != NOISE_FLOOR], "values", _rmse_cell)
-        if len(floor):
-            text += f"\nnoise floor, the scatter that the generator shows in no image: {floor['rmse'].iloc[0]:.4f}"
         title = f"test RMSE of {column} (target {target}): mean over runs {BRACKETS}"
-        blocks.append(f"{title}\n{text}")
+        blocks.append(f"{title}\n{_block(rows, 'values', _rmse_cell)}")
     return "\n\n".join(blocks)
 
 
@@ -275,8 +270,7 @@ def _control_lines(rows: pd.DataFrame) -> list[str]:
     """A line for each method without a number k, neither of active features nor of components."""
     has_no_k = rows["k"].isna() & ~_are_ordered(rows)
     on_all = (rows["n_features_used"] == rows["most"]) & (rows["probe"] == "ridge")
-    controls = rows[(on_all & has_no_k) | (rows["kind"] == NOISE_FLOOR)]
-    return [f"{_escaped(row['features'])}: {_latex_cell(row)}" for row in controls.to_dict("records")]
+    return [f"{_escaped(row['features'])}: {_latex_cell(row)}" for row in rows[on_all & has_no_k].to_dict("records")]
 
 
 def _are_ordered(rows: pd.DataFrame) -> "pd.Series[bool]":

@@ -183,6 +183,7 @@ class Experiment:
             targets=self.targets,
             views=(FULL_VIEW, *self.views),
             embeddings=tuple(f.name for f in self.features if f.traits.can_be_decomposed),
+            is_real=self.survey.is_real,
         )
         require(
             bool(given.embeddings) or not self.rare,

@@ -156,14 +156,10 @@ def test_the_script_tells_no_kind_from_another():
 
 def test_errors_that_take_no_feature_are_levels(made_up, tmp_path):
     rows = made_up.comparison
-    floor = rows.iloc[:1].assign(features="noise floor", kind="noise_floor", probe="none", rmse=0.05)
     dead = rows[rows["kind"] == "sfnet"].iloc[:1].assign(n_features_used=0)
-    write_site(tmp_path, replace(made_up, tables=(), comparison=pd.concat([floor, rows, dead])), {})
+    write_site(tmp_path, replace(made_up, tables=(), comparison=pd.concat([rows, dead])), {})
     levels = data_of(tmp_path, "overview")["levels"]
-    assert [(level["name"], level["rmse"]) for level in levels] == [
-        ("noise floor", 0.05),
-        ("predicting the mean", 0.19),
-    ]
+    assert [(level["name"], level["rmse"]) for level in levels] == [("predicting the mean", 0.19)]
 
 
 def test_no_page_makes_html_of_text():

@@ -10,13 +10,13 @@ from sfnetlab.figures.rmse_vs_k import plot_rmse_vs_k
 KS = np.array([2.0, 4.0, 8.0])
 
 
-def draw(metrics: pd.DataFrame, **options: float) -> Figure:
-    return plot_rmse_vs_k(metrics, "metallicity", "metallicity_1", "dex", **options)
+def draw(metrics: pd.DataFrame) -> Figure:
+    return plot_rmse_vs_k(metrics, "metallicity", "metallicity_1", "dex")
 
 
 @pytest.fixture(scope="module")
 def figure(metrics: pd.DataFrame) -> Figure:
-    return draw(metrics, noise_floor=0.03)
+    return draw(metrics)
 
 
 def curves(ax: Axes) -> dict[str, NDArray[np.float64]]:
@@ -108,12 +108,6 @@ def test_vae_has_a_curve_of_its_best_latents(metrics: pd.DataFrame) -> None:
     whole = own[own["n_features_used"] == 8].assign(n_features_used=20)
     right = draw(pd.concat([metrics, own, whole])).axes[1]
     np.testing.assert_allclose(curves(right)["elbo, linear probe on best k latents"], expected(0.18))
-
-
-def test_noise_floor_is_a_line_with_its_value(figure: Figure) -> None:
-    right = figure.axes[1]
-    assert level(right, "noise floor") == 0.03
-    assert "noise floor: 0.0300" in [text.get_text() for text in right.texts]
 
 
 def test_another_target_draws_its_own_rows(metrics: pd.DataFrame) -> None:

@@ -25,7 +25,7 @@ LONG = "sae-on-the-dense-network-of-a-very-long-survey-name-with-many-words-and-
 
 def rmse_vs_k(metrics: pd.DataFrame, name: str) -> Figure:
     names = metrics["features"].replace({"matryoshka": name, "random": f"random-{name}"})
-    return plot_rmse_vs_k(metrics.assign(features=names), "metallicity", "metallicity_1", "dex", noise_floor=0.03)
+    return plot_rmse_vs_k(metrics.assign(features=names), "metallicity", "metallicity_1", "dex")
 
 
 def predicted_vs_true(metrics: pd.DataFrame, name: str) -> Figure:
@@ -78,10 +78,10 @@ def test_text_is_readable_and_nothing_is_cut_off(
 def test_names_of_controls_do_not_overlap(metrics: pd.DataFrame) -> None:
     levels = metrics["kind"].isin(["mean", "photometry", "encoder"])
     fig = plot_rmse_vs_k(
-        metrics.assign(value=metrics["value"].where(~levels, 0.2)), "metallicity", "metallicity_1", "dex", 0.2
+        metrics.assign(value=metrics["value"].where(~levels, 0.2)), "metallicity", "metallicity_1", "dex"
     )
     boxes = [Text.get_window_extent(text) for text in fig.axes[1].texts]  # of an annotation, without its arrow
-    assert len(boxes) == 5
+    assert len(boxes) == 4
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 

@@ -19,7 +19,6 @@ from sfnetlab.surveys.catalog import (
     apply_cut,
     check_ids,
     measured_labels,
-    noise_floor,
     read_catalog,
     target_rows,
 )
@@ -314,9 +313,3 @@ def test_measured_labels_leave_out_what_is_no_label() -> None:
     coded = measured_labels(catalog.assign(**{"class": [4, 5], "class_name": ["edge-on", "face-on"]}))
     assert list(coded.columns) == ["oh_p50", "n_arms"]
     np.testing.assert_array_equal(labels["oh_p50"], [8.9, np.nan])
-
-
-def test_the_noise_floor_is_known_only_where_the_maker_tells() -> None:
-    catalog = pd.DataFrame({"oh_p50": [8.9, 9.0], "oh_p50_hidden": [0.3, -0.4]})
-    assert noise_floor(catalog, "oh_p50") == pytest.approx(np.sqrt(0.125))
-    assert noise_floor(catalog, "lgm_tot_p50") is None

@@ -184,14 +184,14 @@ def _about(table: ShownTable, is_test: Any) -> dict[str, Any]:
 
 
 def _levels(comparison: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the errors that take no feature at all: the noise floor, predicting the mean. They are drawn as lines."""
+    """Yield the errors of controls without a feature, which are drawn as lines."""
     if comparison.empty:
         return
     rows = comparison[comparison["n_features_used"] == 0].drop_duplicates(["target", "column", "features"])
     for row in rows.to_dict("records"):
-        traits = TRAITS.get(row["kind"])
-        if traits is None or traits.role == "control":
-            name = row["features"] if traits is None else f"predicting the {traits.label}"
+        traits = TRAITS[row["kind"]]
+        if traits.role == "control":
+            name = f"predicting the {traits.label}"
             yield {"target": row["target"], "column": row["column"], "name": name, "rmse": finite(row["rmse"])}
 
 

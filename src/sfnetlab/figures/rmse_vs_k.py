@@ -30,8 +30,6 @@ from sfnetlab.surveys.catalog import unit_of
 _COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
 
 _SUPERVISED = "† supervised; the others: unsupervised"
-_NOISE_FLOOR = "noise_floor"
-"""In the column `kind`: no features, but the scatter of a label that no method can learn."""
 
 
 def draw(findings: Findings) -> Figures:
@@ -39,20 +37,13 @@ def draw(findings: Findings) -> Figures:
     metrics = compared(findings)
     if metrics is None:
         return
-    is_floor = metrics["kind"] == _NOISE_FLOOR
     for name, target in findings.targets.items():
         for column in target.columns:
-            is_own = (metrics["target"] == name) & (metrics["column"] == column)
-            floor = metrics.loc[is_own & is_floor, "value"]
-            lowest = floor.iloc[0] if len(floor) else None
-            figure_name, unit = f"rmse_vs_k-{name}-{column}", unit_of(column)
-            yield from style.drawn(figure_name, plot_rmse_vs_k, metrics[~is_floor], name, column, unit, lowest)
+            yield from style.drawn(f"rmse_vs_k-{name}-{column}", plot_rmse_vs_k, metrics, name, column, unit_of(column))
 
 
 @style.paper_figure
-def plot_rmse_vs_k(
-    metrics: pd.DataFrame, target: str, column: str, unit: str, noise_floor: float | None = None
-) -> Figure:
+def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str) -> Figure:
     """Draw the test RMSE of every method at equal budgets, one panel for each meaning of "few features".
 
     The left panel is about features active per galaxy: SFNet(k) with its own head and with a linear probe on all its
@@ -75,8 +66,6 @@ def plot_rmse_vs_k(
         Which target and which of its columns to draw.
     unit : str
         Unit of the column, such as "dex"; "" for a pure number.
-    noise_floor : float, optional
-        RMSE below which nothing is left to learn, in the same unit.
 
     Raises
     ------
@@ -93,9 +82,6 @@ def plot_rmse_vs_k(
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.15 + legend_in), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True)
     levels = _controls(rows, _rmse_rows(metrics, target, column, "valid"))
-    if noise_floor is not None:
-        floor = style.MethodStyle(style.BLACK, "", ":")
-        levels.append(("noise floor", noise_floor, None, floor))
     for ax, panel, label in (
         (left, curves[0], "features active per galaxy (L0)"),
         (right, curves[1], "features used in all"),

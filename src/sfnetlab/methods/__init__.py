@@ -9,18 +9,23 @@ from typing import get_args
 
 from sfnetlab.jobs import TableSpec
 from sfnetlab.methods.contract import Method, Reader, Role, Traits
-from sfnetlab.methods.controls import Mean, Photometry
+from sfnetlab.methods.controls import MassAndColour, Mean, Photometry
 from sfnetlab.methods.encoder import Encoder
 from sfnetlab.methods.external import External
 from sfnetlab.methods.ica import ICA
+from sfnetlab.methods.oracle import Oracle
 from sfnetlab.methods.pca import PCA
+from sfnetlab.methods.pixel_statistics import PixelStatistics
 from sfnetlab.methods.pls import PLS
 from sfnetlab.methods.sae import SAE, NullSAE
 from sfnetlab.methods.sfnet import SFNet
 from sfnetlab.methods.vae import VAE
 from sfnetlab.methods.zoobot import Zoobot
 
-Features = SFNet | Encoder | Zoobot | PCA | ICA | PLS | SAE | NullSAE | VAE | Photometry | Mean | External
+Features = (
+    SFNet | Encoder | Zoobot | PCA | ICA | PLS | SAE | NullSAE | VAE
+    | Photometry | PixelStatistics | MassAndColour | Oracle | Mean | External
+)  # fmt: skip
 """The settings of one [[features]]: the registry of methods."""
 
 METHODS: Mapping[str, type[Method]] = {method.kind: method for method in get_args(Features)}

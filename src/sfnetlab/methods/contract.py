@@ -41,7 +41,7 @@ Role = Literal["network", "embedding", "decomposition", "null", "control"]
 - "embedding": dense output of an encoder, there to be decomposed and compared with.
 - "decomposition": features made of an embedding.
 - "null": a decomposition of which a part stays random.
-- "control": no features, or numbers of the catalogue.
+- "control": what is known without a network: nothing, numbers of the catalogue or of the pixels, true factors.
 """
 
 
@@ -63,7 +63,7 @@ class Traits:
     is_sparse: bool
     """Whether its settings name k, the number of features that are active for a galaxy."""
     needs_images: bool = False
-    """Whether a network of its own runs over the cutouts of the survey."""
+    """Whether it is made of the cutouts of the survey."""
     rank: int
     """Place in tables, from the controls to what the lab is about; tens, so that another kind fits between."""
     look: Look
@@ -78,6 +78,8 @@ class Given:
     """Names of views, "full" first."""
     embeddings: tuple[str, ...]
     """Names of the [[features]] that can be decomposed."""
+    is_real: bool
+    """Whether the galaxies are real ones, of which nobody knows the true factors."""
 
 
 class Planner(Protocol):

@@ -1,15 +1,16 @@
-"""Controls: what is known of a galaxy without looking at its image."""
+"""Controls that are made of the catalogue: photometry, mass and colour, nothing; and what such controls share."""
 
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import BLACK, GREY, PURPLE, Given, Look, Planner, Reader, Traits
+from sfnetlab.methods.contract import BLACK, GREY, PURPLE, Baseline, Given, Look, Planner, Reader, Traits
 from sfnetlab.methods.decompositions import BaselineSpec
 from sfnetlab.methods.readers import identity_of
 from sfnetlab.settings import Target, require
@@ -57,52 +58,75 @@ class Photometry:
 
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield the one table."""
-        yield from catalogue_table(planner, self)
+        yield from survey_table(planner, self)
 
     def build(self, target: Target | None, task: Task) -> Metrics:  # noqa: ARG002
         """Write the feature table; return numbers about it."""
-        from sfnetlab.artifacts import FORMAT, read_survey, write_dense_features, write_rows
-
-        catalog = read_survey(task.inputs["survey"]).catalog
-        features = self.features(catalog)
-        (task.work / "model.json").write_text(json.dumps({"format": FORMAT, "columns": list(features.columns)}))
-        write_rows(task.work, catalog)
-        write_dense_features(task.work, features.to_numpy())
-        n_filled = int(catalog[list(self.catalogue_columns)].isna().any(axis=1).sum())
-        return {"n_features": features.shape[1], "n_filled": n_filled}
+        return build_of_columns(self, task)
 
     def features(self, catalog: "pd.DataFrame") -> "pd.DataFrame":
-        """Return magnitudes, the colours of neighbouring bands, and sizes, every value finite.
+        """Return magnitudes, the colours of neighbouring bands, and sizes, every value finite: see `filled_columns`."""
+        features = filled_columns(catalog, self.catalogue_columns, self.name)
+        return features.assign(**colours(features, self.magnitudes))
 
-        Where a magnitude or size was not measured, it is the median of the train galaxies that have it. Their number is
-        warned of, and stands as `n_filled` in the result's metrics.
+    @staticmethod
+    def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004
+        """Return the identity: features are the columns themselves."""
+        return identity_of(inputs)
 
-        Raises
-        ------
-        DataError
-            If a column is missing, text, or known for no train galaxy.
-        """
-        import pandas as pd
 
-        from sfnetlab.surveys.catalog import columns_as_floats
+@dataclass(frozen=True, kw_only=True)
+class MassAndColour:
+    """Control: stellar mass and colours, which any finding about a galaxy's image should go beyond."""
 
-        where = f"features {self.name!r}"
-        values = columns_as_floats(catalog, self.catalogue_columns, where)
-        features = pd.DataFrame(dict(zip(self.catalogue_columns, values, strict=True)), index=catalog.index)
-        medians = features[catalog["split"] == "train"].median()
-        if unknown := medians.index[medians.isna()].tolist():
-            raise DataError(f"{where}: no train galaxy has a value of {', '.join(unknown)}; leave such columns out")
-        n_filled = features.isna().sum()
-        if n_filled.any():
-            counts = ", ".join(f"{name} {n:,}" for name, n in n_filled[n_filled > 0].items())
-            log.warning(
-                "%s: of %d galaxies some lack photometry, which gets the median of train galaxies: %s",
-                where, len(features), counts,
-            )  # fmt: skip
-        features = features.fillna(medians)
-        for blue, red in zip(self.magnitudes, self.magnitudes[1:], strict=False):
-            features[f"{blue} - {red}"] = features[blue] - features[red]
-        return features
+    traits: ClassVar[Traits] = Traits(
+        label="mass and colour",
+        noun="columns",
+        role="control",
+        supervised=False,
+        can_be_decomposed=False,
+        is_ordered=False,
+        is_sparse=False,
+        rank=15,
+        look=Look(colors=(GREY, PURPLE, BLACK), markers=("h", "X", "*", "p"), linestyles=("--", ":")),
+    )
+
+    name: str = "mass_and_colour"
+    """Names its results, and its rows in every table."""
+    kind: Literal["mass_and_colour"] = "mass_and_colour"
+    mass: str = "lgm_tot_p50"
+    """Column of the stellar mass, as a logarithm."""
+    magnitudes: tuple[str, ...] = ("modelMag_g", "modelMag_r", "modelMag_i")
+    """Magnitude columns in order of wavelength; neighbours make the colours, which alone are taken."""
+
+    def __post_init__(self) -> None:
+        require(len(self.magnitudes) >= 2, "name at least two magnitude columns, for their colour")
+
+    @property
+    def catalogue_columns(self) -> tuple[str, ...]:
+        """Return the mass and the magnitudes."""
+        return (self.mass, *self.magnitudes)
+
+    def check(self, given: Given) -> None:
+        """Raise ValueError if the mass is a label: the control would be told what it is to find."""
+        named = [name for name, target in given.targets.items() if self.mass in target.columns]
+        require(
+            not named,
+            f"features {self.name!r}: its mass {self.mass!r} is a column of targets {named}; leave this control out",
+        )
+
+    def tables(self, planner: Planner) -> Iterator[Table]:
+        """Yield the one table."""
+        yield from survey_table(planner, self)
+
+    def build(self, target: Target | None, task: Task) -> Metrics:  # noqa: ARG002
+        """Write the feature table; return numbers about it."""
+        return build_of_columns(self, task)
+
+    def features(self, catalog: "pd.DataFrame") -> "pd.DataFrame":
+        """Return the mass and the colours of neighbouring bands, every value finite: see `filled_columns`."""
+        columns = filled_columns(catalog, self.catalogue_columns, self.name)
+        return columns[[self.mass]].assign(**colours(columns, self.magnitudes))
 
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004
@@ -135,7 +159,7 @@ class Mean:
 
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield the one table."""
-        yield from catalogue_table(planner, self)
+        yield from survey_table(planner, self)
 
     def build(self, target: Target | None, task: Task) -> Metrics:  # noqa: ARG002
         """Write a feature table without columns; return that number."""
@@ -154,8 +178,63 @@ class Mean:
         return identity_of(inputs)
 
 
-def catalogue_table(planner: Planner, settings: Photometry | Mean) -> Iterator[Table]:
-    """Yield the table of a control that reads the catalogue alone."""
+def survey_table(planner: Planner, settings: Baseline, target: str | None = None) -> Iterator[Table]:
+    """Yield the one table of a control that reads the survey alone."""
     spec = TableSpec(features=settings.name, kind=settings.kind, k=None, seed=None)
-    baseline = BaselineSpec(baseline=settings)
+    baseline = BaselineSpec(baseline=settings, target=None if target is None else planner.target(target))
     yield Table(spec=spec, job=planner.job("fit-baselines", spec.name, baseline, {"survey": planner.survey}))
+
+
+def build_of_columns(settings: "Photometry | MassAndColour", task: Task) -> Metrics:
+    """Write the feature table of a control that is made of columns; return numbers about it."""
+    from sfnetlab.artifacts import read_survey
+
+    catalog = read_survey(task.inputs["survey"]).catalog
+    n_filled = int(catalog[list(settings.catalogue_columns)].isna().any(axis=1).sum())
+    return {**write_control(task.work, catalog, settings.features(catalog)), "n_filled": n_filled}
+
+
+def write_control(work: Path, catalog: "pd.DataFrame", features: "pd.DataFrame") -> Metrics:
+    """Write the feature table of a control, and what its columns are called; return how many these are."""
+    from sfnetlab.artifacts import FORMAT, write_dense_features, write_rows
+
+    (work / "model.json").write_text(json.dumps({"format": FORMAT, "columns": list(features.columns)}))
+    write_rows(work, catalog)
+    write_dense_features(work, features.to_numpy())
+    return {"n_features": features.shape[1]}
+
+
+def filled_columns(catalog: "pd.DataFrame", columns: tuple[str, ...], name: str) -> "pd.DataFrame":
+    """Return columns of the catalogue for the features `name`, as numbers of which every one is finite.
+
+    Where one was not measured, it is the median of the train galaxies that have it. Their number is warned of, and
+    stands as `n_filled` in the result's metrics.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, text, or known for no train galaxy.
+    """
+    import pandas as pd
+
+    from sfnetlab.surveys.catalog import columns_as_floats
+
+    where = f"features {name!r}"
+    values = columns_as_floats(catalog, columns, where)
+    features = pd.DataFrame(dict(zip(columns, values, strict=True)), index=catalog.index)
+    medians = features[catalog["split"] == "train"].median()
+    if unknown := medians.index[medians.isna()].tolist():
+        raise DataError(f"{where}: no train galaxy has a value of {', '.join(unknown)}; leave such columns out")
+    n_filled = features.isna().sum()
+    if n_filled.any():
+        counts = ", ".join(f"{column} {n:,}" for column, n in n_filled[n_filled > 0].items())
+        log.warning(
+            "%s: of %d galaxies some lack photometry, which gets the median of train galaxies: %s",
+            where, len(features), counts,
+        )  # fmt: skip
+    return features.fillna(medians)
+
+
+def colours(features: "pd.DataFrame", magnitudes: tuple[str, ...]) -> "dict[str, pd.Series[float]]":
+    """Return the differences of neighbouring magnitudes, by names such as "g - r"."""
+    return {f"{blue} - {red}": features[blue] - features[red] for blue, red in pairwise(magnitudes)}

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from sfnetlab.artifacts import read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.interpret.mzr import MASS, METALLICITY, SFR, metallicity_from_mass, predicted_relations
-from sfnetlab.jobs import Metrics, TableSpec, Task
+from sfnetlab.jobs import Metrics, Task
 from sfnetlab.metrics.differences import differences_of_target
 from sfnetlab.metrics.gains import combine_predictions, format_gains
 from sfnetlab.metrics.method_scores import (
@@ -35,16 +34,13 @@ from sfnetlab.report import (
     latex_comparison,
     significance_line,
 )
-from sfnetlab.results import Results, with_identity
+from sfnetlab.results import Results
 from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages.samples import SEED
-from sfnetlab.surveys.catalog import noise_floor, target_rows
+from sfnetlab.surveys.catalog import target_rows
 
 log = logging.getLogger(__name__)
-
-FLOOR = TableSpec(features="noise floor", kind="noise_floor", k=None, seed=None)
-"""Stands in tidy tables for what no method can beat."""
 
 
 def compare(spec: ComparisonSpec, task: Task) -> Metrics:
@@ -59,11 +55,10 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     columns_of = {name: target.columns for name, target in spec.targets.items()}
     ensembles, gained = combine_predictions(predictions, columns_of, n_resamples=n_resamples, seed=SEED)
     from_mass, implied, relations = _mass_metallicity(spec, catalog, survey, predictions, n_resamples)
-    floors = list(_floors(spec, catalog, survey))
     tables = [pd.read_parquet(path / "metrics.parquet") for path in probed.values()]
-    metrics = pd.concat([*tables, *floors, *ensembles, *from_mass], ignore_index=True)[list(COLUMNS)]
+    metrics = pd.concat([*tables, *ensembles, *from_mass], ignore_index=True)[list(COLUMNS)]
     scored = _method_scores(spec, pd.concat([predictions, *implied], ignore_index=True), n_resamples)
-    methods = pd.concat([*scored, *without_interval([*floors, *ensembles])], ignore_index=True)
+    methods = pd.concat([*scored, *without_interval(ensembles)], ignore_index=True)
     differences = _differences(spec, probes.classifiers, predictions, n_resamples)
     metrics.to_parquet(task.work / "metrics.parquet", index=False)
     methods.to_parquet(task.work / "methods.parquet", index=False)
@@ -148,19 +143,3 @@ def _differences(
         table.insert(0, "target", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
-
-
-def _floors(spec: ComparisonSpec, catalog: pd.DataFrame, survey: Path) -> Iterator[pd.DataFrame]:
-    """Rows that no method can beat: the scatter of a label that the generator kept out of the image."""
-    for name, target in spec.targets.items():
-        is_test = (catalog["split"] == "test").to_numpy()
-        rows = catalog[target_rows(catalog, target, str(survey)) & is_test]
-        for column in target.columns:
-            floor = noise_floor(rows, column)
-            if floor is None:
-                continue
-            row = {
-                "probe": "none", "n_features_used": 0, "target": name, "column": column,
-                "split": "test", "metric": "rmse", "value": floor, "low": np.nan, "high": np.nan, "n": len(rows),
-            }  # fmt: skip
-            yield with_identity(pd.DataFrame([row]), FLOOR)

@@ -224,18 +224,6 @@ def labels_and_targets(catalog: pd.DataFrame, targets: Iterable[str]) -> pd.Data
     return labels.assign(**{name: catalog[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in more})
 
 
-def noise_floor(catalog: pd.DataFrame, column: str) -> float | None:
-    """Return the least RMSE that a model of the images can reach for a label, in its units; None where unknown.
-
-    It is known of mock surveys. Their column `<column>_hidden` holds the part of the label that was drawn
-    independently of everything that the image shows, and the floor is its root mean square.
-    """
-    hidden = f"{column}_hidden"
-    if hidden not in catalog:
-        return None
-    return float(np.sqrt(np.mean(np.square(catalog[hidden].to_numpy(dtype=np.float64)))))
-
-
 def unit_of(column: str) -> str:
     """Return the unit of a label column: "dex" for the logarithms of the MPA-JHU tables and of line fluxes, else ""."""
     return "dex" if column in ("oh_p50", "lgm_tot_p50", "sfr_tot_p50", *LINE_FLUXES) else ""
