@@ -99,10 +99,10 @@ def crossed_scores(
     trainings. Weights of trainings are normal deviates over the root of a chi-square with one degree of freedom less
     than there are trainings, so that their part of the error follows Student's t (Ibragimov & Müller 2010), which
     the percentiles of few resampled trainings do not; of two independent families the degrees of freedom are those of
-    Welch (1947). What a galaxy has with one run alone shows in both
-    spreads and is counted once: the galaxies' part is scaled by the root of 1 - V_E / V_B, V_B being its variance and
-    V_E the share of this interaction, as in the crossed analysis of variance (Searle, Casella & McCulloch 1992,
-    Variance Components, chapter 4). The pigeonhole bootstrap counts it three times (Owen 2007).
+    Welch (1947). What a galaxy has with one run alone shows in both spreads and is counted once: the galaxies' part is
+    scaled by the root of 1 - V_E / V_B, V_B being its variance and V_E the share of this interaction, as in the crossed
+    analysis of variance (Searle, Casella & McCulloch 1992, Variance Components, chapter 4). The pigeonhole bootstrap
+    counts it three times (Owen 2007).
 
     Where nothing is random this is the percentile interval over galaxies. Resamples in which a score is NaN do not
     count.
