@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 from sfnetlab import cli, runner
 from sfnetlab.artifacts import read_features, read_survey
-from sfnetlab.errors import ArtifactError, DataError
+from sfnetlab.errors import ArtifactError, ConfigError, DataError
 from sfnetlab.exporting import Request, export
 from sfnetlab.exporting.tables import in_ascii
 from sfnetlab.models.foreign import import_sae
@@ -67,7 +69,7 @@ name = "seen"
 
 [survey]
 kind = "mock"
-n_galaxies = 100
+n_galaxies = 140
 image_size = 32
 
 [targets.metallicity]
@@ -363,3 +365,58 @@ def test_every_table_of_every_kind_is_exported_described_and_read_by_astropy(tmp
         to = exported(chosen, tmp_path / form, form=form)
         assert_all_tables_are_there(to, tmp_path / "out", form)
     assert_all_columns_are_described(tmp_path / "parquet")
+
+
+# --- HATS -------------------------------------------------------------------------------------------------------------
+
+
+def test_lsdb_reads_the_catalogue_and_the_features_of_every_galaxy(made, tmp_path):
+    lsdb = pytest.importorskip("lsdb")
+    export(made, Request(to=tmp_path / "out", hats=True))
+    catalog = read_survey(made.out / "prepare-survey/survey").catalog.set_index("id_str")
+    features = read_features(made.out / "import-embeddings/dense")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the library about pandas
+        found = lsdb.open_catalog(tmp_path / "out/hats/catalog").compute().set_index("id_str")
+        dense = lsdb.open_catalog(tmp_path / "out/hats/dense").compute()
+    assert len(found) == len(catalog)
+    np.testing.assert_array_equal(found.loc[catalog.index, ["ra", "oh_p50"]], catalog[["ra", "oh_p50"]])
+    np.testing.assert_array_equal(np.stack(dense["features"]), features.of(dense["id_str"].astype(str)))
+
+
+def test_active_features_of_a_galaxy_are_lists_in_hats(made, tmp_path):
+    pytest.importorskip("lsdb")
+    export(made, Request(to=tmp_path / "out", hats=True, tables=("sae",)))
+    table = pq.read_table(tmp_path / "out/hats/sae-k2-seed0/dataset", partitioning=None).to_pandas()
+    assert set(table.columns) >= {"id_str", "ra", "dec", "split", "feature", "activation"}
+    codes = read_features(made.out / "encode-embeddings/sae-k2-seed0").of(table["id_str"]).toarray()
+    for row, feature, activation in zip(codes, table["feature"], table["activation"], strict=True):
+        np.testing.assert_array_equal(row[feature], activation)
+        assert np.count_nonzero(row) == len(feature)
+
+
+def test_features_in_hats_are_embeddings_of_another_experiment(made, tmp_path):
+    pytest.importorskip("lsdb")
+    export(made, Request(to=tmp_path / "out", hats=True, tables=("dense",)))
+    toml = TOML.replace("CATALOG", str(made.config.parent / "catalog.parquet"))
+    toml = toml.replace("TABLE", str(tmp_path / "out/hats/dense"))
+    again = run(tmp_path, toml.replace('"pooled"', '"features"'))
+    first, second = (read_features(each.out / "import-embeddings/dense") for each in (made, again))
+    np.testing.assert_array_equal(second.of(first.rows["id_str"]), first.values)
+
+
+def test_without_positions_there_is_no_hats_catalogue(made, tmp_path):
+    pytest.importorskip("lsdb")
+    catalog = pd.read_parquet(made.config.parent / "catalog.parquet").drop(columns=["ra", "dec"])
+    catalog.to_parquet(tmp_path / "catalog.parquet")
+    toml = TOML.replace("CATALOG", str(tmp_path / "catalog.parquet"))
+    without = run(tmp_path, toml.replace("TABLE", str(made.config.parent / "table.parquet")))
+    with pytest.raises(DataError, match="the survey has no ra and dec"):
+        export(without, Request(to=tmp_path / "out", hats=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_hats_without_lsdb_is_one_message(made, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lsdb", None)
+    with pytest.raises(ConfigError, match="--format hats needs LSDB: uv sync --extra hats"):
+        export(made, Request(to=tmp_path / "out", hats=True))

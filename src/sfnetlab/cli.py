@@ -61,8 +61,13 @@ def _command(
 def _add_export_flags(parser: argparse.ArgumentParser) -> None:
     runner.add_flags(parser, builds=False)
     parser.add_argument("--to", type=path_argument, required=True, metavar="DIR", help="a folder to make")
-    formats = ("parquet", "csv", "fits")
-    parser.add_argument("--format", choices=formats, default="parquet", help="of tables (default: parquet)")
+    formats = ("parquet", "csv", "fits", "hats")
+    parser.add_argument(
+        "--format",
+        choices=formats,
+        default="parquet",
+        help="of tables (default: parquet); hats: parquet, with HATS catalogues for LSDB",
+    )
     parser.add_argument(
         "--tables", nargs="+", default=[], metavar="NAME", help="only these [[features]] or feature tables"
     )

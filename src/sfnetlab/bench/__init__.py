@@ -13,6 +13,12 @@ from sfnetlab.errors import SfnetlabError
 __all__ = ["BENCHMARKS", "Row", "describe", "run"]
 
 
+def _mock_survey(device: str) -> Iterator[Row]:
+    from sfnetlab.bench.mock_survey import mock_survey  # methods and scikit-learn take long to load
+
+    yield from mock_survey(device)
+
+
 def _workers(device: str) -> Iterator[Row]:
     from sfnetlab.bench.workers import workers  # needs the extra `cluster`
 
@@ -22,6 +28,7 @@ def _workers(device: str) -> Iterator[Row]:
 BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "mock": images.mock,
     "survey": images.survey,
+    "mock-survey": _mock_survey,
     "embedding": images.embedding,
     "network": network.network,
     "sae": sae.sae,

@@ -1,4 +1,4 @@
-"""What an experiment found, for other programs: tables as parquet, CSV or FITS, SAEs for SAELens, cutouts for Zoobot.
+"""What an experiment found, for other programs: tables as parquet, CSV, FITS or HATS, SAEs for SAELens, cutouts.
 
 Only results that are current leave the house; the folder they go to is whole or absent.
 """
@@ -17,6 +17,7 @@ from sfnetlab.artifacts import state_of
 from sfnetlab.descriptions import About
 from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.exporting.catalog import Cutouts, catalog_items
+from sfnetlab.exporting.hats import hats_items
 from sfnetlab.exporting.saes import sae_items
 from sfnetlab.exporting.tables import description_items, evidence_items, feature_items, prediction_items
 from sfnetlab.files import move
@@ -38,6 +39,8 @@ class Request:
 
     to: Path
     form: Format = "parquet"
+    hats: bool = False
+    """Write the catalogue and the feature tables as HATS catalogues too."""
     tables: tuple[str, ...] = ()
     """Names of feature tables (sae-k4-seed0) or of [[features]] (sae); empty: all."""
     wide: bool = False
@@ -52,7 +55,8 @@ def export_command(arguments: argparse.Namespace) -> str:
     """Do what `sfnetlab export` was asked for; return what to print."""
     request = Request(
         to=arguments.to,
-        form=arguments.format,
+        form="parquet" if arguments.format == "hats" else arguments.format,
+        hats=arguments.format == "hats",
         tables=tuple(arguments.tables),
         wide=arguments.wide,
         cutouts=arguments.cutouts,
@@ -74,6 +78,7 @@ def export(chosen: runner.Options, request: Request) -> list[Path]:
     - `evidence/<stage>/<name>/<table>.*`: every other table of the results that are current; with `tables` chosen, of
       those.
     - `predictions/<table>.*`: test galaxies, a column a label, probe and number of features, NaN outside a cut.
+    - `hats/catalog`, `hats/<table>`: HATS catalogues for LSDB, if they are asked for: see `hats.hats_items`.
     - `saelens/<sae>-k<k>-seed<seed>/`: every sparse autoencoder, for `sae_lens.SAE.load_from_disk`.
     - `zoobot.*` (parquet where the others are FITS): `id_str`, `file_loc` and the catalogue, for Zoobot, with
       `cutouts` asked for or the user's own JPEG and PNG files; `cutouts/<id>.jpg`.
@@ -175,7 +180,8 @@ def _write_items(
     written: dict[str, dict[str, str]] = {}
     columns: dict[str, dict[str, About]] = {}
     of_survey = catalog_items(results, form, request.cutouts, request.to)
-    for item in chain(of_survey, *of_tables, *descriptions, evidence_items(evidence, form)):
+    of_sky = hats_items(results, tables) if request.hats else ()
+    for item in chain(of_survey, of_sky, *of_tables, *descriptions, evidence_items(evidence, form)):
         if item.name in written:  # tables of refitted codes share an autoencoder
             continue
         path = folder / item.name
