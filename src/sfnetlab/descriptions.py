@@ -151,9 +151,9 @@ _OF_SCORES = {
     )
 }
 _SPREADS = {
-    "low": "lower end of the 95 % interval over galaxies and runs; missing: one run",
-    "high": "upper end of the 95 % interval over galaxies and runs; missing: one run",
-    "run_sd": "standard deviation from run to run on the same galaxies; missing: one run, 0: nothing is random",
+    "low": "lower end of 95 % over galaxies and runs; missing: one run",
+    "high": "upper end of 95 % over galaxies and runs; missing: one run",
+    "run_sd": "standard deviation between runs on one sample; missing: one run",
     "galaxy_sd": "standard deviation from one sample of as many galaxies to the next",
 }
 _OF_METHODS = {
