@@ -247,7 +247,7 @@ def test_one_run_of_a_method_upholds_nothing_and_says_what_it_needs():
     assert table.loc["accuracy", "verdict"] == "needs more runs"
     assert "seeds = [0, 1, 2, 3, 4]" in table.loc["accuracy", "why"]
     assert table.loc["accuracy", "value"] == pytest.approx(-0.5)
-    assert "-0.5 of a single run there is no interval" in claims_markdown(table.reset_index(), "")
+    assert "-0.5 of so few runs there is no interval" in claims_markdown(table.reset_index(), "")
 
 
 def test_of_two_equally_good_methods_hardly_ever_one_is_found_better():

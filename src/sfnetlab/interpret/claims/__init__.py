@@ -66,7 +66,7 @@ def claims_markdown(verdicts: pd.DataFrame, title: str) -> str:
         "",
         'Each rule wants the whole 95 % interval on one side of its line; "undecided" means that the line lies inside. '
         "Intervals are over test galaxies and runs (seeds), or over features or runs alone where the rule says so. "
-        'Of a single run there is no interval: "needs more runs".',
+        'Of one run (of recurrence, two) there is no interval: "needs more runs".',
     ]
     return "\n".join(lines) + "\n"
 

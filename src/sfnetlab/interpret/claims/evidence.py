@@ -19,7 +19,7 @@ SEED = 0
 """Seed of the resamples of galaxies: the same for every method, so that differences are paired."""
 
 Verdict = Literal["holds", "does not hold", "undecided", "needs more runs", "cannot be tested here"]
-RUNS_WHY = "of a single run there is no interval: set seeds = [0, 1, 2, 3, 4]"
+RUNS_WHY = "of so few runs there is no interval: set seeds = [0, 1, 2, 3, 4]"
 """Why a claim needs more runs."""
 Sample = NDArray[np.float64]
 """A number (first) and what resamples make of it, shape (1 + N_RESAMPLES,)."""
