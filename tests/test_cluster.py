@@ -115,11 +115,13 @@ def test_a_worker_that_is_killed_in_mid_training_is_replaced_and_the_results_are
 
 
 INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
 import dask
 from sfnetlab import runner
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes what it starts with & ignore it
     dask.config.set({"distributed.worker.preload": [sys.argv[3]]})
     options = runner.Options(Path(sys.argv[1]), Path(sys.argv[2]), (), False, "cpu", workers=2)
     sys.exit(runner.exit_status(lambda: runner.run(options, sys.argv[4:])))

@@ -1,5 +1,6 @@
-"""The comparison table: one row a method and probe, means over seeds, controls first."""
+"""The comparison table: one row a method and probe, over galaxies and runs, controls first."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,87 +17,92 @@ from sfnetlab.report import (
 
 def row(features: str, kind: str, value: float, **more: object) -> dict[str, object]:
     defaults = {
-        "experiment": "test", "k": None, "seed": 0, "probe": "linear", "n_features_used": 8, "target": "metallicity",
-        "column": "oh_p50", "split": "test", "metric": "rmse", "low": value - 0.01, "high": value + 0.01, "n": 100,
+        "k": None, "probe": "linear", "budget": None, "n_features_used": 8, "target": "metallicity", "column": "oh_p50",
+        "metric": "rmse", "low": value - 0.01, "high": value + 0.01, "run_sd": 0.0, "galaxy_sd": 0.005, "n_seeds": 1,
+        "n": 100,
     }  # fmt: skip
     return {"features": features, "kind": kind, "value": value} | defaults | more
 
 
+def table_of(rows: list[dict[str, object]]) -> pd.DataFrame:
+    return pd.DataFrame(rows).astype({"k": "Int64", "budget": "Int64"})
+
+
+FIVE_RUNS = {"n_seeds": 5, "run_sd": 0.012}
+ONE_RUN = {"low": np.nan, "high": np.nan, "run_sd": np.nan}
+
+
 @pytest.fixture
-def metrics() -> pd.DataFrame:
+def methods() -> pd.DataFrame:
     rows = [
-        row("sfnet", "sfnet", 0.10, k=4, probe="head", seed=0, n_features_used=20),
-        row("sfnet", "sfnet", 0.12, k=4, probe="head", seed=1, n_features_used=24),
-        row("sfnet", "sfnet", 0.13, k=4, seed=0, n_features_used=4),
-        row("sfnet", "sfnet", 0.15, k=4, seed=1, n_features_used=4),
-        row("sfnet", "sfnet", 0.50, k=4, seed=0, split="valid"),
-        row("mean", "mean", 0.20, n_features_used=0, seed=None),
-        row("oracle", "oracle", 0.06, probe="ridge", n_features_used=1, seed=None),
+        row("sfnet", "sfnet", 0.11, k=4, probe="head", n_features_used=22, **FIVE_RUNS),
+        row("sfnet", "sfnet", 0.14, k=4, budget=4, n_features_used=4, **FIVE_RUNS),
+        row("mean", "mean", 0.20, n_features_used=0),
+        row("oracle", "oracle", 0.06, probe="ridge", n_features_used=1),
     ]
-    return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"})
+    return table_of(rows)
 
 
-def test_seeds_are_averaged_whatever_the_number_of_live_features(metrics):
-    table = comparison_table(metrics)
+def test_a_method_has_an_interval_and_both_spreads(methods):
+    table = comparison_table(methods)
     head = table[table["probe"] == "head"].iloc[0]
-    assert head["rmse"] == pytest.approx(0.11)
-    assert head["n_seeds"] == 2
-    assert head["n_features_used"] == 22
-    assert head["seed_sd"] == pytest.approx(0.01414, rel=1e-3)
+    numbers = head[["rmse", "low", "high", "seed_sd", "galaxy_sd", "n_seeds", "n_features_used"]]
+    assert numbers.tolist() == pytest.approx([0.11, 0.10, 0.12, 0.012, 0.005, 5, 22])
 
 
-def test_the_text_has_no_columns_of_probes_that_are_off(metrics):
-    header = format_comparison(comparison_table(metrics)).splitlines()[1]
+def test_what_has_one_run_has_no_interval_and_says_what_it_needs(methods):
+    alone = table_of([row("sfnet", "sfnet", 0.11, k=4, probe="head", **ONE_RUN)])
+    text = format_comparison(comparison_table(pd.concat([methods.iloc[2:], alone])))
+    assert "0.1100 [needs 2 runs] (-, 0.0050)" in text
+    assert "4 & 0.1100 \\\\" in latex_comparison(comparison_table(alone))
+
+
+def test_the_text_has_no_columns_of_probes_that_are_off(methods):
+    header = format_comparison(comparison_table(methods)).splitlines()[1]
     assert header.split() == ["features", "L0", "in", "all", "seeds", "head", "linear", "ridge"]
 
 
-def test_a_budget_is_a_row_of_its_own(metrics):
-    table = comparison_table(metrics)
+def test_a_budget_is_a_row_of_its_own(methods):
+    table = comparison_table(methods)
     budget = table[(table["features"] == "sfnet") & (table["n_features_used"] == 4)].iloc[0]
     assert budget["rmse"] == pytest.approx(0.14)
 
 
-def test_only_what_was_trained_on_a_label_is_supervised(metrics):
-    table = comparison_table(metrics)
+def test_only_what_was_trained_on_a_label_is_supervised(methods):
+    table = comparison_table(methods)
     assert set(table.loc[table["supervised"], "features"]) == {"sfnet", "oracle"}
 
 
-def test_the_text_has_intervals_and_controls_first(metrics):
-    lines = format_comparison(comparison_table(metrics)).splitlines()
+def test_the_text_has_intervals_and_controls_first(methods):
+    lines = format_comparison(comparison_table(methods)).splitlines()
     assert [line.split()[0] for line in lines[3:5]] == ["mean", "oracle"]
-    assert any("sfnet *" in line and "0.1100 [0.1000, 0.1200]" in line for line in lines)
-
-
-def test_fits_to_the_test_rows_are_no_method(metrics):
-    cheating = pd.DataFrame([row("dense", "encoder", 0.0, probe="linear_in_sample")])
-    together = pd.concat([metrics, cheating.astype({"k": "Int64", "seed": "Int64"})])
-    pd.testing.assert_frame_equal(comparison_table(together), comparison_table(metrics))
+    assert any("sfnet *" in line and "0.1100 [0.1000, 0.1200] (0.0120, 0.0050)" in line for line in lines)
 
 
 @pytest.fixture
-def class_metrics() -> pd.DataFrame:
+def class_methods() -> pd.DataFrame:
     rows = []
     for features, k in (("photometry", None), ("sfnet", 4)):
         for i, metric in enumerate(("auc", "f1", "accuracy", "balanced_accuracy")):
             about = {"target": "agn", "column": "bptclass", "metric": metric, "k": k}
-            rows.append(row(features, features, 0.5, probe="majority", n_features_used=0, **about))
+            rows.append(row(features, features, 0.5, probe="majority", budget=0, n_features_used=0, **about))
             for probe in ("logistic", "linear_svm"):
                 rows.append(row(features, features, 0.9 - 0.1 * i, probe=probe, **about))
-                rows.append(row(features, features, 0.8 - 0.1 * i, probe=probe, n_features_used=2, **about))
-    return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"})
+                rows.append(row(features, features, 0.8 - 0.1 * i, probe=probe, budget=2, n_features_used=2, **about))
+    return table_of(rows)
 
 
-def test_classes_have_a_row_a_method_and_the_majority_once(class_metrics):
-    table = class_table(class_metrics)
+def test_classes_have_a_row_a_method_and_the_majority_once(class_methods):
+    table = class_table(class_methods)
     assert list(table["features"]) == ["majority"] + ["photometry"] * 4 + ["sfnet"] * 4
     best = table[(table["features"] == "sfnet") & (table["n_features_used"] == 8)].iloc[0]
     assert best[["auc", "f1", "accuracy", "balanced_accuracy"]].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
     assert (best["auc_low"], best["f1_high"]) == (pytest.approx(0.89), pytest.approx(0.81))
 
 
-def test_the_text_of_classes_has_a_column_for_each_classifier_that_was_fitted(class_metrics):
-    text = format_classes(class_table(class_metrics))
-    assert "0.900 [0.890, 0.910] 0.80 0.70" in text
+def test_the_text_of_classes_has_a_column_for_each_classifier_that_was_fitted(class_methods):
+    text = format_classes(class_table(class_methods))
+    assert "0.900 [0.890, 0.910] (-, 0.005) 0.80 0.70" in text
     assert text.splitlines()[1].split()[-3:] == ["seeds", "logistic", "linear_svm"]
 
 
@@ -111,7 +117,8 @@ def differences() -> pd.DataFrame:
         {"budget": 2, "features_b": "dense", "difference": 0.05, "low": 0.01, "high": 0.1, "p_holm": 0.04},
         {"budget": 2, "features_b": "pls", "difference": 0.01, "low": -0.1, "high": 0.1, "p_holm": 0.5},
     ]
-    return pd.DataFrame([common | row for row in rows]).astype({"k_a": "Int64", "k_b": "Int64", "budget": "Int64"})
+    table = pd.DataFrame([common | row for row in rows]).assign(p=lambda t: t["p_holm"] / 4)
+    return table.astype({"k_a": "Int64", "k_b": "Int64", "budget": "Int64"})
 
 
 def test_significant_differences_are_sentences_largest_first():
@@ -125,6 +132,11 @@ def test_significant_differences_are_sentences_largest_first():
     assert len(lines) == 6
 
 
+def test_a_difference_says_how_many_runs_it_is_of():
+    assert ", 3 runs" in format_differences(differences())
+    assert ", nothing random" in format_differences(differences().assign(n_seeds=1))
+
+
 def test_of_auc_more_is_better():
     assert "dense (ridge) is better than" not in format_differences(differences().assign(metric="auc"))
 
@@ -133,24 +145,32 @@ def test_the_number_of_significant_differences_is_one_line():
     assert significance_line(differences()).startswith("3 of 4 paired differences between methods are significant")
 
 
-def test_latex_has_a_row_a_k_with_standard_errors_over_seeds(metrics):
-    text = latex_comparison(comparison_table(metrics))
+def test_differences_that_need_runs_are_counted_apart():
+    alone = differences().iloc[[0]].assign(features_b="vae", low=None, high=None, p=None, p_holm=None)
+    together = pd.concat([differences(), alone])
+    for text in (significance_line(together), format_differences(together)):
+        assert "3 of 4" in text
+        assert "1 more need 2 runs of each method to be tested" in text
+        assert "vae" not in text
+
+
+def test_latex_has_a_row_a_k_with_intervals_over_galaxies_and_runs(methods):
+    text = latex_comparison(comparison_table(methods))
     assert "$k$ & sfnet \\\\" in text
-    assert "4 & $0.1100 \\pm 0.0100$ \\\\" in text  # head: 0.10 and 0.12
-    assert "4 & $0.1400 \\pm 0.0100$ \\\\" in text  # linear probe on 4 features in all
+    assert "4 & 0.1100 [0.1000, 0.1200] \\\\" in text  # head
+    assert "4 & 0.1400 [0.1300, 0.1500] \\\\" in text  # linear probe on 4 features in all
     assert "oracle: 0.0600" in text
+    assert "95 \\% intervals over galaxies and runs" in text
 
 
-def test_latex_of_one_seed_has_the_interval_and_escapes_names(metrics):
-    alone = metrics[(metrics["seed"] == 0) | metrics["seed"].isna()].replace({"features": {"sfnet": "my_sf&net"}})
-    text = latex_comparison(comparison_table(alone))
+def test_latex_escapes_names(methods):
+    text = latex_comparison(comparison_table(methods.replace({"features": {"sfnet": "my_sf&net"}})))
     assert "my\\_sf\\&net" in text
     assert "oh\\_p50" in text
-    assert "4 & 0.1000 [0.0900, 0.1100] \\\\" in text
 
 
 @pytest.mark.parametrize("kind", ["photometry", "encoder", "zoobot", "external", "vae"])
-def test_latex_has_a_line_for_every_method_without_a_number_k(metrics, kind):
+def test_latex_has_a_line_for_every_method_without_a_number_k(methods, kind):
     extra = pd.DataFrame([row("other", kind, 0.17, probe="ridge", n_features_used=20)])
-    table = comparison_table(pd.concat([metrics, extra.astype(metrics.dtypes)]))
+    table = comparison_table(pd.concat([methods, extra.astype(methods.dtypes)]))
     assert "{other: 0.1700" in latex_comparison(table)

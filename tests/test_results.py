@@ -16,7 +16,7 @@ from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.jobs import Job, TableSpec, Task
 from sfnetlab.methods.sae import sae_directory
 from sfnetlab.models.sae import SparseAutoencoder, save_sae
-from sfnetlab.results import Results
+from sfnetlab.results import Record, Results, TableResult
 from sfnetlab.settings import Target
 
 N, D, N_LATENTS, K = 12, 4, 6, 2
@@ -360,3 +360,27 @@ def test_what_was_found_across_seeds_is_of_each_of_them(results):
     for name in ("sae-k2-seed0", "sae-k2-seed1"):
         assert results.across_seeds(results.table(name)).name == "sae-k2-seeds"
     assert results.across_seeds(results.table("pca-seed0")) is None
+
+
+def test_predictions_say_on_which_training_their_features_stand(results):
+    rows = results.predictions().drop_duplicates(["features", "seed"])
+    on = {(row["features"], row["family"], row["training"]) for row in rows.to_dict("records")}
+    # both seeds of the autoencoder decompose one training of the encoder, as its components do
+    assert {(name, "dense", 0) for name in ("dense", "sae", "pca")} <= on
+    assert ("dense-px16", "dense-px16", 0) in on
+    assert rows.loc[rows["features"] == "photometry", "training"].isna().all()
+    assert len(on) == 5
+
+
+def test_autoencoders_of_one_embedding_without_seed_are_trainings_of_their_own():
+    made = [
+        TableResult(
+            TableSpec(features=features, kind="sae", k=4, seed=3),
+            {"saes": Record("train-sae", saes, "key", {}, {}, None)},
+            head_target=None,
+            on=TableSpec(features="dino", kind="external", k=None, seed=None),
+        ).stands_on
+        for features, saes in (("sae", "sae"), ("sae-refit", "sae"), ("other", "other-seed3"))
+    ]
+    assert made[0] == made[1] == {"family": "sae k=4", "training": 3}
+    assert made[2] == {"family": "other k=4", "training": 3}

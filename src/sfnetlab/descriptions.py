@@ -143,11 +143,18 @@ _OF_SCORES = {
     f"{name}{ending}": f"{text}{meaning}"
     for name, text in _SCORES.items()
     for ending, meaning in (
-        ("", ", mean over seeds"),
-        ("_low", ", lower end of 95 %"),
-        ("_high", ", upper end of 95 %"),
-        ("_seed_sd", ", scatter over seeds"),
+        ("", ", mean over runs"),
+        ("_low", ", lower end of 95 % over galaxies and runs"),
+        ("_high", ", upper end of 95 % over galaxies and runs"),
+        ("_seed_sd", ", scatter between runs"),
+        ("_galaxy_sd", ", scatter between samples of galaxies"),
     )
+}
+_SPREADS = {
+    "low": "lower end of 95 % over galaxies and runs; missing: one run",
+    "high": "upper end of 95 % over galaxies and runs; missing: one run",
+    "run_sd": "standard deviation between runs on one sample; missing: one run",
+    "galaxy_sd": "standard deviation from one sample of as many galaxies to the next",
 }
 _OF_METHODS = {
     "supervised": "whether the features were learnt with a label",
@@ -186,11 +193,15 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "calibrated": "quantile after conformal calibration on valid galaxies",
     },
     "metrics": {
-        "low": "lower end of the 95 % interval over galaxies",
-        "high": "upper end of the 95 % interval over galaxies",
+        "low": "lower end of the 95 % interval of this run over galaxies",
+        "high": "upper end of the 95 % interval of this run over galaxies",
     },
+    "methods": _OF_METHODS
+    | _SPREADS
+    | {"budget": "number of features that were chosen; missing: all are used", "n_seeds": "number of runs"},
     "comparison": _OF_METHODS
-    | {"rmse": "test RMSE in label units, mean over seeds", "seed_sd": "standard deviation of the RMSE over seeds"},
+    | _SPREADS
+    | {"rmse": "test RMSE in label units, mean over runs", "seed_sd": "standard deviation of the RMSE between runs"},
     "classes": _OF_METHODS | _OF_SCORES,
     "labels": _OF_METHODS | _OF_SCORES,
     "differences": {
@@ -206,8 +217,10 @@ OF_TABLE: dict[str, dict[str, str]] = {
             )
             for side, which in (("a", "first"), ("b", "second"))
         },
-        "difference": "first less second method, mean over seeds",
-        "p": "two-sided p of the paired bootstrap over galaxies",
+        "difference": "first less second method, mean over runs",
+        **_SPREADS,
+        "n_seeds": "number of runs, of the method that has fewer",
+        "p": "two-sided p over galaxies and runs; missing: a method has one run",
         "p_holm": "p after Holm, within the label column",
     },
     "gains": {

@@ -1,6 +1,6 @@
 """The comparison as tables to read: text, LaTeX in the form of the SFNet paper, and which differences are significant.
 
-One row a method, test scores with their intervals.
+One row a method, test scores with their intervals over galaxies and runs and both spreads.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -9,50 +9,52 @@ from typing import Any
 import pandas as pd
 
 from sfnetlab.methods import TRAITS, kinds_of
+from sfnetlab.metrics.method_scores import MANY_CLASSES, TWO_CLASSES
+from sfnetlab.metrics.runs import NEEDS_RUNS
 from sfnetlab.metrics.selection import has_nearest_k
-from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
+from sfnetlab.metrics.tidy import HEAD
 from sfnetlab.probes import PROBES, ProbeTask, probes_of
 
-CLASS_SCORES = ["auc", "f1", "accuracy", "balanced_accuracy"]
-LABEL_SCORES = ["balanced_accuracy", "accuracy"]
+BRACKETS = "[95 % interval over galaxies and runs] (standard deviation between runs, between samples of galaxies)"
 SIGNIFICANT = 0.05
 
 
-def comparison_table(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Test RMSE of every method, averaged over seeds.
+def comparison_table(methods: pd.DataFrame) -> pd.DataFrame:
+    """Test RMSE of every method, a row a method and label column.
 
     Parameters
     ----------
-    metrics : DataFrame
-        The tidy `metrics.parquet` of fit-probes. Rows of probes fitted to test rows are left out.
+    methods : DataFrame
+        `methods.parquet` of fit-probes: `metrics.method_scores.COLUMNS`.
 
     Returns
     -------
     DataFrame
-        `target, column, features, kind, supervised, k, n_features_used, probe, n_seeds, rmse, low, high, seed_sd`.
-        `supervised` says that the features themselves were trained on a label; `low` and `high` are the 95 % bootstrap
-        bounds over galaxies, averaged over seeds; `seed_sd` is the standard deviation over seeds (NaN for one seed);
-        `n_features_used` is the median over seeds.
+        `target, column, features, kind, supervised, k, n_features_used, probe, n_seeds, rmse, low, high, seed_sd,
+        galaxy_sd`. `supervised` says that the features themselves were trained on a label; `low` and `high` are the
+        95 % interval over galaxies and runs, NaN where there is one run; `seed_sd` is the standard deviation from run
+        to run, `galaxy_sd` that from one sample of as many galaxies to the next; `n_features_used` is the median over
+        seeds.
     """
-    return _over_seeds(metrics, ["rmse"], "values")
+    return _scores(methods, ["rmse"], "values")
 
 
-def class_table(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Test scores of every classifier of every method, averaged over seeds.
+def class_table(methods: pd.DataFrame) -> pd.DataFrame:
+    """Test scores of every classifier of every method.
 
     Returns
     -------
     DataFrame
-        As `comparison_table`, `target` being the name of the classes, with `auc, auc_low, auc_high, auc_seed_sd` and
-        the same of f1, accuracy and balanced_accuracy. The classifier "majority" uses no features and stands in it
-        once, as if it were a feature table.
+        As `comparison_table`, `target` being the name of the classes, with `auc, auc_low, auc_high, auc_seed_sd,
+        auc_galaxy_sd` and the same of f1, accuracy and balanced_accuracy. The classifier "majority" uses no features
+        and stands in it once, as if it were a feature table.
     """
-    return _over_seeds(_with_one_control(metrics), CLASS_SCORES, "two_classes")
+    return _scores(_with_one_control(methods), list(TWO_CLASSES), "two_classes")
 
 
-def label_table(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Test scores of every classifier among many classes of every method: `class_table` for `LABEL_SCORES`."""
-    return _over_seeds(_with_one_control(metrics), LABEL_SCORES, "many_classes")
+def label_table(methods: pd.DataFrame) -> pd.DataFrame:
+    """Test scores of every classifier among many classes of every method: `class_table` for `MANY_CLASSES`."""
+    return _scores(_with_one_control(methods), list(MANY_CLASSES), "many_classes")
 
 
 def _columns_of(task: ProbeTask) -> list[str]:
@@ -61,39 +63,28 @@ def _columns_of(task: ProbeTask) -> list[str]:
     return [HEAD, *probes] if task == "values" else probes
 
 
-def _with_one_control(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The metrics with those of probes without features once, as if each were a feature table."""
-    is_control = metrics["probe"].isin([kind.name for kind in PROBES if kind.is_control])
-    first = metrics[is_control & ~metrics.duplicated(["target", "column", "split", "metric", "probe"])]
-    control = {"features": first["probe"], "kind": "mean", "k": None, "seed": None}
-    return pd.concat([first.assign(**control).astype(metrics.dtypes), metrics[~is_control]])
+def _with_one_control(methods: pd.DataFrame) -> pd.DataFrame:
+    """The scores with those of probes without features once, as if each were a feature table without seeds."""
+    is_control = methods["probe"].isin([kind.name for kind in PROBES if kind.is_control])
+    control = methods[is_control & ~methods.duplicated(["target", "column", "metric", "probe"])]
+    about = {"features": control["probe"], "kind": "mean", "k": None, "n_seeds": 1}
+    return pd.concat([control.assign(**about).astype(methods.dtypes), methods[~is_control]])
 
 
-def _over_seeds(metrics: pd.DataFrame, names: list[str], task: ProbeTask) -> pd.DataFrame:
-    """Means of the test metrics of these names; with several, their names precede `low`, `high` and `seed_sd`."""
-    wanted = (metrics["split"] == "test") & metrics["metric"].isin(names)
-    chosen = metrics[wanted & ~metrics["probe"].str.endswith(IN_SAMPLE)].copy()
-    # All features in use is one method, whatever their number is for a seed; a budget is another.
-    runs = chosen.groupby(["features", "k", "seed", "target", "column"], dropna=False)
-    chosen["budget"] = chosen["n_features_used"].where(
-        chosen["n_features_used"] < runs["n_features_used"].transform("max")
-    )
-    by = ["target", "column", "features", "kind", "k", "budget", "probe"]
+def _scores(methods: pd.DataFrame, names: list[str], task: ProbeTask) -> pd.DataFrame:
+    """The scores of these names; with several, their names precede `low`, `high`, `seed_sd` and `galaxy_sd`."""
+    by = ["target", "column", "features", "kind", "k", "budget", "n_features_used", "probe", "n_seeds"]
     parts = []
     for name in names:
-        grouped = chosen[chosen["metric"] == name].groupby(by, dropna=False, sort=False)
         prefix = "" if len(names) == 1 else f"{name}_"
-        counts = {"n_features_used": ("n_features_used", "median"), "n_seeds": ("seed", "size")}
-        scores = {
-            name: ("value", "mean"),
-            f"{prefix}low": ("low", "mean"),
-            f"{prefix}high": ("high", "mean"),
-            f"{prefix}seed_sd": ("value", "std"),
+        columns = {"value": name} | {
+            number: f"{prefix}{called}"
+            for number, called in (("low", "low"), ("high", "high"), ("run_sd", "seed_sd"), ("galaxy_sd", "galaxy_sd"))
         }
-        parts.append(grouped.agg(**(scores if parts else counts | scores)))
+        of_name = methods[methods["metric"] == name]
+        parts.append(of_name.set_index(by)[list(columns)].rename(columns=columns))
     table = pd.concat(parts, axis=1).reset_index()
-    table["n_features_used"] = table["n_features_used"].astype(int)
-    trained = metrics.loc[metrics["probe"] == HEAD, "features"].unique()
+    trained = methods.loc[methods["probe"] == HEAD, "features"].unique()
     learnt = table["kind"].isin([kind for kind, traits in TRAITS.items() if traits.supervised])
     table.insert(4, "supervised", table["features"].isin(trained) | learnt)
     rank = table["kind"].map({kind: traits.rank for kind, traits in TRAITS.items()})
@@ -111,7 +102,7 @@ def format_comparison(table: pd.DataFrame) -> str:
     """`comparison_table` as plain text, a block for each label column."""
     blocks = []
     for (target, column), rows in table.groupby(["target", "column"], sort=False):
-        title = f"test RMSE of {column} (target {target}): mean over seeds [95 % interval over galaxies]"
+        title = f"test RMSE of {column} (target {target}): mean over runs {BRACKETS}"
         blocks.append(f"{title}\n{_block(rows, 'values', _rmse_cell)}")
     return "\n\n".join(blocks)
 
@@ -119,7 +110,7 @@ def format_comparison(table: pd.DataFrame) -> str:
 def format_classes(table: pd.DataFrame) -> str:
     """`class_table` as plain text, a block for each pair of classes."""
     return "\n\n".join(
-        f"classes {target} ({column}): test AUC [95 % interval over galaxies], F1, accuracy; means over seeds\n"
+        f"classes {target} ({column}): test AUC {BRACKETS}, F1, accuracy; means over runs\n"
         f"{_block(rows, 'two_classes', _class_cell)}"
         for (target, column), rows in table.groupby(["target", "column"], sort=False)
     )
@@ -128,8 +119,7 @@ def format_classes(table: pd.DataFrame) -> str:
 def format_labels(table: pd.DataFrame) -> str:
     """`label_table` as plain text, a block for each set of classes."""
     return "\n\n".join(
-        f"classes {target} ({column}): test balanced accuracy [95 % interval over galaxies], accuracy; "
-        f"means over seeds\n"
+        f"classes {target} ({column}): test balanced accuracy {BRACKETS}, accuracy; means over runs\n"
         f"{_block(rows, 'many_classes', _label_cell)}"
         for (target, column), rows in table.groupby(["target", "column"], sort=False)
     )
@@ -158,26 +148,37 @@ def _block(rows: pd.DataFrame, task: ProbeTask, cell: Callable[[Mapping[Hashable
 
 
 def _rmse_cell(method: Mapping[Hashable, Any]) -> str:
-    return f"{method['rmse']:.4f} [{method['low']:.4f}, {method['high']:.4f}]"
+    return f"{method['rmse']:.4f} {_spread(method, '', 4)}"
 
 
 def _class_cell(method: Mapping[Hashable, Any]) -> str:
-    interval = f"[{method['auc_low']:.3f}, {method['auc_high']:.3f}]"
-    return f"{method['auc']:.3f} {interval} {method['f1']:.2f} {method['accuracy']:.2f}"
+    return f"{method['auc']:.3f} {_spread(method, 'auc_', 3)} {method['f1']:.2f} {method['accuracy']:.2f}"
 
 
 def _label_cell(method: Mapping[Hashable, Any]) -> str:
-    interval = f"[{method['balanced_accuracy_low']:.3f}, {method['balanced_accuracy_high']:.3f}]"
-    return f"{method['balanced_accuracy']:.3f} {interval} {method['accuracy']:.2f}"
+    return f"{method['balanced_accuracy']:.3f} {_spread(method, 'balanced_accuracy_', 3)} {method['accuracy']:.2f}"
+
+
+def _spread(method: Mapping[Hashable, Any], prefix: str, digits: int) -> str:
+    """The interval of a score and its two spreads; "-" between the runs of what has one or none."""
+    low, high, seed_sd, galaxy_sd = (method[f"{prefix}{name}"] for name in ("low", "high", "seed_sd", "galaxy_sd"))
+    interval = NEEDS_RUNS if pd.isna(low) else f"[{low:.{digits}f}, {high:.{digits}f}]"
+    between = f"{seed_sd:.{digits}f}" if seed_sd > 0 else "-"
+    return f"{interval} ({between}, {galaxy_sd:.{digits}f})"
 
 
 def significance_line(differences: pd.DataFrame) -> str:
     """How many of the paired differences are significant after Holm's correction within their label column."""
     n = int((differences["p_holm"] < SIGNIFICANT).sum())
     return (
-        f"{n} of {len(differences)} paired differences between methods are significant "
-        f"(5 %, Holm within each label column); they stand in differences.txt"
+        f"{n} of {int(differences['p'].notna().sum())} paired differences between methods are significant "
+        f"(5 %, Holm within each label column){_untested(differences)}; they stand in differences.txt"
     )
+
+
+def _untested(differences: pd.DataFrame) -> str:
+    n = int(differences["p"].isna().sum())
+    return f", {n} more need 2 runs of each method to be tested" if n else ""
 
 
 def format_differences(differences: pd.DataFrame) -> str:
@@ -195,10 +196,10 @@ def format_differences(differences: pd.DataFrame) -> str:
 
 
 def _significant_of(rows: pd.DataFrame, title: str, *, is_less_better: bool) -> str:
-    significant = rows[rows["p_holm"] < SIGNIFICANT]
+    significant, n_tested = rows[rows["p_holm"] < SIGNIFICANT], int(rows["p"].notna().sum())
     lines = [
-        f"{title}: {len(significant)} of {len(rows)} differences are significant (5 %, Holm over the {len(rows)}); "
-        f"intervals are over test galaxies, the networks taken as trained"
+        f"{title}: {len(significant)} of {n_tested} differences are significant (5 %, Holm over the {n_tested})"
+        f"{_untested(rows)}; intervals are over test galaxies and runs"
     ]
     sizes = significant.assign(size=significant["difference"].abs(), budget=significant["budget"].fillna(0))
     for budget, of_budget in sizes.groupby("budget"):
@@ -209,7 +210,7 @@ def _significant_of(rows: pd.DataFrame, title: str, *, is_less_better: bool) -> 
             low, high = sorted((abs(row["low"]), abs(row["high"])))
             lines.append(
                 f"    {better} is better than {worse} by {row['size']:.4f} [{low:.4f}, {high:.4f}], "
-                f"p = {row['p_holm']:.2g}, {row['n_seeds']} {'seed' if row['n_seeds'] == 1 else 'seeds'}"
+                f"p = {row['p_holm']:.2g}, {f'{n_runs} runs' if (n_runs := row['n_seeds']) > 1 else 'nothing random'}"
             )
     return "\n".join(lines)
 
@@ -227,8 +228,8 @@ def latex_comparison(table: pd.DataFrame) -> str:
 
     For each label column a table at k features active for each galaxy (SFNets with their own head, SAEs with ridge on
     all latents) and one at k features in all (linear probe on the best k, of SFNets and SAEs the run with that k or the
-    nearest). In both, PCA and PLS with k components; below, the controls with ridge on all their features. Cells are
-    mean ± standard error over seeds, for one seed the 95 % interval over galaxies.
+    nearest). In both, PCA and PLS with k components; below, the controls with ridge on all their features. Brackets are
+    the 95 % interval over galaxies and runs; what has one run has none.
     """
     parts = []
     for (target, column), rows in table.groupby(["target", "column"], sort=False):
@@ -238,7 +239,10 @@ def latex_comparison(table: pd.DataFrame) -> str:
             ("used in all", _cells_in_all(rows)),
         ):
             if not cells.empty:
-                caption = f"Test RMSE of {column} (target {target}) against the number $k$ of features {what}."
+                caption = (
+                    f"Test RMSE of {column} (target {target}) against the number $k$ of features {what}. Brackets are "
+                    f"95 % intervals over galaxies and runs; a method of which there is one run has none."
+                )
                 parts.append(_latex_table(caption, cells, _control_lines(rows)))
     return "% \\usepackage{booktabs}\n" + "\n".join(parts)
 
@@ -291,8 +295,6 @@ def _latex_table(caption: str, cells: pd.DataFrame, controls: list[str]) -> str:
 
 def _latex_cell(method: Mapping[Hashable, Any]) -> str:
     value = f"{method['rmse']:.4f}"
-    if method["n_seeds"] > 1:
-        return f"${value} \\pm {method['seed_sd'] / method['n_seeds'] ** 0.5:.4f}$"
     return value if pd.isna(method["low"]) else f"{value} [{method['low']:.4f}, {method['high']:.4f}]"
 
 

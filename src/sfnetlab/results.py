@@ -27,7 +27,7 @@ from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.files import expanded, read_array
 from sfnetlab.jobs import Job, TableSpec, Task, as_recipe
 from sfnetlab.methods import TRAITS, Reader, Traits, reader_of, typical
-from sfnetlab.metrics.tidy import IDENTITY
+from sfnetlab.metrics.tidy import FAMILY, IDENTITY, TRAINING
 from sfnetlab.settings import Target
 
 if TYPE_CHECKING:
@@ -102,7 +102,13 @@ class TableResult:
     """
 
     def __init__(
-        self, spec: TableSpec, records: Mapping[str, Record], *, head_target: str | None, is_another_view: bool = False
+        self,
+        spec: TableSpec,
+        records: Mapping[str, Record],
+        *,
+        head_target: str | None,
+        on: TableSpec | None = None,
+        is_another_view: bool = False,
     ) -> None:
         """Take what is known of a table.
 
@@ -110,7 +116,10 @@ class TableResult:
         ----------
         records
             By role: `features`, and `network`, `saes`, `embedding`, `probes`, `description` as far as there are any.
+        on
+            The table that the features decompose, if they do.
         """
+        self._on = on
         self.spec = spec
         self.head_target = head_target
         self.is_another_view = is_another_view
@@ -140,6 +149,21 @@ class TableResult:
     def embedding_key(self) -> str:
         """What identifies the embedding that the features are made of: of an embedding itself its own key."""
         return self._records.get("embedding", self._records["features"]).key
+
+    @property
+    def stands_on(self) -> dict[str, str | int | None]:
+        """On which training the features stand: its `family`, whatever the seed, and the seed.
+
+        Of what decomposes an embedding that has a seed it is the embedding's, of the codes of one autoencoder that
+        autoencoder's.
+        """
+        if self._on is not None and self._on.seed is not None:
+            return {FAMILY: self._on.label, TRAINING: self._on.seed}
+        saes = self.record("saes")
+        if saes is None:
+            return {FAMILY: self.label, TRAINING: self.spec.seed}
+        name = saes.name.removesuffix(f"-seed{self.spec.seed}")
+        return {FAMILY: f"{name} k={self.spec.k}", TRAINING: self.spec.seed}
 
     @property
     def held_fixed(self) -> tuple[str, ...]:
@@ -455,6 +479,17 @@ class Results:
         ]
         return pd.concat(parts, ignore_index=True) if parts else None
 
+    def predictions(self) -> "pd.DataFrame | None":
+        """Return the test predictions of all feature tables and on which training each stands; None without any."""
+        import pandas as pd
+
+        parts = [
+            part.assign(**table.stands_on).astype({TRAINING: "Int64"})
+            for table in self.tables
+            if (part := table.read("predictions")) is not None
+        ]
+        return pd.concat(parts, ignore_index=True) if parts else None
+
     def across_seeds(self, table: TableResult) -> Record | None:
         """Return what interpret-features found about the seeds of a table's autoencoder; None where it found nothing.
 
@@ -475,8 +510,18 @@ class Results:
             spec,
             {**records, **found},
             head_target=record.settings["head_target"],
+            on=self._spec_of.get(record.inputs.get("embedding", "")),
             is_another_view=spec.features in self._other_views,
         )
+
+    @cached_property
+    def _spec_of(self) -> dict[str, TableSpec]:
+        """From the key of features to the table that they are."""
+        return {
+            record.inputs["features"]: TableSpec(**record.settings["table"])
+            for record in self._records.values()
+            if record.stage in (PROBED, DESCRIBED) and "table" in record.settings and "features" in record.inputs
+        }
 
     @cached_property
     def _other_views(self) -> set[str]:

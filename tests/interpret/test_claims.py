@@ -20,23 +20,31 @@ def noise(size, seed):
     return np.random.default_rng(1 + seed).normal(0, size, N)
 
 
-def method(kind, probe, error, *, features=None, k=None, seed=0, budget=512, target="metallicity", column="oh_p50"):
-    """Predictions of a method whose errors have about this size; methods of one seed share the shape of the errors."""
-    predicted = TRUTH + noise(error, 0 if seed is None else seed)
-    return rows(kind, probe, TRUTH, predicted, features, k, seed, budget, target, column)
+RUNS = range(5)
 
 
-def classifier(kind, probe, error, *, features=None, k=None, budget=512, seed=0, draw=0):
+def method(
+    kind, probe, error, *, features=None, k=None, seeds=RUNS, draw=0, budget=512, target="metallicity", column="oh_p50"
+):
+    """Predictions of a method whose errors have about this size; methods of one draw share the shape of the errors."""
+    predicted = TRUTH + noise(error, draw)
+    tables = [rows(kind, probe, TRUTH, predicted, features, k, seed, budget, target, column) for seed in seeds]
+    return pd.concat(tables, ignore_index=True)
+
+
+def classifier(kind, probe, error, *, features=None, k=None, budget=512, draw=0):
     """Scores of a classifier with errors of this size around -1 and 1."""
     scores = 2 * IS_AGN - 1 + noise(error, 50 + draw)
-    return rows(kind, probe, IS_AGN, scores, features, k, seed, budget, "agn", "bptclass")
+    tables = [rows(kind, probe, IS_AGN, scores, features, k, seed, budget, "agn", "bptclass") for seed in RUNS]
+    return pd.concat(tables, ignore_index=True)
 
 
 def rows(kind, probe, truth, predicted, features, k, seed, budget, target, column):
     table = pd.DataFrame({"id_str": IDS, "y_true": truth, "y_pred": predicted})
     about = {"features": features or kind, "kind": kind, "k": k, "seed": seed}
     about |= {"probe": probe, "n_features_used": budget, "target": target, "column": column}
-    return table.assign(**about).astype({"k": "Int64", "seed": "Int64"})
+    about |= {"family": f"{features or kind} {k}", "training": seed}
+    return table.assign(**about).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
 
 
 def evidence(*predictions, **tables):
@@ -80,6 +88,7 @@ def found(name, *predictions, **tables):
         (1.0, 1.1, "above", "undecided"),
         (0.9, 1.0, "below", "undecided"),
         (np.nan, 1.3, "above", "undecided"),
+        (np.nan, np.nan, "above", "undecided"),
     ],
 )
 def test_a_verdict_wants_the_whole_interval_on_one_side_of_the_line(low, high, side, verdict):
@@ -88,6 +97,10 @@ def test_a_verdict_wants_the_whole_interval_on_one_side_of_the_line(low, high, s
 
 def test_a_value_that_is_not_known_is_undecided():
     assert Finding("", np.nan, 2.0, 3.0, 1.0, "above").verdict == "undecided"
+
+
+def test_a_number_without_interval_needs_more_runs():
+    assert Finding("", 2.0, np.nan, np.nan, 1.0, "above").verdict == "needs more runs"
 
 
 # --- claims about predictions -----------------------------------------------------------------------------------------
@@ -102,7 +115,7 @@ def test_accuracy_is_kept_where_the_error_of_the_sparse_network_is_that_of_the_d
 
 
 def test_a_difference_that_resampled_galaxies_do_not_bear_out_is_undecided():
-    photometry = method("photometry", "xgboost", 0.1, seed=7)
+    photometry = method("photometry", "xgboost", 0.1, draw=7, seeds=[None])
     one = found("images beat photometry", method("encoder", "head", 0.1), photometry)
     assert one.verdict == "undecided"
     assert abs(one.value) > 0.02
@@ -146,14 +159,14 @@ def test_components_do_worse_only_where_they_do_at_every_k(at_four, verdict):
 
 @pytest.mark.parametrize(("error", "verdict"), [(0.18, "holds"), (0.05, "does not hold")])
 def test_a_frozen_encoder_fails_where_ridge_explains_little(error, verdict):
-    frozen = method("encoder", "ridge", error, features="zoobot", seed=None)
+    frozen = method("encoder", "ridge", error, features="zoobot", seeds=[None])
     trained = method("encoder", "ridge", 0.01, features="dense")
     assert found("frozen encoder", trained, frozen, pretrained=frozenset({"zoobot"})).verdict == verdict
 
 
 @pytest.mark.parametrize(("error", "verdict"), [(0.13, "holds"), (0.08, "does not hold")])
 def test_images_beat_photometry_where_the_network_errs_less(error, verdict):
-    photometry = method("photometry", "xgboost", error, seed=None)
+    photometry = method("photometry", "xgboost", error, seeds=[None])
     assert found("images beat photometry", method("encoder", "head", 0.1), photometry).verdict == verdict
 
 
@@ -194,7 +207,7 @@ def test_f1_is_that_of_the_positive_class_at_score_0():
     from sklearn.metrics import f1_score
 
     few, every = (classifier("sfnet", "linear_svm", 1, k=4, budget=budget, draw=budget) for budget in (4, 512))
-    expected = f1_score(IS_AGN, few["y_pred"] > 0) - f1_score(IS_AGN, every["y_pred"] > 0)
+    expected = f1_score(few["y_true"], few["y_pred"] > 0) - f1_score(every["y_true"], every["y_pred"] > 0)
     assert found("fewer for AGN", *SFNET_HEADS, few, every).value == pytest.approx(expected)
 
 
@@ -210,16 +223,31 @@ def test_methods_are_paired_by_id_whatever_the_order_of_rows():
 
 def test_methods_of_different_galaxies_are_not_compared():
     with pytest.raises(
-        ValueError, match="expected predictions of the 200 galaxies of metallicity by each of 1 runs, found 199"
+        ValueError, match="expected predictions of the 200 galaxies of metallicity by each of 5 runs, found 999"
     ):
         found("accuracy", method("sfnet", "head", 0.1, k=4), method("encoder", "head", 0.1).iloc[1:])
 
 
 def test_errors_are_averaged_over_seeds():
-    seeds = [method("sfnet", "head", size, k=4, seed=seed) for seed, size in enumerate((0.1, 0.3))]
+    seeds = [method("sfnet", "head", size, k=4, seeds=[seed]) for seed, size in enumerate((0.1, 0.3))]
     dense = method("encoder", "head", 0.1)
     rmse = [np.sqrt(np.mean((table["y_pred"] - table["y_true"]) ** 2)) for table in (*seeds, dense)]
     assert found("accuracy", *seeds, dense).value == pytest.approx(np.mean(rmse[:2]) / rmse[2] - 1)
+
+
+def test_seeds_that_differ_more_than_methods_decide_nothing():
+    errors = (0.08, 0.1, 0.12, 0.09, 0.11)
+    seeds = [method("sfnet", "head", size, k=4, seeds=[seed]) for seed, size in enumerate(errors)]
+    assert found("accuracy", *seeds, method("encoder", "head", 0.1)).verdict == "undecided"
+
+
+def test_one_run_of_a_method_upholds_nothing_and_says_what_it_needs():
+    tables = [method("sfnet", "head", 0.1, k=4, seeds=[0]), method("encoder", "head", 0.2)]
+    table = judge_claims(evidence(*tables)).set_index("name")
+    assert table.loc["accuracy", "verdict"] == "needs more runs"
+    assert "seeds = [0, 1, 2, 3, 4]" in table.loc["accuracy", "why"]
+    assert table.loc["accuracy", "value"] == pytest.approx(-0.5)
+    assert "-0.5 of so few runs there is no interval" in claims_markdown(table.reset_index(), "")
 
 
 def test_of_two_equally_good_methods_hardly_ever_one_is_found_better():
@@ -227,8 +255,9 @@ def test_of_two_equally_good_methods_hardly_ever_one_is_found_better():
     verdicts = []
     for _ in range(25):
         tables = [
-            rows(kind, probe, TRUTH, TRUTH + rng.normal(0, 0.1, N), None, None, 0, 512, "metallicity", "oh_p50")
-            for kind, probe in (("encoder", "head"), ("photometry", "xgboost"))
+            rows(kind, probe, TRUTH, TRUTH + rng.normal(0, 0.1, N), None, None, seed, 512, "metallicity", "oh_p50")
+            for kind, probe, seeds in (("encoder", "head", RUNS), ("photometry", "xgboost", [None]))
+            for seed in seeds
         ]
         verdicts.append(found("images beat photometry", *tables).verdict)
     assert sum(verdict != "undecided" for verdict in verdicts) <= 5  # 5 % of 25 is 1
@@ -255,9 +284,10 @@ def aligned(kind, strength, novelty, n=64, scatter=0.05):
     return identified(table, kind)
 
 
-def identified(table, kind, seed=0):
+def identified(table, kind, seeds=RUNS):
     k = None if kind in ("pca", "encoder") else 4
-    return table.assign(features=kind, kind=kind, k=k, seed=seed).astype({"k": "Int64", "seed": "Int64"})
+    tables = [table.assign(features=kind, kind=kind, k=k, seed=seed) for seed in seeds]
+    return pd.concat(tables, ignore_index=True).astype({"k": "Int64", "seed": "Int64"})
 
 
 @pytest.mark.parametrize(("latents", "verdict"), [(0.5, "holds"), (0.2, "does not hold")])
@@ -272,7 +302,8 @@ def test_a_larger_null_takes_a_larger_rho():
 
 
 def test_only_the_most_frequent_latents_count():
-    rare = aligned("sae", 0.9, 0.5).assign(frequency_rank=np.arange(64, 128), feature=np.arange(64, 128))
+    rare = aligned("sae", 0.9, 0.5)
+    rare = rare.assign(frequency_rank=rare["frequency_rank"] + 64, feature=rare["feature"] + 64)
     table = pd.concat([rare, aligned("sae", 0.2, 0.5), aligned("pca", 0.3, 0.5)])
     assert found("alignment", alignment=table).verdict == "does not hold"
 
@@ -319,19 +350,33 @@ def test_the_one_feature_is_of_the_network_for_this_target():
 @pytest.mark.parametrize(("n_used", "verdict"), [(90, "holds"), (20, "does not hold"), (52, "undecided")])
 def test_a_library_needs_most_of_the_features(n_used, verdict):
     one = found("library", *SFNET_HEADS, frequencies=used([0.1] * n_used + [0.001] * 5))
-    assert one.value == n_used / 100
+    assert one.value == pytest.approx(n_used / 100)
     assert one.verdict == verdict
 
 
-def matched(shares, pair=("sfnet", "sfnet")):
+def matched(shares, pair=("sfnet", "sfnet"), k=4):
+    """Matches of every two of three seeds."""
     names = dict(zip(("features_a", "features_b"), pair, strict=True))
-    return pd.DataFrame({"share_above_null": shares}).assign(kind_a="sfnet", kind_b="sfnet", **names)
+    table = pd.DataFrame({"share_above_null": shares, "table_a": ["0", "0", "1"], "table_b": ["1", "2", "2"]})
+    return table.assign(kind_a="sfnet", kind_b="sfnet", k_a=k, k_b=k, **names)
 
 
-@pytest.mark.parametrize(("shares", "verdict"), [([0.7, 0.9], "holds"), ([0.1, 0.3], "does not hold")])
+@pytest.mark.parametrize(
+    ("shares", "verdict"),
+    [([0.8, 0.9, 0.85], "holds"), ([0.1, 0.2, 0.15], "does not hold"), ([0.2, 0.9, 0.9], "undecided")],
+)
 def test_features_recur_where_every_two_seeds_share_most(shares, verdict):
-    others = matched([0.5], ("sfnet", "sfnet_lines"))
+    others = matched([0.5] * 3, ("sfnet", "sfnet_lines"))
     assert found("recurrence", matching=pd.concat([matched(shares), others])).verdict == verdict
+
+
+def test_the_sfnet_whose_features_recur_least_counts():
+    tables = pd.concat([matched([0.8, 0.9, 0.85]), matched([0.1, 0.2, 0.15], k=8)])
+    assert found("recurrence", matching=tables).verdict == "does not hold"
+
+
+def test_two_seeds_are_one_pair_and_no_interval():
+    assert found("recurrence", matching=matched([0.8, 0.9, 0.85]).iloc[:1]).verdict == "needs more runs"
 
 
 def recovered(kind, value):

@@ -92,17 +92,21 @@ def known():
 def predictions(known):
     """Test predictions of two seeds whose heads err by +0.1 and -0.1 dex."""
     test = known[known["split"] == "test"]
-    about = {"features": "net", "kind": "sfnet", "k": 4, "probe": "head", "n_features_used": 9}
+    about = {"features": "net", "kind": "sfnet", "k": 4, "probe": "head", "n_features_used": 9, "family": "net k=4"}
     rows = [
-        test[["id_str"]].assign(column=column, y_pred=test[column] + error, seed=seed, **about)
+        test[["id_str"]].assign(column=column, y_pred=test[column] + error, seed=seed, training=seed, **about)
         for seed, error in ((0, 0.1), (1, -0.1))
         for column in ("lgm_tot_p50", "oh_p50")
     ]
-    return pd.concat(rows).astype({"k": "Int64", "seed": "Int64"})
+    return pd.concat(rows).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
 
 
 def test_metallicity_from_predicted_mass_errs_by_the_slope_times_the_error_of_the_mass(known, predictions):
-    rows = pd.concat(metallicity_from_mass(known, predictions, n_resamples=100, seed=0))
+    scores, predicted = metallicity_from_mass(known, predictions, n_resamples=100, seed=0)
+    rows, told = pd.concat(scores), pd.concat(predicted)
+    errors = (told["y_pred"] - told["y_true"]).groupby([told["probe"], told["seed"]]).mean()
+    biases = rows[rows["metric"] == "bias"].set_index(["probe", "seed"])["value"]
+    pd.testing.assert_series_equal(errors.sort_index(), biases.sort_index(), check_names=False)
     assert set(rows["probe"]) == {"head_mass_fitted_relation", "head_mass_tremonti_2004"}
     bias = rows[(rows["metric"] == "bias") & (rows["probe"] == "head_mass_fitted_relation")].set_index("seed")["value"]
     assert bias[0] - bias[1] == pytest.approx(2 * 0.2 * 0.1, rel=0.3)

@@ -12,9 +12,10 @@ VALUES = ("ridge", "linear", "xgboost"), ("linear",)
 """Probes that stand for tables on all features, and on budgets."""
 
 
-def run(features, kind, probe, n_features_used, k=None, seed=0):
+def run(features, kind, probe, n_features_used, k=None, seed=0, family=None):
     return {
         "features": features, "kind": kind, "k": k, "seed": seed, "probe": probe, "n_features_used": n_features_used,
+        "family": family or f"{features} {k}", "training": seed,
     }  # fmt: skip
 
 
@@ -28,7 +29,7 @@ def runs():
             rows += [run("sfnet", "sfnet", "linear", budget, k, seed) for budget in (2, 5)]
         rows += [run("pca", "pca", "ridge", 10, seed=seed)]
         rows += [run("pca", "pca", "linear", budget, seed=seed) for budget in (2, 5, 10)]
-    return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"})
+    return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
 
 
 def table_of(runs, n=80, n_resamples=100, seed=0, truth=None):
@@ -84,16 +85,45 @@ def test_a_difference_is_that_of_the_means_over_shared_seeds(runs):
     assert row["n_features_used_b"] == 20
 
 
-def test_methods_that_share_no_seed_are_not_compared(runs):
-    other = (runs["features"] == "pca").to_numpy()
-    *_, table = table_of(runs.assign(seed=runs["seed"].mask(other, runs["seed"] + 5)))
-    of_pca = table[(table["features_a"] == "pca") | (table["features_b"] == "pca")]
-    assert set(of_pca["features_a"]) | set(of_pca["features_b"]) == {"pca", "mean", "photometry"}
+def one_pair(seeds_a, seeds_b, family_a="dense", family_b="dense"):
+    """The difference between ridge on two methods of the same quality, whose encoders make most of their errors."""
+    rows = [run("pca", "pca", "ridge", 10, seed=seed, family=family_a) for seed in seeds_a]
+    rows += [run("vae", "vae", "ridge", 10, seed=seed, family=family_b) for seed in seeds_b]
+    runs = pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
+    rng, quality = np.random.default_rng(0), {0: 0.5, 1: 1.0, 2: 2.0, 3: 1.5}
+    error = rng.normal(size=200)
+    columns = [quality[row["seed"]] * error + 0.01 * rng.normal(size=200) for row in rows]
+    return difference_table(
+        compared_runs(runs, *VALUES), np.zeros(200), np.stack(columns, axis=1), "rmse", n_resamples=200, seed=0
+    )
+
+
+def test_methods_that_decompose_no_common_encoder_of_their_family_are_not_compared():
+    assert one_pair([0, 1], [2, 3]).empty
+    assert len(one_pair([0, 1], [2, 3], family_b="another")) == 1
+
+
+def test_methods_on_the_same_encoders_are_paired_on_these_alone():
+    (row,) = one_pair([0, 1, 2], [1, 2, 3]).to_dict("records")
+    assert row["n_seeds"] == 2
+    assert abs(row["difference"]) < 0.01
+    assert row["run_sd"] < 0.01
+    (apart,) = one_pair([0, 1, 2], [1, 2, 3], family_b="another").to_dict("records")
+    assert apart["n_seeds"] == 3
+    assert apart["high"] - apart["low"] > 1
+
+
+def test_of_a_single_run_there_is_a_difference_and_no_verdict():
+    (row,) = one_pair([0], [1], family_b="another").to_dict("records")
+    assert row["difference"] == pytest.approx(-0.5, rel=0.2)
+    assert np.isnan([row["low"], row["high"], row["p"], row["p_holm"]]).all()
+    assert row["n_seeds"] == 1
 
 
 def test_p_values_are_corrected_over_all_differences_and_can_pass(runs):
     *_, table = table_of(runs)
     np.testing.assert_allclose(table["p_holm"], holm(table["p"].to_numpy()))
+    assert table["p"].notna().all()
     assert (table["p_holm"] < 0.05).any()
 
 
@@ -107,7 +137,7 @@ def test_classes_are_compared_by_logistic_regression():
     rows = [run(name, "sfnet", probe, n, 4) for name in "ab" for probe in ("logistic", "rbf_svm") for n in (2, 9)]
     rows += [run("a", "sfnet", "majority", 0, 4)]
     chosen = compared_runs(
-        pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"}),
+        pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64", "training": "Int64"}),
         ("logistic", "linear_svm"),
         ("logistic", "linear_svm"),
     )
@@ -121,7 +151,7 @@ def test_runs_are_joined_by_id():
         ids, truth = np.array(["a", "b", "c"])[order], np.array([1.0, 2.0, 3.0])[order]
         rows = pd.DataFrame({"id_str": ids, "column": "y", "y_true": truth, "y_pred": truth + seed})
         parts.append(rows.assign(**run("x", "encoder", "ridge", 3, seed=seed)))
-    predictions = pd.concat(parts).astype({"k": "Int64", "seed": "Int64"})
+    predictions = pd.concat(parts).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
     runs, y_true, y_pred = paired_runs(predictions, ("y",), *VALUES)
     assert runs["seed"].tolist() == [0, 1]
     np.testing.assert_array_equal(y_pred[:, 0] - y_true, [[0, 1]] * 3)

@@ -35,9 +35,16 @@ def test_augmentation_is_compared_seed_by_seed():
     assert found["both"].rmse == pytest.approx(rmse(y, augmented.mean(axis=1)))
 
 
-def test_predictions_that_do_not_change_gain_nothing():
+def test_augmentation_of_one_network_has_no_interval():
     y, single = noisy(n_seeds=1)
-    (augmentation,) = gains(y, single, single, n_resamples=100, seed=0)
+    (augmentation,) = gains(y, single, (single + y[:, None]) / 2, n_resamples=100, seed=0)
+    assert augmentation.difference < 0
+    assert np.isnan([augmentation.low, augmentation.high, augmentation.p]).all()
+
+
+def test_predictions_that_do_not_change_gain_nothing():
+    y, single = noisy(n_seeds=2)
+    augmentation = gains(y, single, single, n_resamples=100, seed=0)[0]
     assert augmentation.difference == augmentation.low == augmentation.high == 0
     assert augmentation.p == 1
 
@@ -52,13 +59,13 @@ def two_seeds(n=80):
     truth = pd.DataFrame({"id_str": [f"g{i:03d}" for i in range(n)], "y_true": np.linspace(8, 9, n)})
     about = {"features": "net", "kind": "sfnet", "k": 4, "column": "y", "target": "t", "n_features_used": 9}
     rows = [
-        truth.assign(y_pred=truth["y_true"] + share * error, probe=probe, seed=seed, **about).sample(
+        truth.assign(y_pred=truth["y_true"] + share * error, probe=probe, seed=seed, training=seed, **about).sample(
             frac=1, random_state=1
         )
         for seed, error in ((0, 0.1), (1, -0.1))
         for probe, share in (("head", 1), (f"head{AUGMENTED}", 0.5))
     ]
-    return pd.concat(rows, ignore_index=True).astype({"k": "Int64", "seed": "Int64"})
+    return pd.concat(rows, ignore_index=True).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
 
 
 def test_errors_of_opposite_seeds_cancel_in_their_ensemble():

@@ -19,8 +19,9 @@ from sfnetlab.metrics.association import (
     single_feature_auc,
     spearman,
 )
-from sfnetlab.metrics.bootstrap import bootstrap_intervals, class_intervals, paired_differences
+from sfnetlab.metrics.bootstrap import bootstrap_intervals, class_intervals
 from sfnetlab.metrics.predictions import Prediction, many_class_scores, value_scores
+from sfnetlab.metrics.runs import nesting_of, scores_of
 
 FEW = st.sampled_from([0.0, 0.25, 1.0, -1.0, 1e6])
 """Few values, so that ties and columns of one value are common."""
@@ -66,8 +67,9 @@ def test_scores_of_few_galaxies_have_a_value_and_an_interval_or_nan(drawn):
 @pytest.mark.parametrize("metric", ["rmse", "auc"])
 def test_a_difference_between_methods_on_two_galaxies_is_a_number_and_its_p_is_one(metric):
     truth, predictions = np.array([0, 1]), np.array([[0.1, 0.3], [0.2, 0.2]])
-    (found,) = paired_differences(truth, predictions, np.array([[1], [-1]]), metric, n_resamples=3, seed=1)
-    assert np.isfinite(found.difference)
+    nesting = nesting_of(["a", "b"], [None, None])
+    (found,) = scores_of(truth, predictions, np.array([[1], [-1]]), nesting, metric, n_resamples=3, seed=1)
+    assert np.isfinite(found.value)
     assert 0 < found.p <= 1
 
 

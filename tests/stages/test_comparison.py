@@ -45,7 +45,9 @@ def compared(root, catalog):
         told.to_parquet(path / "predictions.parquet")
         scores = with_identity(value_scores(columns, Y, head, split, n_resamples=100, seed=0), table)
         scores.assign(target="both").to_parquet(path / "metrics.parquet")
-        jobs[str(seed)] = Job(stage="fit-probes", version=1, name=str(seed), spec=spec, inputs={})
+        features = Job(stage="embed-images", version=1, name=table.name, spec=table, inputs={})
+        inputs = {"features": features}
+        jobs[str(seed)] = Job(stage="fit-probes", version=1, name=table.name, spec=spec, inputs=inputs)
         paths[str(seed)] = path
     (root / "work").mkdir()
     spec = ComparisonSpec(targets=TARGETS, classes={})

@@ -424,7 +424,7 @@ def held(made, told, tmp_path):
     places["relations"] = tmp_path / "relations"
     places["relations"].mkdir()
     pairs = {"table_a": ["sfnet-0", "sfnet-0", "sfnet-1"], "table_b": ["sfnet-1", "sfnet-2", "sfnet-2"]}
-    pd.DataFrame(pairs | {"share_above_null": [0.8, 0.9, 0.7]}).to_parquet(places["relations"] / "matching.parquet")
+    pd.DataFrame(pairs | {"share_above_null": [0.8, 0.82, 0.78]}).to_parquet(places["relations"] / "matching.parquet")
     spec = ClaimsSpec(survey="mock", targets=TARGETS, classes={})
     made_claims = task(tmp_path / "claims", places, job("hold-claims", spec, jobs))
     return hold_claims.build(spec, made_claims), made_claims.work

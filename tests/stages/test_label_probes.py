@@ -79,7 +79,8 @@ def made(tmp_path_factory):
             **shared, table=TableSpec(features=name, kind="vae", k=None, seed=0),
             probes=Probes(kinds=("ridge",), budgets=(2,), n_bootstrap=100), head_target=None,
         )  # fmt: skip
-        job = Job(stage="fit-probes", version=1, name=name, spec=spec, inputs={})
+        features = Job(stage="embed-images", version=1, name=name, spec=spec.table, inputs={})
+        job = Job(stage="fit-probes", version=1, name=name, spec=spec, inputs={"features": features})
         work = root / name
         work.mkdir()
         fit_probes.build(

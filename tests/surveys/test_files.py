@@ -276,7 +276,7 @@ def test_a_column_of_a_table_of_the_lab_has_that_table_s_meaning():
     assert about("rho", "features").description == "Spearman correlation with best_label"
     assert about("rho", "nuisances").description == "Spearman correlation with it on test galaxies"
     assert about("weight_oh_p50", "features").description.startswith("weight of the head")
-    assert about("seed_sd", "comparison").description == "standard deviation of the RMSE over seeds"
+    assert about("seed_sd", "comparison").description == "standard deviation of the RMSE between runs"
 
 
 def test_descriptions_fit_on_a_card_of_fits():

@@ -6,7 +6,19 @@ Machines differ and are shared, so the ratio of two speeds is the result; the ra
 
 from collections.abc import Callable, Iterator, Sequence
 
-from sfnetlab.bench import association, atlas, images, network, sae, sae_quality, scale, selection, speedrun, statistics
+from sfnetlab.bench import (
+    association,
+    atlas,
+    coverage,
+    images,
+    network,
+    sae,
+    sae_quality,
+    scale,
+    selection,
+    speedrun,
+    statistics,
+)
 from sfnetlab.bench.compare import Row, describe
 from sfnetlab.errors import SfnetlabError
 
@@ -37,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "sae-quality-large": sae_quality.sae_quality_large,
     "selection": selection.selection,
     "ridge-path": statistics.ridge_path,
+    "coverage": coverage.coverage,
     "association": association.association,
     "atlas": atlas.atlas,
     "scale": scale.scale,
@@ -46,7 +59,7 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "speedrun-small": speedrun.speedrun_small,
     "workers": _workers,
 }
-ONLY_BY_NAME = ("sae-quality-large", "scale", "scale-large", "scale-million", "speedrun", "speedrun-small")
+ONLY_BY_NAME = ("coverage", "sae-quality-large", "scale", "scale-large", "scale-million", "speedrun", "speedrun-small")
 """Benchmarks that run only if they are named, because they take much memory or long."""
 
 

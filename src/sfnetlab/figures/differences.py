@@ -106,7 +106,7 @@ def plot_differences(differences: pd.DataFrame, target: str, column: str, unit: 
         ax.set_ylim(y, -0.8)
         ax.set_title(title)
         ax.set_xlabel(style.wrapped(x_label, 34))
-    caption = "filled: significant (5 %, Holm)"
+    caption = "filled: significant (5 %, Holm); no bar: one run of a method"
     handle = axes[0].plot([], [], marker="o", markersize=3.6, color=style.BLACK, linestyle="none", label=caption)
     fig.legend(handles=handle, loc="outside lower center")
     return fig

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.jobs import TableSpec
 from sfnetlab.methods import Traits
+from sfnetlab.metrics.method_scores import with_method_intervals
 from sfnetlab.settings import Target
 
 Figures = Iterator[tuple[str, Figure | bytes]]
@@ -96,11 +97,14 @@ Draw = Callable[[Findings], Figures]
 def compared(findings: Findings, name: str = "metrics") -> pd.DataFrame | None:
     """Return a table of the comparison without the methods that stand in the figures of views alone.
 
-    None where there is no such table; see `results.Results.comparison`.
+    Test rows of `metrics` have the interval of their method, over galaxies and runs. None where there is no such table;
+    see `results.Results.comparison`.
     """
     table = findings.comparison(name)
     if table is None:
         return None
+    if name == "metrics" and (methods := findings.comparison("methods")) is not None:
+        table = with_method_intervals(table, methods)
     others = {other.spec.features for other in findings.tables if other.is_another_view}
     names = [column for column in ("features", "features_a", "features_b") if column in table]
     return table[~table[names].isin(others).any(axis=1)]

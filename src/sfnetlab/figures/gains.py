@@ -26,7 +26,8 @@ def draw(findings: Findings) -> Figures:
 def plot_gains(table: pd.DataFrame, column: str, unit: str) -> Figure:
     """Draw the change of the test RMSE of each network's own head, with 95 % interval; left of zero is better.
 
-    Zero is the mean over seeds of one network's error on the cutouts as they lie. Intervals are over galaxies.
+    Zero is the mean over seeds of one network's error on the cutouts as they lie. Intervals are over galaxies and runs,
+    of means over seeds over galaxies alone.
 
     Parameters
     ----------

@@ -34,8 +34,8 @@ def draw(findings: Findings) -> Figures:
 def plot_in_sample(metrics: pd.DataFrame, target: str, column: str, unit: str) -> Figure:
     """Draw the test RMSE of each probe of each encoder, fitted on train rows (filled) and on the test rows (open).
 
-    The distance between the two is what the probe memorises. Points are means over seeds, bars the mean 95 % intervals
-    over galaxies; the line is the error of the mean of the train labels. Of what is worse than 1.6 times that, the
+    The distance between the two is what the probe memorises. Points are means over seeds, bars the 95 % intervals over
+    galaxies and runs; the line is the error of the mean of the train labels. Of what is worse than 1.6 times that, the
     number stands at the right edge.
 
     Parameters

@@ -37,7 +37,7 @@ def draw(findings: Findings) -> Figures:
 
 @style.paper_figure
 def plot_label_scores(metrics: pd.DataFrame, target: str) -> Figure:
-    """Draw the test balanced accuracy of each method on all its features: mean over seeds, interval over galaxies.
+    """Draw the test balanced accuracy of each method on all its features: mean over seeds, interval over both.
 
     The first classifier has filled markers, the others open ones; of several k the largest is drawn. The line is the
     score of always naming the majority, one over the number of classes.

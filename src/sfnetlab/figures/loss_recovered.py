@@ -22,8 +22,8 @@ def draw(findings: Findings) -> Figures:
 def plot_loss_recovered(metrics: pd.DataFrame) -> Figure:
     """Draw the loss recovered by SAEs and null arms (grey, open) against k, a panel for each column of each target.
 
-    For thresholds k is the mean L0 aimed at. Lines join means over seeds, small dots are the seeds, bars the mean 95 %
-    bootstrap interval over galaxies. Thin lines are 1, where nothing is lost, and 0, where reconstructions are no
+    For thresholds k is the mean L0 aimed at. Lines join means over seeds, small dots are the seeds, bars the 95 %
+    interval over galaxies and runs. Thin lines are 1, where nothing is lost, and 0, where reconstructions are no
     better than the mean of the train labels. PCA is a black line across, with as many components as the legend says.
     Where a value is below -1 or above 2, the y axis is logarithmic beyond 1 on either side.
 

@@ -67,8 +67,8 @@ def _on_test_galaxies(quality: pd.DataFrame) -> pd.DataFrame:
 def plot_reconstruction_quality(quality: pd.DataFrame) -> Figure:
     """Draw each measure of reconstructions, a panel a measure and a row a method and number of latents.
 
-    Markers are means over seeds with intervals over galaxies, small dots the seeds. FVU is better where it is less,
-    PSNR and SSIM where they are more.
+    Markers are means over seeds with intervals over galaxies and runs (of one run none), small dots the seeds. FVU is
+    better where it is less, PSNR and SSIM where they are more.
 
     Parameters
     ----------
@@ -99,11 +99,9 @@ def plot_reconstruction_quality(quality: pd.DataFrame) -> Figure:
             ]
             peers = quality.loc[quality["kind"] == method["kind"], "features"].unique()
             look = style.method_style(method["features"], method["kind"], peers)
-            mean = of_method[["value", "low", "high"]].mean()
-            ax.hlines(place, mean["low"], mean["high"], color=look.color, linewidth=1.2)
-            ax.plot(
-                mean["value"], place, marker=look.marker, color=look.color, linestyle="none", label=method["features"]
-            )
+            value, low, high = style.over_runs(of_method)
+            ax.hlines(place, low, high, color=look.color, linewidth=1.2)
+            ax.plot(value, place, marker=look.marker, color=look.color, linestyle="none", label=method["features"])
             if len(of_method) > 1:
                 ax.plot(
                     of_method["value"],

@@ -76,8 +76,8 @@ def plot_recovery_matrix(table: pd.DataFrame, k: int) -> Figure:
 def plot_recovery_scores(table: pd.DataFrame) -> Figure:
     """Draw MCC and the three scores of DCI of all factors together, a row a method, the best MCC on top.
 
-    Markers are means over seeds, bars the mean 95 % interval over test galaxies (the first two scores of DCI have
-    none), small dots the seeds.
+    Markers are means over seeds, bars the 95 % interval over test galaxies and runs (the first two scores of DCI and
+    what has one run have none), small dots the seeds.
 
     Parameters
     ----------
@@ -94,7 +94,10 @@ def plot_recovery_scores(table: pd.DataFrame) -> Figure:
     if missing := sorted(set(_SCORES) - set(rows["metric"])):
         raise ValueError(f'the table of recovery has no rows of factor "{_ALL}" with the metrics {missing}')
     means = {
-        str(metric): of_metric.groupby("features")[["value", "low", "high"]].mean()
+        str(metric): pd.DataFrame(
+            {name: style.over_runs(runs) for name, runs in of_metric.groupby("features")},
+            index=["value", "low", "high"],
+        ).T
         for metric, of_metric in rows.groupby("metric")
     }
     kinds = rows.groupby("features")["kind"].first()

@@ -94,8 +94,8 @@ def plot_resolution(
 ) -> Figure:
     """Draw test RMSE and NMAD of networks that were trained on cutouts of n × n pixels, against n.
 
-    Points are means over seeds, small dots the seeds, bars the mean 95 % bootstrap interval over galaxies; networks of
-    one seed have bars alone.
+    Points are means over seeds, small dots the seeds, bars the 95 % interval over galaxies and runs; networks of one
+    seed have none.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str) -
     nearest that was trained (of two the larger); the first n components; the n best dimensions of each encoder and
     latents of each VAE.
 
-    Points are means over seeds, small dots the seeds, bars the mean 95 % bootstrap interval over galaxies. An arrowhead
+    Points are means over seeds, small dots the seeds, bars the 95 % interval over galaxies and runs. An arrowhead
     at the upper edge is what is higher than 1.6 times the mean's error, without this control than 10 times the least.
     Horizontal lines are the controls: the mean, photometry with the probe that is best on valid rows, and each encoder
     and VAE with ridge on all it gives.

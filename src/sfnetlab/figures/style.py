@@ -28,6 +28,7 @@ from scipy.optimize import isotonic_regression
 
 from sfnetlab.figures.kinds import NULL_DICTIONARIES
 from sfnetlab.methods import TRAITS, contract
+from sfnetlab.metrics.runs import from_intervals
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +161,19 @@ def save_figure(fig: Figure, directory: Path, name: str) -> None:
     with matplotlib.rc_context(_PAPER):
         fig.savefig(directory / f"{name}.pdf", metadata={"CreationDate": None})
         fig.savefig(directory / f"{name}.png", metadata={"Software": None})
+
+
+def over_runs(runs: pd.DataFrame) -> tuple[float, float, float]:
+    """Return value, low and high of a method from those of its runs, over galaxies alone; see `runs.from_intervals`.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        `seed, value, low, high`, a row a run.
+    """
+    seeds = [None if pd.isna(seed) else int(seed) for seed in runs["seed"]]
+    value, low, high = runs[["value", "low", "high"]].to_numpy(dtype=float).T
+    return from_intervals(value, low, high, seeds)
 
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:

@@ -33,8 +33,8 @@ def draw(findings: Findings) -> Figures:
 def plot_yields(table: pd.DataFrame) -> Figure:
     """Draw the purity against the number of galaxies inspected, a panel for each kind of rare galaxy.
 
-    Lines are means over seeds, small dots the seeds, bars the mean 95 % interval over galaxies. The dotted edge of the
-    shaded part is the purity of a search that makes no mistake.
+    Lines are means over seeds, small dots the seeds, bars the 95 % interval over galaxies and runs (of one run none).
+    The dotted edge of the shaded part is the purity of a search that makes no mistake.
 
     Parameters
     ----------
@@ -48,11 +48,14 @@ def plot_yields(table: pd.DataFrame) -> Figure:
         If columns are missing, no row is of the metric "purity", or a number appears twice.
     """
     style.require_columns(table, _COLUMNS, "the table of yields")
-    rows = table[table["metric"] == "purity"].rename(columns={"n_inspected": "x", "value": "y"})
+    rows = table[table["metric"] == "purity"].rename(columns={"n_inspected": "x"})
     if rows.empty:
         raise style.EmptyFigureError('the table of yields has no row of the metric "purity"')
     if rows.duplicated(["rare", "method", "seed", "x"]).any():
         raise ValueError("a purity appears twice; give the yields of one experiment")
+    for _, runs in rows.groupby(["rare", "method", "x"]):
+        rows.loc[runs.index, ["low", "high"]] = style.over_runs(runs)[1:]
+    rows = rows.rename(columns={"value": "y"})
     kinds = {str(name): str(kind) for name, kind in rows.groupby("method", sort=False)["kind"].first().items()}
     looks = _looks(kinds)
     labels = {name: style.wrapped(style.method_name(name, kind), 24) for name, kind in kinds.items()}

@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.metrics.bootstrap import percentile_interval, resample_counts
-from sfnetlab.metrics.predictions import Prediction, typed_identity, value_scores
+from sfnetlab.metrics.predictions import Prediction, prediction_rows, typed_identity, value_scores
 from sfnetlab.metrics.regression import NMAD_SCALE
-from sfnetlab.metrics.tidy import HEAD
+from sfnetlab.metrics.tidy import HEAD, IDENTITY, STANDS_ON
 from sfnetlab.surveys.lines import tremonti_2004
 
 MASS, METALLICITY, SFR = "lgm_tot_p50", "oh_p50", "sfr_tot_p50"
@@ -131,31 +131,34 @@ def residual_trends(
 
 def metallicity_from_mass(
     known: pd.DataFrame, predictions: pd.DataFrame, *, n_resamples: int, seed: int
-) -> list[pd.DataFrame]:
-    """Return scores of the metallicity that follows from the masses that heads predict, by two relations.
+) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+    """Return scores of the metallicity that follows from the masses that heads predict, by two relations, and itself.
 
     Parameters
     ----------
     known : DataFrame
         Galaxies with `id_str`, `split` and the three measured columns; the fitted relation is of the train ones.
     predictions : DataFrame
-        Test predictions of every run: `metrics.predictions.prediction_rows` with `IDENTITY`.
+        Test predictions of every run: `metrics.predictions.prediction_rows` with `IDENTITY` and `STANDS_ON`.
 
     Returns
     -------
-    list of DataFrame
+    scores : list of DataFrame
         `value_scores` of `METALLICITY` with `IDENTITY`, for each head and relation; empty for fewer than `N_LEAST`
         train galaxies.
+    predicted : list of DataFrame
+        `prediction_rows` with `IDENTITY` and `STANDS_ON`, as many.
     """
     train, test = (known[known["split"] == part].set_index("id_str") for part in ("train", "test"))
     if len(train) < N_LEAST:
-        return []
+        return [], []
     relations = {
         "tremonti_2004": tremonti_metallicity,
         "fitted_relation": median_relation(train[MASS].to_numpy(), train[METALLICITY].to_numpy()),
     }
-    by = ["features", "kind", "k", "seed", "n_features_used"]
+    by = [*IDENTITY, *STANDS_ON, "n_features_used"]
     scores: list[pd.DataFrame] = []
+    predicted: list[pd.DataFrame] = []
     masses = _of_heads(predictions, test, MASS)
     for (*identity, n_used), rows in masses.groupby(by, dropna=False, sort=False):
         truth = test.loc[rows["id_str"], METALLICITY].to_numpy()[:, None]
@@ -165,8 +168,11 @@ def metallicity_from_mass(
             table = value_scores(
                 (METALLICITY,), truth, prediction, split, n_resamples=n_resamples, seed=seed, parts=("test",)
             )
-            scores.append(typed_identity(table.assign(**dict(zip(by, identity, strict=False)))))
-    return scores
+            told = prediction_rows((METALLICITY,), rows["id_str"], truth, prediction, split)
+            about = dict(zip(by, identity, strict=False))
+            scores.append(typed_identity(table.assign(**about)))
+            predicted.append(typed_identity(told.assign(**about)))
+    return scores, predicted
 
 
 def predicted_relations(

@@ -33,7 +33,7 @@ def view_scores(metrics: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     metrics : DataFrame
-        The tidy `metrics.parquet` of fit-probes.
+        The tidy `metrics.parquet` of fit-probes, with the intervals of methods.
     views : DataFrame
         A row for each [[features]]: `features`, `method`, `view`, `side_px` (pixels a side that are left),
         `is_degraded` (whether that is all that the view does; full cutouts count too).

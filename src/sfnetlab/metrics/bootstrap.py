@@ -1,6 +1,6 @@
-"""Error bars of the metrics by resampling galaxies, of one method or of the paired difference between methods.
+"""Error bars of the metrics of one run by resampling galaxies; what runs add, `metrics.runs` knows.
 
-The n galaxies and the seed alone decide the resamples, so that every method is scored on the same ones.
+The n galaxies and the seed alone decide the resamples, so that every run is scored on the same ones.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,8 @@ from sfnetlab.runtime import compiled
 
 ColumnMetric = Literal["rmse", "nmad", "r2", "bias"]
 Metric = Literal[ColumnMetric, "pooled_rmse"]
+Score = Literal["rmse", "auc", "f1", "accuracy", "balanced_accuracy"]
+"""Metrics that are compared between methods."""
 
 COLUMN_METRICS: tuple[ColumnMetric, ...] = ("rmse", "nmad", "r2", "bias")
 CONFUSION = ("true_positive", "false_positive", "true_negative", "false_negative")
@@ -54,15 +56,6 @@ class ClassInterval(NamedTuple):
     high: float
     n_undefined: int
     """Resamples without one of the classes: they do not count for the interval."""
-
-
-class Difference(NamedTuple):
-    """A metric of method a minus that of method b, its interval and two-sided p-value."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
 
 
 def bootstrap_intervals(
@@ -149,13 +142,7 @@ def class_intervals(
     scores : ndarray of shape (n, m)
         A column a method; positive where > 0.
     """
-    truth, columns = classification.checked_classes(y_true, scores)
-    counts_of = classification.outcomes(truth[:, None], columns)
-    shares, auc = _placements(truth, columns)
-    parts = np.hstack([*(counts_of[name] for name in CONFUSION), shares * truth[:, None], shares * ~truth[:, None]])
-    sums = np.vstack([weights @ parts for weights in _weight_blocks(truth.size, n_resamples, seed)])
-    resampled = _class_values(*np.hsplit(sums, 6), auc=auc)
-    values = _class_values(*np.hsplit(parts.sum(axis=0)[None], 6), auc=auc)
+    values, resampled = _resampled_classes(y_true, scores, n_resamples, seed)
     intervals: list[ClassInterval] = []
     for metric in CLASS_METRICS:
         bounds = percentile_interval(resampled[metric], level)
@@ -164,68 +151,41 @@ def class_intervals(
     return intervals
 
 
-def paired_differences(
-    y_true: NDArray[np.floating],
-    predictions: NDArray[np.floating],
-    contrasts: NDArray[np.floating],
-    metric: Literal["rmse", "auc"],
-    *,
-    n_resamples: int,
-    seed: int,
-    level: float = 0.95,
-) -> list[Difference]:
-    """Return differences of a metric on the same galaxies, each between means over several runs, with interval and p.
+def resampled_scores(
+    metric: Score, y_true: NDArray[np.floating], predictions: NDArray[np.floating], *, n_resamples: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a metric of every column of predictions on all galaxies, (m,), and on resamples, (n_resamples, m).
 
-    Intervals are percentiles of the resamples. p is twice the smaller share of resamples on either side of zero, each
-    count plus one, so never 0.
+    Resamples are the same for all columns; NaN where the metric is not defined in one.
 
     Parameters
     ----------
     y_true : ndarray of shape (n,)
-        Labels; for "auc" 0 or 1, both present.
-    predictions : ndarray of shape (n, n_runs)
-        A column a run: predictions in label units, for "auc" scores. Resampled galaxies are the same for all runs.
-    contrasts : ndarray of shape (n_runs, n_differences)
-        A column a difference: the weight of each run's metric, summing to 0; with three seeds of either method 1/3 for
-        those of a and -1/3 for those of b.
-
-    References
-    ----------
-    Davison & Hinkley 1997, Bootstrap Methods and their Application, equation 4.11 (the plus one).
+        Labels; for metrics of classes 0 or 1, both present.
+    predictions : ndarray of shape (n, m)
+        A column a run: predictions in label units, for classes scores, positive where > 0.
     """
-    weights = np.asarray(contrasts, dtype=np.float64)
     if metric == "rmse":
-        values, resampled = _resampled_rmse(y_true, predictions, n_resamples, seed)
-    else:
-        truth, columns = classification.checked_classes(y_true, predictions)
-        values, resampled = _resampled_auc(truth, columns, n_resamples, seed)
-        resampled = resampled[np.isfinite(resampled).all(axis=1)]
-    is_enough = len(resampled) >= max(1, LEAST_DEFINED * n_resamples)
-    differences: list[Difference] = []
-    for start in range(0, weights.shape[1], 64):
-        block = weights[:, start : start + 64]
-        drawn = resampled @ block
-        # a sum of weights that do not sum to 0 exactly is rounding, not a difference
-        drawn[np.abs(drawn) <= 1e-12 * resampled.max(initial=0.0)] = 0.0
-        low, high = np.full((2, drawn.shape[1]), np.nan)
-        if is_enough:
-            low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        n_one_side = np.minimum(np.count_nonzero(drawn <= 0, axis=0), np.count_nonzero(drawn >= 0, axis=0))
-        p = np.minimum(1.0, 2 * (n_one_side + 1) / (len(drawn) + 1))
-        differences += [Difference(*map(float, row)) for row in zip(values @ block, low, high, p, strict=True)]
-    return differences
+        return _resampled_rmse(y_true, predictions, n_resamples, seed)
+    if metric == "auc":
+        return _resampled_auc(*classification.checked_classes(y_true, predictions), n_resamples, seed)
+    values, resampled = _resampled_classes(y_true, predictions, n_resamples, seed)
+    return values[metric].ravel(), resampled[metric]
 
 
 def holm(p: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return p-values (n,) after Holm's step-down correction: those below 0.05 hold together with a 5 % risk of error.
 
+    What is NaN was not tested: it stays NaN and does not count.
+
     References
     ----------
     Holm 1979, Scandinavian Journal of Statistics 6, 65.
     """
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(np.asarray(p, dtype=np.float64)[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
+    every = np.asarray(p, dtype=np.float64)
+    order = np.argsort(every)[: np.count_nonzero(~np.isnan(every))]
+    stepped = np.maximum.accumulate(every[order] * np.arange(len(order), 0, -1))
+    adjusted = np.full(len(every), np.nan)
     adjusted[order] = np.minimum(1.0, stepped)
     return adjusted
 
@@ -303,6 +263,19 @@ def _resampled_auc(
             means.append(np.divide(total, n_drawn, out=np.full_like(total, np.nan), where=n_drawn > 0))
         blocks.append(means[0] + means[1] - values)
     return values, np.vstack(blocks)
+
+
+def _resampled_classes(
+    y_true: NDArray[np.number], scores: NDArray[np.floating], n_resamples: int, seed: int
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    """Each of `CLASS_METRICS` of every column of scores on all rows, (1, m), and on resamples, (n_resamples, m)."""
+    truth, columns = classification.checked_classes(y_true, scores)
+    counts_of = classification.outcomes(truth[:, None], columns)
+    shares, auc = _placements(truth, columns)
+    parts = np.hstack([*(counts_of[name] for name in CONFUSION), shares * truth[:, None], shares * ~truth[:, None]])
+    sums = np.vstack([weights @ parts for weights in _weight_blocks(truth.size, n_resamples, seed)])
+    values = _class_values(*np.hsplit(parts.sum(axis=0)[None], 6), auc=auc)
+    return values, _class_values(*np.hsplit(sums, 6), auc=auc)
 
 
 def _placements(

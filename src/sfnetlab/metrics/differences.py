@@ -1,6 +1,7 @@
 """Which methods differ: all comparable pairs of a comparison, on the same galaxies and seeds, with one correction.
 
-A run is one probe of one feature table of one seed; a method is its runs over seeds.
+A run is one probe of one feature table of one seed; a method is its runs over seeds. Differences are between methods:
+their intervals are over galaxies and runs, and from one run there is none.
 """
 
 import itertools
@@ -11,17 +12,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.bootstrap import holm, paired_differences
+from sfnetlab.metrics.bootstrap import holm
+from sfnetlab.metrics.method_scores import METHOD, pooled_errors, with_budget
+from sfnetlab.metrics.runs import mean_over_runs, nesting_of, scores_of
 from sfnetlab.metrics.selection import has_nearest_k
-from sfnetlab.metrics.tidy import HEAD, IDENTITY
+from sfnetlab.metrics.tidy import FAMILY, HEAD, IDENTITY, STANDS_ON, TRAINING
 
-RUN = (*IDENTITY, "probe", "n_features_used")
-METHOD = ["features", "kind", "k", "probe", "budget"]
+RUN = (*IDENTITY, *STANDS_ON, "probe", "n_features_used")
 MAX_RESAMPLES = 50_000
 """A p-value is at least 2 / (resamples + 1), and Holm's correction multiplies it by the number of differences."""
 COLUMNS = [
     "budget", "features_a", "k_a", "probe_a", "n_features_used_a", "features_b", "k_b", "probe_b", "n_features_used_b",
-    "n_seeds", "difference", "low", "high", "p", "p_holm",
+    "n_seeds", "difference", "low", "high", "run_sd", "galaxy_sd", "p", "p_holm",
 ]  # fmt: skip
 
 
@@ -39,8 +41,7 @@ def compared_runs(runs: pd.DataFrame, on_all: Sequence[str], on_budgets: Sequenc
     on_all, on_budgets
         Names of probes, the preferred ones first.
     """
-    most = runs.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
-    runs = runs.assign(budget=runs["n_features_used"].astype("Int64").where(runs["n_features_used"] < most))
+    runs = with_budget(runs)
     has_all = runs["budget"].isna()
     known = set(runs["probe"])
     of_all, of_budget = (next((name for name in names if name in known), "") for names in (on_all, on_budgets))
@@ -59,7 +60,8 @@ def paired_runs(
     Parameters
     ----------
     predictions : DataFrame
-        Test predictions of every run, of one target or set of classes: `prediction_rows` with `IDENTITY`.
+        Test predictions of every run, of one target or set of classes: `prediction_rows` with `IDENTITY` and
+        `STANDS_ON`.
     columns
         The label columns.
     on_all, on_budgets
@@ -113,9 +115,7 @@ def differences_of_target(
     runs, y_true, y_pred = paired_runs(predictions, columns, on_all, on_budgets)
     arrays = {column: (y_true[:, i], y_pred[:, i]) for i, column in enumerate(columns)}
     if len(columns) > 1:
-        # the root of the mean square over columns is an error of its own, whose RMSE is the pooled one
-        pooled = np.sqrt(np.mean((y_pred - y_true[:, :, None]) ** 2, axis=1))
-        arrays["pooled"] = (np.zeros(len(pooled)), pooled)
+        arrays["pooled"] = pooled_errors(y_true, y_pred)
     tables = []
     for column, (truth, values) in arrays.items():
         table = difference_table(runs, truth, values, metric, n_resamples=n_resamples, seed=seed)
@@ -133,12 +133,12 @@ def difference_table(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Return paired differences between all comparable methods, a minus b, averaged over the seeds that both have.
+    """Return paired differences between all comparable methods, a minus b, each method's score being that of its runs.
 
     Comparable are methods of all their features with the same k (or without one, as controls are), and methods with
-    the same budget. Methods without seeds are compared with every seed of the other; two that share no seed, not at
-    all. Intervals and p-values are over galaxies, with the networks as trained. There are as many resamples as Holm's
-    correction over all differences needs, up to `MAX_RESAMPLES`.
+    the same budget. Two of one family are compared over the trainings that both have; where they share none, not at
+    all. Intervals and p-values are over galaxies and runs, see `metrics.runs`: NaN where either method has a single
+    run. There are as many resamples as Holm's correction over all differences needs, up to `MAX_RESAMPLES`.
 
     Parameters
     ----------
@@ -154,43 +154,44 @@ def difference_table(
     Returns
     -------
     DataFrame
-        `COLUMNS`; `n_features_used_*` are medians over seeds, `budget` is NA for all features.
+        `COLUMNS`; `n_features_used_*` are medians over seeds, `budget` is NA for all features, `n_seeds` counts the
+        runs of the method that has fewer. `run_sd` is the standard deviation of the difference from one run of both to
+        the next, `galaxy_sd` that from one sample of galaxies to the next.
     """
-    groups = runs.reset_index(drop=True).groupby(METHOD, dropna=False, sort=False)
+    runs = runs.reset_index(drop=True)
+    trainings = [None if pd.isna(training) else int(training) for training in runs[TRAINING]]
+    nesting = nesting_of(list(runs[FAMILY]), trainings)
     methods = [
         dict(zip(METHOD, name, strict=True))
-        | {
-            "n_features_used": int(of_method["n_features_used"].median()),
-            "runs": dict(zip(of_method["seed"], of_method.index, strict=True)),
-        }
-        for name, of_method in groups
+        | {"n_features_used": int(of_method["n_features_used"].median()), "runs": list(of_method.index)}
+        for name, of_method in runs.groupby(METHOD, dropna=False, sort=False)
     ]
     pairs: list[dict[str, Any]] = []
     contrasts: list[NDArray[np.float64]] = []
     for a, b in _comparable(methods):
-        shared = _shared_runs(a["runs"], b["runs"])
-        if not shared:
-            continue
-        contrast = np.zeros(len(runs))
-        for run_a, run_b in shared:
-            contrast[run_a] += 1 / len(shared)
-            contrast[run_b] -= 1 / len(shared)
-        contrasts.append(contrast)
-        row = {
-            f"{name}_{side}": m[name] for side, m in (("a", a), ("b", b)) for name in (*METHOD[:4], "n_features_used")
-        }
-        pairs.append(row | {"budget": a["budget"], "n_seeds": len(shared)})
+        of_a, of_b = a["runs"], b["runs"]
+        if a[FAMILY] == b[FAMILY]:
+            shared = {trainings[run] for run in of_a} & {trainings[run] for run in of_b}
+            of_a, of_b = ([run for run in of_method if trainings[run] in shared] for of_method in (of_a, of_b))
+            if not shared:
+                continue
+        contrasts.append(mean_over_runs(of_a, nesting) - mean_over_runs(of_b, nesting))
+        of_side = (*METHOD[:3], "probe", "n_features_used")
+        row = {f"{name}_{side}": m[name] for side, m in (("a", a), ("b", b)) for name in of_side}
+        pairs.append(row | {"budget": a["budget"]})
     if not pairs:
         return pd.DataFrame(columns=COLUMNS)
-    found = paired_differences(
+    found = scores_of(
         y_true,
         predictions,
         np.stack(contrasts, axis=1),
+        nesting,
         metric,
         n_resamples=max(n_resamples, min(100 * len(pairs), MAX_RESAMPLES)),
         seed=seed,
     )
-    table = pd.concat([pd.DataFrame(pairs), pd.DataFrame(found)], axis=1)
+    scores = pd.DataFrame(found).rename(columns={"value": "difference", "n_runs": "n_seeds"})
+    table = pd.concat([pd.DataFrame(pairs), scores.assign(n_seeds=scores["n_seeds"].clip(lower=1))], axis=1)
     table["p_holm"] = holm(table["p"].to_numpy())
     return table[COLUMNS].astype({"k_a": "Int64", "k_b": "Int64", "budget": "Int64"})
 
@@ -202,12 +203,3 @@ def _comparable(methods: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any],
                 yield a, b
         elif not pd.isna(a["budget"]) and not pd.isna(b["budget"]) and a["budget"] == b["budget"]:
             yield a, b
-
-
-def _shared_runs(a: dict[Any, int], b: dict[Any, int]) -> list[tuple[int, int]]:
-    """Runs of a and b with one seed; a method without seeds (its only one is NA) goes with each of the other."""
-    if len(a) == 1 and pd.isna(next(iter(a))):
-        return [(next(iter(a.values())), run) for run in b.values()]
-    if len(b) == 1 and pd.isna(next(iter(b))):
-        return [(run, next(iter(b.values()))) for run in a.values()]
-    return [(run, b[seed]) for seed, run in a.items() if seed in b]

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sfnetlab.metrics.bootstrap import paired_differences
+from sfnetlab.metrics.method_scores import by_run
 from sfnetlab.metrics.predictions import Prediction, typed_identity, value_scores
 from sfnetlab.metrics.regression import rmse
+from sfnetlab.metrics.runs import NEEDS_RUNS, nesting_of, scores_of
 from sfnetlab.metrics.tidy import AUGMENTED, ENSEMBLE, HEAD
 
 GAINS = {"augmentation": "8 symmetries", "ensemble": "mean over seeds", "both": "8 symmetries and seeds"}
@@ -17,7 +18,11 @@ GAINS = {"augmentation": "8 symmetries", "ensemble": "mean over seeds", "both": 
 
 
 class Gain(NamedTuple):
-    """RMSE of combined predictions minus the mean RMSE of the single ones, over galaxies, and its interval."""
+    """RMSE of combined predictions minus the mean RMSE of the single ones, and its interval.
+
+    The interval of augmentation is over galaxies and runs. Of ensembles there is one, so theirs is over galaxies alone:
+    it is about these networks.
+    """
 
     gain: str
     """One of `GAINS`."""
@@ -38,7 +43,7 @@ def gains(
     n_resamples: int,
     seed: int,
 ) -> list[Gain]:
-    """Return each gain that the predictions allow, paired over the same galaxies; networks are taken as trained.
+    """Return each gain that the predictions allow, paired over the same galaxies.
 
     Parameters
     ----------
@@ -59,18 +64,22 @@ def gains(
     if not combined:
         return []
     columns = np.hstack([single, *combined.values()])
+    seeds = [*range(n_seeds), *([*range(n_seeds)] if augmented is not None else [])]
+    seeds += [0] * (columns.shape[1] - len(seeds))  # ensembles do not count for augmentation
+    of_runs, as_trained = (nesting_of(["network"] * len(seeds), of) for of in (seeds, [None] * len(seeds)))
     contrasts = np.zeros((columns.shape[1], len(combined)))
     contrasts[:n_seeds] = -1 / n_seeds
     start = n_seeds
     for i, values in enumerate(combined.values()):
         contrasts[start : start + values.shape[1], i] = 1 / values.shape[1]
         start += values.shape[1]
-    differences = paired_differences(y_true, columns, contrasts, "rmse", n_resamples=n_resamples, seed=seed)
     alone = float(np.mean([rmse(y_true, column) for column in single.T]))
-    return [
-        Gain(name, n_seeds, alone, alone + found.difference, *found)
-        for name, found in zip(combined, differences, strict=True)
-    ]
+    found: list[Gain] = []
+    for name, contrast in zip(combined, contrasts.T, strict=True):
+        nesting = of_runs if name == "augmentation" else as_trained
+        (score,) = scores_of(y_true, columns, contrast[:, None], nesting, "rmse", n_resamples=n_resamples, seed=seed)
+        found.append(Gain(name, n_seeds, alone, alone + score.value, *score[:4]))
+    return found
 
 
 def combine_predictions(
@@ -106,8 +115,8 @@ def combine_predictions(
     for identity, rows in every.groupby(by, dropna=False, sort=False):
         about = dict(zip(by, identity, strict=True))
         columns = columns_of[str(about["target"])]
-        truth, single = _by_galaxy(rows[~rows["is_augmented"]], columns)
-        augmented = _by_galaxy(rows[rows["is_augmented"]], columns)[1] if rows["is_augmented"].any() else None
+        truth, single = by_run(rows[~rows["is_augmented"]], columns)[1:]
+        augmented = by_run(rows[rows["is_augmented"]], columns)[2] if rows["is_augmented"].any() else None
         for i, column in enumerate(columns):
             turned = None if augmented is None else augmented[:, i]
             if found := gains(truth[:, i], single[:, i], turned, n_resamples=n_resamples, seed=seed):
@@ -121,15 +130,6 @@ def combine_predictions(
     return scores, gained
 
 
-def _by_galaxy(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Labels (n, n_columns) and predictions (n, n_columns, n_seeds), galaxies in order of their ids."""
-    rows = rows.assign(run=rows["seed"].fillna(-1))
-    wide = rows.pivot_table(index="id_str", columns=["column", "run"], values="y_pred")
-    truth = rows.pivot_table(index="id_str", columns="column", values="y_true")
-    predictions = [wide[column].to_numpy(dtype=np.float64) for column in columns]
-    return truth[list(columns)].to_numpy(dtype=np.float64), np.stack(predictions, axis=1)
-
-
 def format_gains(table: pd.DataFrame) -> str:
     """Return the gains of heads as text, a line each; empty where there is no head.
 
@@ -138,13 +138,16 @@ def format_gains(table: pd.DataFrame) -> str:
     table : DataFrame
         `Gain` with `features`, `k`, `probe`, `target` and `column`.
     """
-    lines = ["predicting more than once: change of the test RMSE [95 % interval over galaxies]; less than 0 is better"]
+    lines = [
+        "predicting more than once: change of the test RMSE [95 % interval over galaxies and runs, of means over seeds "
+        "over galaxies alone]; less than 0 is better"
+    ]
     for row in table[table["probe"] == HEAD].to_dict("records"):
         k = "" if pd.isna(row["k"]) else f" k={row['k']}"
         seeds = f"{row['n_seeds']} {'seed' if row['n_seeds'] == 1 else 'seeds'}"
+        interval = NEEDS_RUNS if pd.isna(row["low"]) else f"[{row['low']:+.4f}, {row['high']:+.4f}]"
         lines.append(
             f"  {row['features']}{k}, {row['column']} (target {row['target']}), {GAINS[row['gain']]} ({seeds}): "
-            f"{row['rmse_single']:.4f} -> {row['rmse']:.4f}, {row['difference']:+.4f} "
-            f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+            f"{row['rmse_single']:.4f} -> {row['rmse']:.4f}, {row['difference']:+.4f} {interval}"
         )
     return "\n".join(lines) if len(lines) > 1 else ""

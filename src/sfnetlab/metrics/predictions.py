@@ -17,7 +17,7 @@ from sfnetlab.metrics.bootstrap import (
 )
 from sfnetlab.metrics.classification import confusion_matrix, label_scores
 from sfnetlab.metrics.quantiles import quantile_scores
-from sfnetlab.metrics.tidy import CALIBRATED, HEAD, PARTS
+from sfnetlab.metrics.tidy import CALIBRATED, HEAD, PARTS, TRAINING
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ class Prediction:
 
 
 def typed_identity(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with k and seed, where they have these, as nullable integers."""
-    return rows.astype({name: "Int64" for name in ("k", "seed") if name in rows})
+    """Return the rows with k, seed and training, where they have these, as nullable integers."""
+    return rows.astype({name: "Int64" for name in ("k", "seed", TRAINING) if name in rows})
 
 
 def value_scores(
@@ -195,7 +195,7 @@ def prediction_rows(
     -------
     DataFrame
         `id_str, column, y_true, y_pred, probe, n_features_used`; of two classes `y_true` is 0 or 1 and `y_pred` a
-        score.
+        score, of many both are class numbers.
     """
     test = split == "test"
     tables = [

@@ -2,6 +2,10 @@
 
 IDENTITY = ("features", "kind", "k", "seed")
 """Columns that tell which feature table a row is about; k and seed are <NA> where a table has none."""
+FAMILY, TRAINING = STANDS_ON = ("family", "training")
+"""Columns of predictions that say on which training a feature table stands: name of the network whose embedding it
+decomposes (else of its own method), and the seed, <NA> where nothing is random. Tables of one family and training share
+what is random in it, others are independent."""
 COLUMNS = (
     *IDENTITY, "probe", "n_features_used", "target", "column", "split", "metric", "value", "low", "high", "n",
 )  # fmt: skip

@@ -27,7 +27,7 @@ from sfnetlab.surveys.messages import did_you_mean, first_few
 
 
 def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> Iterator[NamedRows]:
-    """Scores of classifiers of each set of classes; of two their test predictions too, of many their confusions."""
+    """Scores and test predictions of classifiers of each set of classes; of many their confusions too."""
     for name, classes in spec.classes.items():
         numbers, names = class_numbers(survey.catalog, name, classes)
         rows, y = survey.catalog[numbers >= 0], numbers[numbers >= 0]
@@ -41,11 +41,10 @@ def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> 
         scores = score(classes.column, y, found, split, n_resamples=n_resamples, seed=SEED)
         yield "metrics", scores.assign(target=name)
         for prediction in found:
-            if classes.are_two:
-                Y = y[:, None].astype(np.float64)
-                told = prediction_rows((classes.column,), rows["id_str"], Y, prediction, sample.split)
-                yield "predictions", told.assign(target=name)
-            else:
+            Y = y[:, None].astype(np.float64)
+            told = prediction_rows((classes.column,), rows["id_str"], Y, prediction, split)
+            yield "predictions", told.assign(target=name)
+            if not classes.are_two:
                 yield "confusion", confusion_rows(names, y, prediction, sample.split).assign(target=name)
 
 

@@ -15,6 +15,7 @@ from sfnetlab.artifacts import read_features, read_survey
 from sfnetlab.files import create_array, finish_array
 from sfnetlab.interpret.views import Seen, surviving_features, view_scores
 from sfnetlab.jobs import Metrics, Task, Viewed
+from sfnetlab.metrics.method_scores import with_method_intervals
 from sfnetlab.plan import ViewsSpec
 from sfnetlab.runner import stage_main
 from sfnetlab.settings import View
@@ -28,7 +29,10 @@ SEED = 0
 def build(spec: ViewsSpec, task: Task) -> Metrics:
     survey = read_survey(task.inputs["survey"])
     side = survey.cutouts.shape[1]
-    metrics = pd.read_parquet(task.inputs["comparison"] / "metrics.parquet")
+    metrics, methods = (
+        pd.read_parquet(task.inputs["comparison"] / f"{name}.parquet") for name in ("metrics", "methods")
+    )
+    metrics = with_method_intervals(metrics, methods)
     by_name = {spec.tables[name].features: viewed for name, viewed in spec.views.items()}
     scores = view_scores(metrics, pd.DataFrame([_about(name, viewed, side) for name, viewed in by_name.items()]))
     scores.to_parquet(task.work / "scores.parquet", index=False)

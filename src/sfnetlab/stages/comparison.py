@@ -1,6 +1,7 @@
 """The comparison of fit-probes: all tables together, means over seeds, gains, paired differences, mass-metallicity."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -9,10 +10,17 @@ import pandas as pd
 from sfnetlab.artifacts import read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.interpret.mzr import MASS, METALLICITY, SFR, metallicity_from_mass, predicted_relations
-from sfnetlab.jobs import Job, Metrics, Task
+from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods import BOUNDS
 from sfnetlab.metrics.differences import differences_of_target
 from sfnetlab.metrics.gains import combine_predictions, format_gains
+from sfnetlab.metrics.method_scores import (
+    MANY_CLASSES,
+    TWO_CLASSES,
+    VALUES,
+    method_scores,
+    without_interval,
+)
 from sfnetlab.metrics.tidy import COLUMNS
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import ProbeTask, probes_of, standing_for
@@ -27,7 +35,7 @@ from sfnetlab.report import (
     latex_comparison,
     significance_line,
 )
-from sfnetlab.results import with_identity
+from sfnetlab.results import Results
 from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages.samples import SEED
@@ -43,19 +51,23 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     probed = {job: path for job, path in task.inputs_of("fit-probes").items() if isinstance(job.spec, ProbeSpec)}
     probes: Probes = next(iter(probed)).spec.probes
     n_resamples = probes.n_bootstrap
-    predictions = _test_predictions(probed)
+    predictions = Results.of_task(task).predictions()
+    assert predictions is not None
     columns_of = {name: target.columns for name, target in spec.targets.items()}
     ensembles, gained = combine_predictions(predictions, columns_of, n_resamples=n_resamples, seed=SEED)
-    from_mass, relations = _mass_metallicity(spec, catalog, survey, predictions, n_resamples)
+    from_mass, implied, relations = _mass_metallicity(spec, catalog, survey, predictions, n_resamples)
     tables = [pd.read_parquet(path / "metrics.parquet") for path in probed.values()]
     metrics = pd.concat([*tables, *ensembles, *from_mass], ignore_index=True)[list(COLUMNS)]
+    scored = _method_scores(spec, pd.concat([predictions, *implied], ignore_index=True), n_resamples)
+    methods = pd.concat([*scored, *without_interval(ensembles)], ignore_index=True)
     differences = _differences(spec, probes.classifiers, predictions, n_resamples)
     metrics.to_parquet(task.work / "metrics.parquet", index=False)
+    methods.to_parquet(task.work / "methods.parquet", index=False)
     differences.to_parquet(task.work / "differences.parquet", index=False)
     (task.work / "differences.txt").write_text(format_differences(differences) + "\n", encoding="utf-8")
     for name, table in relations.items():
         table.to_parquet(task.work / f"{name}.parquet", index=False)
-    text = [*_written_comparison(spec, task.work, metrics), significance_line(differences)]
+    text = [*_written_comparison(task.work, methods), significance_line(differences)]
     if gained:
         gains = pd.concat(gained, ignore_index=True)
         gains.to_parquet(task.work / "gains.parquet", index=False)
@@ -64,51 +76,53 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     return {"n_rows": len(metrics)}
 
 
-def _written_comparison(spec: ComparisonSpec, directory: Path, metrics: pd.DataFrame) -> list[str]:
+def _method_scores(spec: ComparisonSpec, predictions: pd.DataFrame, n_resamples: int) -> Iterator[pd.DataFrame]:
+    """The scores of methods on each target and set of classes."""
+    columns_of = {name: target.columns for name, target in spec.targets.items()}
+    yield method_scores(predictions, columns_of, VALUES, n_resamples=n_resamples, seed=SEED)
+    for are_two, metrics in ((True, TWO_CLASSES), (False, MANY_CLASSES)):
+        columns_of = {name: (each.column,) for name, each in spec.classes.items() if each.are_two == are_two}
+        yield method_scores(
+            predictions, columns_of, metrics, are_classes_many=not are_two, n_resamples=n_resamples, seed=SEED
+        )
+
+
+def _written_comparison(directory: Path, methods: pd.DataFrame) -> list[str]:
     """Write the tables that people read as CSV and LaTeX; the same as blocks of text."""
-    table = comparison_table(metrics)
+    table = comparison_table(methods[methods["metric"] == "rmse"])
     table.to_csv(directory / "comparison.csv", index=False)
     (directory / "comparison.tex").write_text(latex_comparison(table), encoding="utf-8")
     text = [format_comparison(table)]
-    two, many = (
-        [name for name, class_target in spec.classes.items() if class_target.are_two == are_two]
-        for are_two in (True, False)
-    )
-    if (metrics["metric"] == "auc").any():
-        classes = class_table(metrics[metrics["target"].isin(two)])
+    are_two = methods["target"].isin(methods.loc[methods["metric"] == "auc", "target"])
+    two, many = methods[are_two], methods[~are_two & (methods["metric"] == "accuracy")]
+    if len(two):
+        classes = class_table(two)
         classes.to_csv(directory / "classes.csv", index=False)
         text.append(format_classes(classes))
-    if many:
-        labels = label_table(metrics[metrics["target"].isin(many)])
+    if len(many):
+        labels = label_table(methods[methods["target"].isin(many["target"])])
         labels.to_csv(directory / "labels.csv", index=False)
         text.append(format_labels(labels))
     return text
 
 
-def _test_predictions(probed: dict[Job, Path]) -> pd.DataFrame:
-    """The test predictions of every feature table, with its columns of identity."""
-    parts = []
-    for job, path in probed.items():
-        parts.append(with_identity(pd.read_parquet(path / "predictions.parquet"), job.spec.table))
-    return pd.concat(parts, ignore_index=True)
-
-
 def _mass_metallicity(
     spec: ComparisonSpec, catalog: pd.DataFrame, survey: Path, predictions: pd.DataFrame, n_resamples: int
-) -> tuple[list[pd.DataFrame], dict[str, pd.DataFrame]]:
-    """Scores of the metallicity that predicted masses imply, and the relations of what heads predict, where known."""
+) -> tuple[list[pd.DataFrame], list[pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Scores of the metallicity that predicted masses imply, itself, and the relations of what heads predict."""
     target = next((name for name, target in spec.targets.items() if METALLICITY in target.columns), None)
     if target is None or not {MASS, METALLICITY, SFR} <= set(catalog):
-        return [], {}
+        return [], [], {}
     measured = Target(columns=(METALLICITY, MASS, SFR), cut="metallicity")
     try:
         known = catalog[target_rows(catalog, measured, str(survey))]
     except DataError as error:
         log.info("the mass-metallicity relation is left out: %s", error)
-        return [], {}
-    scores = metallicity_from_mass(known, predictions, n_resamples=n_resamples, seed=SEED)
+        return [], [], {}
+    scores, implied = metallicity_from_mass(known, predictions, n_resamples=n_resamples, seed=SEED)
     relations = predicted_relations(known, predictions, n_resamples=n_resamples, seed=SEED)
-    return [rows.assign(target=target) for rows in scores], relations
+    scores, implied = ([rows.assign(target=target) for rows in tables] for tables in (scores, implied))
+    return scores, implied, relations
 
 
 def judged(predictions: pd.DataFrame) -> pd.DataFrame:

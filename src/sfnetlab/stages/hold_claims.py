@@ -19,7 +19,7 @@ def build(spec: ClaimsSpec, task: Task) -> Metrics:
     results = Results.of_task(task)
     regression = next(iter(spec.targets))
     tables = ClaimTables(
-        predictions=_gathered(results, "predictions"),
+        predictions=pd.DataFrame() if (predictions := results.predictions()) is None else predictions,
         alignment=_gathered(results, "alignment"),
         associations=_gathered(results, "associations"),
         recovery=_gathered(results, "recovery"),
@@ -52,7 +52,7 @@ def _matching(results: Results) -> pd.DataFrame:
     if matching is None:
         return pd.DataFrame()
     for side in ("a", "b"):
-        for name in ("features", "kind"):
+        for name in ("features", "kind", "k"):
             of_side = [getattr(results.related[table], name) for table in matching[f"table_{side}"]]
             matching[f"{name}_{side}"] = of_side
     return matching

@@ -23,7 +23,7 @@ function overTheBudget(rows, probe) {
     if (!groups.has(name)) groups.set(name, { name, colour: colour.get(row.features), marker: MARKERS[Math.max(0, (ks.get(row.features) ?? []).indexOf(row.k)) % MARKERS.length], dash: row.supervised ? undefined : "6 3", points: [] });
     groups.get(name).points.push({
       x: row.n_features_used, y: row.rmse, low: row.low, high: row.high,
-      title: `${name}, ${row.n_features_used} features in all: ${number(row.rmse, 4)} [${number(row.low, 4)}, ${number(row.high, 4)}]`,
+      title: `${name}, ${row.n_features_used} features in all: ${number(row.rmse, 4)} ${row.low === null ? "(one run: no interval)" : `[${number(row.low, 4)}, ${number(row.high, 4)}]`}`,
     });
   }
   const levels = atlas.about.levels.filter((level) => level.target === rows[0].target && level.column === rows[0].column)
@@ -57,12 +57,12 @@ function atEqualSparsity(rows) {
       if (!best.has(name) || row.rmse < best.get(name).rmse) best.set(name, row);
     }
     const chosen = [...best.entries()].sort(([, a], [, b]) => a.rmse - b.rmse);
-    const [low, high] = [Math.min(...chosen.map(([, row]) => row.low)), Math.max(...chosen.map(([, row]) => row.high))];
+    const [low, high] = [Math.min(...chosen.map(([, row]) => row.low ?? row.rmse)), Math.max(...chosen.map(([, row]) => row.high ?? row.rmse))];
     const x = (value) => `${(100 * (value - low)) / (high - low || 1)}%`;
     list.replaceChildren(...chosen.map(([name, row]) => h("li", {},
       h("span", { class: "name" }, name, row.supervised && h("abbr", { title: "its features were trained on a label" }, " *")),
       h("span", { class: "track" },
-        h("span", { class: "range", style: { left: x(row.low), width: `${(100 * (row.high - row.low)) / (high - low || 1)}%`, "background-color": colour.get(row.features) } }),
+        row.low !== null && h("span", { class: "range", style: { left: x(row.low), width: `${(100 * (row.high - row.low)) / (high - low || 1)}%`, "background-color": colour.get(row.features) } }),
         h("span", { class: "dot", style: { left: x(row.rmse), "background-color": colour.get(row.features) } })),
       h("span", { class: "value" }, `${number(row.rmse, 4)} (${row.probe})`))));
   };
@@ -126,7 +126,7 @@ export function showOverview(main) {
         { key: "n_features_used", title: "in all", numeric: true, help: "features used for the whole sample" },
         { key: "probe", title: "probe" }, { key: "rmse", title: "RMSE", numeric: true, draw: (row) => number(row.rmse, 4) },
         { key: "low", title: "low", numeric: true, draw: (row) => number(row.low, 4) }, { key: "high", title: "high", numeric: true, draw: (row) => number(row.high, 4) },
-        { key: "n_seeds", title: "seeds", numeric: true }, { key: "seed_sd", title: "sd over seeds", numeric: true },
+        { key: "n_seeds", title: "seeds", numeric: true }, { key: "seed_sd", title: "sd over seeds", numeric: true }, { key: "galaxy_sd", title: "sd over galaxies", numeric: true },
       ],
     })));
   }

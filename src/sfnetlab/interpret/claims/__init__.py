@@ -1,7 +1,8 @@
 """What the papers claim, each with the rule by which this survey's numbers uphold it or not.
 
 A rule puts an interval beside a line: "holds" and "does not hold" need the whole 95 % interval on one side of it, else
-the claim is "undecided". Verdicts follow from the rules, never by hand.
+the claim is "undecided". From one run of a method there is no interval: the claim "needs more runs". Verdicts follow
+from the rules, never by hand.
 """
 
 from collections.abc import Hashable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sfnetlab.interpret.claims.evidence import CannotTestError, ClaimTables
+from sfnetlab.interpret.claims.evidence import RUNS_WHY, CannotTestError, ClaimTables
 from sfnetlab.interpret.claims.papers import CLAIMS
 
 
@@ -21,7 +22,8 @@ def judge_claims(tables: ClaimTables) -> pd.DataFrame:
     -------
     DataFrame
         A row a claim: `name, source, statement, their_number, rule, what, value, low, high, line, verdict, why`. `why`
-        says what is missing where the verdict is "cannot be tested here"; value, low and high are NaN there.
+        says what is missing where the verdict is "cannot be tested here" or "needs more runs"; low and high are NaN
+        in both, value in the first.
     """
     rows = []
     for claim in CLAIMS:
@@ -39,7 +41,7 @@ def judge_claims(tables: ClaimTables) -> pd.DataFrame:
             rows.append(about | nothing | {"verdict": "cannot be tested here", "why": str(missing)})
             continue
         numbers = {name: getattr(found, name) for name in ("what", "value", "low", "high", "line", "verdict")}
-        rows.append(about | numbers | {"why": ""})
+        rows.append(about | numbers | {"why": RUNS_WHY if found.verdict == "needs more runs" else ""})
     return pd.DataFrame(rows)
 
 
@@ -63,13 +65,15 @@ def claims_markdown(verdicts: pd.DataFrame, title: str) -> str:
     lines += [
         "",
         'Each rule wants the whole 95 % interval on one side of its line; "undecided" means that the line lies inside. '
-        "Intervals are over resampled test galaxies, or over features where the rule says so; seeds are averaged.",
+        "Intervals are over test galaxies and runs (seeds), or over features or runs alone where the rule says so. "
+        'Of one run (of recurrence, two) there is no interval: "needs more runs".',
     ]
     return "\n".join(lines) + "\n"
 
 
 def _numbers(row: Mapping[Hashable, Any]) -> str:
-    return f"{row['what']}: {row['value']:.3g} [{row['low']:.3g}, {row['high']:.3g}], line {row['line']:.3g}"
+    interval = row["why"] if row["why"] else f"[{row['low']:.3g}, {row['high']:.3g}]"
+    return f"{row['what']}: {row['value']:.3g} {interval}, line {row['line']:.3g}"
 
 
 def _cell(text: str) -> str:

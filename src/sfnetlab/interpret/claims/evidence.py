@@ -1,6 +1,6 @@
 """What claims are judged by: tables of one experiment, the rows of one method in them, numbers with their intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from sfnetlab.methods import TRAITS
 from sfnetlab.methods.sfnet import SFNet
 from sfnetlab.metrics.bootstrap import sample_and_resamples
+from sfnetlab.metrics.runs import crossed_draws, mean_over_runs, nesting_of
 from sfnetlab.metrics.tidy import HEAD
 
 N_RESAMPLES = 1000
 SEED = 0
 """Seed of the resamples of galaxies: the same for every method, so that differences are paired."""
 
-Verdict = Literal["holds", "does not hold", "undecided", "cannot be tested here"]
+Verdict = Literal["holds", "does not hold", "undecided", "needs more runs", "cannot be tested here"]
+RUNS_WHY = "of so few runs there is no interval: set seeds = [0, 1, 2, 3, 4]"
+"""Why a claim needs more runs."""
 Sample = NDArray[np.float64]
-"""A number (first) and what resamples of the galaxies make of it, shape (1 + N_RESAMPLES,)."""
+"""A number (first) and what resamples make of it, shape (1 + N_RESAMPLES,)."""
 
 
 class CannotTestError(Exception):
@@ -41,6 +44,8 @@ class Finding:
     @property
     def verdict(self) -> Verdict:
         """Return the verdict: undecided unless the whole interval lies on one side of the line."""
+        if np.isfinite(self.value) and np.isnan([self.low, self.high]).all():
+            return "needs more runs"
         if not np.isfinite([self.value, self.low, self.high]).all():
             return "undecided"
         is_above, is_below = self.low > self.line, self.high < self.line
@@ -54,7 +59,7 @@ class ClaimTables:
     """Tidy tables of one experiment, as the stages wrote them; `features, kind, k, seed` say of which feature table."""
 
     predictions: pd.DataFrame
-    """Predictions for test galaxies: `target, column, probe, n_features_used, id_str, y_true, y_pred`."""
+    """Predictions for test galaxies: `target, column, probe, n_features_used, id_str, y_true, y_pred`, `STANDS_ON`."""
     alignment: pd.DataFrame
     """What interpret/alignment.py found, a row a feature."""
     associations: pd.DataFrame
@@ -62,7 +67,7 @@ class ClaimTables:
     recovery: pd.DataFrame
     """What interpret/recovery.py found; empty without known factors."""
     matching: pd.DataFrame
-    """What interpret/matching.py found, a row every two tables, with `features_a, kind_a, features_b, kind_b`."""
+    """What interpret/matching.py found, a row every two tables, with `features, kind` and `k` of a and of b."""
     frequencies: pd.DataFrame
     """`feature, frequency` of test galaxies, for features that are active in any."""
     regression: str
@@ -164,8 +169,8 @@ def predictions_of(
     return chosen
 
 
-def described_of(tables: ClaimTables, table: pd.DataFrame, kind: str, what: str) -> pd.DataFrame:
-    """Return what is described of one method of a kind: the first by name, its smallest k of 4 or more, its first seed.
+def runs_of(tables: ClaimTables, table: pd.DataFrame, kind: str, what: str) -> pd.DataFrame:
+    """Return what is described of every run of one method of a kind: the first by name, its smallest k of 4 or more.
 
     Where no k is 4 or more it is the largest.
 
@@ -181,7 +186,7 @@ def described_of(tables: ClaimTables, table: pd.DataFrame, kind: str, what: str)
     if chosen["k"].notna().any():
         ks = sorted(chosen["k"].unique())
         chosen = chosen[chosen["k"] == next((k for k in ks if k >= 4), ks[-1])]
-    return chosen[chosen["seed"].isna() | (chosen["seed"] == chosen["seed"].min())]
+    return chosen
 
 
 def ks_of(tables: ClaimTables, kind: str) -> list[int]:
@@ -217,7 +222,49 @@ def main_k(tables: ClaimTables) -> int:
     return 4 if 4 in ks else ks[-1]
 
 
-# --- samples ----------------------------------------------------------------------------------------------------------
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A metric of every run of a method, on the test galaxies and on resamples of them that all methods share."""
+
+    values: NDArray[np.float64]
+    """(n_runs,)."""
+    resampled: NDArray[np.float64]
+    """(N_RESAMPLES, n_runs)."""
+    families: tuple[str, ...]
+    trainings: tuple[int | None, ...]
+    """On which training each run stands: see `metrics.tidy.STANDS_ON`."""
+
+
+def finding_over(
+    what: str,
+    function: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    methods: Sequence[Scored],
+    line: float,
+    side: Literal["above", "below"],
+) -> Finding:
+    """Return a function of methods' scores with its 95 % interval over galaxies and runs, to hold against a line.
+
+    Parameters
+    ----------
+    function
+        From scores (n, n_methods) to numbers (n,).
+    """
+    families = [family for method in methods for family in method.families]
+    trainings = [training for method in methods for training in method.trainings]
+    nesting = nesting_of(families, trainings)
+    ends = np.cumsum([len(method.values) for method in methods])
+    contrasts = [
+        mean_over_runs(range(end - len(method.values), end), nesting)
+        for method, end in zip(methods, ends.tolist(), strict=True)
+    ]
+    values, resampled = (
+        np.concatenate([getattr(method, name) for method in methods], axis=-1) for name in ("values", "resampled")
+    )
+    drawn = crossed_draws(function, values, resampled, np.stack(contrasts, axis=1), nesting, seed=SEED)
+    return finding_of(what, drawn, line, side)
 
 
 def finding_of(what: str, sample: Sample, line: float, side: Literal["above", "below"]) -> Finding:
@@ -227,5 +274,5 @@ def finding_of(what: str, sample: Sample, line: float, side: Literal["above", "b
 
 
 def resampled_shares(n: int) -> NDArray[np.float64]:
-    """Return what galaxies count, (1 + N_RESAMPLES, n): as they are, then in resamples of them, as shares."""
+    """Return what galaxies or features count, (1 + N_RESAMPLES, n): as they are, then in resamples, as shares."""
     return np.vstack(list(sample_and_resamples(n, N_RESAMPLES, SEED)))

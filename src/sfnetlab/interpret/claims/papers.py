@@ -90,7 +90,7 @@ CLAIMS: Sequence[Claim] = (
         "SAE features align better with Galaxy Zoo than principal components.",
         "peaks of the densities near 0.27 against 0.10",
         "The mean over the 64 most frequent latents of the largest |Spearman rho| with a morphology label, above its "
-        "permutation null, exceeds that of the first 64 components; intervals are over features.",
+        "permutation null, exceeds that of the first 64 components; intervals are over features and runs.",
         features.latents_align_better,
     ),
     Claim(
@@ -99,7 +99,7 @@ CLAIMS: Sequence[Claim] = (
         "SAE features lie more outside the morphology labels than principal components.",
         "densities only, in-sample",
         "The mean of 1 - R2 from all morphology labels, fitted on valid and scored on test, is larger for the 64 most "
-        "frequent latents than for the first 64 components; intervals are over features.",
+        "frequent latents than for the first 64 components; intervals are over features and runs.",
         features.latents_are_novel,
     ),
     Claim(
@@ -140,9 +140,9 @@ CLAIMS: Sequence[Claim] = (
         OURS,
         "Another seed finds the same features.",
         "not tested (three seeds, one table)",
-        "In every two seeds of every SFNet, whatever its target, more than half of the features, matched on train "
-        "galaxies, correlate on test galaxies above the 95 % of permuted galaxies; the interval is the range over "
-        "pairs of seeds.",
+        "Of every SFNet, whatever its target, more than half of the features that two seeds match on train galaxies "
+        "correlate on test galaxies above the 95 % of permuted galaxies, on average over pairs of seeds; the interval "
+        "is over seeds (jackknife; three or more).",
         features.features_recur,
     ),
     Claim(

@@ -1,15 +1,20 @@
 """Claims about predictions: which method errs less, and by how much."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.interpret.claims.evidence import (
+    N_RESAMPLES,
+    SEED,
     CannotTestError,
     ClaimTables,
     Finding,
-    Sample,
-    finding_of,
+    Scored,
+    finding_over,
     ks_of,
     main_k,
     predictions_of,
@@ -23,62 +28,75 @@ from sfnetlab.methods.encoder import Encoder
 from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.sae import SAE
 from sfnetlab.methods.sfnet import SFNet
-from sfnetlab.metrics.tidy import HEAD
+from sfnetlab.metrics.bootstrap import resampled_scores
+from sfnetlab.metrics.method_scores import by_run
+from sfnetlab.metrics.tidy import FAMILY, HEAD
+
+_Resampled = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""A score of every run, (n_runs,), and on resamples of the galaxies, (N_RESAMPLES, n_runs)."""
 
 MARGIN = 0.05
 """Relative loss of accuracy that counts as none: twice what the SFNet paper itself calls none (0.087 against 0.085)."""
 
 
-def _per_galaxy(rows: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Labels (n,) and predictions (n, n_seeds) of one method, galaxies by id."""
-    table = rows.assign(seed=rows["seed"].fillna(-1)).pivot_table(index="id_str", columns="seed", values="y_pred")
-    truth = rows.drop_duplicates("id_str").set_index("id_str")["y_true"].loc[table.index]
-    return truth.to_numpy(), table.to_numpy()
+def _scored(rows: pd.DataFrame, score: Callable[[NDArray[np.float64], NDArray[np.float64]], _Resampled]) -> Scored:
+    """A score, a function of labels (n,) and predictions (n, n_runs), of one method; galaxies by id."""
+    trainings, truth, predictions = by_run(rows, [rows["column"].iloc[0]])
+    values, resampled = score(truth[:, 0], predictions[:, 0])
+    return Scored(values, resampled, (str(rows[FAMILY].iloc[0]),) * len(trainings), tuple(trainings))
 
 
-def _rmse(rows: pd.DataFrame) -> Sample:
-    """RMSE of one method, averaged over its seeds."""
-    truth, predictions = _per_galaxy(rows)
-    return np.sqrt(resampled_shares(len(truth)) @ np.square(predictions - truth[:, None])).mean(axis=1)
+def _rmse(rows: pd.DataFrame) -> Scored:
+    """RMSE of one method."""
+    return _scored(rows, partial(resampled_scores, "rmse", n_resamples=N_RESAMPLES, seed=SEED))
 
 
-def _f1(rows: pd.DataFrame) -> Sample:
-    """F1 of the positive class at score 0, averaged over seeds."""
-    truth, scores = _per_galaxy(rows)
-    is_found = (scores > 0).astype(np.float64)
-    weights, is_true = resampled_shares(len(truth)), truth[:, None]
-    hits = weights @ (is_found * is_true)
-    return (2 * hits / (2 * hits + weights @ (is_found * (1 - is_true)) + weights @ ((1 - is_found) * is_true))).mean(1)
+def _f1(rows: pd.DataFrame) -> Scored:
+    """F1 of the positive class at score 0."""
+    return _scored(rows, partial(resampled_scores, "f1", n_resamples=N_RESAMPLES, seed=SEED))
 
 
-def _explained(rows: pd.DataFrame) -> Sample:
-    """Share of the labels' variance that predictions explain, R2, averaged over seeds."""
-    truth, predictions = _per_galaxy(rows)
-    weights = resampled_shares(len(truth))
-    variance = weights @ truth**2 - (weights @ truth) ** 2
-    return 1 - (weights @ np.square(predictions - truth[:, None])).mean(axis=1) / variance
+def _explained(rows: pd.DataFrame) -> Scored:
+    """Share of the labels' variance that predictions explain, R2."""
+
+    def score(truth: NDArray[np.float64], predictions: NDArray[np.float64]) -> _Resampled:
+        weights = resampled_shares(len(truth))
+        variance = weights @ truth**2 - (weights @ truth) ** 2
+        values = 1 - (weights @ np.square(predictions - truth[:, None])) / variance[:, None]
+        return values[0], values[1:]
+
+    return _scored(rows, score)
 
 
-def _loss(ours: pd.DataFrame, theirs: pd.DataFrame) -> Sample:
-    """By how much the RMSE of one method is above another's, relative."""
-    return _rmse(ours) / _rmse(theirs) - 1
+def _loss(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much the RMSE in the first column is above that in the second, relative."""
+    return scores[:, 0] / scores[:, 1] - 1
+
+
+def _largest_loss(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much the RMSE in the first column is above the least of the others, relative."""
+    return (scores[:, [0]] / scores[:, 1:] - 1).max(axis=1)
+
+
+def _difference(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    return scores[:, 0] - scores[:, 1]
 
 
 def accuracy(tables: ClaimTables) -> Finding:
     """Return by how much the SFNet's head errs more than the dense network's."""
     k = main_k(tables)
-    sample = _loss(predictions_of(tables, SFNet.kind, HEAD, k=k), predictions_of(tables, Encoder.kind, HEAD))
-    return finding_of(f"relative RMSE of the SFNet with k = {k} above the dense network's", sample, MARGIN, "below")
+    methods = [_rmse(predictions_of(tables, SFNet.kind, HEAD, k=k)), _rmse(predictions_of(tables, Encoder.kind, HEAD))]
+    what = f"relative RMSE of the SFNet with k = {k} above the dense network's"
+    return finding_over(what, _loss, methods, MARGIN, "below")
 
 
 def two_features(tables: ClaimTables) -> Finding:
     """Return by how much a linear probe on two features of the sparsest SFNet errs more than its head."""
     k = min(ks_of(tables, SFNet.kind), default=None)
     head = predictions_of(tables, SFNet.kind, HEAD, k=k)
-    sample = _loss(predictions_of(tables, SFNet.kind, "linear", k=k, budget=2), head)
-    return finding_of(
-        f"relative RMSE of two features in all above all of the SFNet with k = {k}", sample, MARGIN, "below"
-    )
+    methods = [_rmse(predictions_of(tables, SFNet.kind, "linear", k=k, budget=2)), _rmse(head)]
+    what = f"relative RMSE of two features in all above all of the SFNet with k = {k}"
+    return finding_over(what, _loss, methods, MARGIN, "below")
 
 
 def any_k(tables: ClaimTables) -> Finding:
@@ -86,24 +104,24 @@ def any_k(tables: ClaimTables) -> Finding:
     ks = ks_of(tables, SFNet.kind)
     if len(ks) < 2:
         raise CannotTestError("fewer than two k of SFNets")
-    errors = np.stack([_rmse(predictions_of(tables, SFNet.kind, HEAD, k=k)) for k in ks])
+    methods = [_rmse(predictions_of(tables, SFNet.kind, HEAD, k=k)) for k in ks]
     what = f"spread of the RMSE over k = {', '.join(map(str, ks))}, relative to its mean"
-    return finding_of(what, np.ptp(errors, axis=0) / errors.mean(axis=0), MARGIN, "below")
+    return finding_over(what, lambda errors: np.ptp(errors, axis=1) / errors.mean(axis=1), methods, MARGIN, "below")
 
 
 def components_do_worse(tables: ClaimTables) -> Finding:
     """Return by how much k principal components err more than an SFNet with k, for the k where it is least."""
-    losses = []
+    methods: list[Scored] = []
     for k in ks_of(tables, SFNet.kind):
         try:
             components = predictions_of(tables, PCA.kind, "linear", budget=k)
         except CannotTestError:
             continue
-        losses.append(_loss(components, predictions_of(tables, SFNet.kind, HEAD, k=k)))
-    if not losses:
+        methods += [_rmse(components), _rmse(predictions_of(tables, SFNet.kind, HEAD, k=k))]
+    if not methods:
         raise CannotTestError("no k at which there are an SFNet and as many principal components; see probes.budgets")
-    what = f"least over {len(losses)} values of k: relative RMSE of k principal components above the SFNet's"
-    return finding_of(what, np.min(losses, axis=0), 0.0, "above")
+    what = f"least over {len(methods) // 2} values of k: relative RMSE of k principal components above the SFNet's"
+    return finding_over(what, lambda s: (s[:, ::2] / s[:, 1::2] - 1).min(axis=1), methods, 0.0, "above")
 
 
 def frozen_encoder(tables: ClaimTables) -> Finding:
@@ -113,7 +131,8 @@ def frozen_encoder(tables: ClaimTables) -> Finding:
     shares = [
         _explained(predictions_of(tables, Encoder.kind, "ridge", features=name)) for name in sorted(tables.pretrained)
     ]
-    return finding_of("R2 of ridge on all dimensions, best encoder", np.max(shares, axis=0), 0.5, "below")
+    what = "R2 of ridge on all dimensions, best encoder"
+    return finding_over(what, lambda r2: r2.max(axis=1), shares, 0.5, "below")
 
 
 def photometry_is_worse(tables: ClaimTables) -> Finding:
@@ -121,7 +140,7 @@ def photometry_is_worse(tables: ClaimTables) -> Finding:
     head = predictions_of(tables, Encoder.kind, HEAD)
     photometry = predictions_of(tables, Photometry.kind, "xgboost")
     what = "relative RMSE of the dense network above XGBoost on photometry"
-    return finding_of(what, _loss(head, photometry), 0.0, "below")
+    return finding_over(what, _loss, [_rmse(head), _rmse(photometry)], 0.0, "below")
 
 
 def fewer_is_better_for_agn(tables: ClaimTables) -> Finding:
@@ -129,7 +148,7 @@ def fewer_is_better_for_agn(tables: ClaimTables) -> Finding:
     k = main_k(tables)
     few = _f1(predictions_of(tables, SFNet.kind, "linear_svm", k=k, budget=4, of_classes=True))
     every = _f1(predictions_of(tables, SFNet.kind, "linear_svm", k=k, of_classes=True))
-    return finding_of("F1 of a linear SVM on four features minus on all", few - every, 0.0, "above")
+    return finding_over("F1 of a linear SVM on four features minus on all", _difference, [few, every], 0.0, "above")
 
 
 def better_than_photometry_for_agn(tables: ClaimTables) -> Finding:
@@ -137,9 +156,8 @@ def better_than_photometry_for_agn(tables: ClaimTables) -> Finding:
     k = main_k(tables)
     few = _f1(predictions_of(tables, SFNet.kind, "linear_svm", k=k, budget=4, of_classes=True))
     colours = _f1(predictions_of(tables, Photometry.kind, "logistic", of_classes=True))
-    return finding_of(
-        "F1 of a linear SVM on four features minus logistic regression on photometry", few - colours, 0.0, "above"
-    )
+    what = "F1 of a linear SVM on four features minus logistic regression on photometry"
+    return finding_over(what, _difference, [few, colours], 0.0, "above")
 
 
 def trained_sparse_is_better(tables: ClaimTables) -> Finding:
@@ -148,9 +166,9 @@ def trained_sparse_is_better(tables: ClaimTables) -> Finding:
     saes = rows_of_kind(tables, tables.predictions, SAE.kind)
     names = sorted(saes.loc[saes["k"] == k, "features"].unique())
     ours = predictions_of(tables, SFNet.kind, "ridge", k=k)
-    losses = [_loss(ours, predictions_of(tables, SAE.kind, "ridge", k=k, features=name)) for name in names]
-    what = f"largest over {len(losses)} SAEs: relative RMSE of ridge on SFNet features above SAE latents, both k = {k}"
-    return finding_of(what, np.max(losses, axis=0), 0.0, "below")
+    theirs = [predictions_of(tables, SAE.kind, "ridge", k=k, features=name) for name in names]
+    what = f"largest over {len(names)} SAEs: relative RMSE of ridge on SFNet features above SAE latents, both k = {k}"
+    return finding_over(what, _largest_loss, [_rmse(rows) for rows in (ours, *theirs)], 0.0, "below")
 
 
 def better_than_null(tables: ClaimTables) -> Finding:
@@ -164,8 +182,6 @@ def better_than_null(tables: ClaimTables) -> Finding:
         raise CannotTestError("no SAE and null arms of the same k")
     k = max(shared)
     latents = predictions_of(tables, SAE.kind, "ridge", k=k)
-    losses = [
-        _loss(latents, predictions_of(tables, kind, "ridge", k=k, features=str(name))) for name, kind in arms.items()
-    ]
-    what = f"largest over {len(losses)} null arms: relative RMSE of ridge on SAE latents above the arm's, k = {k}"
-    return finding_of(what, np.max(losses, axis=0), 0.0, "below")
+    of_arms = [predictions_of(tables, kind, "ridge", k=k, features=str(name)) for name, kind in arms.items()]
+    what = f"largest over {len(arms)} null arms: relative RMSE of ridge on SAE latents above the arm's, k = {k}"
+    return finding_over(what, _largest_loss, [_rmse(rows) for rows in (latents, *of_arms)], 0.0, "below")
