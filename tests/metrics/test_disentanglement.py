@@ -1,5 +1,8 @@
 """Disentanglement: perfect where factors are found, low where they are mixed, equal to slow loops and scikit-learn."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -9,6 +12,7 @@ from scipy.stats import ortho_group, spearmanr
 from sklearn.linear_model import lasso_path
 
 from sfnetlab.metrics.disentanglement import (
+    DETECTION_AUC,
     HELD_OUT,
     N_PENALTIES,
     SMALLEST_PENALTY,
@@ -144,17 +148,78 @@ def absorbing(n: int, seed: int, *, absorbs: bool) -> tuple[np.ndarray, np.ndarr
     return features, np.column_stack([parent, child])
 
 
+def absorption_of(fit: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """The row of features and labels (a parent and its child) of fit and of test rows."""
+    (X_fit, labels_fit), (X_test, labels_test) = fit, test
+    table = factor_absorption(sp.csr_array(X_fit), labels_fit, sp.csr_array(X_test), labels_test, np.array([-1, 0]))
+    (row,) = table.to_dict("records")
+    return row
+
+
 @pytest.mark.parametrize(("absorbs", "expected"), [(True, 0.9), (False, 0.0)])
 def test_planted_absorption_is_measured(absorbs, expected):
-    (fit, labels_fit), (test, labels_test) = (absorbing(4000, seed, absorbs=absorbs) for seed in (0, 1))
-    parent = np.array([-1, 0])
-    (row,) = factor_absorption(sp.csr_array(fit), labels_fit, sp.csr_array(test), labels_test, parent).to_dict(
-        "records"
-    )
-    assert (row["feature_parent"], row["feature_child"], row["n_rows"]) == (0, 1, labels_test[:, 1].sum())
+    test = absorbing(4000, 1, absorbs=absorbs)
+    row = absorption_of(absorbing(4000, 0, absorbs=absorbs), test)
+    assert (row["feature_parent"], row["feature_child"], row["n_rows"]) == (0, 1, test[1][:, 1].sum())
     assert row["absorption"] == pytest.approx(expected, abs=0.05)
     assert row["silent_without_child"] == 0
     assert row["detected"] == pytest.approx(1 - 0.3 * expected, abs=0.03)
+    assert min(row["auc_parent"], row["auc_child"]) > DETECTION_AUC
+
+
+def fires(row: dict[str, Any]) -> bool:
+    return row["low"] > 0 or row["high"] < 0
+
+
+def false_positives(draw: Callable[[int, int], tuple[np.ndarray, np.ndarray]], n_runs: int) -> float:
+    """Share of simulations whose interval excludes 0; `draw` makes n rows from a seed."""
+    return float(np.mean([fires(absorption_of(draw(160, 2 * i), draw(1000, 2 * i + 1))) for i in range(n_runs)]))
+
+
+def test_codes_that_know_nothing_of_the_labels_are_said_to_absorb_nothing():
+    def competing(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Two of eight codes speak in each row, so that one is silent more often where another speaks."""
+        _, labels = absorbing(n, seed, absorbs=False)
+        codes = np.random.default_rng(seed + 10_000).random((n, 8))
+        return codes * (codes >= np.sort(codes)[:, -2:-1]), labels
+
+    assert false_positives(competing, 200) <= 0.05
+
+
+def test_detectors_that_miss_faint_galaxies_are_said_to_absorb_as_often_as_chance():
+    """Both features are silent of the faint, whatever the label: nothing takes the parent's place."""
+
+    def faint(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        features, labels = absorbing(n, seed, absorbs=False)
+        rng = np.random.default_rng(seed + 10_000)
+        return features * (rng.random((n, 1)) > 0.2) + (rng.random((n, 4)) < 0.02), labels
+
+    rate = false_positives(faint, 400)
+    assert 0.02 < rate < 0.08
+
+
+def test_a_feature_that_does_not_detect_its_label_absorbs_nothing_and_says_how_badly_it_detects():
+    def blind(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        features, labels = absorbing(n, seed, absorbs=False)
+        return features * (np.random.default_rng(seed + 10_000).random((n, 4)) < [0.4, 1, 1, 1]), labels
+
+    row = absorption_of(blind(2000, 0), blind(2000, 1))
+    assert row["auc_parent"] == pytest.approx(0.7, abs=0.03)
+    assert row["auc_child"] > 0.95
+    assert np.isnan([row[name] for name in ("absorption", "low", "high", "silent_with_child", "null_q95")]).all()
+
+
+def test_the_null_of_absorption_is_what_the_childs_label_gives_when_permuted_among_the_parents_rows():
+    fit, (features, labels) = absorbing(1000, 0, absorbs=True), absorbing(300, 1, absorbs=True)
+    rng, having = np.random.default_rng(0), np.flatnonzero(labels[:, 0])
+    silent = features[:, 0][having] == 0
+    child = labels[having, 1]
+    drawn = [
+        silent[shuffled].mean() - silent[~shuffled].mean() for shuffled in (rng.permutation(child) for _ in range(4000))
+    ]
+    row = absorption_of(fit, (features, labels))
+    assert row["null_q95"] == pytest.approx(np.quantile(drawn, 0.95), abs=0.02)
+    assert row["absorption"] > row["null_q95"] > 0
 
 
 def test_interval_of_a_difference_of_shares_is_that_of_newcombes_tables():

@@ -127,10 +127,10 @@ def plot_recovery_scores(table: pd.DataFrame) -> Figure:
 
 @style.paper_figure
 def plot_absorption(table: pd.DataFrame) -> Figure:
-    """Draw how much more often a label's feature is silent where that of a more special label is active; chance is 0.
+    """Draw how much more often a label's feature is silent where a more special label holds; chance is 0.
 
-    A row is two labels, a marker a method with its 95 % interval over galaxies, both means over seeds. Methods with the
-    same feature for both labels have no marker.
+    A row is two labels, a marker a method with its 95 % interval over galaxies, both means over seeds. Methods whose
+    features do not detect their labels have no marker.
 
     Parameters
     ----------

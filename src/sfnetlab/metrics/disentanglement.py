@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
-from sfnetlab.metrics.association import pearson, spearman
+from sfnetlab.metrics.association import pearson, single_feature_auc, spearman
 from sfnetlab.metrics.matching import cross_correlations
 from sfnetlab.metrics.tables import (
     FeatureMatrix,
@@ -39,6 +39,9 @@ PATIENCE = 4
 """Penalties without a gain on the held-out rows after which no smaller one is tried."""
 TOLERANCE, MAX_SWEEPS = 1e-4, 2000
 """The lasso stops when no weight of standardised features moves by more, or after so many sweeps over them."""
+
+DETECTION_AUC = 0.8
+"""A feature detects a label if its area under the ROC curve is above: absorption is asked of such features alone."""
 
 
 class FactorMatch(NamedTuple):
@@ -200,11 +203,15 @@ def factor_absorption(
     labels_test: NDArray[np.bool_],
     parent: NDArray[np.integer],
 ) -> pd.DataFrame:
-    """Return where the feature of a general label is silent because the feature of a special one speaks.
+    """Return whether the feature of a general label is silent where a special one holds, which has its own feature.
 
     The feature of a label is that whose activity (value above zero) correlates most with it on the fit rows; of a
-    child, among the rows that have the parent. Absorption shows on test rows in the parent's feature being silent
-    where the child's is active more often than where the child is absent. Of a dense table nothing is ever silent.
+    child, among the rows that have the parent. Both must detect their label on the fit rows first, with an area under
+    the ROC curve above `DETECTION_AUC`: that of the parent among the rows without the child (absorption takes nothing
+    from it there), that of the child among the rows with the parent. Absorption then shows on test rows in the
+    parent's feature being silent where the child holds more often than where it does not. Neither share asks what the
+    child's feature does, so that codes which know nothing of the labels give 0 on average. Of a dense table nothing is
+    ever silent.
 
     Parameters
     ----------
@@ -217,12 +224,14 @@ def factor_absorption(
     Returns
     -------
     DataFrame
-        A row for each label with a parent: `parent`, `child`, `feature_parent`, `feature_child`, `n_rows` (test rows
-        with the child), `detected` (share of the test rows with the parent in which its feature is active),
-        `silent_with_child` (share of test rows with the child and its feature active in which the parent's feature is
-        silent), `silent_without_child` (the same share of rows with the parent but not the child), `absorption` (their
-        difference; 0 by chance), `low`, `high` (its 95 % interval, `difference_of_shares`). NaN where there is no such
-        row, or both labels have the same feature.
+        A row for each label with a parent: `parent`, `child`, `feature_parent`, `feature_child`, `auc_parent`,
+        `auc_child` (how well they detect, see above; NaN where a class has no row), `n_rows` (test rows with the
+        child), `detected` (share of the test rows with the parent in which its feature is active),
+        `silent_with_child` (share of test rows with the child in which the parent's feature is silent),
+        `silent_without_child` (the same share of rows with the parent but not the child), `absorption` (their
+        difference), `low`, `high` (its 95 % interval, `difference_of_shares`), `null_q95` (the value that absorption
+        exceeds in no more than 5 % of all permutations of the child's label among the rows with the parent). The last
+        six are NaN where there is no such row, a feature does not detect its label, or both labels have the same.
 
     Raises
     ------
@@ -247,20 +256,22 @@ def factor_absorption(
     for child in np.flatnonzero(parent >= 0):
         above = int(parent[child])
         general = _most_alike(active_fit, labels[0][:, above])
-        having = np.flatnonzero(labels[0][:, above])
+        having, lacking = np.flatnonzero(labels[0][:, above]), np.flatnonzero(~labels[0][:, child])
         special = _most_alike(active_fit[having], labels[0][having, child])
-        active = _is_active(test[:, [general, special]]).toarray().T > 0
+        auc_parent = _detection(fit, general, lacking, labels[0][:, above])
+        auc_child = _detection(fit, special, having, labels[0][:, child])
+        is_asked = general != special and min(auc_parent, auc_child) > DETECTION_AUC
+        is_silent = ~(_is_active(test[:, [general]]).toarray()[:, 0] > 0)
         has_parent, has_child = labels[1][:, above], labels[1][:, child]
-        said = has_child & active[1]
-        silent = [~active[0][part] if general != special else said[:0] for part in (said, has_parent & ~has_child)]
+        silent = [is_silent[part & is_asked] for part in (has_child, has_parent & ~has_child)]
         (silent_with, silent_without), (absorption, low, high) = difference_of_shares(*silent)
         rows.append(
             {
                 "parent": above, "child": int(child), "feature_parent": general, "feature_child": special,
-                "n_rows": int(np.count_nonzero(has_child)),
-                "detected": float(np.mean(active[0][has_parent])) if has_parent.any() else np.nan,
+                "auc_parent": auc_parent, "auc_child": auc_child, "n_rows": int(np.count_nonzero(has_child)),
+                "detected": float(np.mean(~is_silent[has_parent])) if has_parent.any() else np.nan,
                 "silent_with_child": silent_with, "silent_without_child": silent_without,
-                "absorption": absorption, "low": low, "high": high,
+                "absorption": absorption, "low": low, "high": high, "null_q95": _permuted_q95(*silent),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -284,6 +295,23 @@ def difference_of_shares(
     below = math.hypot(share_a - of_a.low, of_b.high - share_b)
     above = math.hypot(of_a.high - share_a, share_b - of_b.low)
     return (share_a, share_b), (difference, difference - below, difference + above)
+
+
+def _permuted_q95(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """The 95 % quantile of the difference of shares (a less b) when the rows are dealt out to a and b at random."""
+    if not len(a) or not len(b):
+        return np.nan
+    from scipy.stats import hypergeom
+
+    n_true = int(a.sum() + b.sum())
+    in_a = float(hypergeom.ppf(0.95, len(a) + len(b), n_true, len(a)))
+    return in_a / len(a) - (n_true - in_a) / len(b)
+
+
+def _detection(table: Table, feature: int, rows: NDArray[np.integer], label: NDArray[np.bool_]) -> float:
+    """The area under the ROC curve of one feature for a label, among some rows."""
+    values: Any = table[:, [feature]]
+    return float(single_feature_auc(values[rows], label[rows].astype(np.float64)[:, None])[0, 0])
 
 
 def _require_factors(
