@@ -17,7 +17,8 @@ from sfnetlab.report import (
 
 def row(features: str, kind: str, value: float, **more: object) -> dict[str, object]:
     defaults = {
-        "k": None, "probe": "linear", "budget": None, "n_features_used": 8, "target": "metallicity", "column": "oh_p50",
+        "k": None, "probe": "linear", "budget": None, "n_features_used": 8, "n_effective": 3,
+        "participation": np.nan, "target": "metallicity", "column": "oh_p50",
         "metric": "rmse", "low": value - 0.01, "high": value + 0.01, "run_sd": 0.0, "galaxy_sd": 0.005, "n_seeds": 1,
         "n": 100,
     }  # fmt: skip
@@ -54,12 +55,21 @@ def test_what_has_one_run_has_no_interval_and_says_what_it_needs(methods):
     alone = table_of([row("sfnet", "sfnet", 0.11, k=4, probe="head", **ONE_RUN)])
     text = format_comparison(comparison_table(pd.concat([methods.iloc[2:], alone])))
     assert "0.1100 [needs 2 runs] (-, 0.0050)" in text
-    assert "4 & 0.1100 \\\\" in latex_comparison(comparison_table(alone))
+    assert "4 & 0.1100$_{3}$ \\\\" in latex_comparison(comparison_table(alone))
 
 
 def test_the_text_has_no_columns_of_probes_that_are_off(methods):
     header = format_comparison(comparison_table(methods)).splitlines()[1]
-    assert header.split() == ["features", "L0", "in", "all", "seeds", "head", "linear", "ridge"]
+    assert header.split() == ["features", "L0", "in", "all", "effective", "seeds", "head", "linear", "ridge"]
+
+
+def test_effective_features_stand_beside_k_and_all(methods):
+    methods = methods.assign(n_effective=[7.0, 2.0, 0.0, 1.0], participation=[2.85, 1.9, np.nan, np.nan])
+    table = comparison_table(methods)
+    assert table.set_index(["features", "probe"])["n_effective"].loc[("sfnet", "head")] == 7
+    text = format_comparison(table)
+    assert "sfnet *   4   22      7 (2.9)" in text
+    assert "$_{2}$" in latex_comparison(table)
 
 
 def test_a_budget_is_a_row_of_its_own(methods):
@@ -157,8 +167,8 @@ def test_differences_that_need_runs_are_counted_apart():
 def test_latex_has_a_row_a_k_with_intervals_over_galaxies_and_runs(methods):
     text = latex_comparison(comparison_table(methods))
     assert "$k$ & sfnet \\\\" in text
-    assert "4 & 0.1100 [0.1000, 0.1200] \\\\" in text  # head
-    assert "4 & 0.1400 [0.1300, 0.1500] \\\\" in text  # linear probe on 4 features in all
+    assert "4 & 0.1100$_{3}$ [0.1000, 0.1200] \\\\" in text  # head
+    assert "4 & 0.1400$_{3}$ [0.1300, 0.1500] \\\\" in text  # linear probe on 4 features in all
     assert "oracle: 0.0600" in text
     assert "95 \\% intervals over galaxies and runs" in text
 

@@ -116,6 +116,8 @@ IN_ALL_TABLES: Mapping[str, str] = {
     "column": "column of the catalogue that is predicted",
     "probe": "what predicts; columns.csv lists endings of names",
     "n_features_used": "number of features that the probe was given",
+    "n_effective": "how many these are, near copies (|r| > 0.8) counted once",
+    "participation": "participation ratio of the covariance of these features",
     "feature": "number of the feature: its column in the feature table, from 0",
     "label": "column of the catalogue",
     "metric": "which number this is: rmse, r2, ...; columns.csv lists them",
@@ -159,6 +161,8 @@ _SPREADS = {
 _OF_METHODS = {
     "supervised": "whether the features were learnt with a label",
     "n_features_used": "number of features that the probe was given, median over seeds",
+    "n_effective": "near copies (|r| > 0.8) counted once, median over seeds",
+    "participation": "participation ratio of the features, median over seeds",
 }
 _PERMUTED = "over permuted galaxies"
 
@@ -370,6 +374,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "coefficient": "coefficient in label units an activation",
         "scale": "scale of the activation",
         "share": "share of the prediction's variance",
+        "n_effective": "features of the law, near copies (|r| > 0.8) counted once",
         "n_train": "number of train galaxies",
         "n_test": "number of test galaxies",
         "r2_test": "R2 of the law on test galaxies",

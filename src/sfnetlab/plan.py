@@ -62,13 +62,13 @@ STAGES = {
             uses_device=True,
         ),
         Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features", uses_device=True),
-        Stage("fit-probes", 5, "probe every feature table for every target: the comparison"),
+        Stage("fit-probes", 6, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
         Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
-        Stage("interpret-features", 6, "what each feature responds to: labels, nuisances, equations, its galaxies"),
+        Stage("interpret-features", 7, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 3, "which features of different methods and seeds are the same, and what is rare"),
         Stage("hold-claims", 1, "which claims of the papers hold on this survey"),
-        Stage("make-figures", 6, "the figures, as PDF and PNG", link="figures"),
+        Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures"),
         Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
     )
 }

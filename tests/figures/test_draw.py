@@ -295,7 +295,7 @@ def test_localisation_shows_the_maps_and_outlines_that_were_stored(made_up):
 
 def law(name, terms, origin="regression"):
     numbers = {"coefficient": 0.5, "low": 0.4, "high": 0.6, "scale": 1.0, "share": 0.2}
-    quality = {"n_test": 9, "r2_test": 0.5, "rmse_test": 0.1}
+    quality = {"n_test": 9, "r2_test": 0.5, "rmse_test": 0.1, "n_effective": 2}
     terms = ["intercept", *map(str, terms)]
     return pd.DataFrame({"property": name, "term": terms, "origin": origin, **numbers, **quality})
 
@@ -330,6 +330,20 @@ def test_a_feature_of_a_law_that_no_test_galaxy_activates_has_an_empty_frame(mad
     assert shown_pixels(fig) == [2]
     assert "in no test\ngalaxy" in texts(fig)
     assert any(text.startswith("Z2") for text in texts(fig))
+
+
+def test_near_copies_in_a_law_are_shown_as_different_galaxies(made_up):
+    ids = made_up.survey(9)
+    same = pd.DataFrame(
+        {"feature": [1, 1, 2, 2, 3], "rank": [0, 1, 0, 1, 0], "id_str": [ids[i] for i in (4, 5, 4, 6, 4)]}
+    )
+    features = pd.DataFrame({"feature": [1, 2, 3], "name": ["Z1", "Z2", "Z3"]})
+    described = {"equations": law("oh_p50", [1, 2, 3]), "examples": same.assign(activation=1.0), "features": features}
+    made_up.table(SFNET, head_target="metallicity", described=described)
+    made_up.comparison()
+    fig = made_up.drawn(equations.draw)["equations-sfnet"]
+    assert shown_pixels(fig) == [4, 6, 4]  # the third is strong in no other galaxy
+    assert any(text.endswith("2 effective") for text in texts(fig))
 
 
 def difference_between(a, b):
