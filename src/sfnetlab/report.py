@@ -12,7 +12,7 @@ from sfnetlab.methods import TRAITS, kinds_of
 from sfnetlab.metrics.effective import MERGED
 from sfnetlab.metrics.method_scores import MANY_CLASSES, TWO_CLASSES
 from sfnetlab.metrics.runs import NEEDS_RUNS
-from sfnetlab.metrics.selection import has_nearest_k
+from sfnetlab.metrics.selection import are_chosen
 from sfnetlab.metrics.tidy import EFFECTIVE, HEAD
 from sfnetlab.probes import PROBES, ProbeTask, probes_of
 
@@ -235,20 +235,21 @@ def _method_name(row: Mapping[Hashable, Any], side: str) -> str:
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
 
 
-def latex_comparison(table: pd.DataFrame) -> str:
+def latex_comparison(table: pd.DataFrame, choices: pd.DataFrame) -> str:
     """`comparison_table` in the form of the SFNet paper: a row a k, a column a method, tables for booktabs.
 
     For each label column a table at k features active for each galaxy (SFNets with their own head, SAEs with ridge on
-    all latents) and one at k features in all (linear probe on the best k, of SFNets and SAEs the run with that k or the
-    nearest). In both, PCA and PLS with k components; below, the controls with ridge on all their features. Brackets are
-    the 95 % interval over galaxies and runs; what has one run has none.
+    all latents) and one at k features in all (linear probe on the best k, of the SFNets and SAEs that are best so on
+    valid galaxies: `choices` are `metrics.selection.k_at_budgets`). In both, PCA and PLS with k components; below, the
+    controls with ridge on all their features. Brackets are the 95 % interval over galaxies and runs; what has one run
+    has none.
     """
     parts = []
     for (target, column), rows in table.groupby(["target", "column"], sort=False):
         rows = rows.assign(most=rows.groupby(["features", "k"], dropna=False)["n_features_used"].transform("max"))
         for what, cells in (
             ("active for each galaxy", _cells_per_galaxy(rows)),
-            ("used in all", _cells_in_all(rows)),
+            ("used in all", _cells_in_all(rows, choices)),
         ):
             if not cells.empty:
                 caption = (
@@ -268,10 +269,10 @@ def _cells_per_galaxy(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([_components(rows), latents, networks]).assign(at=lambda t: t["k"].astype(int))
 
 
-def _cells_in_all(rows: pd.DataFrame) -> pd.DataFrame:
+def _cells_in_all(rows: pd.DataFrame, choices: pd.DataFrame) -> pd.DataFrame:
     chosen = rows[rows["k"].notna() & (rows["probe"] == "linear") & (rows["n_features_used"] < rows["most"])]
-    nearest = chosen[has_nearest_k(chosen, "n_features_used")]
-    return pd.concat([_components(rows), nearest]).assign(at=lambda t: t["n_features_used"])
+    standing = chosen[are_chosen(chosen.assign(budget=chosen["n_features_used"]), choices)]
+    return pd.concat([_components(rows), standing]).assign(at=lambda t: t["n_features_used"])
 
 
 def _components(rows: pd.DataFrame) -> pd.DataFrame:

@@ -367,6 +367,7 @@ def test_a_network_that_is_compared_with_itself_alone_has_no_figure_of_differenc
 def test_an_experiment_of_controls_alone_has_no_figure_of_budgets(made_up, caplog):
     row = {"features": "mean", "kind": "mean", "k": None, "seed": None, "probe": "linear", "n_features_used": 0}
     row |= {"target": "metallicity", "column": "oh_p50", "split": "test", "metric": "rmse", "value": 0.2}
+    row |= {"n_effective": 0}
     made_up.table(MEAN)
     made_up.comparison(metrics=pd.DataFrame([row]))
     with caplog.at_level("INFO"):
@@ -375,7 +376,7 @@ def test_an_experiment_of_controls_alone_has_no_figure_of_budgets(made_up, caplo
 
 
 def test_a_control_far_above_the_panel_is_named_at_its_edge(made_up):
-    common = {"target": "metallicity", "column": "oh_p50", "metric": "rmse", "k": None, "seed": 0}
+    common = {"target": "metallicity", "column": "oh_p50", "metric": "rmse", "k": None, "seed": 0, "n_effective": 1}
     rows = [
         {"features": "mean", "kind": "mean", "probe": "ridge", "n_features_used": 0, "value": 0.2},
         {"features": "dense", "kind": "encoder", "probe": "ridge", "n_features_used": 512, "value": 9.0},
@@ -398,6 +399,7 @@ def test_without_the_mean_what_is_ten_times_worse_than_the_best_is_an_arrowhead(
     ]
     made_up.table(PCA)
     metrics = pd.DataFrame(rows).assign(**common)
+    metrics["n_effective"] = metrics["n_features_used"]
     made_up.comparison(metrics=pd.concat([metrics, metrics.assign(split="valid")]))
     fig = made_up.drawn(rmse_vs_k.draw)["rmse_vs_k-metallicity-oh_p50"]
     assert fig.axes[0].get_ylim()[1] == pytest.approx(2.0)
@@ -446,7 +448,7 @@ def test_the_methods_that_tell_labels_apart_best_are_shown_with_their_confusions
     for i in range(8):
         spec = TableSpec(features=f"pca{i}", kind="pca", k=None, seed=0)
         score = {"features": spec.features, "kind": "pca", "probe": "logistic", "n_features_used": 9, "value": i / 10}
-        rows.append(columns | score)
+        rows += [columns | score, columns | score | {"split": "valid"}]
         made_up.table(spec, probed={"confusion": pd.DataFrame(counts)})
     made_up.comparison(many_classes=["type"], metrics=pd.DataFrame(rows))
     drawn = made_up.drawn(label_scores.draw)

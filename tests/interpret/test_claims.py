@@ -47,10 +47,20 @@ def rows(kind, probe, truth, predicted, features, k, seed, budget, target, colum
     return table.assign(**about).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
 
 
+def scores_on_valid(predictions):
+    """Errors of these predictions, as if they were of valid galaxies."""
+    by = ["features", "kind", "k", "seed", "probe", "n_features_used", "target", "column"]
+    squares = predictions.assign(value=(predictions["y_pred"] - predictions["y_true"]) ** 2)
+    scores = np.sqrt(squares.groupby(by, dropna=False)["value"].mean()).reset_index()
+    return scores.assign(split="valid", metric="rmse")
+
+
 def evidence(*predictions, **tables):
     columns = method("mean", "linear", 0.2)
+    every = pd.concat([columns, *predictions], ignore_index=True)
     settings = {
-        "predictions": pd.concat([columns, *predictions], ignore_index=True),
+        "predictions": every,
+        "valid": scores_on_valid(every),
         "alignment": NOTHING,
         "associations": NOTHING,
         "recovery": NOTHING,
@@ -175,6 +185,28 @@ def test_trained_sparse_is_better_where_ridge_on_its_features_errs_less(error, v
     ours = [method("sfnet", "ridge", 0.1, k=k) for k in (2, 4)]
     theirs = [method("sae", "ridge", error if k == 4 else 0.01, k=k) for k in (4, 8)]
     assert found("trained sparse", *SFNET_HEADS, *ours, *theirs).verdict == verdict
+
+
+def test_the_sae_that_stands_for_all_is_chosen_on_valid_galaxies_whatever_test_galaxies_say():
+    saes = [method("sae", "ridge", error, features=name, k=2) for name, error in (("one", 0.08), ("two", 0.13))]
+    tables = [method("sfnet", "ridge", 0.1, k=2), *SFNET_HEADS, *saes]
+    valid = scores_on_valid(pd.concat(tables)).assign(value=lambda t: np.where(t["features"] == "two", 0.1, 0.5))
+    assert found("trained sparse", *tables).verdict == "does not hold"
+    chosen = found("trained sparse", *tables, valid=valid)
+    assert chosen.verdict == "holds"
+    assert "latents of two" in chosen.what
+
+
+def test_two_features_are_of_the_k_that_is_best_on_valid_galaxies():
+    two = [method("sfnet", "linear", error, k=k, budget=2) for k, error in ((2, 0.2), (4, 0.101))]
+    one = found("two features", *SFNET_HEADS, *two)
+    assert (one.verdict, "k = 4" in one.what) == ("holds", True)
+
+
+def test_without_scores_on_valid_galaxies_none_of_several_methods_is_chosen():
+    saes = [method("sae", "ridge", 0.1, features=name, k=2) for name in ("one", "two")]
+    with pytest.raises(CannotTestError, match="by which to choose among one, two"):
+        found("trained sparse", *SFNET_HEADS, method("sfnet", "ridge", 0.1, k=2), *saes, valid=NOTHING)
 
 
 @pytest.mark.parametrize(("error", "verdict"), [(0.13, "holds"), (0.08, "does not hold")])

@@ -28,8 +28,12 @@ MANY_CLASSES: tuple[Score, ...] = ("balanced_accuracy", "accuracy")
 
 
 def with_budget(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return runs, or predictions of runs, with `budget`: how many features were chosen, NA where all are in use."""
-    most = runs.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
+    """Return runs, or predictions of runs, with `budget`: how many features were chosen, NA where all are in use.
+
+    Runs of several targets have a column `target`: each has galaxies of its own, on which features may be silent.
+    """
+    by = ["features", "k", "seed", *(["target"] if "target" in runs else [])]
+    most = runs.groupby(by, dropna=False)["n_features_used"].transform("max")
     return runs.assign(budget=runs["n_features_used"].astype("Int64").where(runs["n_features_used"] < most))
 
 
