@@ -185,7 +185,7 @@ def _features(rng: np.random.Generator, survey: Drawn, targets: Sequence[str], v
     if has_images and rng.random() < 0.3:
         features.append('kind = "pixel_statistics"')
     if survey.kind == "mock" and rng.random() < 0.4:
-        features.append(f'kind = "oracle"\ntarget = "{rng.choice(targets)}"\nn_galaxies = 300')
+        features.append('kind = "oracle"\nn_galaxies = 300')
     return [features[i] for i in rng.permutation(len(features))]
 
 

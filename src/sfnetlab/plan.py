@@ -273,6 +273,10 @@ class _Planner:
     def training(self) -> Training:
         return self.config.training
 
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        return self.config.targets
+
     def target(self, name: str) -> Target:
         return self.config.targets[name]
 

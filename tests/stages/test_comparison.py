@@ -11,6 +11,7 @@ from sfnetlab.results import with_identity
 from sfnetlab.schema import Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages import fit_probes
+from sfnetlab.stages.comparison import judged
 
 N = 240
 TARGETS = {"both": Target(columns=("lgm_tot_p50", "oh_p50"))}
@@ -69,3 +70,13 @@ def test_without_star_formation_rates_there_is_no_relation(tmp_path, catalog):
     made = compared(tmp_path, catalog.drop(columns="sfr_tot_p50"))
     assert not (made / "mass_metallicity_bins.parquet").exists()
     assert set(pd.read_parquet(made / "metrics.parquet")["probe"]) == {"head", "head_ensemble"}
+
+
+def test_no_method_is_judged_against_the_oracle():
+    predictions = pd.DataFrame({"features": ["net", "truth", "photometry"], "kind": ["sfnet", "oracle", "photometry"]})
+    assert judged(predictions)["features"].tolist() == ["net", "photometry"]
+
+
+def test_oracles_alone_are_compared_with_each_other():
+    predictions = pd.DataFrame({"features": ["a", "b"], "kind": ["oracle", "oracle"]})
+    assert len(judged(predictions)) == 2

@@ -34,6 +34,9 @@ METHODS: Mapping[str, type[Method]] = {method.kind: method for method in get_arg
 TRAITS: Mapping[str, Traits] = {kind: method.traits for kind, method in METHODS.items()}
 """What each kind is."""
 
+BOUNDS = tuple(kind for kind, traits in TRAITS.items() if traits.role == "control" and traits.supervised)
+"""Controls that were told the labels: bounds of what methods reach, which none of them is judged against."""
+
 
 def reader_of(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:
     """Return what reads the features of a table in what they are made of; see `contract.Method.reader`."""

@@ -100,6 +100,11 @@ class Planner(Protocol):
         """How networks are trained."""
         ...
 
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """All of [targets], by name."""
+        ...
+
     def target(self, name: str) -> Target:
         """Return one of [targets]."""
         ...

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import BLACK, GREY, PURPLE, Baseline, Given, Look, Planner, Reader, Traits
+from sfnetlab.methods.contract import BLACK, GREY, PURPLE, Given, Look, Planner, Reader, Traits
 from sfnetlab.methods.decompositions import BaselineSpec
 from sfnetlab.methods.readers import identity_of
 from sfnetlab.settings import Target, require
@@ -58,7 +58,7 @@ class Photometry:
 
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield the one table."""
-        yield from survey_table(planner, self)
+        yield from survey_table(planner, BaselineSpec(baseline=self))
 
     def build(self, target: Target | None, task: Task) -> Metrics:  # noqa: ARG002
         """Write the feature table; return numbers about it."""
@@ -117,7 +117,7 @@ class MassAndColour:
 
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield the one table."""
-        yield from survey_table(planner, self)
+        yield from survey_table(planner, BaselineSpec(baseline=self))
 
     def build(self, target: Target | None, task: Task) -> Metrics:  # noqa: ARG002
         """Write the feature table; return numbers about it."""
@@ -159,7 +159,7 @@ class Mean:
 
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield the one table."""
-        yield from survey_table(planner, self)
+        yield from survey_table(planner, BaselineSpec(baseline=self))
 
     def build(self, target: Target | None, task: Task) -> Metrics:  # noqa: ARG002
         """Write a feature table without columns; return that number."""
@@ -178,10 +178,10 @@ class Mean:
         return identity_of(inputs)
 
 
-def survey_table(planner: Planner, settings: Baseline, target: str | None = None) -> Iterator[Table]:
+def survey_table(planner: Planner, baseline: BaselineSpec) -> Iterator[Table]:
     """Yield the one table of a control that reads the survey alone."""
+    settings = baseline.baseline
     spec = TableSpec(features=settings.name, kind=settings.kind, k=None, seed=None)
-    baseline = BaselineSpec(baseline=settings, target=None if target is None else planner.target(target))
     yield Table(spec=spec, job=planner.job("fit-baselines", spec.name, baseline, {"survey": planner.survey}))
 
 

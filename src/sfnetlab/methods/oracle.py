@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import BLACK, GREY, PURPLE, Given, Look, Planner, Reader, Traits, require_target
+from sfnetlab.methods.contract import BLACK, GREY, PURPLE, Given, Look, Planner, Reader, Traits
 from sfnetlab.methods.controls import survey_table, write_control
+from sfnetlab.methods.decompositions import BaselineSpec
 from sfnetlab.methods.readers import identity_of
 from sfnetlab.settings import Target, require
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
     from sklearn.ensemble import HistGradientBoostingRegressor
 
 FACTOR = "factor_"
@@ -22,10 +25,11 @@ FACTOR = "factor_"
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle:
-    """Control: labels as gradient boosting predicts them from the true factors of mock galaxies. Supervised.
+    """Control: the labels of all targets as gradient boosting predicts them from the true factors of mock galaxies.
 
     The boosting is fitted to a large draw of other galaxies of the mock population, so its predictions are as good as
-    those of any method that reads all factors off the image without an error.
+    those of any method that reads all factors off the image without an error. It is a bound of methods, and no
+    difference from it is tested.
     """
 
     traits: ClassVar[Traits] = Traits(
@@ -43,8 +47,6 @@ class Oracle:
     name: str = "oracle"
     """Names its results, and its rows in every table."""
     kind: Literal["oracle"] = "oracle"
-    target: str
-    """One of [targets]: the labels that are predicted, a feature each."""
     n_galaxies: int = 36_000
     """How many galaxies are drawn to learn from; no image of them is made."""
     seed: int = 1_000_003
@@ -54,59 +56,76 @@ class Oracle:
         require(self.n_galaxies >= 100, f"n_galaxies must be at least 100, got {self.n_galaxies}")
 
     def check(self, given: Given) -> None:
-        """Raise ValueError unless the experiment has the target, and mock galaxies."""
+        """Raise ValueError unless the experiment has mock galaxies, and targets to predict."""
         require(
             not given.is_real,
             f"features {self.name!r}: nobody knows the true factors of real galaxies; leave it out, or use survey "
             f'kind = "mock"',
         )
-        require_target(self.name, self.target, given)
+        require(
+            len(given.targets) > 0, f"features {self.name!r}: there are no [targets] to predict; leave this control out"
+        )
 
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield the one table."""
-        yield from survey_table(planner, self, self.target)
+        yield from survey_table(planner, OracleSpec(baseline=self, targets=planner.targets))
 
-    def build(self, target: Target | None, task: Task) -> Metrics:
-        """Write the feature table; return numbers about it.
+    def build(self, target: Target | None, task: Task) -> Metrics:  # noqa: ARG002
+        """Write the feature table, a column for each label of each target; return numbers about it.
 
         Raises
         ------
         DataError
-            If the survey was drawn with the same seed, or the target cannot be learnt of the draw.
+            If the survey was drawn with the same seed, or a target cannot be learnt of the draw.
         """
         import pandas as pd
 
         from sfnetlab.artifacts import read_survey
+        from sfnetlab.surveys.catalog import target_rows
 
-        assert target is not None, "the plan gives the oracle a target"
+        assert isinstance(task.job.spec, OracleSpec), "the plan gives the oracle the targets"
         survey = read_survey(task.inputs["survey"])
         catalog = survey.catalog
         assert survey.pixel_scale_arcsec is not None, "a mock survey knows its scale"
-        fresh = self._draw(survey.pixel_scale_arcsec * survey.cutouts.shape[1], target)
+        fresh = self._draw(survey.pixel_scale_arcsec * survey.cutouts.shape[1])
         if set(fresh["id_str"]) & set(catalog["id_str"]):
             raise DataError(f"features {self.name!r}: seed {self.seed} is that of the survey; choose another one")
         names = [name for name in catalog.columns if name.startswith(FACTOR)]
-        predictions = {
-            column: boosting().fit(fresh[names], fresh[column]).predict(catalog[names]) for column in target.columns
-        }
+        predictions: dict[str, NDArray[np.float64]] = {}
+        n_train: dict[str, int] = {}
+        learnt = set()
+        for name, each in task.job.spec.targets.items():
+            rows = fresh[target_rows(fresh, each, f"features {self.name!r}: {self.n_galaxies:,} other galaxies")]
+            n_train[f"n_train_{name}"] = len(rows)
+            for column in each.columns:
+                if (label := (column, each.cut, each.max_spreads)) not in learnt:  # what another target has is the same
+                    learnt.add(label)
+                    regressor = boosting().fit(rows[names], rows[column])
+                    predictions[f"{name}: {column}"] = regressor.predict(catalog[names])
         metrics = write_control(task.work, catalog, pd.DataFrame(predictions, index=catalog.index))
-        return {**metrics, "n_train": len(fresh)}
+        return {**metrics, **n_train}
 
-    def _draw(self, field_arcsec: float, target: Target) -> "pd.DataFrame":
-        """Other galaxies that have the target."""
+    def _draw(self, field_arcsec: float) -> "pd.DataFrame":
+        """Other galaxies."""
         from sfnetlab.settings import CatalogColumns
-        from sfnetlab.surveys.catalog import add_line_logs, target_rows
+        from sfnetlab.surveys.catalog import add_line_logs
         from sfnetlab.surveys.columns import measured
         from sfnetlab.surveys.mock_population import make_population
 
         drawn, _ = measured(make_population(self.n_galaxies, self.seed, field_arcsec), CatalogColumns(), "fresh draw")
-        drawn = add_line_logs(drawn)
-        return drawn[target_rows(drawn, target, f"features {self.name!r}: {self.n_galaxies:,} other galaxies")]
+        return add_line_logs(drawn)
 
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004
         """Return the identity: features are the predictions themselves."""
         return identity_of(inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleSpec(BaselineSpec):
+    """Predict the labels of all targets from the true factors of mock galaxies."""
+
+    targets: Mapping[str, Target]
 
 
 def boosting() -> "HistGradientBoostingRegressor":

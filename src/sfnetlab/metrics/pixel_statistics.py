@@ -16,6 +16,8 @@ _APERTURE = 0.9
 _HALF_A_COUNT = 0.5
 """A mean flux below that is what rounding leaves: its logarithm stops here."""
 _BATCH_PIXELS = 2**20
+SMALLEST_SIDE = 16
+"""Pixels a side below which rings and the border have too few of them."""
 
 NAMES = (
     *(f"log_{band}_{ring}" for band in BANDS for ring in RINGS),
@@ -56,8 +58,10 @@ def pixel_statistics(images: NDArray[np.uint8]) -> Array:
     are measured in one circle for all galaxies, where these authors take Petrosian radii.
     """
     n, side = images.shape[:2]
-    if images.ndim != 4 or images.shape[1:] != (side, side, 3) or side < 16:
-        raise ValueError(f"images must be (n, side, side, 3) with a side of at least 16, got {images.shape}")
+    if images.ndim != 4 or images.shape[1:] != (side, side, 3) or side < SMALLEST_SIDE:
+        raise ValueError(
+            f"images must be (n, side, side, 3) with a side of at least {SMALLEST_SIDE}, got {images.shape}"
+        )
     statistics = np.empty((n, len(NAMES)), np.float32)
     batch = max(1, _BATCH_PIXELS // side**2)
     radii = _radii(side)

@@ -11,6 +11,7 @@ from sfnetlab.artifacts import read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.interpret.mzr import MASS, METALLICITY, SFR, metallicity_from_mass, predicted_relations
 from sfnetlab.jobs import Metrics, Task
+from sfnetlab.methods import BOUNDS
 from sfnetlab.metrics.differences import differences_of_target
 from sfnetlab.metrics.gains import combine_predictions, format_gains
 from sfnetlab.metrics.method_scores import (
@@ -126,6 +127,15 @@ def _mass_metallicity(
     return scores, implied, relations
 
 
+def judged(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions of methods that are compared: all but bounds of what any method can reach.
+
+    Where there is nothing but bounds, they are returned.
+    """
+    is_bound = predictions["kind"].isin(BOUNDS)
+    return predictions if is_bound.all() else predictions[~is_bound]
+
+
 def _differences(
     spec: ComparisonSpec,
     classifiers: tuple[str, ...],
@@ -137,11 +147,12 @@ def _differences(
     columns_of = {name: target.columns for name, target in spec.targets.items()}
     if set(classifiers) & set(standing_for("two_classes")):
         columns_of |= {name: (classes.column,) for name, classes in spec.classes.items() if classes.are_two}
+    compared = judged(predictions)
     tables = []
     for name, columns in columns_of.items():
         probe_task: ProbeTask = "two_classes" if name in spec.classes else "values"
         metric: Literal["rmse", "auc"] = "auc" if name in spec.classes else "rmse"
-        rows = predictions[predictions["target"] == name]
+        rows = compared[compared["target"] == name]
         on_budgets = [kind.name for kind in probes_of(probe_task) if kind.on_budgets]
         chosen = choices[choices["target"] == name].drop(columns="target")
         table = differences_of_target(
