@@ -419,6 +419,16 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "null_mean": f"the same {_PERMUTED}",
         "null_q95": "95th percentile of the null",
         "share_above_null": "share of pairs above the null's 95th percentile",
+        **{
+            f"{prefix}{name}": f"{meaning}{ending}"
+            for prefix, ending in (("", ""), ("held_fixed_", ", at fixed label, mass, colour and size"))
+            for name, meaning in (
+                ("share_alike", "share of pairs with |r| above 0.7"),
+                ("untrained_alike", "the same with an untrained network"),
+                ("excess_alike", "share_alike less untrained_alike"),
+            )
+        },
+        "permuted_alike": f"share of pairs with |r| above 0.7, {_PERMUTED}",
         "n_pairs": "number of matched pairs",
         "n_alive_a": "features of the first table in use",
         "n_alive_b": "features of the second table in use",

@@ -66,7 +66,7 @@ STAGES = {
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
         Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
         Stage("interpret-features", 7, "what each feature responds to: labels, nuisances, equations, its galaxies"),
-        Stage("compare-features", 3, "which features of different methods and seeds are the same, and what is rare"),
+        Stage("compare-features", 4, "which features of different methods and seeds are the same, and what is rare"),
         Stage("hold-claims", 2, "which claims of the papers hold on this survey"),
         Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures"),
         Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
@@ -148,6 +148,10 @@ class RelationsSpec:
     tables: dict[str, TableSpec]
     """Role of an input and which table it is."""
     rare: dict[str, Rare]
+    untrained: tuple[str, ...] = ()
+    """Which of them are features of an untrained network."""
+    trivial: tuple[str, ...] = ()
+    """Columns of the catalogue, or differences of two, that any network sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,10 +381,18 @@ def _relations_job(config: Experiment, survey: Job, tables: list[Table]) -> Job:
     spec = RelationsSpec(
         tables={table.job.name: table.spec for table in compared},
         rare=config.rare,
+        untrained=tuple(table.job.name for table in compared if table.is_untrained),
+        trivial=_trivial(config),
     )
     inputs = {"survey": survey} | {table.job.name: table.job for table in compared}
     inputs |= {f"saes of {table.job.name}": table.saes for table in compared if table.saes is not None}
     return _job("compare-features", "relations", spec, inputs)
+
+
+def _trivial(config: Experiment) -> tuple[str, ...]:
+    """What any network sees, and the columns of targets: a feature that follows these is no finding by itself."""
+    labels = (name for target in config.targets.values() for name in target.columns)
+    return tuple(dict.fromkeys([*labels, *config.interpretation.trivial]))
 
 
 def _atlas_job(

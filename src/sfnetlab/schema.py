@@ -115,6 +115,11 @@ class Interpretation:
     """What a galaxy is not about: distance, apparent size and brightness, inclination, place, seeing."""
     held_fixed: tuple[str, ...] = ("lgm_tot_p50", "modelMag_g - modelMag_r")
     """Partial correlations with a target hold these fixed, where they exist: columns, or a difference of two."""
+    trivial: tuple[str, ...] = (
+        "lgm_tot_p50", "modelMag_g - modelMag_r", "modelMag_r - modelMag_i", "petroR50_r",
+    )  # fmt: skip
+    """What any network sees: mass, colours, size. Where it is asked whether two tables share more than that, these and
+    the columns of targets are projected out of the features, as far as they exist: columns, or a difference of two."""
     n_permutations: int = 200
     """Permutations of the galaxies for null distributions."""
 

@@ -386,10 +386,11 @@ def test_a_library_needs_most_of_the_features(n_used, verdict):
     assert one.verdict == verdict
 
 
-def matched(shares, pair=("sfnet", "sfnet"), k=4):
+def matched(shares, pair=("sfnet", "sfnet"), k=4, untrained=0.1):
     """Matches of every two of three seeds."""
     names = dict(zip(("features_a", "features_b"), pair, strict=True))
-    table = pd.DataFrame({"share_above_null": shares, "table_a": ["0", "0", "1"], "table_b": ["1", "2", "2"]})
+    table = pd.DataFrame({"share_alike": shares, "table_a": ["0", "0", "1"], "table_b": ["1", "2", "2"]})
+    table = table.assign(untrained_alike=untrained, excess_alike=table["share_alike"] - untrained)
     return table.assign(kind_a="sfnet", kind_b="sfnet", k_a=k, k_b=k, **names)
 
 
@@ -405,6 +406,15 @@ def test_features_recur_where_every_two_seeds_share_most(shares, verdict):
 def test_the_sfnet_whose_features_recur_least_counts():
     tables = pd.concat([matched([0.8, 0.9, 0.85]), matched([0.1, 0.2, 0.15], k=8)])
     assert found("recurrence", matching=tables).verdict == "does not hold"
+
+
+def test_features_that_an_untrained_network_shares_as_well_do_not_recur():
+    shares = [0.8, 0.82, 0.81]
+    assert found("recurrence", matching=matched(shares, untrained=0.88)).verdict == "does not hold"
+    itself = matched(shares).assign(untrained_alike=shares, excess_alike=0.0)
+    assert found("recurrence", matching=itself).verdict == "undecided"
+    with pytest.raises(CannotTestError, match="no untrained network"):
+        found("recurrence", matching=matched(shares, untrained=np.nan))
 
 
 def test_two_seeds_are_one_pair_and_no_interval():

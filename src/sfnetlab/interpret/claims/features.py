@@ -9,10 +9,13 @@ from sfnetlab.interpret.claims.evidence import CannotTestError, ClaimTables, Fin
 from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.sae import SAE
 from sfnetlab.methods.sfnet import SFNet
+from sfnetlab.metrics.nulls import ALIKE
 from sfnetlab.metrics.runs import from_intervals, over_pairs
 
 COMMON = 0.005
 """Share of galaxies in which a feature of the library must be active: 100 of the SFNet paper's 23,444."""
+MOST = 0.5
+"""Share of the features above which most recur."""
 N_COMPARED = 64
 """Latents and components that are compared, as the Euclid paper has it."""
 Interval = tuple[float, float, float]
@@ -125,16 +128,21 @@ def features_recur(tables: ClaimTables) -> Finding:
     ]
     if len(same) == 0:
         raise CannotTestError("fewer than two seeds of an SFNet")
+    if same["untrained_alike"].isna().any():
+        raise CannotTestError(
+            "no untrained network to hold it against: add [[features]] with kind = 'encoder', weights = 'random'"
+        )
+    same = same.assign(beyond=np.minimum(same["share_alike"] - MOST, same["excess_alike"]))
     networks = [pairs for _, pairs in same.groupby(["features_a", "k_a"])]
-    pairs = min(networks, key=lambda pairs: pairs["share_above_null"].mean())
+    pairs = min(networks, key=lambda pairs: pairs["beyond"].mean())
     number = {name: i for i, name in enumerate(pd.unique(pairs[["table_a", "table_b"]].to_numpy().ravel()))}
     a, b = (pairs[table].map(number).tolist() for table in ("table_a", "table_b"))
+    alike, untrained = pairs["share_alike"].mean(), pairs["untrained_alike"].mean()
     what = (
-        f"least over {len(networks)} SFNets: share of matched features above the null's 95 %, over {len(pairs)} pairs "
-        f"of {len(number)} seeds"
+        f"least over {len(networks)} SFNets: share of matched features with |r| above {ALIKE} ({alike:.2f}) less "
+        f"{MOST} or what an untrained network reaches ({untrained:.2f}), over {len(pairs)} pairs of {len(number)} seeds"
     )
-    shares = pairs["share_above_null"].to_numpy(dtype=np.float64)
-    return Finding(what, *over_pairs(shares, a, b), 0.5, "above")
+    return Finding(what, *over_pairs(pairs["beyond"].to_numpy(dtype=np.float64), a, b), 0.0, "above")
 
 
 def factors(tables: ClaimTables) -> Finding:

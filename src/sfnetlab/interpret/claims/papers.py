@@ -6,6 +6,7 @@ from sfnetlab.interpret.claims import features, predictions
 from sfnetlab.interpret.claims.evidence import Claim
 from sfnetlab.interpret.claims.features import COMMON
 from sfnetlab.interpret.claims.predictions import MARGIN
+from sfnetlab.metrics.nulls import ALIKE
 
 SFNET, EUCLID, WU_BOADA, OURS = "SFNet paper", "Euclid SAE paper", "Wu & Boada 2019", "the question of this lab"
 
@@ -142,8 +143,8 @@ CLAIMS: Sequence[Claim] = (
         "Another seed finds the same features.",
         "not tested (three seeds, one table)",
         "Of every SFNet, whatever its target, more than half of the features that two seeds match on train galaxies "
-        "correlate on test galaxies above the 95 % of permuted galaxies, on average over pairs of seeds; the interval "
-        "is over seeds (jackknife; three or more).",
+        f"have |r| above {ALIKE} on test galaxies, and more than with as many features of an untrained network, on "
+        "average over pairs of seeds; the interval is over seeds (jackknife; three or more).",
         features.features_recur,
     ),
     Claim(
