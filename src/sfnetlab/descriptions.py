@@ -343,6 +343,23 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "novelty": "share of its variance that no label predicts",
         "null_novelty": f"the same {_PERMUTED}",
     },
+    "alignment_nulls": {
+        "n_features": "features compared, the most frequent",
+        **{
+            f"{prefix}{name}": f"{meaning}{ending}"
+            for prefix, ending in (
+                ("", ""),
+                ("permuted_", f", {_PERMUTED}"),
+                ("untrained_", ", of as many of an untrained network"),
+                ("held_fixed_", ", at fixed label, mass, colour and size"),
+                ("excess_", " less the untrained"),
+            )
+            for name, meaning in (
+                ("share_alike", "share with |rho| above 0.7 with a label"),
+                ("mean_rho", "mean |rho| with the best label"),
+            )
+        },
+    },
     "nuisances": {
         "nuisance": "what is no property of the galaxy: seeing, distance, ...",
         "rho": "Spearman correlation with it on test galaxies",
@@ -454,6 +471,10 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "r2_of_variance": "share of the table's variance that is read",
         "r2_median": "median R2 over features",
         "share_read": "share of features with R2 above 0.5",
+        "permuted_read": f"share_read {_PERMUTED}",
+        "untrained_read": "share_read from as many features of an untrained network",
+        "excess_read": "share_read less untrained_read",
+        "held_fixed_read": "share_read at fixed label, mass, colour and size",
         "n_features": "number of features",
     },
     "splitting": {

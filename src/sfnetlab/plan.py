@@ -237,7 +237,9 @@ def make_plan(config: Experiment) -> list[Job]:
     views = list(_views_jobs(survey, comparison, tables))
     first_views = [table for table in tables if not table.is_another_view]
     perturbed = _perturbation_jobs(survey, first_views)
-    interpreted = [_interpretation_job(config, survey, table, perturbed) for table in _with_features(first_views)]
+    described = _with_features(first_views)
+    untrained = [table for table in described if table.is_untrained]
+    interpreted = [_interpretation_job(config, survey, table, perturbed, untrained) for table in described]
     interpreted += _stability_jobs(tables)
     relations = _relations_job(config, survey, first_views)
     evidence = {"survey": survey, "comparison": comparison, "relations": relations}
@@ -359,7 +361,9 @@ def _perturbation_jobs(survey: Job, tables: list[Table]) -> dict[str, Job]:
     return made
 
 
-def _interpretation_job(config: Experiment, survey: Job, table: Table, perturbed: dict[str, Job]) -> Job:
+def _interpretation_job(
+    config: Experiment, survey: Job, table: Table, perturbed: dict[str, Job], untrained: list[Table]
+) -> Job:
     spec = InterpretSpec(
         table=table.spec,
         targets=config.targets,
@@ -370,6 +374,10 @@ def _interpretation_job(config: Experiment, survey: Job, table: Table, perturbed
     inputs = _behind(survey, table)
     if table.job.key in perturbed:
         inputs["perturbed"] = perturbed[table.job.key]
+    if untrained:
+        # of another seed, if there is one: an untrained network stands against another
+        others = [each for each in untrained if each.job is not table.job]
+        inputs["untrained"] = (others or untrained)[0].job
     return _job("interpret-features", table.job.name, spec, inputs)
 
 
@@ -382,17 +390,11 @@ def _relations_job(config: Experiment, survey: Job, tables: list[Table]) -> Job:
         tables={table.job.name: table.spec for table in compared},
         rare=config.rare,
         untrained=tuple(table.job.name for table in compared if table.is_untrained),
-        trivial=_trivial(config),
+        trivial=config.interpretation.told_by_all(config.targets),
     )
     inputs = {"survey": survey} | {table.job.name: table.job for table in compared}
     inputs |= {f"saes of {table.job.name}": table.saes for table in compared if table.saes is not None}
     return _job("compare-features", "relations", spec, inputs)
-
-
-def _trivial(config: Experiment) -> tuple[str, ...]:
-    """What any network sees, and the columns of targets: a feature that follows these is no finding by itself."""
-    labels = (name for target in config.targets.values() for name in target.columns)
-    return tuple(dict.fromkeys([*labels, *config.interpretation.trivial]))
 
 
 def _atlas_job(

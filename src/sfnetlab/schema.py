@@ -4,6 +4,7 @@
 Rules about one table stand in its `__post_init__`; rules between tables stand in `Experiment.__post_init__`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -125,6 +126,11 @@ class Interpretation:
 
     def __post_init__(self) -> None:
         require(self.n_permutations >= 20, f"n_permutations must be at least 20, got {self.n_permutations}")
+
+    def told_by_all(self, targets: Mapping[str, Target]) -> tuple[str, ...]:
+        """Return the columns of targets and what is `trivial`: a feature that follows these is no finding by itself."""
+        labels = (name for target in targets.values() for name in target.columns)
+        return tuple(dict.fromkeys([*labels, *self.trivial]))
 
 
 @dataclass(frozen=True, kw_only=True)

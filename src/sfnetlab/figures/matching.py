@@ -34,7 +34,8 @@ def plot_matching_matrix(summary: pd.DataFrame) -> Figure:
     ----------
     summary : DataFrame
         `interpret.matching.MatchedTables.summary`, a row every two tables, with the columns `table_a`, `table_b`,
-        `share_alike`, `untrained_alike` and `permuted_alike`. Names are drawn as they are, in the order in which they come.
+        `share_alike`, `untrained_alike` and `permuted_alike`. Names are drawn as they are, in the order in which they
+        come.
 
     Raises
     ------

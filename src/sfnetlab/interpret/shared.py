@@ -12,12 +12,10 @@ from sfnetlab.interpret.related import RelatedTables
 from sfnetlab.interpret.table import SEED
 from sfnetlab.metrics.matching import cross_correlations, varying_features
 from sfnetlab.metrics.nulls import MAX_ROWS, curved_predictors, draws, residuals, share_alike
-from sfnetlab.metrics.tables import FeatureMatrix, columns_of, evenly
+from sfnetlab.metrics.tables import FeatureMatrix, columns_of, evenly, rows_of
 
 log = logging.getLogger(__name__)
 
-Parts = tuple[FeatureMatrix, FeatureMatrix]
-"""Train and test rows of a feature table."""
 LEAST_ROWS = 5
 """Train galaxies for each predictor below which nothing is projected out: least squares would tell anything."""
 
@@ -38,7 +36,7 @@ def beside_matches(related: RelatedTables) -> pd.DataFrame:
             "no untrained network to hold matches against: add [[features]] with kind = 'encoder', weights = 'random'"
         )
     ids = [related.ids("train"), related.ids("test")]
-    tables: dict[str, Parts] = {}
+    tables: dict[str, Sequence[FeatureMatrix]] = {}
     for name, table in related.varying.items():
         fit, test = (table.values_of(part) for part in ids)
         varying = varying_features(fit, test, name)
@@ -52,13 +50,17 @@ def beside_matches(related: RelatedTables) -> pd.DataFrame:
     return found.join(at_fixed.add_prefix("held_fixed_"))
 
 
-def at_fixed_labels(tables: Mapping[str, Parts], labels: Sequence[pd.DataFrame]) -> dict[str, Parts] | None:
+def at_fixed_labels(
+    tables: Mapping[str, Sequence[FeatureMatrix]], labels: Sequence[pd.DataFrame]
+) -> dict[str, list[NDArray[np.float64]]] | None:
     """Return what labels leave of the features of each table, on `MAX_ROWS` galaxies of each part at most.
 
     Parameters
     ----------
+    tables
+        From names to the rows of the same parts, train rows first.
     labels
-        Of the train and of the test galaxies; NaN where not measured.
+        Of the galaxies of each part; NaN where not measured.
 
     Returns
     -------
@@ -66,23 +68,21 @@ def at_fixed_labels(tables: Mapping[str, Parts], labels: Sequence[pd.DataFrame])
         None where there are no labels, or too few galaxies for them; the log says so.
     """
     rows = [evenly(np.arange(len(part)), MAX_ROWS) for part in labels]
-    fit, test = (part.to_numpy(dtype=np.float64)[chosen] for part, chosen in zip(labels, rows, strict=True))
-    predictors = curved_predictors(fit, [test])
+    fit, *others = (part.to_numpy(dtype=np.float64)[chosen] for part, chosen in zip(labels, rows, strict=True))
+    predictors = curved_predictors(fit, others)
     if predictors[0].shape[1] == 0 or len(fit) < LEAST_ROWS * predictors[0].shape[1]:
         log.info(
             "nothing is projected out of features: %d train galaxies with %d columns of [interpretation] trivial",
             len(fit), fit.shape[1],
         )  # fmt: skip
         return None
-    left: dict[str, Parts] = {}
-    for name, parts in tables.items():
-        chosen = [part[places] for part, places in zip(parts, rows, strict=True)]
-        left_fit, left_test = residuals(chosen, predictors)
-        left[name] = left_fit, left_test
-    return left
+    return {
+        name: residuals([rows_of(part, chosen) for part, chosen in zip(parts, rows, strict=True)], predictors)
+        for name, parts in tables.items()
+    }
 
 
-def shares_alike(tables: Mapping[str, Parts], untrained: Sequence[str], seed: int) -> pd.DataFrame:
+def shares_alike(tables: Mapping[str, Sequence[FeatureMatrix]], untrained: Sequence[str], seed: int) -> pd.DataFrame:
     """Return which share of the matched features of every two tables is alike, and what an untrained network gives.
 
     Features are matched on train rows. An untrained network has its numbers of features drawn down to that of the table

@@ -123,6 +123,12 @@ class DescribedTable:
         within its cut.
     morphology, nuisances, held_fixed, n_permutations
         Settings of [interpretation].
+    trivial
+        What any network sees: columns, or differences of two; those that the catalogue has are projected out of
+        features for nulls.
+    untrained
+        From ids to features of an untrained network, the null of what features may be said to have learnt; None
+        without one.
     has_factors
         Whether the catalogue knows the factors that made the galaxies, as a mock survey's does.
     values_of
@@ -152,6 +158,8 @@ class DescribedTable:
     nuisances: Sequence[str]
     held_fixed: Sequence[str]
     n_permutations: int
+    trivial: Sequence[str] = ()
+    untrained: Callable[[GalaxyIds], FeatureMatrix] | None = None
     has_factors: bool = False
     values_of: Callable[[GalaxyIds], FeatureMatrix]
     load_reader: Callable[[], Reader]

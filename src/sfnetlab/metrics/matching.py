@@ -22,6 +22,7 @@ from sfnetlab.metrics.tables import (
     column_mean_sd,
     row_blocks,
     transpose_product,
+    varying_columns,
 )
 
 SHARED_COSINES = (0.7, 0.9)
@@ -130,7 +131,7 @@ def match_features(
     if n_permutations < 1:
         raise ValueError(f"n_permutations must be at least 1, got {n_permutations}")
     (x_fit, y_fit), (x_test, y_test) = _same_rows(a_fit, b_fit), _same_rows(a_test, b_test)
-    alive_a, alive_b = varying_features(x_fit, x_test, "a"), varying_features(y_fit, y_test, "b")
+    alive_a, alive_b = varying_features(a_fit, a_test, "a"), varying_features(b_fit, b_test, "b")
     x_fit, x_test = x_fit[:, alive_a], x_test[:, alive_a]
     y_fit, y_test = y_fit[:, alive_b], y_test[:, alive_b]
     i, j, correlation_fit = _best_pairs(x_fit, y_fit)
@@ -623,8 +624,7 @@ def varying_features(a: FeatureMatrix, b: FeatureMatrix, name: str) -> NDArray[n
         raise ValueError(
             f"table {name} has {fit.shape[1]} features in its fit rows and {test.shape[1]} in its test rows"
         )
-    sd = [column_mean_sd(part)[1] for part in (fit, test)]
-    varying = np.flatnonzero((sd[0] > 0) & (sd[1] > 0))
+    varying = varying_columns(a, b)
     if len(varying) == 0:
         raise ValueError(f"none of the {fit.shape[1]} features of table {name} varies on both samples")
     return varying

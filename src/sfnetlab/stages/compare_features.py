@@ -44,7 +44,11 @@ def _related(spec: RelationsSpec, task: Task) -> RelatedTables:
     }
     tables = {name: _related_table(spec, task, name) for name in spec.tables}
     return RelatedTables(
-        catalog=catalog, tables=tables, untrained=spec.untrained, trivial=known_columns_of(catalog, spec.trivial), rare=rare
+        catalog=catalog,
+        tables=tables,
+        untrained=spec.untrained,
+        trivial=known_columns_of(catalog, spec.trivial),
+        rare=rare,
     )
 
 
