@@ -403,7 +403,15 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "l0": "mean number of them that are active in a galaxy",
         "explained_variance": "share of the embedding's variance that they explain",
     },
-    "recovery": {"feature": "the feature, or the first of several", "n_features_used": "number of features"},
+    "recovery": {
+        "apart": "why the factor counts for no score of all; empty: it counts",
+        "feature": "the feature, or the first of several",
+        "n_features_used": "number of features",
+        "n_drawn": "features drawn to compare at equal numbers; missing: all",
+        "permuted": f"value {_PERMUTED}",
+        "untrained": "value of as many features of an untrained network",
+        "excess": "value less untrained",
+    },
     "absorption": {
         "parent": "label of which the other is a part",
         "child": "label that is a part of it",

@@ -421,15 +421,30 @@ def test_two_seeds_are_one_pair_and_no_interval():
     assert found("recurrence", matching=matched([0.8, 0.9, 0.85]).iloc[:1]).verdict == "needs more runs"
 
 
-def recovered(kind, value):
+def recovered(kind, value, n=16):
     row = {"factor": "all", "metric": "correlation", "value": value, "low": value - 0.05, "high": value + 0.05}
-    return identified(pd.DataFrame([row, row | {"metric": "r2", "value": 9.0}]), kind)
+    decoys = [
+        row | {"metric": "r2", "n_drawn": n, "value": 9.0},
+        row | {"n_drawn": None, "value": 9.0 * (kind == "sae")},
+    ]
+    return identified(pd.DataFrame([row | {"n_drawn": n}, *decoys]), kind)
 
 
 @pytest.mark.parametrize(("theirs", "verdict"), [(0.3, "holds"), (0.9, "does not hold"), (0.58, "undecided")])
 def test_features_are_closer_to_factors_where_they_match_better(theirs, verdict):
     table = pd.concat([recovered("sfnet", 0.6), recovered("sae", theirs)])
-    assert found("factors", *SFNET_HEADS, recovery=table).verdict == verdict
+    one = found("factors", *SFNET_HEADS, recovery=table)
+    assert one.verdict == verdict
+    assert "16 features each" in one.what
+
+
+def test_factors_are_compared_at_numbers_of_features_that_every_run_of_both_has():
+    small, large = recovered("sfnet", 0.6), pd.concat([recovered("sae", 0.3), recovered("sae", 0.9, n=64)])
+    one_run = recovered("sfnet", 0.9, n=64)
+    one_run = one_run[one_run["seed"] == 0]
+    assert "16 features each" in found("factors", *SFNET_HEADS, recovery=pd.concat([small, one_run, large])).what
+    with pytest.raises(CannotTestError, match="equal numbers"):
+        found("factors", *SFNET_HEADS, recovery=pd.concat([small, recovered("sae", 0.9, n=64)]))
 
 
 # --- the report -------------------------------------------------------------------------------------------------------

@@ -185,7 +185,17 @@ def tables(work):
     return {path.stem: pd.read_parquet(path) for path in sorted(work.glob("*.parquet"))}
 
 
-ALWAYS = {"alignment", "alignment_nulls", "associations", "equations", "examples", "features", "nuisances", "partial", "recovery"}
+ALWAYS = {
+    "alignment",
+    "alignment_nulls",
+    "associations",
+    "equations",
+    "examples",
+    "features",
+    "nuisances",
+    "partial",
+    "recovery",
+}
 OWN = {
     "sfnet": {"ablation", "absorption"},
     "encoder": set(),

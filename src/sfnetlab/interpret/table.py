@@ -184,6 +184,11 @@ class DescribedTable:
         return at_most(within, self.catalog["split"].to_numpy())
 
     @cached_property
+    def of_all(self) -> NDArray[np.bool_]:
+        """Rows of the catalogue (n,) by which all tables are compared, whatever their target: as `of_interest`."""
+        return at_most(np.ones(len(self.catalog), dtype=bool), self.catalog["split"].to_numpy())
+
+    @cached_property
     def train(self) -> Part:
         """The train galaxies."""
         return self._part("train")

@@ -41,11 +41,11 @@ def effective_number(X: FeatureMatrix) -> EffectiveNumber:
     return EffectiveNumber(int(cluster.max()) + 1, float(np.sum(sd**2) ** 2 / squares))
 
 
-def merged_features(X: FeatureMatrix) -> NDArray[np.int64]:
+def merged_features(X: FeatureMatrix, above: float = MERGED) -> NDArray[np.int64]:
     """Return the cluster (d,) of each column of an (n, d) table, from 0 in the order of columns; -1 for constant ones.
 
     Clusters of near copies are those of average linkage: two are merged where the mean |correlation| of their features
-    is above `MERGED`. So a chain of features of which only neighbours are alike does not become one.
+    exceeds `above`. So a chain of features of which only neighbours are alike does not become one.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.sparse import coo_array
@@ -56,7 +56,7 @@ def merged_features(X: FeatureMatrix) -> NDArray[np.int64]:
     d = table.shape[1]
     if table.shape[0] == 0 or d == 0:
         return np.full(d, -1)
-    alike = ((columns.start, np.abs(block) > MERGED) for columns, block in correlation_blocks(table))
+    alike = ((columns.start, np.abs(block) > above) for columns, block in correlation_blocks(table))
     i, j = np.concatenate([np.argwhere(pairs) + np.array([start, 0]) for start, pairs in alike]).T
     # average linkage merges nothing across components, and so no matrix of all features is held
     _, component = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(d, d)), directed=False)
@@ -68,7 +68,7 @@ def merged_features(X: FeatureMatrix) -> NDArray[np.int64]:
         if len(members) > 2:
             distance = 1 - np.abs(correlation_matrix(columns_of(X, members)))
             np.fill_diagonal(distance, 0)
-            merged = fcluster(linkage(squareform(distance, checks=False), "average"), 1 - MERGED, "distance")
+            merged = fcluster(linkage(squareform(distance, checks=False), "average"), 1 - above, "distance")
             for label in np.unique(merged):
                 cluster[members[merged == label]] = members[merged == label][0]
     cluster[varies] = np.unique(cluster[varies], return_inverse=True)[1]

@@ -47,10 +47,10 @@ def share_alike(fit: NDArray[np.floating], test: NDArray[np.floating]) -> float:
     return float(np.mean(np.nan_to_num(np.abs(test[pairs])) > ALIKE))
 
 
-def draws(d: int, n: int, seed: int) -> Iterator[NDArray[np.intp]]:
-    """Yield `N_DRAWS` choices of n of d features, rising; a single one where these are all."""
+def draws(d: int, n: int, seed: int, n_draws: int = N_DRAWS) -> Iterator[NDArray[np.intp]]:
+    """Yield choices of n of d features, rising; a single one where these are all."""
     rng = np.random.default_rng(seed)
-    for _ in range(N_DRAWS if n < d else 1):
+    for _ in range(n_draws if n < d else 1):
         yield np.sort(rng.choice(d, min(n, d), replace=False))
 
 

@@ -149,10 +149,27 @@ def factors(tables: ClaimTables) -> Finding:
     """Return by how much closer SFNet features are to the factors behind the galaxies than SAE latents."""
     if len(tables.recovery) == 0:
         raise CannotTestError("the factors behind these galaxies are not known")
+    compared = [
+        recovery[(recovery["factor"] == "all") & (recovery["metric"] == "correlation") & recovery["n_drawn"].notna()]
+        for recovery in (
+            runs_of(tables, tables.recovery, kind, "recovery of factors") for kind in (SFNet.kind, SAE.kind)
+        )
+    ]
+    numbers = set.intersection(*(_of_all_runs(runs) for runs in compared))
+    if not numbers:
+        raise CannotTestError("not enough features of every run of both to be compared at equal numbers")
+    n = max(numbers)
     scores = []
-    for kind in (SFNet.kind, SAE.kind):
-        recovery = runs_of(tables, tables.recovery, kind, "recovery of factors")
-        runs = recovery[(recovery["factor"] == "all") & (recovery["metric"] == "correlation")]
-        value, low, high = runs[["value", "low", "high"]].to_numpy(dtype=np.float64).T
-        scores.append(from_intervals(value, low, high, _seeds(runs)))
-    return _minus("mean correlation of matched features and factors (MCC), SFNet minus SAE", *scores)
+    for runs in compared:
+        at_equal = runs[runs["n_drawn"] == n]
+        value, low, high = at_equal[["value", "low", "high"]].to_numpy(dtype=np.float64).T
+        scores.append(from_intervals(value, low, high, _seeds(at_equal)))
+    what = f"mean correlation of matched features and factors (MCC) of {n} features each, SFNet minus SAE"
+    return _minus(what, *scores)
+
+
+def _of_all_runs(recovery: pd.DataFrame) -> set[int]:
+    """The numbers of features that every run has."""
+    n_runs = recovery["seed"].nunique(dropna=False)
+    counts = recovery.groupby("n_drawn")["seed"].nunique(dropna=False)
+    return {int(n) for n in counts.index[counts == n_runs]}
