@@ -165,9 +165,12 @@ def test_a_stage_alone_refuses_a_stale_input(finished, capsys):
 
 def test_the_metrics_table_is_tidy_and_whole(finished):
     table = pd.read_parquet(finished / "out/fit-probes/comparison/metrics.parquet")
-    columns = "features kind k seed probe n_features_used target column split metric value low high n"
+    columns = (
+        "features kind k seed probe n_features_used n_effective participation target column split metric value low "
+        "high n"
+    )
     assert list(table.columns) == columns.split()
-    assert not table.duplicated([*columns.split()[:11]]).any()
+    assert not table.duplicated([*columns.split()[:13]]).any()
     assert np.isfinite(table["value"]).all()
     assert (table["low"] <= table["high"]).all()
     assert set(table["features"]) == {"mean", "photometry", "dense", "pca", "sae", "matryoshka", "sfnet"}

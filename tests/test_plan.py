@@ -204,6 +204,23 @@ def test_one_table_of_each_method_is_compared_and_every_seed_of_sfnets(whole):
     assert all(relations.inputs[name].name == name for name in tables)
 
 
+def test_what_is_told_and_matched_stands_beside_an_untrained_network_of_another_seed(path):
+    path.write_text(TOML + '[[features]]\nname = "random"\nkind = "encoder"\nweights = "random"\n')
+    jobs = {str(job): job for job in make_plan(config.load(path))}
+    told = {name: job.inputs.get("untrained") for name, job in jobs.items() if name.startswith("interpret-features")}
+    nulls = {name.removeprefix("interpret-features/"): job and job.name for name, job in told.items()}
+    assert nulls["sfnet-k2-seed0"] == nulls["dense-seed1"] == nulls["random-seed1"] == "random-seed0"
+    assert nulls["random-seed0"] == "random-seed1"
+    spec = jobs["compare-features/relations"].spec
+    assert spec.untrained == ("random-seed0",)
+    assert {"oh_p50", "lgm_tot_p50"} <= set(spec.trivial)
+
+
+def test_without_an_untrained_network_there_is_no_null_of_one(path):
+    jobs = make_plan(config.load(path))
+    assert not any("untrained" in job.inputs for job in jobs)
+
+
 def test_the_claims_read_the_comparison_the_relations_all_probes_and_all_that_is_told(whole):
     jobs = jobs_of(whole)
     claims = jobs["hold-claims/claims"]

@@ -17,7 +17,8 @@ from sfnetlab.report import (
 
 def row(features: str, kind: str, value: float, **more: object) -> dict[str, object]:
     defaults = {
-        "k": None, "probe": "linear", "budget": None, "n_features_used": 8, "target": "metallicity", "column": "oh_p50",
+        "k": None, "probe": "linear", "budget": None, "n_features_used": 8, "n_effective": 3,
+        "participation": np.nan, "target": "metallicity", "column": "oh_p50",
         "metric": "rmse", "low": value - 0.01, "high": value + 0.01, "run_sd": 0.0, "galaxy_sd": 0.005, "n_seeds": 1,
         "n": 100,
     }  # fmt: skip
@@ -28,6 +29,8 @@ def table_of(rows: list[dict[str, object]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"k": "Int64", "budget": "Int64"})
 
 
+CHOICES = pd.DataFrame({"target": "metallicity", "features": ["sfnet"], "probe": "linear", "budget": 4, "k": 4})
+"""What stands at each budget."""
 FIVE_RUNS = {"n_seeds": 5, "run_sd": 0.012}
 ONE_RUN = {"low": np.nan, "high": np.nan, "run_sd": np.nan}
 
@@ -54,12 +57,21 @@ def test_what_has_one_run_has_no_interval_and_says_what_it_needs(methods):
     alone = table_of([row("sfnet", "sfnet", 0.11, k=4, probe="head", **ONE_RUN)])
     text = format_comparison(comparison_table(pd.concat([methods.iloc[2:], alone])))
     assert "0.1100 [needs 2 runs] (-, 0.0050)" in text
-    assert "4 & 0.1100 \\\\" in latex_comparison(comparison_table(alone))
+    assert "4 & 0.1100$_{3}$ \\\\" in latex_comparison(comparison_table(alone), CHOICES)
 
 
 def test_the_text_has_no_columns_of_probes_that_are_off(methods):
     header = format_comparison(comparison_table(methods)).splitlines()[1]
-    assert header.split() == ["features", "L0", "in", "all", "seeds", "head", "linear", "ridge"]
+    assert header.split() == ["features", "L0", "in", "all", "effective", "seeds", "head", "linear", "ridge"]
+
+
+def test_effective_features_stand_beside_k_and_all(methods):
+    methods = methods.assign(n_effective=[7.0, 2.0, 0.0, 1.0], participation=[2.85, 1.9, np.nan, np.nan])
+    table = comparison_table(methods)
+    assert table.set_index(["features", "probe"])["n_effective"].loc[("sfnet", "head")] == 7
+    text = format_comparison(table)
+    assert "sfnet *   4   22      7 (2.9)" in text
+    assert "$_{2}$" in latex_comparison(table, CHOICES)
 
 
 def test_a_budget_is_a_row_of_its_own(methods):
@@ -154,17 +166,25 @@ def test_differences_that_need_runs_are_counted_apart():
         assert "vae" not in text
 
 
+def test_latex_has_at_a_budget_the_k_that_is_best_on_valid_galaxies(methods):
+    more = [row("sfnet", "sfnet", 0.13, k=16, budget=4, n_features_used=4, **FIVE_RUNS)]
+    more += [row("sfnet", "sfnet", 0.12, k=16, probe="head", n_features_used=22, **FIVE_RUNS)]
+    table = comparison_table(pd.concat([methods, table_of(more)]))
+    assert "4 & 0.1400" in latex_comparison(table, CHOICES)
+    assert "4 & 0.1300" in latex_comparison(table, CHOICES.assign(k=16))
+
+
 def test_latex_has_a_row_a_k_with_intervals_over_galaxies_and_runs(methods):
-    text = latex_comparison(comparison_table(methods))
+    text = latex_comparison(comparison_table(methods), CHOICES)
     assert "$k$ & sfnet \\\\" in text
-    assert "4 & 0.1100 [0.1000, 0.1200] \\\\" in text  # head
-    assert "4 & 0.1400 [0.1300, 0.1500] \\\\" in text  # linear probe on 4 features in all
+    assert "4 & 0.1100$_{3}$ [0.1000, 0.1200] \\\\" in text  # head
+    assert "4 & 0.1400$_{3}$ [0.1300, 0.1500] \\\\" in text  # linear probe on 4 features in all
     assert "oracle: 0.0600" in text
     assert "95 \\% intervals over galaxies and runs" in text
 
 
 def test_latex_escapes_names(methods):
-    text = latex_comparison(comparison_table(methods.replace({"features": {"sfnet": "my_sf&net"}})))
+    text = latex_comparison(comparison_table(methods.replace({"features": {"sfnet": "my_sf&net"}})), CHOICES)
     assert "my\\_sf\\&net" in text
     assert "oh\\_p50" in text
 
@@ -173,4 +193,4 @@ def test_latex_escapes_names(methods):
 def test_latex_has_a_line_for_every_method_without_a_number_k(methods, kind):
     extra = pd.DataFrame([row("other", kind, 0.17, probe="ridge", n_features_used=20)])
     table = comparison_table(pd.concat([methods, extra.astype(methods.dtypes)]))
-    assert "{other: 0.1700" in latex_comparison(table)
+    assert "{other: 0.1700" in latex_comparison(table, CHOICES)

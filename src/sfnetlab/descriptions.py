@@ -116,6 +116,8 @@ IN_ALL_TABLES: Mapping[str, str] = {
     "column": "column of the catalogue that is predicted",
     "probe": "what predicts; columns.csv lists endings of names",
     "n_features_used": "number of features that the probe was given",
+    "n_effective": "how many these are, near copies (|r| > 0.8) counted once",
+    "participation": "participation ratio of the covariance of these features",
     "feature": "number of the feature: its column in the feature table, from 0",
     "label": "column of the catalogue",
     "metric": "which number this is: rmse, r2, ...; columns.csv lists them",
@@ -159,6 +161,8 @@ _SPREADS = {
 _OF_METHODS = {
     "supervised": "whether the features were learnt with a label",
     "n_features_used": "number of features that the probe was given, median over seeds",
+    "n_effective": "near copies (|r| > 0.8) counted once, median over seeds",
+    "participation": "participation ratio of the features, median over seeds",
 }
 _PERMUTED = "over permuted galaxies"
 
@@ -339,6 +343,23 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "novelty": "share of its variance that no label predicts",
         "null_novelty": f"the same {_PERMUTED}",
     },
+    "alignment_nulls": {
+        "n_features": "features compared, the most frequent",
+        **{
+            f"{prefix}{name}": f"{meaning}{ending}"
+            for prefix, ending in (
+                ("", ""),
+                ("permuted_", f", {_PERMUTED}"),
+                ("untrained_", ", of as many of an untrained network"),
+                ("held_fixed_", ", at fixed label, mass, colour and size"),
+                ("excess_", " less the untrained"),
+            )
+            for name, meaning in (
+                ("share_alike", "share with |rho| above 0.7 with a label"),
+                ("mean_rho", "mean |rho| with the best label"),
+            )
+        },
+    },
     "nuisances": {
         "nuisance": "what is no property of the galaxy: seeing, distance, ...",
         "rho": "Spearman correlation with it on test galaxies",
@@ -370,6 +391,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "coefficient": "coefficient in label units an activation",
         "scale": "scale of the activation",
         "share": "share of the prediction's variance",
+        "n_effective": "features of the law, near copies (|r| > 0.8) counted once",
         "n_train": "number of train galaxies",
         "n_test": "number of test galaxies",
         "r2_test": "R2 of the law on test galaxies",
@@ -381,7 +403,15 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "l0": "mean number of them that are active in a galaxy",
         "explained_variance": "share of the embedding's variance that they explain",
     },
-    "recovery": {"feature": "the feature, or the first of several", "n_features_used": "number of features"},
+    "recovery": {
+        "apart": "why the factor counts for no score of all; empty: it counts",
+        "feature": "the feature, or the first of several",
+        "n_features_used": "number of features",
+        "n_drawn": "features drawn to compare at equal numbers; missing: all",
+        "permuted": f"value {_PERMUTED}",
+        "untrained": "value of as many features of an untrained network",
+        "excess": "value less untrained",
+    },
     "absorption": {
         "parent": "label of which the other is a part",
         "child": "label that is a part of it",
@@ -417,6 +447,16 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "null_mean": f"the same {_PERMUTED}",
         "null_q95": "95th percentile of the null",
         "share_above_null": "share of pairs above the null's 95th percentile",
+        **{
+            f"{prefix}{name}": f"{meaning}{ending}"
+            for prefix, ending in (("", ""), ("held_fixed_", ", at fixed label, mass, colour and size"))
+            for name, meaning in (
+                ("share_alike", "share of pairs with |r| above 0.7"),
+                ("untrained_alike", "the same with an untrained network"),
+                ("excess_alike", "share_alike less untrained_alike"),
+            )
+        },
+        "permuted_alike": f"share of pairs with |r| above 0.7, {_PERMUTED}",
         "n_pairs": "number of matched pairs",
         "n_alive_a": "features of the first table in use",
         "n_alive_b": "features of the second table in use",
@@ -442,6 +482,10 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "r2_of_variance": "share of the table's variance that is read",
         "r2_median": "median R2 over features",
         "share_read": "share of features with R2 above 0.5",
+        "permuted_read": f"share_read {_PERMUTED}",
+        "untrained_read": "share_read from as many features of an untrained network",
+        "excess_read": "share_read less untrained_read",
+        "held_fixed_read": "share_read at fixed label, mass, colour and size",
         "n_features": "number of features",
     },
     "splitting": {

@@ -194,6 +194,8 @@ class Table:
     """The target that the network's own head predicts."""
     viewed: Viewed | None = None
     """Method and view of a network trained here."""
+    is_untrained: bool = False
+    """Whether a network of random weights gives the features: what any network shares with any other."""
     is_refit: bool = False
     """Whether other codes stand in for those that the method's own encoder selects."""
 

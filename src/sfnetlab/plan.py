@@ -62,13 +62,13 @@ STAGES = {
             uses_device=True,
         ),
         Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features", uses_device=True),
-        Stage("fit-probes", 5, "probe every feature table for every target: the comparison"),
+        Stage("fit-probes", 6, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
         Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
-        Stage("interpret-features", 6, "what each feature responds to: labels, nuisances, equations, its galaxies"),
-        Stage("compare-features", 3, "which features of different methods and seeds are the same, and what is rare"),
-        Stage("hold-claims", 1, "which claims of the papers hold on this survey"),
-        Stage("make-figures", 6, "the figures, as PDF and PNG", link="figures"),
+        Stage("interpret-features", 7, "what each feature responds to: labels, nuisances, equations, its galaxies"),
+        Stage("compare-features", 4, "which features of different methods and seeds are the same, and what is rare"),
+        Stage("hold-claims", 2, "which claims of the papers hold on this survey"),
+        Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures"),
         Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
     )
 }
@@ -148,6 +148,10 @@ class RelationsSpec:
     tables: dict[str, TableSpec]
     """Role of an input and which table it is."""
     rare: dict[str, Rare]
+    untrained: tuple[str, ...] = ()
+    """Which of them are features of an untrained network."""
+    trivial: tuple[str, ...] = ()
+    """Columns of the catalogue, or differences of two, that any network sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +237,9 @@ def make_plan(config: Experiment) -> list[Job]:
     views = list(_views_jobs(survey, comparison, tables))
     first_views = [table for table in tables if not table.is_another_view]
     perturbed = _perturbation_jobs(survey, first_views)
-    interpreted = [_interpretation_job(config, survey, table, perturbed) for table in _with_features(first_views)]
+    described = _with_features(first_views)
+    untrained = [table for table in described if table.is_untrained]
+    interpreted = [_interpretation_job(config, survey, table, perturbed, untrained) for table in described]
     interpreted += _stability_jobs(tables)
     relations = _relations_job(config, survey, first_views)
     evidence = {"survey": survey, "comparison": comparison, "relations": relations}
@@ -355,7 +361,9 @@ def _perturbation_jobs(survey: Job, tables: list[Table]) -> dict[str, Job]:
     return made
 
 
-def _interpretation_job(config: Experiment, survey: Job, table: Table, perturbed: dict[str, Job]) -> Job:
+def _interpretation_job(
+    config: Experiment, survey: Job, table: Table, perturbed: dict[str, Job], untrained: list[Table]
+) -> Job:
     spec = InterpretSpec(
         table=table.spec,
         targets=config.targets,
@@ -366,6 +374,10 @@ def _interpretation_job(config: Experiment, survey: Job, table: Table, perturbed
     inputs = _behind(survey, table)
     if table.job.key in perturbed:
         inputs["perturbed"] = perturbed[table.job.key]
+    if untrained:
+        # of another seed, if there is one: an untrained network stands against another
+        others = [each for each in untrained if each.job is not table.job]
+        inputs["untrained"] = (others or untrained)[0].job
     return _job("interpret-features", table.job.name, spec, inputs)
 
 
@@ -377,6 +389,8 @@ def _relations_job(config: Experiment, survey: Job, tables: list[Table]) -> Job:
     spec = RelationsSpec(
         tables={table.job.name: table.spec for table in compared},
         rare=config.rare,
+        untrained=tuple(table.job.name for table in compared if table.is_untrained),
+        trivial=config.interpretation.told_by_all(config.targets),
     )
     inputs = {"survey": survey} | {table.job.name: table.job for table in compared}
     inputs |= {f"saes of {table.job.name}": table.saes for table in compared if table.saes is not None}

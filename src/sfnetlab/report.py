@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 
 from sfnetlab.methods import TRAITS, kinds_of
+from sfnetlab.metrics.effective import MERGED
 from sfnetlab.metrics.method_scores import MANY_CLASSES, TWO_CLASSES
 from sfnetlab.metrics.runs import NEEDS_RUNS
-from sfnetlab.metrics.selection import has_nearest_k
-from sfnetlab.metrics.tidy import HEAD
+from sfnetlab.metrics.selection import are_chosen
+from sfnetlab.metrics.tidy import EFFECTIVE, HEAD
 from sfnetlab.probes import PROBES, ProbeTask, probes_of
 
 BRACKETS = "[95 % interval over galaxies and runs] (standard deviation between runs, between samples of galaxies)"
@@ -30,11 +31,11 @@ def comparison_table(methods: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `target, column, features, kind, supervised, k, n_features_used, probe, n_seeds, rmse, low, high, seed_sd,
-        galaxy_sd`. `supervised` says that the features themselves were trained on a label; `low` and `high` are the
-        95 % interval over galaxies and runs, NaN where there is one run; `seed_sd` is the standard deviation from run
-        to run, `galaxy_sd` that from one sample of as many galaxies to the next; `n_features_used` is the median over
-        seeds.
+        `target, column, features, kind, supervised, k, n_features_used, n_effective, participation, probe, n_seeds,
+        rmse, low, high, seed_sd, galaxy_sd`. `supervised` says that the features themselves were trained on a label;
+        `low` and `high` are the 95 % interval over galaxies and runs, NaN where there is one run; `seed_sd` is the
+        standard deviation from run to run, `galaxy_sd` that from one sample of as many galaxies to the next;
+        `n_features_used`, `n_effective` and `participation` (`metrics.effective`) are medians over seeds.
     """
     return _scores(methods, ["rmse"], "values")
 
@@ -73,7 +74,7 @@ def _with_one_control(methods: pd.DataFrame) -> pd.DataFrame:
 
 def _scores(methods: pd.DataFrame, names: list[str], task: ProbeTask) -> pd.DataFrame:
     """The scores of these names; with several, their names precede `low`, `high`, `seed_sd` and `galaxy_sd`."""
-    by = ["target", "column", "features", "kind", "k", "budget", "n_features_used", "probe", "n_seeds"]
+    by = ["target", "column", "features", "kind", "k", "budget", "n_features_used", *EFFECTIVE, "probe", "n_seeds"]
     parts = []
     for name in names:
         prefix = "" if len(names) == 1 else f"{name}_"
@@ -129,22 +130,33 @@ def _block(rows: pd.DataFrame, task: ProbeTask, cell: Callable[[Mapping[Hashable
     """A line a method, a column a probe; what a control scores stands in the first column."""
     probes = _columns_of(task)
     column_of = {kind.name: probes[0] for kind in probes_of(task) if kind.is_control}
-    lines = [("features", "L0", "in all", "seeds", *probes)]
+    lines = [("features", "L0", "in all", "effective", "seeds", *probes)]
     for (features, k, used), methods in rows.groupby(["features", "k", "n_features_used"], sort=False, dropna=False):
         cells = {column_of.get(method["probe"], method["probe"]): cell(method) for method in methods.to_dict("records")}
         active = "" if pd.isna(k) else str(k)
         name = f"{features} *" if methods["supervised"].any() else features
-        lines.append((name, active, str(used), str(methods["n_seeds"].max()), *(cells.get(p, "") for p in probes)))
-    filled = [n for n, cells in enumerate(zip(*lines, strict=True)) if n < 4 or any(cells[1:])]  # probes may be off
+        effective = _effective(methods.iloc[0])
+        cells_of_probes = (cells.get(probe, "") for probe in probes)
+        lines.append((name, active, str(used), effective, str(methods["n_seeds"].max()), *cells_of_probes))
+    filled = [n for n, cells in enumerate(zip(*lines, strict=True)) if n < 5 or any(cells[1:])]  # probes may be off
     lines = [tuple(line[n] for n in filled) for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text.insert(1, "  ".join("-" * width for width in widths))
     text.append(
-        "L0: features active for each galaxy; in all: features used for the whole sample\n"
+        "L0: features active for each galaxy; in all: features used for the whole sample; effective: these with near "
+        "copies (|r| > 0.8) counted once (participation ratio of their covariance)\n"
         "* features learnt with a label; PCA and SAEs never see one, but their encoder may have, and PLS chooses by one"
     )
     return "\n".join(text)
+
+
+def _effective(method: "pd.Series[Any]") -> str:
+    """How many features are used, near copies counted once, and in brackets their participation ratio."""
+    n, participation = method["n_effective"], method["participation"]
+    if pd.isna(n):
+        return ""
+    return f"{n:g}" if pd.isna(participation) else f"{n:g} ({participation:.1f})"
 
 
 def _rmse_cell(method: Mapping[Hashable, Any]) -> str:
@@ -223,25 +235,27 @@ def _method_name(row: Mapping[Hashable, Any], side: str) -> str:
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
 
 
-def latex_comparison(table: pd.DataFrame) -> str:
+def latex_comparison(table: pd.DataFrame, choices: pd.DataFrame) -> str:
     """`comparison_table` in the form of the SFNet paper: a row a k, a column a method, tables for booktabs.
 
     For each label column a table at k features active for each galaxy (SFNets with their own head, SAEs with ridge on
-    all latents) and one at k features in all (linear probe on the best k, of SFNets and SAEs the run with that k or the
-    nearest). In both, PCA and PLS with k components; below, the controls with ridge on all their features. Brackets are
-    the 95 % interval over galaxies and runs; what has one run has none.
+    all latents) and one at k features in all (linear probe on the best k, of the SFNets and SAEs that are best so on
+    valid galaxies: `choices` are `metrics.selection.k_at_budgets`). In both, PCA and PLS with k components; below, the
+    controls with ridge on all their features. Brackets are the 95 % interval over galaxies and runs; what has one run
+    has none.
     """
     parts = []
     for (target, column), rows in table.groupby(["target", "column"], sort=False):
         rows = rows.assign(most=rows.groupby(["features", "k"], dropna=False)["n_features_used"].transform("max"))
         for what, cells in (
             ("active for each galaxy", _cells_per_galaxy(rows)),
-            ("used in all", _cells_in_all(rows)),
+            ("used in all", _cells_in_all(rows, choices)),
         ):
             if not cells.empty:
                 caption = (
                     f"Test RMSE of {column} (target {target}) against the number $k$ of features {what}. Brackets are "
-                    f"95 % intervals over galaxies and runs; a method of which there is one run has none."
+                    f"95 % intervals over galaxies and runs; a method of which there is one run has none. Subscripts "
+                    f"are effective features: near copies ($|r| > {MERGED}$) count once."
                 )
                 parts.append(_latex_table(caption, cells, _control_lines(rows)))
     return "% \\usepackage{booktabs}\n" + "\n".join(parts)
@@ -255,10 +269,10 @@ def _cells_per_galaxy(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([_components(rows), latents, networks]).assign(at=lambda t: t["k"].astype(int))
 
 
-def _cells_in_all(rows: pd.DataFrame) -> pd.DataFrame:
+def _cells_in_all(rows: pd.DataFrame, choices: pd.DataFrame) -> pd.DataFrame:
     chosen = rows[rows["k"].notna() & (rows["probe"] == "linear") & (rows["n_features_used"] < rows["most"])]
-    nearest = chosen[has_nearest_k(chosen, "n_features_used")]
-    return pd.concat([_components(rows), nearest]).assign(at=lambda t: t["n_features_used"])
+    standing = chosen[are_chosen(chosen.assign(budget=chosen["n_features_used"]), choices)]
+    return pd.concat([_components(rows), standing]).assign(at=lambda t: t["n_features_used"])
 
 
 def _components(rows: pd.DataFrame) -> pd.DataFrame:
@@ -294,7 +308,7 @@ def _latex_table(caption: str, cells: pd.DataFrame, controls: list[str]) -> str:
 
 
 def _latex_cell(method: Mapping[Hashable, Any]) -> str:
-    value = f"{method['rmse']:.4f}"
+    value = f"{method['rmse']:.4f}" + ("" if pd.isna(n := method["n_effective"]) else f"$_{{{n:g}}}$")
     return value if pd.isna(method["low"]) else f"{value} [{method['low']:.4f}, {method['high']:.4f}]"
 
 

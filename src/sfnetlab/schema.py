@@ -4,6 +4,7 @@
 Rules about one table stand in its `__post_init__`; rules between tables stand in `Experiment.__post_init__`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -115,11 +116,21 @@ class Interpretation:
     """What a galaxy is not about: distance, apparent size and brightness, inclination, place, seeing."""
     held_fixed: tuple[str, ...] = ("lgm_tot_p50", "modelMag_g - modelMag_r")
     """Partial correlations with a target hold these fixed, where they exist: columns, or a difference of two."""
+    trivial: tuple[str, ...] = (
+        "lgm_tot_p50", "modelMag_g - modelMag_r", "modelMag_r - modelMag_i", "petroR50_r",
+    )  # fmt: skip
+    """What any network sees: mass, colours, size. Where it is asked whether two tables share more than that, these and
+    the columns of targets are projected out of the features, as far as they exist: columns, or a difference of two."""
     n_permutations: int = 200
     """Permutations of the galaxies for null distributions."""
 
     def __post_init__(self) -> None:
         require(self.n_permutations >= 20, f"n_permutations must be at least 20, got {self.n_permutations}")
+
+    def told_by_all(self, targets: Mapping[str, Target]) -> tuple[str, ...]:
+        """Return the columns of targets and what is `trivial`: a feature that follows these is no finding by itself."""
+        labels = (name for target in targets.values() for name in target.columns)
+        return tuple(dict.fromkeys([*labels, *self.trivial]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,8 @@ def metrics() -> pd.DataFrame:
                 rows.append(
                     {
                         "experiment": "demo", "features": features, "kind": kind, "k": k, "seed": seed, "probe": probe,
-                        "n_features_used": n_features_used, "target": target, "column": f"{target}_1", "split": split,
+                        "n_features_used": n_features_used, "n_effective": n_features_used, "target": target,
+                        "column": f"{target}_1", "split": split,
                         "metric": metric, "value": y, "low": y - 0.01, "high": y + 0.02, "n": 100,
                     }
                 )  # fmt: skip

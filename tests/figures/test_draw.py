@@ -295,7 +295,7 @@ def test_localisation_shows_the_maps_and_outlines_that_were_stored(made_up):
 
 def law(name, terms, origin="regression"):
     numbers = {"coefficient": 0.5, "low": 0.4, "high": 0.6, "scale": 1.0, "share": 0.2}
-    quality = {"n_test": 9, "r2_test": 0.5, "rmse_test": 0.1}
+    quality = {"n_test": 9, "r2_test": 0.5, "rmse_test": 0.1, "n_effective": 2}
     terms = ["intercept", *map(str, terms)]
     return pd.DataFrame({"property": name, "term": terms, "origin": origin, **numbers, **quality})
 
@@ -332,6 +332,20 @@ def test_a_feature_of_a_law_that_no_test_galaxy_activates_has_an_empty_frame(mad
     assert any(text.startswith("Z2") for text in texts(fig))
 
 
+def test_near_copies_in_a_law_are_shown_as_different_galaxies(made_up):
+    ids = made_up.survey(9)
+    same = pd.DataFrame(
+        {"feature": [1, 1, 2, 2, 3], "rank": [0, 1, 0, 1, 0], "id_str": [ids[i] for i in (4, 5, 4, 6, 4)]}
+    )
+    features = pd.DataFrame({"feature": [1, 2, 3], "name": ["Z1", "Z2", "Z3"]})
+    described = {"equations": law("oh_p50", [1, 2, 3]), "examples": same.assign(activation=1.0), "features": features}
+    made_up.table(SFNET, head_target="metallicity", described=described)
+    made_up.comparison()
+    fig = made_up.drawn(equations.draw)["equations-sfnet"]
+    assert shown_pixels(fig) == [4, 6, 4]  # the third is strong in no other galaxy
+    assert any(text.endswith("2 effective") for text in texts(fig))
+
+
 def difference_between(a, b):
     numbers = {"difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.1, "p_holm": 0.1, "metric": "rmse", "budget": None}
     identity = {"k_a": 2, "k_b": 2, "probe_a": "head", "probe_b": "linear", "n_features_used_a": 9}
@@ -353,6 +367,7 @@ def test_a_network_that_is_compared_with_itself_alone_has_no_figure_of_differenc
 def test_an_experiment_of_controls_alone_has_no_figure_of_budgets(made_up, caplog):
     row = {"features": "mean", "kind": "mean", "k": None, "seed": None, "probe": "linear", "n_features_used": 0}
     row |= {"target": "metallicity", "column": "oh_p50", "split": "test", "metric": "rmse", "value": 0.2}
+    row |= {"n_effective": 0}
     made_up.table(MEAN)
     made_up.comparison(metrics=pd.DataFrame([row]))
     with caplog.at_level("INFO"):
@@ -361,7 +376,7 @@ def test_an_experiment_of_controls_alone_has_no_figure_of_budgets(made_up, caplo
 
 
 def test_a_control_far_above_the_panel_is_named_at_its_edge(made_up):
-    common = {"target": "metallicity", "column": "oh_p50", "metric": "rmse", "k": None, "seed": 0}
+    common = {"target": "metallicity", "column": "oh_p50", "metric": "rmse", "k": None, "seed": 0, "n_effective": 1}
     rows = [
         {"features": "mean", "kind": "mean", "probe": "ridge", "n_features_used": 0, "value": 0.2},
         {"features": "dense", "kind": "encoder", "probe": "ridge", "n_features_used": 512, "value": 9.0},
@@ -384,6 +399,7 @@ def test_without_the_mean_what_is_ten_times_worse_than_the_best_is_an_arrowhead(
     ]
     made_up.table(PCA)
     metrics = pd.DataFrame(rows).assign(**common)
+    metrics["n_effective"] = metrics["n_features_used"]
     made_up.comparison(metrics=pd.concat([metrics, metrics.assign(split="valid")]))
     fig = made_up.drawn(rmse_vs_k.draw)["rmse_vs_k-metallicity-oh_p50"]
     assert fig.axes[0].get_ylim()[1] == pytest.approx(2.0)
@@ -432,7 +448,7 @@ def test_the_methods_that_tell_labels_apart_best_are_shown_with_their_confusions
     for i in range(8):
         spec = TableSpec(features=f"pca{i}", kind="pca", k=None, seed=0)
         score = {"features": spec.features, "kind": "pca", "probe": "logistic", "n_features_used": 9, "value": i / 10}
-        rows.append(columns | score)
+        rows += [columns | score, columns | score | {"split": "valid"}]
         made_up.table(spec, probed={"confusion": pd.DataFrame(counts)})
     made_up.comparison(many_classes=["type"], metrics=pd.DataFrame(rows))
     drawn = made_up.drawn(label_scores.draw)

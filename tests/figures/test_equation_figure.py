@@ -20,6 +20,7 @@ def law(name: str, values: list[float], half_width: float = np.nan) -> pd.DataFr
             "half_width": half_width,
             "n_decimals": 3,
             "share": [np.nan, *np.full(len(values) - 1, 0.25)],
+            "n_effective": 2,
             "n_test": 23444,
             "r2_test": 0.831,
             "rmse_test": 0.0855,
@@ -61,7 +62,7 @@ def test_every_feature_is_drawn_as_its_galaxy_behind_its_coefficient() -> None:
 def test_names_shares_intervals_and_quality_are_written() -> None:
     written = texts(drawn())
     assert {"8.716", "−0.346", "± 0.012", "Z61 · 25 %", "SL63 · 25 %"} <= set(written)
-    assert "R² = 0.83\nRMSE 0.0855\nn = 23,444" in written
+    assert "R² = 0.83\nRMSE 0.0855\nn = 23,444\n2 effective" in written
     assert any("99th percentile" in text for text in written)
     assert sum(text.startswith("±") for text in written) == 7  # the first law has no intervals
 

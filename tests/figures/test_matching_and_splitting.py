@@ -10,8 +10,8 @@ from sfnetlab.figures.splitting import plot_splitting
 
 SUMMARY = pd.DataFrame(
     [("sfnet k=4", "sae", 0.4, 0.03), ("sfnet k=4", "pca", 0.3, 0.02), ("pca", "sae", 0.2, 0.01)],
-    columns=["table_a", "table_b", "mean_correlation", "null_mean"],
-)
+    columns=["table_a", "table_b", "share_alike", "untrained_alike"],
+).assign(permuted_alike=0.005)
 PAIRS = pd.DataFrame({"table_a": "sfnet k=4", "table_b": "sae", "correlation_test": [0.2, -0.8, 0.5, 0.1]})
 NULL = pd.DataFrame(
     {"table_a": "sfnet k=4", "table_b": "sae", "level": [0.0, 0.5, 1.0], "correlation": [0.0, 0.02, 0.1]}
@@ -34,6 +34,12 @@ def test_matched_stand_beneath_the_diagonal_and_their_null_above():
     names = [label.get_text() for label in fig.axes[0].get_yticklabels()]
     assert names == ["sfnet k=4", "pca", "sae"]
     np.testing.assert_allclose(np.where(np.isnan(expected), 0, shown), np.nan_to_num(expected))
+
+
+def test_without_an_untrained_network_permuted_galaxies_stand_above_the_diagonal():
+    fig = plot_matching_matrix(SUMMARY.assign(untrained_alike=np.nan))
+    assert np.asarray(fig.axes[0].images[0].get_array())[0, 1] == 0.005
+    assert "permuted" in fig.axes[0].get_title()
 
 
 def test_two_tables_that_appear_twice_are_refused():

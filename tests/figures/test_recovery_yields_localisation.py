@@ -6,6 +6,7 @@ import pytest
 
 from sfnetlab.figures.localisation import plot_localisation
 from sfnetlab.figures.recovery import plot_absorption, plot_recovery_matrix, plot_recovery_scores
+from sfnetlab.figures.style import EmptyFigureError
 from sfnetlab.figures.yields import SEARCH, plot_yields
 
 R2 = {("sfnet", "dust"): 0.2, ("sfnet", "arms"): 0.9, ("pca", "dust"): -0.3, ("pca", "arms"): 0.5}
@@ -21,17 +22,14 @@ RECOVERY = pd.DataFrame(
     ]
     + [
         {
-            "features": name, "kind": name, "seed": seed, "factor": "all", "metric": metric, "k": np.nan,
-            "value": v + 0.02 * seed, "low": low, "high": low and v + 0.1,
+            "features": name, "kind": name, "seed": seed, "factor": "all", "metric": "correlation", "k": np.nan,
+            "n_drawn": n, "value": value + 0.02 * seed, "low": value - 0.1, "high": value + 0.1, "untrained": 0.25,
+            "permuted": 0.05,
         }
-        for name, level in (("sfnet", 0.6), ("pca", 0.3))
+        for name, n, value in (("sfnet", 16, 0.6), ("pca", 16, 0.3), ("pca", 64, 0.4))
         for seed in (0, 1)
-        for metric, v, low in (
-            ("correlation", level, level - 0.1), ("informativeness", 0.7, 0.6),
-            ("completeness", 0.4, np.nan), ("disentanglement", 0.3, np.nan),
-        )
     ]
-)  # fmt: skip
+).assign(apart="")  # fmt: skip
 YIELDS = pd.DataFrame(
     [
         {
@@ -67,18 +65,27 @@ def test_recovery_without_that_k_is_refused():
         plot_recovery_matrix(RECOVERY, 2)
 
 
-def test_scores_are_drawn_with_their_intervals_best_mcc_on_top():
+def test_factors_apart_stand_beneath_the_others_whatever_their_r2():
+    apart = RECOVERY.assign(apart=np.where(RECOVERY["factor"] == "arms", "repeats dust", ""))
+    ax = plot_recovery_matrix(apart, 1).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["dust", "arms"]
+    assert [float(line.get_ydata()[0]) for line in ax.lines] == [0.5]
+
+
+def test_scores_are_drawn_at_equal_numbers_with_their_nulls_best_on_top():
     axes = plot_recovery_scores(RECOVERY).axes
+    assert [ax.get_xlabel() for ax in axes] == ["MCC of 16 features", "MCC of 64 features"]
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["PCA", "SFNet"]
-    for ax, sfnet, n_intervals in zip(axes, (0.61, 0.31, 0.41, 0.71), (2, 0, 0, 2), strict=True):
-        (marker,) = [line for line in ax.lines if line.get_label() == "sfnet"]
-        assert marker.get_xdata()[0] == pytest.approx(sfnet)
-        assert [line.get_label() for line in ax.lines].count("_interval") == n_intervals
+    drawn = {line.get_label(): line for line in axes[0].lines}
+    assert drawn["sfnet"].get_xdata()[0] == pytest.approx(0.61)
+    assert (drawn["_untrained"].get_xdata()[0], drawn["_permuted"].get_xdata()[0]) == (0.25, 0.05)
+    assert [line.get_label() for line in axes[0].lines].count("_interval") == 2
+    assert {line.get_label() for line in axes[1].lines if not line.get_label().startswith("_")} == {"pca"}
 
 
-def test_missing_scores_are_named():
-    with pytest.raises(ValueError, match="completeness"):
-        plot_recovery_scores(RECOVERY[RECOVERY["metric"] != "completeness"])
+def test_without_enough_features_there_is_no_figure_of_scores():
+    with pytest.raises(EmptyFigureError, match="enough features"):
+        plot_recovery_scores(RECOVERY[RECOVERY["n_drawn"].isna()])
 
 
 def test_each_kind_of_rare_galaxy_has_a_panel_with_all_methods():

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sfnetlab.figures.rmse_vs_k import plot_rmse_vs_k
+from sfnetlab.figures.rmse_vs_k import plot_rmse_vs_effective, plot_rmse_vs_k
 
 KS = np.array([2.0, 4.0, 8.0])
 
@@ -62,6 +62,29 @@ def test_the_largest_budget_is_drawn_where_no_linear_probe_has_all_features(metr
     is_on_all = (metrics["probe"] == "linear") & metrics["n_features_used"].isin([11, 2048])
     right = draw(metrics[~(is_on_all & (metrics["kind"] == "sae"))]).axes[1]
     np.testing.assert_allclose(curves(right)["SAE(k), linear probe on best k latents"], expected(0.17))
+
+
+def test_at_a_budget_the_k_is_drawn_that_is_best_on_valid_galaxies(metrics: pd.DataFrame) -> None:
+    """At 2 features k = 2 is nearest and best on test; on valid it is bad and k = 8 is good."""
+    is_at_two = (metrics["features"] == "sae") & (metrics["n_features_used"] == 2)
+    is_valid = is_at_two & (metrics["split"] == "valid")
+    value = metrics["value"].mask(is_valid & (metrics["k"] == 2), 9.0).mask(is_valid & (metrics["k"] == 8), 0.01)
+    right = draw(metrics.assign(value=value)).axes[1]
+    found = curves(right)["SAE(k), linear probe on best k latents"]
+    np.testing.assert_allclose(found[0], [2, expected(0.17)[0, 1] + 0.01])
+    np.testing.assert_allclose(found[1:], expected(0.17)[1:])
+
+
+def test_near_copies_stand_at_the_number_that_they_effectively_are(metrics: pd.DataFrame) -> None:
+    """All of SFNet's budgets are two effective features, of which the largest is best on valid galaxies."""
+    n_effective = metrics["n_features_used"].where((metrics["kind"] != "sfnet") | (metrics["n_features_used"] > 8), 2)
+    (ax,) = plot_rmse_vs_effective(
+        metrics.assign(n_effective=n_effective.clip(upper=100)), "metallicity", "metallicity_1", "dex"
+    ).axes
+    found = curves(ax)["SFNet†"]
+    np.testing.assert_allclose(found[0], [2, 0.13 + 0.1 / 8 + 0.0005])
+    np.testing.assert_allclose(curves(ax)["PCA"][:, 0], KS)
+    assert "effective features used" in ax.get_xlabel()
 
 
 def test_dots_are_the_seeds(figure: Figure) -> None:

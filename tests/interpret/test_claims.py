@@ -47,10 +47,20 @@ def rows(kind, probe, truth, predicted, features, k, seed, budget, target, colum
     return table.assign(**about).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
 
 
+def scores_on_valid(predictions):
+    """Errors of these predictions, as if they were of valid galaxies."""
+    by = ["features", "kind", "k", "seed", "probe", "n_features_used", "target", "column"]
+    squares = predictions.assign(value=(predictions["y_pred"] - predictions["y_true"]) ** 2)
+    scores = np.sqrt(squares.groupby(by, dropna=False)["value"].mean()).reset_index()
+    return scores.assign(split="valid", metric="rmse")
+
+
 def evidence(*predictions, **tables):
     columns = method("mean", "linear", 0.2)
+    every = pd.concat([columns, *predictions], ignore_index=True)
     settings = {
-        "predictions": pd.concat([columns, *predictions], ignore_index=True),
+        "predictions": every,
+        "valid": scores_on_valid(every),
         "alignment": NOTHING,
         "associations": NOTHING,
         "recovery": NOTHING,
@@ -175,6 +185,28 @@ def test_trained_sparse_is_better_where_ridge_on_its_features_errs_less(error, v
     ours = [method("sfnet", "ridge", 0.1, k=k) for k in (2, 4)]
     theirs = [method("sae", "ridge", error if k == 4 else 0.01, k=k) for k in (4, 8)]
     assert found("trained sparse", *SFNET_HEADS, *ours, *theirs).verdict == verdict
+
+
+def test_the_sae_that_stands_for_all_is_chosen_on_valid_galaxies_whatever_test_galaxies_say():
+    saes = [method("sae", "ridge", error, features=name, k=2) for name, error in (("one", 0.08), ("two", 0.13))]
+    tables = [method("sfnet", "ridge", 0.1, k=2), *SFNET_HEADS, *saes]
+    valid = scores_on_valid(pd.concat(tables)).assign(value=lambda t: np.where(t["features"] == "two", 0.1, 0.5))
+    assert found("trained sparse", *tables).verdict == "does not hold"
+    chosen = found("trained sparse", *tables, valid=valid)
+    assert chosen.verdict == "holds"
+    assert "latents of two" in chosen.what
+
+
+def test_two_features_are_of_the_k_that_is_best_on_valid_galaxies():
+    two = [method("sfnet", "linear", error, k=k, budget=2) for k, error in ((2, 0.2), (4, 0.101))]
+    one = found("two features", *SFNET_HEADS, *two)
+    assert (one.verdict, "k = 4" in one.what) == ("holds", True)
+
+
+def test_without_scores_on_valid_galaxies_none_of_several_methods_is_chosen():
+    saes = [method("sae", "ridge", 0.1, features=name, k=2) for name in ("one", "two")]
+    with pytest.raises(CannotTestError, match="by which to choose among one, two"):
+        found("trained sparse", *SFNET_HEADS, method("sfnet", "ridge", 0.1, k=2), *saes, valid=NOTHING)
 
 
 @pytest.mark.parametrize(("error", "verdict"), [(0.13, "holds"), (0.08, "does not hold")])
@@ -354,10 +386,11 @@ def test_a_library_needs_most_of_the_features(n_used, verdict):
     assert one.verdict == verdict
 
 
-def matched(shares, pair=("sfnet", "sfnet"), k=4):
+def matched(shares, pair=("sfnet", "sfnet"), k=4, untrained=0.1):
     """Matches of every two of three seeds."""
     names = dict(zip(("features_a", "features_b"), pair, strict=True))
-    table = pd.DataFrame({"share_above_null": shares, "table_a": ["0", "0", "1"], "table_b": ["1", "2", "2"]})
+    table = pd.DataFrame({"share_alike": shares, "table_a": ["0", "0", "1"], "table_b": ["1", "2", "2"]})
+    table = table.assign(untrained_alike=untrained, excess_alike=table["share_alike"] - untrained)
     return table.assign(kind_a="sfnet", kind_b="sfnet", k_a=k, k_b=k, **names)
 
 
@@ -375,19 +408,43 @@ def test_the_sfnet_whose_features_recur_least_counts():
     assert found("recurrence", matching=tables).verdict == "does not hold"
 
 
+def test_features_that_an_untrained_network_shares_as_well_do_not_recur():
+    shares = [0.8, 0.82, 0.81]
+    assert found("recurrence", matching=matched(shares, untrained=0.88)).verdict == "does not hold"
+    itself = matched(shares).assign(untrained_alike=shares, excess_alike=0.0)
+    assert found("recurrence", matching=itself).verdict == "undecided"
+    with pytest.raises(CannotTestError, match="no untrained network"):
+        found("recurrence", matching=matched(shares, untrained=np.nan))
+
+
 def test_two_seeds_are_one_pair_and_no_interval():
     assert found("recurrence", matching=matched([0.8, 0.9, 0.85]).iloc[:1]).verdict == "needs more runs"
 
 
-def recovered(kind, value):
+def recovered(kind, value, n=16):
     row = {"factor": "all", "metric": "correlation", "value": value, "low": value - 0.05, "high": value + 0.05}
-    return identified(pd.DataFrame([row, row | {"metric": "r2", "value": 9.0}]), kind)
+    decoys = [
+        row | {"metric": "r2", "n_drawn": n, "value": 9.0},
+        row | {"n_drawn": None, "value": 9.0 * (kind == "sae")},
+    ]
+    return identified(pd.DataFrame([row | {"n_drawn": n}, *decoys]), kind)
 
 
 @pytest.mark.parametrize(("theirs", "verdict"), [(0.3, "holds"), (0.9, "does not hold"), (0.58, "undecided")])
 def test_features_are_closer_to_factors_where_they_match_better(theirs, verdict):
     table = pd.concat([recovered("sfnet", 0.6), recovered("sae", theirs)])
-    assert found("factors", *SFNET_HEADS, recovery=table).verdict == verdict
+    one = found("factors", *SFNET_HEADS, recovery=table)
+    assert one.verdict == verdict
+    assert "16 features each" in one.what
+
+
+def test_factors_are_compared_at_numbers_of_features_that_every_run_of_both_has():
+    small, large = recovered("sfnet", 0.6), pd.concat([recovered("sae", 0.3), recovered("sae", 0.9, n=64)])
+    one_run = recovered("sfnet", 0.9, n=64)
+    one_run = one_run[one_run["seed"] == 0]
+    assert "16 features each" in found("factors", *SFNET_HEADS, recovery=pd.concat([small, one_run, large])).what
+    with pytest.raises(CannotTestError, match="equal numbers"):
+        found("factors", *SFNET_HEADS, recovery=pd.concat([small, recovered("sae", 0.9, n=64)]))
 
 
 # --- the report -------------------------------------------------------------------------------------------------------

@@ -12,12 +12,16 @@ from sfnetlab.interpret.recovery import (
     ALL_FACTORS,
     COLUMNS,
     FAMILY,
+    ask,
     factor_table,
+    factors_apart,
     family_absorption,
     family_labels,
+    recover_draws,
     recover_factors,
 )
 from sfnetlab.metrics.selection import select_forward
+from sfnetlab.settings import Target
 from sfnetlab.surveys.mock_population import make_population
 
 FIT, TEST = slice(0, 300), slice(300, 500)
@@ -126,6 +130,118 @@ def test_constant_factors_are_left_out_and_one_factor_is_refused():
     assert "factor1" not in set(recovered(factors_of().to_numpy(), factors)["factor"])
     with pytest.raises(ValueError, match="two factors"):
         recovered(factors_of().to_numpy(), factors[["factor0", "factor1"]])
+
+
+# --- equal numbers, unique factors, nulls -----------------------------------------------------------------------------
+
+
+def drawn(values, factors: pd.DataFrame, **changed) -> pd.DataFrame:
+    arguments = {"n_bootstrap": 60, "seed": 0} | changed
+    return recover_draws(values[FIT], factors[FIT], values[TEST], factors[TEST], **arguments)
+
+
+def test_a_table_repeated_many_times_scores_no_better_at_equal_numbers():
+    """MCC of all features rises with their number; that of 16 drawn from 20 and from 300 alike does not."""
+    factors, rng = factors_of(), np.random.default_rng(6)
+    weights = rng.standard_normal((4, 300))
+    many = factors.to_numpy() @ weights + 2 * rng.standard_normal((500, 300))
+    few = many[:, :20]
+    every = [value(recovered(X, factors), "correlation") for X in (few, many)]
+    assert every[1] > every[0] + 0.05
+    at_equal = [drawn(X, factors).set_index(["metric", "n_drawn"])["value"] for X in (few, many)]
+    assert at_equal[0]["correlation", 16] == pytest.approx(at_equal[1]["correlation", 16], abs=0.08)
+    assert at_equal[1]["correlation", 256] > at_equal[1]["correlation", 16] + 0.05
+    assert set(at_equal[0].index.get_level_values("n_drawn")) == {4, 16}
+    assert set(at_equal[1].index.get_level_values("n_drawn")) == {4, 16, 64, 256}
+
+
+def test_scores_of_draws_are_those_of_the_table_where_a_draw_is_all_of_it():
+    factors = factors_of()
+    X = factors.to_numpy() @ np.random.default_rng(1).standard_normal((4, 16)) + np.random.default_rng(2).normal(
+        size=(500, 16)
+    )
+    every = recovered(X, factors)
+    of_draws = drawn(X, factors).query("n_drawn == 16").set_index("metric")
+    assert of_draws.loc["correlation", "value"] == pytest.approx(value(every, "correlation"))
+    assert of_draws.loc["r2", "value"] == pytest.approx(value(every, "r2", k=1))
+    assert (of_draws["low"] < of_draws["value"]).all()
+    assert (of_draws["value"] < of_draws["high"]).all()
+    sparse_one = drawn(sp.csr_array(X), factors).query("n_drawn == 16").set_index("metric")
+    np.testing.assert_allclose(sparse_one["value"], of_draws["value"])
+
+
+def test_the_interval_of_draws_is_wider_where_draws_differ():
+    factors, rng = factors_of(), np.random.default_rng(6)
+    alike = factors.to_numpy() @ rng.standard_normal((4, 64)) + rng.standard_normal((500, 64))
+    rare = np.where(np.arange(64) < 6, alike, rng.standard_normal((500, 64)))
+    at_16 = [drawn(X, factors).query("n_drawn == 16 and metric == 'correlation'") for X in (alike, rare)]
+    widths = [(rows["high"] - rows["low"]).item() for rows in at_16]
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_repeated_factors_and_angles_that_training_turns_are_apart():
+    apart = factors_apart(factor_table(make_population(1500, 0, 38.0)))
+    assert apart["disc_scale_arcsec"] == "repeats effective_radius_arcsec"
+    assert apart["bulge_sersic_n"] == "repeats is_elliptical"
+    assert apart["clump_strength"] == "repeats n_clumps"
+    turned = {name for name, reason in apart.items() if reason == "removed by augmentation"}
+    assert turned == {"position_angle_cos", "position_angle_sin", "companion_angle_cos", "companion_angle_sin"}
+    assert not {"is_elliptical", "effective_radius_arcsec", "n_clumps", "axis_ratio", "dust"} & set(apart)
+
+
+def test_a_factor_that_repeats_another_changes_no_score_of_all():
+    factors = factors_of()
+    X = factors.to_numpy() @ np.random.default_rng(3).standard_normal((4, 12)) + 0.5 * np.random.default_rng(4).normal(
+        size=(500, 12)
+    )
+    twice = factors.assign(again=factors["factor0"] * 2 + 1)
+    apart = factors_apart(twice)
+    assert apart == {"again": "repeats factor0"}
+    once, found = recovered(X, factors), recovered(X, twice, apart=apart)
+    of_all = (
+        table[table["factor"] == ALL_FACTORS].fillna({"k": 0}).set_index(["metric", "k"]) for table in (found, once)
+    )
+    left, right = (table["value"].sort_index() for table in of_all)
+    pd.testing.assert_series_equal(left, right)
+    own = found[found["factor"] == "again"]
+    assert set(own["apart"]) == {"repeats factor0"}
+    assert set(own["metric"]) == {"r2", "informativeness"}
+
+
+def asked(described, values, kind="encoder", **more):
+    n = len(values)
+    population = make_population(n, 0, 38.0)
+    settings = {"has_factors": True, "targets": {}, "within": {}} | more
+    return ask(described(population.drop(columns="id_str"), values, kind, **settings)).tables["recovery"]
+
+
+def test_every_score_stands_beside_an_untrained_network_and_permuted_galaxies(described):
+    population, rng = make_population(600, 0, 38.0), np.random.default_rng(0)
+    table = factor_table(population)
+    brightness = table[["r_mag", "effective_radius_arcsec"]].to_numpy()
+    brightness = (brightness - brightness.mean(axis=0)) / brightness.std(axis=0)
+    seen = brightness @ rng.normal(size=(2, 40)) + 0.5 * rng.normal(size=(600, 40))
+    ids = pd.Index([f"{i:04d}" for i in range(600)])
+    untrained = {"untrained": lambda of: seen[ids.get_indexer(of)]}
+    learnt = np.hstack([((table - table.mean()) / table.std()).to_numpy()[:, ::2], seen[:, :3]])
+    found = asked(described, learnt, **untrained)
+    scores = found[(found["factor"] == ALL_FACTORS) & (found["metric"] != "completeness")]
+    assert scores[["permuted", "untrained"]].notna().all(axis=None)
+    at_16 = scores[scores["n_drawn"] == 16].set_index("metric")
+    assert (at_16["value"] > at_16["untrained"]).all()
+    assert at_16.loc["correlation", "permuted"] < 0.15
+    np.testing.assert_allclose(found["excess"], found["value"] - found["untrained"])
+    itself = asked(described, seen, **untrained)
+    np.testing.assert_allclose(itself.loc[itself["n_drawn"].notna(), "excess"], 0, atol=1e-12)
+    assert asked(described, learnt)["untrained"].isna().all()
+
+
+def test_all_tables_are_scored_on_the_same_galaxies_whatever_their_target(described):
+    n = 600
+    values = np.random.default_rng(0).normal(size=(n, 20))
+    cut = {"within": {"size": np.arange(n) % 7 == 0}, "targets": {"size": Target(columns=("oh_p50",))}}
+    whole, of_target = (asked(described, values, head_target=head, **cut) for head in (None, "size"))
+    pd.testing.assert_frame_equal(whole, of_target)
 
 
 # --- general and special labels ---------------------------------------------------------------------------------------

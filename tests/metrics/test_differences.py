@@ -12,6 +12,13 @@ VALUES = ("ridge", "linear", "xgboost"), ("linear",)
 """Probes that stand for tables on all features, and on budgets."""
 
 
+def choices(sfnet_at_2=2, sfnet_at_5=8):
+    """What valid galaxies say of the k at each budget."""
+    of_sfnet = [{"features": "sfnet", "budget": n, "k": k} for n, k in ((2, sfnet_at_2), (5, sfnet_at_5))]
+    others = [{"features": name, "budget": n, "k": None} for name in ("pca", "vae") for n in (2, 5)]
+    return pd.DataFrame([*of_sfnet, *others]).assign(probe="linear").astype({"k": "Int64"})
+
+
 def run(features, kind, probe, n_features_used, k=None, seed=0, family=None):
     return {
         "features": features, "kind": kind, "k": k, "seed": seed, "probe": probe, "n_features_used": n_features_used,
@@ -34,17 +41,16 @@ def runs():
 
 def table_of(runs, n=80, n_resamples=100, seed=0, truth=None):
     rng = np.random.default_rng(seed)
-    chosen = compared_runs(runs, *VALUES)
+    chosen = compared_runs(runs, *VALUES, choices())
     truth = rng.normal(size=n) if truth is None else truth
     predictions = truth[:, None] + rng.normal(size=(n, len(chosen))) * np.linspace(0.1, 2, len(chosen))
     return chosen, truth, predictions, difference_table(chosen, truth, predictions, "rmse", n_resamples=100, seed=0)
 
 
 def test_a_table_stands_with_its_head_ridge_on_all_and_linear_on_budgets(runs):
-    chosen = compared_runs(runs, *VALUES)
+    chosen = compared_runs(runs, *VALUES, choices())
     own = chosen[(chosen["features"] == "sfnet") & (chosen["seed"] == 0)]
     found = {(row["k"], row["probe"], row["budget"]) for row in own.astype(object).fillna(0).to_dict("records")}
-    # the budget of 5 is as near to no k as to 8, of which 2 is equally far: the larger
     assert found == {
         (2, "head", 0),
         (2, "ridge", 0),
@@ -53,6 +59,10 @@ def test_a_table_stands_with_its_head_ridge_on_all_and_linear_on_budgets(runs):
         (2, "linear", 2),
         (8, "linear", 5),
     }
+    (eight,) = set(
+        compared_runs(runs, *VALUES, choices(sfnet_at_2=8)).query("features == 'sfnet' and budget == 2")["k"]
+    )
+    assert eight == 8
     assert set(chosen.loc[chosen["features"] == "photometry", "probe"]) == {"ridge", "xgboost"}
     assert set(chosen.loc[chosen["features"] == "mean", "probe"]) == {"ridge"}
 
@@ -94,7 +104,12 @@ def one_pair(seeds_a, seeds_b, family_a="dense", family_b="dense"):
     error = rng.normal(size=200)
     columns = [quality[row["seed"]] * error + 0.01 * rng.normal(size=200) for row in rows]
     return difference_table(
-        compared_runs(runs, *VALUES), np.zeros(200), np.stack(columns, axis=1), "rmse", n_resamples=200, seed=0
+        compared_runs(runs, *VALUES, choices()),
+        np.zeros(200),
+        np.stack(columns, axis=1),
+        "rmse",
+        n_resamples=200,
+        seed=0,
     )
 
 
@@ -140,6 +155,7 @@ def test_classes_are_compared_by_logistic_regression():
         pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64", "training": "Int64"}),
         ("logistic", "linear_svm"),
         ("logistic", "linear_svm"),
+        pd.DataFrame({"features": ["a", "b"], "budget": 2, "probe": "logistic", "k": 4}),
     )
     assert set(chosen["probe"]) == {"logistic"}
     assert len(chosen) == 4
@@ -152,6 +168,6 @@ def test_runs_are_joined_by_id():
         rows = pd.DataFrame({"id_str": ids, "column": "y", "y_true": truth, "y_pred": truth + seed})
         parts.append(rows.assign(**run("x", "encoder", "ridge", 3, seed=seed)))
     predictions = pd.concat(parts).astype({"k": "Int64", "seed": "Int64", "training": "Int64"})
-    runs, y_true, y_pred = paired_runs(predictions, ("y",), *VALUES)
+    runs, y_true, y_pred = paired_runs(predictions, ("y",), *VALUES, choices())
     assert runs["seed"].tolist() == [0, 1]
     np.testing.assert_array_equal(y_pred[:, 0] - y_true, [[0, 1]] * 3)

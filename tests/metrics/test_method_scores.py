@@ -28,7 +28,8 @@ def predicted(values, seed=0, features="sfnet", k=4, probe="head", n_features_us
     ]
     about = {
         "features": features, "kind": features, "k": k, "seed": seed, "family": features, "training": seed,
-        "probe": probe, "n_features_used": n_features_used, "target": "t",
+        "probe": probe, "n_features_used": n_features_used, "target": "t", "n_effective": 5 + seed if seed else 5,
+        "participation": 2.5,
     }  # fmt: skip
     rows = pd.concat(parts).assign(**about)
     rows = rows.sample(frac=1, random_state=1) if shuffled else rows
@@ -49,6 +50,7 @@ def test_a_score_is_the_mean_over_runs_of_each_column_and_of_all_pooled():
     assert table.loc["pooled", "value"] == pytest.approx(np.mean([pooled_rmse(TRUTH, run) for run in runs]))
     assert (table["n_seeds"] == 3).all()
     assert (table["n_features_used"] == 10).all()
+    assert (table["n_effective"] == 6).all()
     assert (table["low"] < table["value"]).all()
     assert table.loc["a", "run_sd"] == pytest.approx(np.std([rmse(TRUTH[:, 0], r[:, 0]) for r in runs], ddof=1))
 

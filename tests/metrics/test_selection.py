@@ -5,7 +5,15 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfnetlab.metrics.selection import alive_features, features_of_budgets, has_nearest_k, select_forward
+from sfnetlab.metrics.method_scores import with_budget
+from sfnetlab.metrics.selection import (
+    alive_features,
+    are_chosen,
+    chosen_on_valid,
+    features_of_budgets,
+    k_at_budgets,
+    select_forward,
+)
 
 
 def residual_sum(X, Y):
@@ -101,6 +109,73 @@ def test_a_budget_takes_the_first_of_ordered_features_and_else_the_best(is_order
     assert chosen[0].tolist() == [first]
 
 
-def test_at_a_budget_stands_the_nearest_k_of_two_the_larger_and_what_has_none():
-    runs = pd.DataFrame({"features": ["a"] * 3 + ["b"], "k": [2, 8, 16, None], "n": 5}).astype({"k": "Int64"})
-    assert has_nearest_k(runs, "n").tolist() == [False, True, False, True]
+def scored(k, valid, test=0.5, seed=0, **more):
+    """Rows of one run on a budget of 4 of 20 features, with its errors on valid and test galaxies."""
+    about = {"features": "sae", "k": k, "seed": seed, "probe": "linear", "n_features_used": 4, "target": "z"} | more
+    errors = {"train": 0.0, "valid": valid, "test": test}
+    rows = [about | {"column": "a", "split": part, "metric": "rmse", "value": value} for part, value in errors.items()]
+    return [*rows, *(row | {"n_features_used": 20} for row in rows)]
+
+
+def table_of(*runs):
+    return pd.DataFrame([row for rows in runs for row in rows]).astype({"k": "Int64", "seed": "Int64"})
+
+
+def test_at_a_budget_stands_the_k_that_is_best_on_valid_and_not_the_nearest_or_the_best_on_test():
+    metrics = table_of(scored(4, valid=0.9, test=0.1), scored(8, valid=0.2, test=0.8), scored(16, valid=0.4, test=0.3))
+    choices = k_at_budgets(metrics)
+    assert choices.to_dict("records") == [{"target": "z", "features": "sae", "probe": "linear", "budget": 4, "k": 8}]
+    runs = with_budget(metrics[metrics["split"] == "test"])
+    assert runs[are_chosen(runs, choices)]["k"].tolist() == [8]
+
+
+def test_a_choice_is_by_the_mean_over_runs():
+    runs = [
+        scored(k, valid, seed=seed)
+        for k, errors in ((2, (0.1, 0.9)), (8, (0.3, 0.4)))
+        for seed, valid in enumerate(errors)
+    ]
+    assert k_at_budgets(table_of(*runs))["k"].tolist() == [8]
+
+
+def test_a_variant_that_lacks_a_run_is_passed_over():
+    runs = [scored(2, 0.1), scored(8, 0.3), scored(8, 0.4, seed=1)]
+    assert k_at_budgets(table_of(*runs))["k"].tolist() == [8]
+
+
+def test_of_equals_the_smallest_k_stands_and_what_has_no_k_stands_for_itself():
+    metrics = table_of(scored(8, 0.3), scored(2, 0.3), scored(None, 0.5, features="pca", seed=None))
+    choices = k_at_budgets(metrics)
+    assert dict(zip(choices["features"], choices["k"].fillna(0), strict=True)) == {"sae": 2, "pca": 0}
+    assert are_chosen(with_budget(metrics[metrics["split"] == "test"]), choices).sum() == 2
+
+
+def test_of_several_columns_all_count_together():
+    runs = [
+        [row | {"column": column} for row in scored(k, valid)]
+        for k, errors in ((2, {"a": 0.1, "b": 0.9, "pooled": 0.7}), (8, {"a": 0.5, "b": 0.5, "pooled": 0.5}))
+        for column, valid in errors.items()
+    ]
+    assert k_at_budgets(table_of(*runs))["k"].tolist() == [8]
+
+
+def test_of_classes_the_larger_score_is_the_better_one():
+    runs = [[row | {"metric": "auc"} for row in scored(k, valid)] for k, valid in ((2, 0.9), (8, 0.6))]
+    more = [[row | {"metric": "balanced_accuracy"} for row in scored(k, valid)] for k, valid in ((2, 0.1), (8, 0.9))]
+    assert k_at_budgets(table_of(*runs, *more))["k"].tolist() == [2]
+
+
+@given(st.permutations([2, 4, 8, 16]), st.lists(st.floats(0.01, 1), min_size=4, max_size=4))
+def test_no_score_on_test_galaxies_changes_a_choice(ks, tests):
+    valid = {k: 0.1 + 0.01 * abs(k - 8) for k in ks}
+    metrics = table_of(*(scored(k, valid[k], test) for k, test in zip(ks, tests, strict=True)))
+    assert k_at_budgets(metrics)["k"].tolist() == [8]
+
+
+def test_any_free_choice_is_made_by_the_same_rule():
+    runs = [
+        scored(4, valid, features=name, probe=probe)
+        for name, probe, valid in (("a", "x", 0.3), ("b", "x", 0.2), ("b", "y", 0.1))
+    ]
+    chosen = chosen_on_valid(table_of(*runs), ("target",), ("features", "probe"))
+    assert chosen.to_dict("records") == [{"target": "z", "features": "b", "probe": "y"}]

@@ -42,6 +42,21 @@ def found(spec, X, y):
     return list(class_predictions(spec, Sample(X, SPLIT), y, are_two=True))
 
 
+def test_near_copies_are_counted_once_beside_the_features_in_all():
+    rng = np.random.default_rng(0)
+    two = rng.normal(size=(N, 2))
+    X = np.repeat(two, 4, axis=1) + 0.3 * rng.normal(size=(N, 8))
+    y = (two.sum(axis=1) > 0).astype(int)
+    of_classes = found(spec("encoder"), X, y)
+    of_values = list(value_predictions(spec("encoder"), Sample(X, SPLIT), two, None))
+    for predictions in (of_classes, of_values):
+        whole = {(p.n_effective, round(p.participation)) for p in predictions if p.n_features_used == 8}
+        assert whole == {(2, 2)}
+        assert all(p.n_effective == min(p.n_features_used, 2) for p in predictions)
+    control = value_predictions(spec("photometry"), Sample(X, SPLIT, is_control=True), two, None)
+    assert {(p.n_effective, np.isnan(p.participation)) for p in control} == {(2, True)}
+
+
 def test_codes_that_are_not_listed_and_nan_are_of_no_class():
     numbers, names = class_numbers(catalog([1, 4, 2, 5, np.nan, -1]), "agn", AGN)
     np.testing.assert_array_equal(numbers, np.resize([0, 1, 0, 1, -1, -1], N))

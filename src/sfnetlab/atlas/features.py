@@ -244,7 +244,9 @@ class _Pages:
         self.changes = _by_feature(evidence.changes)
         recovery = evidence.recovery
         if len(recovery):
-            recovery = recovery[(recovery["metric"] == "r2") & (recovery["n_features_used"] == 1)]
+            recovery = recovery[
+                (recovery["metric"] == "r2") & (recovery["n_features_used"] == 1) & recovery["n_drawn"].isna()
+            ]
         self.recovery = _by_feature(recovery)
         self.localisation = _by_feature(evidence.localisation)
         self.laws = _laws(evidence.equations)

@@ -15,14 +15,16 @@ from sfnetlab.figures.network_features import name_prefix, networks
 from sfnetlab.interpret.equations import UNIT, printed_terms
 from sfnetlab.surveys.catalog import LINE_FLUXES
 
-_COLUMNS = ("property", "term", "value", "half_width", "n_decimals", "share", "n_test", "r2_test", "rmse_test")
+_COLUMNS = (
+    "property", "term", "value", "half_width", "n_decimals", "share", "n_effective", "n_test", "r2_test", "rmse_test",
+)  # fmt: skip
 _SIDE_IN = 0.7
 _TERM_IN = 1.35
 _NUMBER_IN = 0.6
 """Of a term, what stands before its cutout."""
 _NAME_IN = 1.08
 _ROW_IN = 0.98
-_NOTE_IN = 0.22
+_NOTE_IN = 0.34
 _TERMS_A_ROW = int((style.PAGE_WIDTH_IN - _NAME_IN - _NUMBER_IN) // _TERM_IN)
 _FIRST_PT = 9.0
 N_TERMS = 4
@@ -35,15 +37,27 @@ def draw(findings: Findings) -> Figures:
         laws = _fitted_laws(findings, network)
         if laws is None or laws.empty:
             continue
-        strongest = {
-            (row["property"], row["term"]): network.strongest(int(row["term"]), 1)
-            for row in laws.to_dict("records")
-            if row["term"].isdigit()
-        }
-        cutouts = {term: findings.cutouts(ids)[0] if len(ids) else None for term, ids in strongest.items()}
+        symbols = _symbols(laws, network)
+        cutouts = {term: None if name is None else findings.cutouts([name])[0] for term, name in symbols.items()}
         prefixes = dict.fromkeys(laws["property"].unique(), name_prefix(network))
         figure = plot_equations(printed_terms(laws), cutouts, prefixes, UNIT)
         yield f"equations-{network.spec.features}", figure
+
+
+def _symbols(laws: pd.DataFrame, network: TableFindings) -> dict[tuple[str, str], str | None]:
+    """Return the galaxy of each property and term: the strongest of its feature that no earlier term of the law shows.
+
+    Near copies are strongest in the same galaxy, which would look like one feature twice.
+    """
+    chosen: dict[tuple[str, str], str | None] = {}
+    for name, law in laws.groupby("property", sort=False):
+        shown: set[str] = set()
+        for term in law["term"][law["term"].str.isdigit()]:
+            strongest = list(network.strongest(int(term)))
+            galaxy = next((each for each in strongest if each not in shown), strongest[0] if strongest else None)
+            chosen[str(name), str(term)] = galaxy
+            shown |= {galaxy} if galaxy is not None else set()
+    return chosen
 
 
 def _fitted_laws(findings: Findings, network: TableFindings) -> pd.DataFrame | None:
@@ -75,11 +89,11 @@ def plot_equations(
     ----------
     table : DataFrame
         `interpret.equations.printed_terms` of laws one under the other, columns `property, term, value, half_width,
-        n_decimals, share, n_test, r2_test, rmse_test`. The first row of each property is the intercept. All terms given
-        are drawn; if they are the first rows of a longer law, the quality is still that of the whole.
+        n_decimals, share, n_effective, n_test, r2_test, rmse_test`. The first row of each property is the intercept.
+        All terms given are drawn; if they are the first rows of a longer law, the quality is still that of the whole.
     cutouts : mapping of (property, term) to uint8 (side, side, 3) or None
-        The strongest galaxy of every feature in the table; row 0 is north, column 0 east. None, where a feature is
-        active in no galaxy that may be shown, leaves an empty frame.
+        A galaxy in which the feature is strong, of every feature in the table; row 0 is north, column 0 east. None,
+        where a feature is active in no galaxy that may be shown, leaves an empty frame.
     prefixes : mapping of property to str
         What the names of its features begin with: "Z" makes "Z61" of the term "61".
     unit : str
@@ -109,7 +123,10 @@ def plot_equations(
     for (name, law), rows in zip(laws, n_rows, strict=True):
         _draw_law(ax, name, law, cutouts, prefixes[name], top)
         top += rows * _ROW_IN
-    note = f"A galaxy stands for the activation of its feature / its {unit}; %: share of the prediction's variance."
+    note = (
+        f"A galaxy stands for the activation of its feature / its {unit}; %: share of the prediction's variance;\n"
+        "effective: features of which none is a near copy (|r| > 0.8) of another."
+    )
     ax.text(0.05, height - 0.05, note, va="bottom", fontsize=style.SMALL_PT, color=style.GREY)
     ax.set(xlim=(0, width), ylim=(height, 0))
     return fig
@@ -126,7 +143,10 @@ def _draw_law(
     middle = top + _SIDE_IN / 2
     first = law.iloc[0]
     ax.text(0.05, middle, style.wrapped(name, 17), va="center", fontsize=_FIRST_PT - 1)
-    quality = f"R² = {first['r2_test']:.2f}\nRMSE {style.three_digits(first['rmse_test'])}\nn = {first['n_test']:,}"
+    quality = (
+        f"R² = {first['r2_test']:.2f}\nRMSE {style.three_digits(first['rmse_test'])}\nn = {first['n_test']:,}\n"
+        f"{first['n_effective']} effective"
+    )
     ax.text(0.05, middle + 0.12, quality, va="top", fontsize=style.SMALL_PT - 0.5, color=style.GREY)
     ax.text(_NAME_IN - 0.1, middle, "=", va="center", ha="center", fontsize=_FIRST_PT)
     _draw_number(ax, first, _NAME_IN + _NUMBER_IN - 0.08, middle, is_first=True)

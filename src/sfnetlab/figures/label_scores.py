@@ -18,7 +18,7 @@ N_CONFUSED = 6
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw scores and confusions for each set of labels, confusions of the methods that score best."""
+    """Draw scores and confusions for each set of labels, confusions of the methods that are best on valid galaxies."""
     metrics, confusions = compared(findings), findings.gathered("confusion", findings.typical())
     if metrics is None:
         return
@@ -27,7 +27,7 @@ def draw(findings: Findings) -> Figures:
         yield from style.drawn(f"label_scores-{name}", plot_label_scores, metrics, name)
         if confusions is not None:
             of_target = metrics[
-                (metrics["target"] == name) & (metrics["split"] == "test") & (metrics["probe"] == shown_probe)
+                (metrics["target"] == name) & (metrics["split"] == "valid") & (metrics["probe"] == shown_probe)
             ]
             scores = of_target[of_target["metric"] == "balanced_accuracy"].groupby("features")["value"].max()
             best = scores.sort_values(ascending=False).index

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
 from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.metrics.nulls import ALIKE
 
 N_PANELS = 9
 """Pairs of tables whose correlations are drawn: those that share most."""
@@ -24,20 +25,27 @@ def draw(findings: Findings) -> Figures:
 
 @style.paper_figure
 def plot_matching_matrix(summary: pd.DataFrame) -> Figure:
-    """Draw the mean |correlation| of the matched features of every two tables below the diagonal, its null above.
+    """Draw which share of the matched features of every two tables is alike below the diagonal, its null above.
+
+    The null is what either table shares with as many features of an untrained network, where there is one, else what
+    permuted galaxies give.
 
     Parameters
     ----------
     summary : DataFrame
         `interpret.matching.MatchedTables.summary`, a row every two tables, with the columns `table_a`, `table_b`,
-        `mean_correlation` and `null_mean`. Names are drawn as they are, in the order in which they come.
+        `share_alike`, `untrained_alike` and `permuted_alike`. Names are drawn as they are, in the order in which they
+        come.
 
     Raises
     ------
     ValueError
         If columns or rows are missing, or two tables appear twice.
     """
-    style.require_columns(summary, ("table_a", "table_b", "mean_correlation", "null_mean"), "the summary of matches")
+    columns = ("table_a", "table_b", "share_alike", "untrained_alike", "permuted_alike")
+    style.require_columns(summary, columns, "the summary of matches")
+    is_untrained = bool(summary["untrained_alike"].notna().any())
+    null = "untrained_alike" if is_untrained else "permuted_alike"
     names = list(dict.fromkeys([*summary["table_a"], *summary["table_b"]]))
     place = {name: i for i, name in enumerate(names)}
     shown = np.full((len(names), len(names)), np.nan)
@@ -45,7 +53,7 @@ def plot_matching_matrix(summary: pd.DataFrame) -> Figure:
         low, high = sorted((place[row["table_a"]], place[row["table_b"]]))
         if low == high or not np.isnan(shown[high, low]):
             raise ValueError(f"{row['table_a']} and {row['table_b']} appear twice, expected a row every two tables")
-        shown[high, low], shown[low, high] = row["mean_correlation"], row["null_mean"]
+        shown[high, low], shown[low, high] = row["share_alike"], row[null]
     labels = [style.wrapped(name, 18) for name in names]
     side_in = min(0.42 * len(names), style.PAGE_WIDTH_IN - 2.0)
     fig = Figure(figsize=(max(side_in + 1.9, style.COLUMN_WIDTH_IN), side_in + 1.3), layout="constrained")
@@ -62,8 +70,9 @@ def plot_matching_matrix(summary: pd.DataFrame) -> Figure:
     ax.set_xticks(range(len(names)), labels, rotation=90)
     ax.set_yticks(range(len(names)), labels)
     ax.tick_params(length=0)
-    ax.set_title("above the diagonal:\nthe same, galaxies permuted", fontsize=style.SMALL_PT)
-    fig.colorbar(image, ax=ax, label="mean |correlation| of matched\nfeatures, test galaxies", shrink=0.9)
+    beside = "either with an untrained network" if is_untrained else "the same, galaxies permuted"
+    ax.set_title(f"above the diagonal:\n{beside}", fontsize=style.SMALL_PT)
+    fig.colorbar(image, ax=ax, label=f"share of matched features\nwith |r| > {ALIKE}, test galaxies", shrink=0.9)
     return fig
 
 

@@ -4,18 +4,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sfnetlab.figures import style
 from sfnetlab.figures.findings import Figures, Findings
 
 _ALL = "all"
-_SCORES = {
-    "correlation": "mean correlation\n(MCC)",
-    "disentanglement": "disentanglement",
-    "completeness": "completeness",
-    "informativeness": "informativeness\n(R²)",
-}
-_COLUMNS = ("features", "kind", "factor", "metric", "k", "value")
+_NULLS = {"untrained": "|", "permuted": "x"}
+_COLUMNS = ("features", "kind", "factor", "apart", "metric", "k", "n_drawn", "value")
 
 
 def draw(findings: Findings) -> Figures:
@@ -24,7 +20,7 @@ def draw(findings: Findings) -> Figures:
     if recovery is not None:
         recovery = recovery.drop(columns="k").rename(columns={"n_features_used": "k"})
         yield "recovery_of_factors", plot_recovery_matrix(recovery, 1)
-        yield "recovery_scores", plot_recovery_scores(recovery)
+        yield from style.drawn("recovery_scores", plot_recovery_scores, recovery)
     if absorption is not None and absorption["absorption"].notna().any():
         yield "absorption", plot_absorption(absorption)
 
@@ -32,6 +28,8 @@ def draw(findings: Findings) -> Figures:
 @style.paper_figure
 def plot_recovery_matrix(table: pd.DataFrame, k: int) -> Figure:
     """Draw the R² of each factor from the best `k` features of each method, the best known factor on top.
+
+    Beneath the line stand the factors that count for no score: repeats of others, and angles that training turns.
 
     Parameters
     ----------
@@ -46,14 +44,16 @@ def plot_recovery_matrix(table: pd.DataFrame, k: int) -> Figure:
         If columns are missing, or no row has the metric "r2" at this `k`.
     """
     style.require_columns(table, _COLUMNS, "the table of recovery")
-    rows = table[(table["metric"] == "r2") & (table["k"] == k) & (table["factor"] != _ALL)]
+    rows = table[(table["metric"] == "r2") & (table["k"] == k) & (table["factor"] != _ALL) & table["n_drawn"].isna()]
     if rows.empty:
         raise ValueError(
             f"the table of recovery has no r2 at k = {k}; it has k = {sorted({int(k) for k in table['k'].dropna()})}"
         )
     kinds = rows.groupby("features", sort=False)["kind"].first()
     shown = rows.pivot_table(index="factor", columns="features", values="value", dropna=False)[list(kinds.index)]
-    shown = shown.loc[shown.max(axis=1).sort_values(ascending=False).index]
+    ordered = shown.max(axis=1).sort_values(ascending=False).index
+    is_apart = ordered.isin(rows.loc[rows["apart"] != "", "factor"])
+    shown = shown.loc[[*ordered[~is_apart], *ordered[is_apart]]]
     labels = [style.wrapped(style.method_name(str(name), str(kind)), 16) for name, kind in kinds.items()]
     n_factors, n_methods = shown.shape
     width_in = min(2.6 + 0.42 * n_methods, style.PAGE_WIDTH_IN)
@@ -67,6 +67,8 @@ def plot_recovery_matrix(table: pd.DataFrame, k: int) -> Figure:
     ax.set_xticks(range(n_methods), labels, rotation=90)
     ax.set_yticks(range(n_factors), [str(name).replace("_", " ") for name in shown.index])
     ax.tick_params(length=0)
+    if is_apart.any():
+        ax.axhline((~is_apart).sum() - 0.5, color=style.BLACK, linewidth=0.8)
     noun = "feature" if k == 1 else f"{k} features"
     fig.colorbar(image, ax=ax, label=f"R² from the best {noun}, test galaxies", pad=0.02)
     return fig
@@ -74,54 +76,66 @@ def plot_recovery_matrix(table: pd.DataFrame, k: int) -> Figure:
 
 @style.paper_figure
 def plot_recovery_scores(table: pd.DataFrame) -> Figure:
-    """Draw MCC and the three scores of DCI of all factors together, a row a method, the best MCC on top.
+    """Draw the mean correlation of matched features and factors (MCC) at equal numbers of features, a panel a number.
 
-    Markers are means over seeds, bars the 95 % interval over test galaxies and runs (the first two scores of DCI and
-    what has one run have none), small dots the seeds.
+    A row is a method, the best on top. Markers are means over seeds, bars the 95 % interval over test galaxies, draws
+    of features and runs (what has one run has none), small dots the seeds. Bars across a row are as many features of an
+    untrained network, crosses permuted galaxies.
 
     Parameters
     ----------
     table : DataFrame
-        `interpret.recovery.recover_factors` with the columns `features`, `kind` and `seed` added.
+        `recovery` of interpret-features (`interpret.recovery.recover_draws` beside its nulls) with the columns
+        `features`, `kind` and `seed` added.
 
     Raises
     ------
     ValueError
-        If columns are missing or a score has no row.
+        If columns are missing; `EmptyFigureError` if no table has enough features.
     """
-    style.require_columns(table, (*_COLUMNS, "seed", "low", "high"), "the table of recovery")
-    rows = table[(table["factor"] == _ALL) & table["metric"].isin(list(_SCORES))]
-    if missing := sorted(set(_SCORES) - set(rows["metric"])):
-        raise ValueError(f'the table of recovery has no rows of factor "{_ALL}" with the metrics {missing}')
-    means = {
-        str(metric): pd.DataFrame(
-            {name: style.over_runs(runs) for name, runs in of_metric.groupby("features")},
-            index=["value", "low", "high"],
-        ).T
-        for metric, of_metric in rows.groupby("metric")
-    }
+    wanted = (*_COLUMNS, "seed", "low", "high", "untrained", "permuted")
+    style.require_columns(table, wanted, "the table of recovery")
+    rows = table[(table["factor"] == _ALL) & (table["metric"] == "correlation") & table["n_drawn"].notna()]
+    if rows.empty:
+        raise style.EmptyFigureError("no table has enough features to recover factors at equal numbers")
+    numbers = sorted(rows["n_drawn"].unique())
+    best = rows.groupby("features")["value"].max().sort_values()
     kinds = rows.groupby("features")["kind"].first()
-    names = [str(name) for name in means["correlation"]["value"].sort_values().index]
+    names = [str(name) for name in best.index]
     labels = [style.wrapped(style.method_name(name, str(kinds[name])), 20) for name in names]
-    height_in = 0.9 + len(names) * max(0.19, *(style.legend_height_in([label]) for label in labels))
+    height_in = 1.1 + len(names) * max(0.19, *(style.legend_height_in([label]) for label in labels))
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, height_in), layout="constrained")
-    axes: list[Axes] = list(fig.subplots(1, len(_SCORES), sharey=True, squeeze=False)[0])
-    for ax, (metric, label) in zip(axes, _SCORES.items(), strict=True):
+    axes: list[Axes] = list(fig.subplots(1, len(numbers), sharey=True, squeeze=False)[0])
+    for ax, n in zip(axes, numbers, strict=True):
         for y, name in enumerate(names):
+            runs = rows[(rows["n_drawn"] == n) & (rows["features"] == name)]
+            if runs.empty:
+                continue
             kind = str(kinds[name])
             look = style.method_style(name, kind, [str(peer) for peer in kinds.index[kinds == kind]])
-            value, low, high = means[metric].reindex(names).to_numpy()[y]
+            value, low, high = style.over_runs(runs)
             if np.isfinite(low):
                 ax.plot([low, high], [y, y], color=look.color, linewidth=0.9, label="_interval")
-            seeds = rows[(rows["metric"] == metric) & (rows["features"] == name)]["value"]
-            if len(seeds) > 1:
-                ax.plot(seeds, np.full(len(seeds), y - 0.3), ".", color=look.color, markersize=2.5, label="_seeds")
+            if len(runs) > 1:
+                ax.plot(
+                    runs["value"], np.full(len(runs), y - 0.3), ".", color=look.color, markersize=2.5, label="_seeds"
+                )
+            for null, marker in _NULLS.items():
+                ax.plot(
+                    runs[null].mean(), y, color=style.BLACK, marker=marker, markersize=6, linestyle="none",
+                    label=f"_{null}",
+                )  # fmt: skip
             ax.plot(value, y, color=look.color, marker=look.marker, linestyle="none", label=name)
-        ax.set(xlim=(min(-0.02, 1.05 * float(means[metric]["value"].min())), 1.02), xlabel=label)
+        ax.set(xlim=(-0.02, min(1.02, 1.2 * float(rows["value"].max()))), xlabel=f"MCC of {int(n)} features")
         ax.grid(axis="y", linewidth=0.4, color="#DDDDDD")
         ax.set_axisbelow(True)
     axes[0].set_yticks(range(len(names)), labels)
     axes[0].set_ylim(-0.6, len(names) - 0.4)
+    handles = [
+        Line2D([], [], color=style.BLACK, marker=marker, markersize=6, linestyle="none", label=label)
+        for marker, label in zip(_NULLS.values(), ("untrained network", "permuted galaxies"), strict=True)
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=2)
     return fig
 
 

@@ -13,6 +13,7 @@ from sfnetlab.figures import style
 from sfnetlab.figures.findings import Figures, Findings
 from sfnetlab.figures.kinds import CONTROLS, PREDICT_THE_MEAN, predicts_the_mean
 from sfnetlab.methods import TRAITS
+from sfnetlab.metrics.selection import chosen_on_valid
 from sfnetlab.metrics.tidy import HEAD
 from sfnetlab.settings import FULL_VIEW
 from sfnetlab.surveys.catalog import unit_of
@@ -76,8 +77,7 @@ def _controls(findings: Findings, target: str, column: str) -> dict[str, dict[st
         of_kind = rows[rows["kind"] == kind]
         if of_kind.empty:
             continue
-        valid = of_kind[(of_kind["split"] == "valid") & (of_kind["metric"] == "rmse")]
-        best = valid.loc[valid["value"].idxmin(), "probe"]
+        best = chosen_on_valid(of_kind, ("kind",), ("probe",))["probe"].iloc[0]
         test = of_kind[(of_kind["split"] == "test") & (of_kind["probe"] == best)]
         name = PREDICT_THE_MEAN if predicts_the_mean(of_kind).all() else f"{TRAITS[kind].label} ({best})"
         controls[name] = {str(metric): float(value) for metric, value in test.groupby("metric")["value"].mean().items()}

@@ -1,6 +1,6 @@
-"""The comparison: test RMSE against features active per galaxy (L0) and against features used in all.
+"""The comparison: test RMSE against features active per galaxy (L0), used in all, and that they effectively are.
 
-Where the SFNet paper shows one budget, both stand here side by side, with intervals, seeds and controls.
+Where the SFNet paper shows one budget, three stand here, with intervals, seeds and controls.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,8 @@ from sfnetlab.figures.kinds import (
     predicts_the_mean,
 )
 from sfnetlab.methods import TRAITS
-from sfnetlab.metrics.selection import has_nearest_k
+from sfnetlab.metrics.method_scores import with_budget
+from sfnetlab.metrics.selection import are_chosen, chosen_on_valid, k_at_budgets
 from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
 from sfnetlab.surveys.catalog import unit_of
 
@@ -33,13 +34,15 @@ _SUPERVISED = "† supervised; the others: unsupervised"
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw a figure for each label column."""
+    """Draw a figure of nominal budgets and one of effective numbers of features for each label column."""
     metrics = compared(findings)
     if metrics is None:
         return
     for name, target in findings.targets.items():
         for column in target.columns:
-            yield from style.drawn(f"rmse_vs_k-{name}-{column}", plot_rmse_vs_k, metrics, name, column, unit_of(column))
+            what = metrics, name, column, unit_of(column)
+            yield from style.drawn(f"rmse_vs_k-{name}-{column}", plot_rmse_vs_k, *what)
+            yield from style.drawn(f"rmse_vs_effective-{name}-{column}", plot_rmse_vs_effective, *what)
 
 
 @style.paper_figure
@@ -49,9 +52,9 @@ def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str) -
     The left panel is about features active per galaxy: SFNet(k) with its own head and with a linear probe on all its
     features; SAEs and their null arms with k active latents and a ridge probe on all latents; PCA and PLS with k
     components. Where a table has no such probe, ridge stands in for linear and linear for ridge; the legend says which.
-    The right panel is about features used in all, by a linear probe: the n best of SFNet(k) and of SAE(k), k = n or the
-    nearest that was trained (of two the larger); the first n components; the n best dimensions of each encoder and
-    latents of each VAE.
+    The right panel is about features used in all, by a linear probe: the n best of SFNet(k) and of SAE(k), with the k
+    that is best on valid galaxies; the first n components; the n best dimensions of each encoder and latents of each
+    VAE.
 
     Points are means over seeds, small dots the seeds, bars the 95 % interval over galaxies and runs. An arrowhead
     at the upper edge is what is higher than 1.6 times the mean's error, without this control than 10 times the least.
@@ -73,19 +76,47 @@ def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str) -
         If columns or rows are missing, or a number appears twice (for example from two experiments).
     """
     rows = _rmse_rows(metrics, target, column, "test")
-    curves = (_per_galaxy_curves(rows), _in_all_curves(rows))
+    panels = {
+        "features active per galaxy (L0)": _per_galaxy_curves(rows),
+        "features used in all": _in_all_curves(rows, k_at_budgets(metrics[metrics["target"] == target])),
+    }
+    return _figure_of(panels, metrics, target, column, unit)
+
+
+@style.paper_figure
+def plot_rmse_vs_effective(metrics: pd.DataFrame, target: str, column: str, unit: str) -> Figure:
+    """Draw the test RMSE of every method against how many features it effectively uses, near copies counted once.
+
+    Of each method every linear probe on some of its features and its own head count; where several use the same
+    effective number (median over runs), the one that is best on valid galaxies stands. Points, bars, controls,
+    parameters and errors as in `plot_rmse_vs_k`; `metrics` must have the column `n_effective`.
+    """
+    rows = _rmse_rows(metrics, target, column, "test")
+    style.require_columns(rows, ["n_effective"], "the metrics table")
+    of_target = metrics[metrics["target"] == target]
+    panels = {
+        "effective features used (near copies count once)": _effective_curves(
+            rows, of_target[of_target["split"] == "valid"]
+        )
+    }
+    return _figure_of(panels, metrics, target, column, unit)
+
+
+def _figure_of(
+    panels: dict[str, list[style.Curve]], metrics: pd.DataFrame, target: str, column: str, unit: str
+) -> Figure:
+    """Return a figure of a panel for each meaning of "few features", with the controls as lines across."""
+    curves = list(panels.values())
     if not any(curves):
         raise style.EmptyFigureError(
             f"no method but controls has a linear probe or a head for target {target!r}, column {column!r}"
         )
     legend_in = max(style.legend_height_in(curve.label for curve in panel) for panel in curves)
-    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.15 + legend_in), layout="constrained")
-    left, right = fig.subplots(1, 2, sharey=True)
-    levels = _controls(rows, _rmse_rows(metrics, target, column, "valid"))
-    for ax, panel, label in (
-        (left, curves[0], "features active per galaxy (L0)"),
-        (right, curves[1], "features used in all"),
-    ):
+    width_in = style.PAGE_WIDTH_IN * (1 if len(panels) > 1 else 0.6)
+    fig = Figure(figsize=(width_in, 3.15 + legend_in), layout="constrained")
+    axes: list[Axes] = list(fig.subplots(1, len(panels), sharey=True, squeeze=False)[0])
+    levels = _controls(*(_rmse_rows(metrics, target, column, split) for split in ("test", "valid")))
+    for ax, (label, panel) in zip(axes, panels.items(), strict=True):
         for name, level, _, look in levels:
             ax.axhline(level, color=look.color, linestyle=look.linestyle, linewidth=0.9, label=f"_{name}")
         if panel:
@@ -94,19 +125,19 @@ def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str) -
         else:
             ax.text(0.5, 0.5, "no rows for this budget", transform=ax.transAxes, ha="center", fontsize=style.SMALL_PT)
             ax.set(xticks=[], xlabel=label)
-    left.set_ylabel(style.wrapped(style.with_unit(f"test RMSE of {column}", unit), 34))
-    bottom, top = left.get_ylim()
+    axes[0].set_ylabel(style.wrapped(style.with_unit(f"test RMSE of {column}", unit), 34))
+    bottom, top = axes[0].get_ylim()
     least = min(float(curve.rows["y"].min()) for panel in curves for curve in panel)
     highest = max((1.6 * level for name, level, _, _ in levels if name == PREDICT_THE_MEAN), default=10 * least)
     if top > highest:  # the margin below was a share of what is cut off
-        lowest = min(ax.dataLim.y0 for ax in (left, right))
+        lowest = min(ax.dataLim.y0 for ax in axes)
         bottom, top = lowest - 0.05 * (highest - lowest), highest
-    left.set_ylim(bottom, top)
-    for ax, panel in zip((left, right), curves, strict=True):
+    axes[0].set_ylim(bottom, top)
+    for ax, panel in zip(axes, curves, strict=True):
         _mark_what_is_above(ax, panel, highest)
     labels = {style.wrapped(_level_text(name, y, interval), 24): (y, look.color) for name, y, interval, look in levels}
     # what lies above the panel is named at its edge: farther up a label would leave no room for the panel
-    style.label_levels(right, {text: (min(y, top), color) for text, (y, color) in labels.items()})
+    style.label_levels(axes[-1], {text: (min(y, top), color) for text, (y, color) in labels.items()})
     return fig
 
 
@@ -133,7 +164,7 @@ def _rmse_rows(metrics: pd.DataFrame, target: str, column: str, split: str) -> p
     if rows.empty:
         known = sorted({(str(t), str(c)) for t, c in zip(metrics["target"], metrics["column"], strict=True)})
         raise ValueError(f"no {split} RMSE of target {target!r}, column {column!r}; the table has {known}")
-    rows = rows.astype({"k": float, "n_features_used": float, "value": float}).rename(columns={"value": "y"})
+    rows = rows.astype({"k": float, "n_features_used": float, "value": float}).assign(y=lambda t: t["value"])
     repeated = rows.duplicated(["features", "k", "seed", "probe", "n_features_used"])
     if repeated.any():
         first = rows.loc[repeated, ["features", "k", "seed", "probe", "n_features_used"]].iloc[0].to_dict()
@@ -168,11 +199,11 @@ def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
     return _drawable([*curves, *_component_curves(rows)])
 
 
-def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
-    """Return curves of linear probes by the number of features that they use in all."""
+def _in_all_curves(rows: pd.DataFrame, choices: pd.DataFrame) -> list[style.Curve]:
+    """Return curves of linear probes by the number of features that they use in all; `choices` say with which k."""
     probed = _probed(rows)
     budgeted = probed[(probed["probe"] == "linear") & (probed["n_features_used"] < probed["most"])]
-    budgeted = budgeted[has_nearest_k(budgeted, "n_features_used")]
+    budgeted = budgeted[are_chosen(budgeted.assign(budget=budgeted["n_features_used"]), choices)]
     curves: list[style.Curve] = []
     for method in _methods(rows, (*NETWORKS, *reversed(DICTIONARIES), *DENSE)):
         of_method = budgeted[budgeted["features"] == method.name]
@@ -180,6 +211,32 @@ def _in_all_curves(rows: pd.DataFrame) -> list[style.Curve]:
         label = f"{method.label}{k}, linear probe on best k {method.noun}"
         curves.append(style.Curve(label, method.look, of_method.assign(x=of_method["n_features_used"])))
     return _drawable([*curves, *_component_curves(rows)])
+
+
+def _effective_curves(rows: pd.DataFrame, valid: pd.DataFrame) -> list[style.Curve]:
+    """Return a curve a method, of linear probes and heads by the effective number of features that they use.
+
+    Parameters
+    ----------
+    rows
+        Test rows of the column.
+    valid
+        Rows on valid galaxies of all columns of its target.
+    """
+    choices = chosen_on_valid(_at_effective(valid), ("features", "x"), ("k", "probe", "budget"))
+    standing = _at_effective(rows)
+    standing = standing[are_chosen(standing, choices) & (standing["x"] > 0)]
+    methods = _methods(standing, (*NETWORKS, *COMPONENTS, *reversed(DICTIONARIES), *DENSE))
+    return _drawable(
+        [style.Curve(method.label, method.look, standing[standing["features"] == method.name]) for method in methods]
+    )
+
+
+def _at_effective(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of heads and linear probes, at `x` the median over runs of the effective number of features."""
+    rows = with_budget(rows[rows["probe"].isin([HEAD, "linear"])])
+    by = ["features", "k", "probe", "budget"]
+    return rows.assign(x=rows.groupby(by, dropna=False)["n_effective"].transform("median").round())
 
 
 def _component_curves(rows: pd.DataFrame) -> list[style.Curve]:
@@ -238,14 +295,15 @@ def _controls(
     rows: pd.DataFrame, valid: pd.DataFrame
 ) -> list[tuple[str, float, tuple[float, float] | None, style.MethodStyle]]:
     """Return name, RMSE, 95 % interval (means over seeds) and look of each horizontal line."""
-    with_all, valid_with_all = _with_all_features(rows), _with_all_features(valid)
+    with_all = _with_all_features(rows)
+    choices = chosen_on_valid(_with_all_features(valid), ("features",), ("probe",))
     chosen: list[tuple[str, style.MethodStyle, pd.DataFrame]] = []
     for method in _methods(with_all, CONTROLS):
         scores = with_all[with_all["features"] == method.name]
         if predicts_the_mean(scores).all():  # whatever the probe
             chosen.append((PREDICT_THE_MEAN, method.look, scores[scores["probe"] == scores["probe"].iloc[0]]))
         else:
-            best = scores[scores["probe"] == _best_probe(valid_with_all[valid_with_all["features"] == method.name])]
+            best = scores[are_chosen(scores, choices)]
             chosen.append((f"{method.name}, best probe ({best['probe'].iloc[0]})", method.look, best))
     for method in _methods(with_all, DENSE):
         ridge = with_all[(with_all["features"] == method.name) & (with_all["probe"] == "ridge")]
@@ -259,8 +317,3 @@ def _controls(
         interval = (float(scores["low"].mean()), float(scores["high"].mean())) if has_interval else None
         controls.append((label, level, interval, look))
     return controls
-
-
-def _best_probe(valid: pd.DataFrame) -> str:
-    """Return the probe with the lowest mean over seeds on valid rows, so that test rows choose nothing."""
-    return str(valid.groupby("probe")["y"].mean().idxmin())

@@ -12,6 +12,7 @@ import pandas as pd
 from sfnetlab.interpret import (
     ablation,
     alignment,
+    alignment_nulls,
     catalog,
     confounders,
     equations,
@@ -31,6 +32,7 @@ from sfnetlab.interpret.table import Answer, DescribedTable
 QUESTIONS: tuple[Callable[[DescribedTable], Answer], ...] = (
     catalog.ask,
     alignment.ask,
+    alignment_nulls.ask,
     confounders.ask,
     equivariance.ask,
     ablation.ask,

@@ -1,5 +1,6 @@
 """Which features follow what a galaxy is not about (distance, apparent size, seeing), and what is left of them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +47,7 @@ def ask(table: DescribedTable) -> Answer:
     if nuisances is None:
         return NOTHING
     labels = table.test.labels
-    known = [text for text in table.held_fixed if set(text.split(" - ")) <= set(labels)]
-    held_fixed = pd.DataFrame({text: column_or_difference(labels, text) for text in known}).reindex(labels.index)
+    held_fixed = known_columns_of(labels, table.held_fixed)
     targets = sorted({name for target in table.targets.values() for name in target.columns})
     found = find_confounders(
         table.valid.values, nuisances[0], table.test.values, nuisances[1], labels[targets], held_fixed
@@ -131,6 +131,12 @@ def find_confounders(
     )
     parts = [_target_rows(values_test, targets_test[[name]], held_fixed_test) for name in targets_test]
     return Confounders(features, nuisances, pd.concat(parts, ignore_index=True) if parts else pd.DataFrame())
+
+
+def known_columns_of(catalog: pd.DataFrame, texts: Sequence[str]) -> pd.DataFrame:
+    """Return those of some columns, or differences of two, that the catalogue has, a row a galaxy, in float64."""
+    known = [text for text in texts if set(text.split(" - ")) <= set(catalog)]
+    return pd.DataFrame({text: column_or_difference(catalog, text) for text in known}, index=catalog.index)
 
 
 def column_or_difference(catalog: pd.DataFrame, text: str) -> pd.Series:

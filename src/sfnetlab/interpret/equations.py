@@ -15,6 +15,7 @@ from sfnetlab.interpret.table import N_BOOTSTRAP, SEED, Answer, DescribedTable, 
 from sfnetlab.metrics import regression
 from sfnetlab.metrics.association import MIN_ROWS
 from sfnetlab.metrics.bootstrap import percentile_interval
+from sfnetlab.metrics.effective import effective_number
 from sfnetlab.metrics.selection import select_forward
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import (
@@ -24,6 +25,7 @@ from sfnetlab.metrics.tables import (
     Table,
     checked_table,
     columns_of,
+    evenly,
     rows_of,
     transpose_product,
 )
@@ -43,6 +45,8 @@ N_LEAST_ACTIVE = 10
 """Train galaxies in which a feature must be active, so that no resample is without it."""
 MAX_CONDITION = 1e10
 """Largest condition number of the correlation matrix; beyond it coefficients of collinear features mean nothing."""
+N_COPIED = 2**14
+"""Train galaxies by which near copies among the features of a law are found, at most."""
 N_TERMS = 4
 """Features of a fitted equation, as many as the SFNet paper's."""
 
@@ -58,7 +62,7 @@ def ask(table: DescribedTable) -> Answer:
     Where a target is the four line fluxes, their two ratios have laws too. `equations.txt` and `equations.tex` hold the
     laws as people read them.
     """
-    laws = [*_head_laws(table), *_fitted_laws(table)]
+    laws = [_with_effective(law, table.train.values) for law in (*_head_laws(table), *_fitted_laws(table))]
     return Answer(
         tables={"equations": pd.concat(laws, ignore_index=True)} if laws else {},
         texts={
@@ -66,6 +70,13 @@ def ask(table: DescribedTable) -> Answer:
             "equations.tex": "".join(f"\\[ {equation_latex(law, n_terms=N_TERMS)} \\]\n" for law in laws),
         },
     )
+
+
+def _with_effective(law: pd.DataFrame, train: FeatureMatrix) -> pd.DataFrame:
+    """The law with `n_effective`, how many features its terms are where near copies count once."""
+    features = law.loc[law["term"] != INTERCEPT, "term"].astype(np.intp).to_numpy()
+    train = rows_of(train, evenly(np.arange(checked_table(train).shape[0]), N_COPIED))
+    return law.assign(n_effective=effective_number(columns_of(train, features)).n_effective)
 
 
 def _properties(part: Part, columns: Sequence[str]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sfnetlab.interpret.related import RelatedTable, RelatedTables
+from sfnetlab.interpret.shared import beside_matches
 from sfnetlab.interpret.table import SEED
 from sfnetlab.metrics.matching import match_features, pair_cosines, summarise_match
 from sfnetlab.metrics.tables import FeatureMatrix
@@ -32,6 +33,7 @@ class MatchedTables(NamedTuple):
 def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
     """Return `pairs`, `matching` and `null` of every two tables, see `MatchedTables`; nothing for fewer than two.
 
+    `matching` has what stands beside matches too, see `shared.beside_matches`.
     `pairs` has a column `cosine` too: that of the two features' directions in the embedding, NaN where the tables
     share none.
     """
@@ -41,7 +43,9 @@ def relate(related: RelatedTables) -> dict[str, pd.DataFrame]:
     values = {name: (table.values_of(fit), table.values_of(test)) for name, table in related.varying.items()}
     matched = match_tables(values, N_PERMUTATIONS, SEED)
     pairs = _with_cosines(matched.pairs, related.tables)
-    return {"pairs": pairs, "matching": matched.summary, "null": matched.null}
+    beside = beside_matches(related)
+    summary = matched.summary.merge(beside, on=["table_a", "table_b"], validate="one_to_one")
+    return {"pairs": pairs, "matching": summary, "null": matched.null}
 
 
 def _with_cosines(pairs: pd.DataFrame, tables: Mapping[str, RelatedTable]) -> pd.DataFrame:

@@ -4,19 +4,24 @@ Features are chosen and fitted on fit rows and scored on test rows; intervals ar
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.optimize import linear_sum_assignment
 
 from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable
+from sfnetlab.metrics.association import pearson
 from sfnetlab.metrics.bootstrap import resample_counts
 from sfnetlab.metrics.disentanglement import dci, factor_absorption, lasso_importance, match_factors
+from sfnetlab.metrics.effective import merged_features
+from sfnetlab.metrics.nulls import MAX_ROWS, draws
 from sfnetlab.metrics.selection import select_forward
-from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of
+from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, evenly, rows_of, varying_columns
 from sfnetlab.surveys.mock_render import ELLIPTICAL, MERGER, TYPES
 
 ALL_FACTORS = "all"
@@ -27,7 +32,14 @@ FAMILY = {"disc": None, "armed": "disc", "two_armed": "armed", "barred": "disc",
 """Yes-or-no labels of mock galaxies, each with the more general one that it implies."""
 EDGE_ON = 0.25
 """Axis ratio below which a disc is seen from the side: arms are not drawn there."""
-COLUMNS = ("factor", "metric", "k", "feature", "value", "low", "high")
+REPEATED = 0.9
+"""Factors of a larger |correlation| are one: the number of clumps and their strength, the disc's scale and radius."""
+N_DRAWN = (4, 16, 64, 256)
+"""Numbers of features at which tables of any size are compared; a sparse network may have no more than a few."""
+N_DRAWS = 20
+"""Draws of as many features."""
+COLUMNS = ("factor", "apart", "metric", "k", "n_drawn", "feature", "value", "low", "high")
+_WHOLE = {"k": "Int64", "n_drawn": "Int64", "feature": "Int64"}
 N_RESAMPLES = 200
 """Resamples of the galaxies for intervals of recovery, of which each is a fit of many scores."""
 
@@ -36,24 +48,79 @@ def ask(table: DescribedTable) -> Answer:
     """Return the table `recovery`, of sparse features also `absorption`; nothing where no factors are known."""
     if not table.has_factors:
         return NOTHING
-    catalog = table.catalog[table.of_interest]
-    factors, split = factor_table(catalog), catalog["split"].to_numpy()
-    recovered = recover_factors(
-        table.train.values,
-        factors[split == "train"],
-        table.test.values,
-        factors[split == "test"],
-        n_bootstrap=N_RESAMPLES,
-        seed=SEED,
-    )
     # The column k says which feature table this is.
-    tables = {"recovery": recovered.rename(columns={"k": "n_features_used"})}
+    tables = {"recovery": _recovery(table).rename(columns={"k": "n_features_used"})}
     if sparse.issparse(table.train.values):  # features of a dense table are never silent
-        labels = family_labels(catalog)
+        catalog = table.catalog[table.of_interest]
+        labels, split = family_labels(catalog), catalog["split"].to_numpy()
         train, test = (labels[split == part] for part in ("train", "test"))
         absorption = family_absorption(table.train.values, train, table.test.values, test)
         tables |= {"absorption": absorption} if len(absorption) else {}
     return Answer(tables=tables)
+
+
+def _recovery(table: DescribedTable) -> pd.DataFrame:
+    """What the table's features recover, on the galaxies by which all tables are compared, beside its nulls."""
+    catalog = table.catalog[table.of_all]
+    factors = factor_table(catalog)
+    parts = [(catalog["split"] == part).to_numpy() for part in ("train", "test")]
+    ids = [catalog.loc[part, "id_str"] for part in parts]
+    fit, test = (factors[part] for part in parts)
+    apart = factors_apart(fit)
+    values = [table.values_of(part) for part in ids]
+
+    def recovered(own: Sequence[FeatureMatrix], drawn: Sequence[FeatureMatrix], n_bootstrap: int) -> pd.DataFrame:
+        how = {"apart": apart, "n_bootstrap": n_bootstrap, "seed": SEED}
+        every, draws_of = (
+            recover(part[0], fit, part[1], test, **how)
+            for recover, part in ((recover_factors, own), (recover_draws, drawn))
+        )
+        return pd.concat([every, draws_of], ignore_index=True)
+
+    found = recovered(values, values, N_RESAMPLES)
+    rng = np.random.default_rng(SEED)
+    permuted = [rows_of(part, rng.permutation(checked_table(part).shape[0])) for part in values]
+    nulls = {"permuted": recovered(permuted, permuted, 0)}
+    if table.untrained is not None:
+        others = [table.untrained(part) for part in ids]
+        varying = varying_columns(*others)
+        as_many = varying[next(draws(len(varying), len(varying_columns(*values)), SEED))]
+        nulls["untrained"] = recovered([columns_of(part, as_many) for part in others], others, 0)
+    by = ["factor", "metric", "k", "n_drawn"]
+    for name, null in nulls.items():
+        found = found.merge(null[[*by, "value"]].rename(columns={"value": name}), on=by, how="left", validate="1:1")
+    found = found if "untrained" in found else found.assign(untrained=np.nan)
+    return found.assign(excess=found["value"] - found["untrained"])
+
+
+def factors_apart(factors: pd.DataFrame) -> dict[str, str]:
+    """Return why some factors are listed apart and count for no score of all factors together.
+
+    A factor that repeats an earlier one (|r| above `REPEATED`) would count twice, and an angle of which training turns
+    the cutouts is what a network is to forget.
+
+    Parameters
+    ----------
+    factors : DataFrame
+        From `factor_table`, of the galaxies by which all tables are compared.
+
+    Returns
+    -------
+    dict
+        From names to reasons, in plain words.
+    """
+    turned = {
+        f"{angle.removeprefix('factor_').removesuffix('_deg')}_{part}"
+        for angle in PERIODS_DEG
+        for part in ("cos", "sin")
+    }
+    apart = {str(name): "removed by augmentation" for name in factors if name in turned}
+    others = factors.drop(columns=list(apart))
+    cluster = merged_features(others.to_numpy(dtype=np.float64), REPEATED)
+    for number in range(cluster.max(initial=-1) + 1):
+        first, *repeats = others.columns[cluster == number]
+        apart |= {str(name): f"repeats {first}" for name in repeats}
+    return apart
 
 
 class _Series(NamedTuple):
@@ -143,6 +210,7 @@ def recover_factors(
     factors_test: pd.DataFrame,
     ks: Sequence[int] = (1, 2, 5, 10),
     *,
+    apart: Mapping[str, str] = MappingProxyType({}),
     n_bootstrap: int,
     seed: int,
 ) -> pd.DataFrame:
@@ -156,15 +224,19 @@ def recover_factors(
         code has no correlation: pass indicators.
     ks
         Numbers of features for R².
+    apart
+        Factors that count for no score of all together, and why: they have R² and informativeness of their own, and no
+        feature is matched with them.
     n_bootstrap, seed
-        Resamples of the test galaxies for the 95 % percentile intervals; the seed also chooses the lasso's held-out
-        rows.
+        Resamples of the test galaxies for the 95 % percentile intervals (0: none); the seed also chooses the lasso's
+        held-out rows.
 
     Returns
     -------
     DataFrame
-        `factor, metric, k, feature, value, low, high`, `factor` "all" for the mean over factors. Metrics, all on test
-        rows but for the two of DCI that are properties of the fit (NaN interval):
+        `COLUMNS`, `factor` "all" for the mean over the factors that are not `apart`; all depend on how many features
+        there are, `n_drawn` is missing. Metrics, all on test rows but for the two of DCI that are properties of the fit
+        (NaN interval):
         `r2` (of least squares on the best `k` features, chosen by forward selection on fit rows; `feature` is the
         first; NaN where the table has fewer than k to choose from), `correlation` and `rank_correlation` (|Pearson|,
         |Spearman| with the one `feature` that Hungarian matching gives the factor; "all" is MCC), `informativeness`
@@ -180,24 +252,113 @@ def recover_factors(
         raise ValueError(f"factors differ: {list(factors_fit.columns)} and {list(factors_test.columns)}")
     varies = (factors_fit.min() < factors_fit.max()) & (factors_test.min() < factors_test.max())
     names = [str(name) for name in factors_fit.columns[varies]]
-    if len(names) < 2:
+    counted = np.flatnonzero([name not in apart for name in names])
+    if len(counted) < 2:
         raise ValueError(f"recovery needs two factors or more that vary on fit and test rows, got {names}")
     fit, test = (table.loc[:, varies].to_numpy(dtype=np.float64) for table in (factors_fit, factors_test))
     series = [
         *_best_features(values_fit, fit, values_test, test, names, ks),
-        *_matched(values_fit, fit, values_test, test, names),
+        *_matched(values_fit, fit[:, counted], values_test, test[:, counted], [names[i] for i in counted]),
     ]
     lasso = lasso_importance(values_fit, fit, values_test, seed)
     series += [
         _Series(name, "informativeness", None, None, lasso.predictions[:, i], test[:, i])
         for i, name in enumerate(names)
     ]
-    table = pd.concat([_scored(series, n_bootstrap, seed), _dci_rows(lasso.importance, names)], ignore_index=True)
+    importance = _dci_rows(lasso.importance[:, counted], [names[i] for i in counted])
+    table = pd.concat([_scored(series, apart, n_bootstrap, seed), importance], ignore_index=True)
     n_features = checked_table(values_fit).shape[1]
     missing = [(name, "r2", k) for name in names for k in ks if k > n_features]
     unknown = pd.DataFrame(missing, columns=["factor", "metric", "k"])
     table = pd.concat([table, unknown], ignore_index=True) if missing else table
-    return table[list(COLUMNS)].astype({"k": "Int64", "feature": "Int64"})
+    table = table.assign(apart=[apart.get(name, "") for name in table["factor"]], n_drawn=None)
+    return table[list(COLUMNS)].astype(_WHOLE)
+
+
+def recover_draws(
+    values_fit: FeatureMatrix,
+    factors_fit: pd.DataFrame,
+    values_test: FeatureMatrix,
+    factors_test: pd.DataFrame,
+    *,
+    apart: Mapping[str, str] = MappingProxyType({}),
+    n_bootstrap: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Return how well equal numbers of features recover the factors: of tables of any size, comparable.
+
+    Of each of `N_DRAWN` numbers that the table has, as many features are drawn `N_DRAWS` times from those that vary.
+
+    Parameters
+    ----------
+    values_fit, values_test, factors_fit, factors_test, apart
+        As for `recover_factors`; factors that are `apart` are left out.
+    n_bootstrap, seed
+        Resamples of the test galaxies and of the draws for the 95 % percentile intervals (0: none), and their seed.
+
+    Returns
+    -------
+    DataFrame
+        `COLUMNS`, `factor` "all", a row each of `n_drawn` and metric: `correlation` (MCC) and `r2` with k = 1 (from the
+        best feature of each factor, chosen on fit rows), means over factors and draws.
+    """
+    rows = [evenly(np.arange(len(table)), MAX_ROWS) for table in (factors_fit, factors_test)]
+    varies = (factors_fit.min() < factors_fit.max()) & (factors_test.min() < factors_test.max())
+    counted = [str(name) for name in factors_fit.columns[varies] if name not in apart]
+    fit, test = (
+        table[counted].to_numpy(dtype=np.float64)[chosen]
+        for table, chosen in zip((factors_fit, factors_test), rows, strict=True)
+    )
+    values = [rows_of(part, chosen) for part, chosen in zip((values_fit, values_test), rows, strict=True)]
+    varying = varying_columns(*values)
+    size = np.nan_to_num(np.abs(pearson(columns_of(values[0], varying), fit)))
+    found: list[dict[str, object]] = []
+    for n in [n for n in N_DRAWN if n <= len(varying)]:
+        scores = [
+            _drawn_scores(values, varying[drawn], size[drawn], fit, test, n_bootstrap, seed)
+            for drawn in draws(len(varying), n, seed, N_DRAWS)
+        ]
+        value, resampled = (np.stack(part) for part in zip(*scores, strict=True))
+        for metric, (name, k) in enumerate((("correlation", pd.NA), ("r2", 1))):
+            low, high = _over_draws(resampled[:, :, metric], seed)
+            about = {"factor": ALL_FACTORS, "apart": "", "metric": name, "k": k, "n_drawn": n}
+            found.append(about | {"value": value[:, metric].mean(), "low": low, "high": high})
+    return pd.DataFrame(found, columns=list(COLUMNS)).astype(_WHOLE)
+
+
+def _drawn_scores(
+    values: Sequence[FeatureMatrix],
+    features: NDArray[np.intp],
+    size: NDArray[np.float64],
+    fit: NDArray[np.float64],
+    test: NDArray[np.float64],
+    n_bootstrap: int,
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """MCC and mean R² from the best feature of each factor, (2,), and of each resample of the galaxies, (n, 2).
+
+    `size` is the |correlation| of each feature with each factor on fit rows.
+    """
+    matched, factor = linear_sum_assignment(size, maximize=True)
+    beside = np.zeros_like(test)  # a factor without a feature correlates 0
+    beside[:, factor] = _dense(columns_of(values[1], features[matched]))
+    best = features[size.argmax(axis=0)]
+    x, x_test = (_dense(columns_of(part, best)) for part in values)
+    centred = x - x.mean(axis=0)
+    slope = (centred * fit).sum(axis=0) / (centred**2).sum(axis=0)
+    predicted = fit.mean(axis=0) + slope * (x_test - x.mean(axis=0))
+    m = test.shape[1]
+    is_r2 = np.repeat([False, True], m)
+    value, resampled = _resampled(np.hstack([beside, predicted]), np.hstack([test, test]), is_r2, n_bootstrap, seed)
+    of_metric = [np.stack([each[..., :m], each[..., m:]], axis=-2).mean(axis=-1) for each in (value, resampled)]
+    return of_metric[0], of_metric[1]
+
+
+def _over_draws(resampled: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """The interval of a mean over draws, of resamples (n_draws, n_bootstrap) of the galaxies: draws are drawn too."""
+    n_draws, n_bootstrap = resampled.shape
+    chosen = np.random.default_rng(seed).integers(n_draws, size=(n_draws, n_bootstrap))
+    return _interval(np.take_along_axis(resampled, chosen, axis=0).mean(axis=0))
 
 
 def _best_features(
@@ -245,24 +406,34 @@ def _matched(
     return series
 
 
-def _scored(series: Sequence[_Series], n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """Values and intervals of all series and of their means over factors, from moments of the same resamples."""
+def _scored(series: Sequence[_Series], apart: Mapping[str, str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """Values and intervals of all series and of means over factors that are not apart, from the same resamples."""
     x = np.column_stack([one.values for one in series])
     y = np.column_stack([one.truth for one in series])
     is_r2 = np.array([one.metric in ("r2", "informativeness") for one in series])
-    x, y = x - np.where(is_r2, y.mean(axis=0), x.mean(axis=0)), y - y.mean(axis=0)
-    columns = np.stack([x, y, x * x, y * y, x * y])
-    n = len(y)
-    value = _scores(columns.mean(axis=1), is_r2)
-    resampled = np.stack([_scores(counts @ columns / n, is_r2) for counts in resample_counts(n, n_bootstrap, seed)])
+    value, resampled = _resampled(x, y, is_r2, n_bootstrap, seed)
     rows = pd.DataFrame([one[:4] for one in series], columns=["factor", "metric", "k", "feature"])
     low, high = _interval(resampled)
     table = [rows.assign(value=value, low=low, high=high)]
-    for (metric, k), of_metric in rows.groupby(["metric", "k"], dropna=False, sort=False):
+    for (metric, k), of_metric in rows[~rows["factor"].isin(list(apart))].groupby(
+        ["metric", "k"], dropna=False, sort=False
+    ):
         low, high = _interval(resampled[:, of_metric.index].mean(axis=1))
         mean = {"factor": ALL_FACTORS, "metric": metric, "k": k, "value": value[of_metric.index].mean()}
         table.append(pd.DataFrame([mean | {"feature": np.nan, "low": low, "high": high}]))
     return pd.concat(table, ignore_index=True)
+
+
+def _resampled(
+    x: NDArray[np.float64], y: NDArray[np.float64], is_r2: NDArray[np.bool_], n_bootstrap: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The scores of series (n, n_series), and those on resamples of the galaxies, (n_bootstrap, n_series)."""
+    x, y = x - np.where(is_r2, y.mean(axis=0), x.mean(axis=0)), y - y.mean(axis=0)
+    columns = np.stack([x, y, x * x, y * y, x * y])
+    n = len(y)
+    value = _scores(columns.mean(axis=1), is_r2)
+    resampled = [_scores(counts @ columns / n, is_r2) for counts in resample_counts(n, n_bootstrap, seed)]
+    return value, np.stack(resampled) if resampled else np.empty((0, len(is_r2)))
 
 
 def _scores(moments: NDArray[np.float64], is_r2: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -281,6 +452,8 @@ def _scores(moments: NDArray[np.float64], is_r2: NDArray[np.bool_]) -> NDArray[n
 
 
 def _interval(resampled: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(resampled) == 0:
+        return np.full((2, *resampled.shape[1:]), np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a factor that is constant in every resample has no interval
         return np.nanquantile(resampled, [0.025, 0.975], axis=0)

@@ -5,7 +5,7 @@ A relation is a file with its computation on arrays and `relate(related)`, which
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -64,12 +64,19 @@ class RelatedTables:
         A row a galaxy, with `id_str` and `split`.
     tables
         By name, in the order of the configuration.
+    untrained
+        Names of the tables that are features of an untrained network.
+    trivial : DataFrame
+        What any network sees of the galaxies, a row a row of the catalogue; NaN where not measured. Without columns
+        nothing is known.
     rare
         For each kind of rare galaxies a value a row of the catalogue: 1 rare, 0 not, NaN not known.
     """
 
     catalog: pd.DataFrame
     tables: dict[str, RelatedTable]
+    untrained: Sequence[str]
+    trivial: pd.DataFrame
     rare: Mapping[str, NDArray[np.float64]]
 
     def ids(self, *parts: Literal["train", "valid", "test"]) -> GalaxyIds:

@@ -123,6 +123,12 @@ class DescribedTable:
         within its cut.
     morphology, nuisances, held_fixed, n_permutations
         Settings of [interpretation].
+    trivial
+        What any network sees: columns, or differences of two; those that the catalogue has are projected out of
+        features for nulls.
+    untrained
+        From ids to features of an untrained network, the null of what features may be said to have learnt; None
+        without one.
     has_factors
         Whether the catalogue knows the factors that made the galaxies, as a mock survey's does.
     values_of
@@ -152,6 +158,8 @@ class DescribedTable:
     nuisances: Sequence[str]
     held_fixed: Sequence[str]
     n_permutations: int
+    trivial: Sequence[str] = ()
+    untrained: Callable[[GalaxyIds], FeatureMatrix] | None = None
     has_factors: bool = False
     values_of: Callable[[GalaxyIds], FeatureMatrix]
     load_reader: Callable[[], Reader]
@@ -174,6 +182,11 @@ class DescribedTable:
         if self.head_target is not None:
             within = self.within[self.head_target]
         return at_most(within, self.catalog["split"].to_numpy())
+
+    @cached_property
+    def of_all(self) -> NDArray[np.bool_]:
+        """Rows of the catalogue (n,) by which all tables are compared, whatever their target: as `of_interest`."""
+        return at_most(np.ones(len(self.catalog), dtype=bool), self.catalog["split"].to_numpy())
 
     @cached_property
     def train(self) -> Part:

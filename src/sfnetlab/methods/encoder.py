@@ -94,7 +94,8 @@ class Encoder:
         embedding = FrozenEmbeddingSpec(
             backbone=self.backbone, weights=weights_of(self.weights), image_size=self.image_size, seed=seed
         )
-        return Table(spec=spec, job=planner.job("embed-images", spec.name, embedding, {"survey": planner.survey}))
+        job = planner.job("embed-images", spec.name, embedding, {"survey": planner.survey})
+        return Table(spec=spec, job=job, is_untrained=self.weights == "random")
 
     def width(self) -> int | None:
         """Return the number of pooled features; None where the architecture is not known without a download."""

@@ -92,7 +92,7 @@ def correlation_matrix(features: FeatureMatrix) -> NDArray[np.float64]:
     """Return the Pearson correlation of every feature with every other, (d, d); NaN for constant features."""
     table = checked_table(features, "features")
     d = table.shape[1]
-    return np.concatenate([np.zeros((0, d)), *(block for _, block in _correlation_blocks(table))])
+    return np.concatenate([np.zeros((0, d)), *(block for _, block in correlation_blocks(table))])
 
 
 def closest_feature(features: FeatureMatrix) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -104,7 +104,7 @@ def closest_feature(features: FeatureMatrix) -> tuple[NDArray[np.float64], NDArr
     table = checked_table(features, "features")
     d = table.shape[1]
     r, partner = np.full(d, np.nan), np.full(d, -1)
-    for columns, block in _correlation_blocks(table):
+    for columns, block in correlation_blocks(table):
         of_block = np.arange(d)[columns]
         size = np.nan_to_num(np.abs(block), nan=-1.0)
         size[np.arange(of_block.size), of_block] = -1.0
@@ -556,8 +556,8 @@ def _correlate_part(part: _Part, Y: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.clip(np.divide(part.values.T @ Y, norms, out=np.full_like(norms, np.nan), where=norms > 0), -1, 1)
 
 
-def _correlation_blocks(X: Table) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Rows of the correlation matrix of the columns of X, some at a time: (w, d)."""
+def correlation_blocks(X: Table) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Yield places and rows (w, d) of the correlation matrix of the columns of X; NaN where one is constant."""
     n, d = X.shape
     mean, sd = column_mean_sd(X)
     norms = np.where(sd > 0, np.sqrt(n) * sd, np.nan)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sfnetlab.metrics.bootstrap import holm
 from sfnetlab.metrics.method_scores import METHOD, pooled_errors, with_budget
 from sfnetlab.metrics.runs import mean_over_runs, nesting_of, scores_of
-from sfnetlab.metrics.selection import has_nearest_k
+from sfnetlab.metrics.selection import are_chosen
 from sfnetlab.metrics.tidy import FAMILY, HEAD, IDENTITY, STANDS_ON, TRAINING
 
 RUN = (*IDENTITY, *STANDS_ON, "probe", "n_features_used")
@@ -27,12 +27,14 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def compared_runs(runs: pd.DataFrame, on_all: Sequence[str], on_budgets: Sequence[str]) -> pd.DataFrame:
+def compared_runs(
+    runs: pd.DataFrame, on_all: Sequence[str], on_budgets: Sequence[str], choices: pd.DataFrame
+) -> pd.DataFrame:
     """Return the runs that stand for their tables, with `budget`: how many features were chosen, NA for all of them.
 
     On all features these are the network's own head and the first probe of `on_all` that is there (for photometry
     XGBoost too, as its best), on a budget it is the first of `on_budgets`. At a budget each name of features stands
-    with one k: see `has_nearest_k`.
+    with the k that is best on valid galaxies.
 
     Parameters
     ----------
@@ -40,6 +42,8 @@ def compared_runs(runs: pd.DataFrame, on_all: Sequence[str], on_budgets: Sequenc
         Columns of `RUN`, a row a run, of one target or set of classes; other columns are kept.
     on_all, on_budgets
         Names of probes, the preferred ones first.
+    choices : DataFrame
+        `selection.k_at_budgets` of the target, without the column `target`.
     """
     runs = with_budget(runs)
     has_all = runs["budget"].isna()
@@ -48,12 +52,16 @@ def compared_runs(runs: pd.DataFrame, on_all: Sequence[str], on_budgets: Sequenc
     return runs[
         (has_all & runs["probe"].isin([HEAD, of_all]))
         | (has_all & (runs["kind"] == "photometry") & (runs["probe"] == "xgboost"))
-        | (~has_all & (runs["probe"] == of_budget) & has_nearest_k(runs, "budget"))
+        | (~has_all & (runs["probe"] == of_budget) & are_chosen(runs, choices))
     ]
 
 
 def paired_runs(
-    predictions: pd.DataFrame, columns: Sequence[str], on_all: Sequence[str], on_budgets: Sequence[str]
+    predictions: pd.DataFrame,
+    columns: Sequence[str],
+    on_all: Sequence[str],
+    on_budgets: Sequence[str],
+    choices: pd.DataFrame,
 ) -> tuple[pd.DataFrame, NDArray[np.float64], NDArray[np.float64]]:
     """Return the runs to compare, with their predictions of the same galaxies, joined by id.
 
@@ -64,7 +72,7 @@ def paired_runs(
         `STANDS_ON`.
     columns
         The label columns.
-    on_all, on_budgets
+    on_all, on_budgets, choices
         As for `compared_runs`.
 
     Returns
@@ -76,7 +84,7 @@ def paired_runs(
     """
     number = predictions.groupby(list(RUN), dropna=False).ngroup()
     runs = predictions[list(RUN)].assign(run=number).drop_duplicates("run")
-    runs = compared_runs(runs, on_all, on_budgets)
+    runs = compared_runs(runs, on_all, on_budgets, choices)
     rows_of_run = {run: rows for run, rows in predictions.groupby(number) if run in set(runs["run"])}
     ids: pd.Index | None = None
     truths: list[NDArray[np.float64]] = []
@@ -96,6 +104,7 @@ def differences_of_target(
     metric: Literal["rmse", "auc"],
     on_all: Sequence[str],
     on_budgets: Sequence[str],
+    choices: pd.DataFrame,
     *,
     n_resamples: int,
     seed: int,
@@ -104,7 +113,7 @@ def differences_of_target(
 
     Parameters
     ----------
-    predictions, columns, on_all, on_budgets
+    predictions, columns, on_all, on_budgets, choices
         As for `paired_runs`.
 
     Returns
@@ -112,7 +121,7 @@ def differences_of_target(
     DataFrame
         `column`, `metric` and the columns of `difference_table`.
     """
-    runs, y_true, y_pred = paired_runs(predictions, columns, on_all, on_budgets)
+    runs, y_true, y_pred = paired_runs(predictions, columns, on_all, on_budgets, choices)
     arrays = {column: (y_true[:, i], y_pred[:, i]) for i, column in enumerate(columns)}
     if len(columns) > 1:
         arrays["pooled"] = pooled_errors(y_true, y_pred)

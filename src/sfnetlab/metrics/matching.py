@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
+from sfnetlab.metrics.nulls import ALIKE
 from sfnetlab.metrics.tables import (
     FeatureMatrix,
     Table,
@@ -21,6 +22,7 @@ from sfnetlab.metrics.tables import (
     column_mean_sd,
     row_blocks,
     transpose_product,
+    varying_columns,
 )
 
 SHARED_COSINES = (0.7, 0.9)
@@ -129,7 +131,7 @@ def match_features(
     if n_permutations < 1:
         raise ValueError(f"n_permutations must be at least 1, got {n_permutations}")
     (x_fit, y_fit), (x_test, y_test) = _same_rows(a_fit, b_fit), _same_rows(a_test, b_test)
-    alive_a, alive_b = _varying(x_fit, x_test, "a"), _varying(y_fit, y_test, "b")
+    alive_a, alive_b = varying_features(a_fit, a_test, "a"), varying_features(b_fit, b_test, "b")
     x_fit, x_test = x_fit[:, alive_a], x_test[:, alive_a]
     y_fit, y_test = y_fit[:, alive_b], y_test[:, alive_b]
     i, j, correlation_fit = _best_pairs(x_fit, y_fit)
@@ -167,7 +169,8 @@ def summarise_match(match: FeatureMatch) -> dict[str, float]:
     dict
         `mean_correlation` over the pairs; `null_mean` and `null_q95` of permuted tables, all pairs together; `p` of
         the mean (a permutation's mean is as large; counts plus one); `share_above_null`, of the pairs above
-        `null_q95` (0.05 by chance); `n_pairs`, `n_alive_a`, `n_alive_b`.
+        `null_q95` (0.05 by chance); `permuted_alike`, of the pairs of permuted tables above `nulls.ALIKE`; `n_pairs`,
+        `n_alive_a`, `n_alive_b`.
     """
     observed, null = match.pairs["correlation_test"].abs(), match.null["correlation_test"].abs()
     null_means = null.groupby(match.null["permutation"]).mean()
@@ -178,6 +181,7 @@ def summarise_match(match: FeatureMatch) -> dict[str, float]:
         "null_q95": q95,
         "p": float((np.count_nonzero(null_means >= observed.mean()) + 1) / (len(null_means) + 1)),
         "share_above_null": float((observed > q95).mean()),
+        "permuted_alike": float((null > ALIKE).mean()),
         "n_pairs": len(observed),
         "n_alive_a": match.n_alive_a,
         "n_alive_b": match.n_alive_b,
@@ -607,14 +611,20 @@ def _same_rows(a: FeatureMatrix, b: FeatureMatrix) -> tuple[Table, Table]:
     return x, y
 
 
-def _varying(fit: Table, test: Table, name: str) -> NDArray[np.int64]:
-    """Columns that vary on both samples."""
+def varying_features(a: FeatureMatrix, b: FeatureMatrix, name: str) -> NDArray[np.int64]:
+    """Return the features that vary on both of two samples, rising.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or the samples have different numbers of features; `name` says of which table.
+    """
+    fit, test = checked_table(a), checked_table(b)
     if fit.shape[1] != test.shape[1]:
         raise ValueError(
             f"table {name} has {fit.shape[1]} features in its fit rows and {test.shape[1]} in its test rows"
         )
-    sd = [column_mean_sd(part)[1] for part in (fit, test)]
-    varying = np.flatnonzero((sd[0] > 0) & (sd[1] > 0))
+    varying = varying_columns(a, b)
     if len(varying) == 0:
         raise ValueError(f"none of the {fit.shape[1]} features of table {name} varies on both samples")
     return varying

@@ -14,13 +14,13 @@ from sfnetlab.metrics.bootstrap import Score, resampled_scores, sample_and_resam
 from sfnetlab.metrics.classification import label_scores
 from sfnetlab.metrics.predictions import typed_identity
 from sfnetlab.metrics.runs import crossed_scores, from_intervals, mean_over_runs, nesting_of
-from sfnetlab.metrics.tidy import FAMILY, TRAINING
+from sfnetlab.metrics.tidy import EFFECTIVE, FAMILY, TRAINING
 
 METHOD = ["features", "kind", "k", FAMILY, "probe", "budget"]
 """Columns that tell methods apart; `budget` is NA where all features are used, whatever their number is for a seed."""
 COLUMNS = [
-    "features", "kind", "k", "probe", "budget", "n_features_used", "target", "column", "metric", "value", "low", "high",
-    "run_sd", "galaxy_sd", "n_seeds", "n",
+    "features", "kind", "k", "probe", "budget", "n_features_used", *EFFECTIVE, "target", "column", "metric", "value",
+    "low", "high", "run_sd", "galaxy_sd", "n_seeds", "n",
 ]  # fmt: skip
 VALUES: tuple[Score, ...] = ("rmse",)
 TWO_CLASSES: tuple[Score, ...] = ("auc", "f1", "accuracy", "balanced_accuracy")
@@ -28,8 +28,12 @@ MANY_CLASSES: tuple[Score, ...] = ("balanced_accuracy", "accuracy")
 
 
 def with_budget(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return runs, or predictions of runs, with `budget`: how many features were chosen, NA where all are in use."""
-    most = runs.groupby(["features", "k", "seed"], dropna=False)["n_features_used"].transform("max")
+    """Return runs, or predictions of runs, with `budget`: how many features were chosen, NA where all are in use.
+
+    Runs of several targets have a column `target`: each has galaxies of its own, on which features may be silent.
+    """
+    by = ["features", "k", "seed", *(["target"] if "target" in runs else [])]
+    most = runs.groupby(by, dropna=False)["n_features_used"].transform("max")
     return runs.assign(budget=runs["n_features_used"].astype("Int64").where(runs["n_features_used"] < most))
 
 
@@ -61,7 +65,7 @@ def method_scores(
         `COLUMNS`, a row a method, label column and metric. `low` and `high` are the 95 % interval over galaxies and
         runs, NaN where a single run stands for the method; `run_sd` is the standard deviation from run to run (NaN from
         one, 0 where nothing is random), `galaxy_sd` that from one sample of as many galaxies to the next; `n_seeds`
-        counts the runs; `n_features_used` is their median. See `metrics.runs`.
+        counts the runs; `n_features_used`, `n_effective` and `participation` are their medians. See `metrics.runs`.
     """
     rows: list[dict[str, Any]] = []
     for target, columns in columns_of.items():
@@ -73,7 +77,10 @@ def method_scores(
             trainings, y_true, y_pred = by_run(of_method, predicted)
             nesting = nesting_of([0] * len(trainings), trainings)
             weights = mean_over_runs(range(len(trainings)), nesting)[:, None]
-            n_used = int(of_method.drop_duplicates(["seed", TRAINING])["n_features_used"].median())
+            of_runs = of_method.drop_duplicates(["seed", TRAINING])
+            used = {"n_features_used": int(of_runs["n_features_used"].median())} | dict(
+                of_runs[list(EFFECTIVE)].median()
+            )
             for column, truth, values in _columns(predicted, y_true, y_pred):
                 for metric in metrics:
                     if are_classes_many:
@@ -85,11 +92,7 @@ def method_scores(
                     ends = np.clip([score.low, score.high], 0, np.inf if metric == "rmse" else 1)
                     numbers = score._replace(low=ends[0], high=ends[1])._asdict()
                     numbers |= {"n_seeds": len(trainings), "n": len(truth)}
-                    rows.append(
-                        about
-                        | {"target": target, "column": column, "metric": metric, "n_features_used": n_used}
-                        | numbers
-                    )
+                    rows.append(about | {"target": target, "column": column, "metric": metric} | used | numbers)
     return typed_identity(pd.DataFrame(rows, columns=COLUMNS)).astype({"budget": "Int64"})
 
 

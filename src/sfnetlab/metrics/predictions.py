@@ -30,6 +30,17 @@ class Prediction:
     n_features_used: int
     values: NDArray[np.float64]
     """(n, n_columns): values in label units; for two classes a score, > 0 for class 1; for many the class number."""
+    n_effective: float = float("nan")
+    participation: float = float("nan")
+    """How many features the used ones effectively are, see `metrics.effective`; NaN where that is not known."""
+
+    @property
+    def used(self) -> dict[str, str | float]:
+        """What was predicted with, as columns of tidy tables."""
+        return {
+            "probe": self.probe, "n_features_used": self.n_features_used, "n_effective": self.n_effective,
+            "participation": self.participation,
+        }  # fmt: skip
 
 
 def typed_identity(rows: pd.DataFrame) -> pd.DataFrame:
@@ -61,7 +72,7 @@ def value_scores(
     Returns
     -------
     DataFrame
-        `column, split, metric, value, low, high, n, probe, n_features_used`: metrics of `bootstrap_intervals`.
+        `column, split, metric, value, low, high, n` and `Prediction.used`: metrics of `bootstrap_intervals`.
     """
     rows = []
     for part in parts:
@@ -194,8 +205,8 @@ def prediction_rows(
     Returns
     -------
     DataFrame
-        `id_str, column, y_true, y_pred, probe, n_features_used`; of two classes `y_true` is 0 or 1 and `y_pred` a
-        score, of many both are class numbers.
+        `id_str, column, y_true, y_pred` and `Prediction.used`; of two classes `y_true` is 0 or 1 and `y_pred` a score,
+        of many both are class numbers.
     """
     test = split == "test"
     tables = [
@@ -204,7 +215,7 @@ def prediction_rows(
         )
         for i, column in enumerate(columns)
     ]
-    return pd.concat(tables).assign(probe=prediction.probe, n_features_used=prediction.n_features_used)
+    return pd.concat(tables).assign(**prediction.used)
 
 
 def quantile_tables(
@@ -261,5 +272,5 @@ def _row(
     value, low, high = interval
     return {
         "column": column, "split": split, "metric": metric, "value": value, "low": low, "high": high, "n": n,
-        "probe": prediction.probe, "n_features_used": prediction.n_features_used,
+        **prediction.used,
     }  # fmt: skip

@@ -1,11 +1,14 @@
-"""Which features a probe uses: the alive ones, the few that predict the labels best; and which k stands at a budget."""
+"""Which features a probe uses: the alive ones, the few that predict best; and which variant stands for a method."""
 
+import numbers
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.metrics.method_scores import with_budget
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import (
     FeatureMatrix,
@@ -15,6 +18,8 @@ from sfnetlab.metrics.tables import (
     transpose_product,
 )
 
+VALID_SCORES = {"rmse": -1, "auc": 1, "balanced_accuracy": 1}
+"""Scores by which choices are made, and their signs: what is best has the largest product."""
 COLLINEAR = 1e-8
 """A column of whose variance the chosen ones leave less than this share is collinear with them."""
 
@@ -50,25 +55,71 @@ def features_of_budgets(
     yield from (order[:budget] for budget in smaller if budget <= len(order))
 
 
-def has_nearest_k(runs: pd.DataFrame, budget: str) -> "pd.Series[bool]":
-    """Return which runs have the k nearest to their budget among those of the same features; of two, the larger.
+def chosen_on_valid(metrics: pd.DataFrame, by: Sequence[str], among: Sequence[str]) -> pd.DataFrame:
+    """Return what stands for each method: the one of its variants that scores best on valid galaxies.
+
+    This is the one rule of every free choice among what was fitted (k, variant, number of features, probe). The score
+    is the first of `VALID_SCORES` that the target has, over all label columns pooled where there are several, its mean
+    over runs. A variant of which a run is missing is passed over where another has all; of equals the first stands, in
+    the order of the columns `among`. Test galaxies choose nothing.
 
     Parameters
     ----------
-    runs : DataFrame
-        `features`, `k` and the budget, a row a run.
-    budget
-        The column that holds how many features the run used in all.
+    metrics : DataFrame
+        `metrics.parquet` of fit-probes or rows of it: `target, column, split, metric, value, seed` and the columns
+        below.
+    by
+        Columns of what a method is, for example `target, features, probe, budget`.
+    among
+        Columns that tell its variants apart, for example `k`.
 
     Returns
     -------
-    Series of bool
-        True also for runs without k, which have no other.
+    DataFrame
+        The columns `by` and `among`, a row a method that has a score on valid galaxies.
     """
-    k, n = runs["k"].astype(float), runs[budget].astype(float)
-    distance = (k - n).abs() - 1e-3 * (k > n)
-    nearest = distance.groupby([runs["features"], n]).transform("min")
-    return k.isna() | (distance == nearest)
+    valid = metrics[(metrics["split"] == "valid") & metrics["metric"].isin(list(VALID_SCORES))]
+    rank = valid["metric"].map({name: place for place, name in enumerate(VALID_SCORES)})
+    valid = valid[rank == rank.groupby(valid["target"]).transform("min")]
+    is_pooled = valid["column"] == "pooled"
+    valid = valid[is_pooled | ~is_pooled.groupby(valid["target"]).transform("any")]
+    valid = valid.assign(score=valid["value"].astype(float) * valid["metric"].map(VALID_SCORES).astype(float))
+    of_variant = valid.groupby([*by, *among], dropna=False)["score"].agg(["mean", "size"]).reset_index()
+    of_method = of_variant.groupby(list(by), dropna=False)
+    whole = of_variant[of_variant["size"] == of_method["size"].transform("max")]
+    ordered = whole.sort_values(list(among)).sort_values("mean", ascending=False, kind="stable")
+    return ordered.drop_duplicates(list(by))[[*by, *among]].reset_index(drop=True)
+
+
+def are_chosen(runs: pd.DataFrame, choices: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which runs are among the `chosen_on_valid`; missing values, as of k, are equal to each other."""
+
+    def keys(table: pd.DataFrame) -> pd.Index:
+        return pd.MultiIndex.from_arrays([table[name].map(_as_text) for name in choices])
+
+    return pd.Series(keys(runs).isin(keys(choices)), index=runs.index)
+
+
+def _as_text(value: Any) -> str:
+    """A value by which runs are told apart, whatever the type of its column: 4 and 4.0 are equal, as are all NaN."""
+    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, numbers.Number) else str(value)
+
+
+def k_at_budgets(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return the k with which each name of features stands at each budget, see `chosen_on_valid`.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        `metrics.parquet` of fit-probes.
+
+    Returns
+    -------
+    DataFrame
+        `target, features, probe, budget, k`, a row each of the first four.
+    """
+    on_budget = with_budget(metrics[metrics["split"] == "valid"]).dropna(subset="budget")
+    return chosen_on_valid(on_budget, ("target", "features", "probe", "budget"), ("k",))
 
 
 def select_forward(X: FeatureMatrix, Y: NDArray[np.floating], n_select: int) -> NDArray[np.int64]:

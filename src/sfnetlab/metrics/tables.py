@@ -167,6 +167,12 @@ def columns_of(X: FeatureMatrix, columns: NDArray[np.integer]) -> FeatureMatrix:
     return cast(FeatureMatrix, X[:, columns])
 
 
+def varying_columns(*parts: FeatureMatrix) -> NDArray[np.intp]:
+    """Return the columns of one table that vary among the rows of each of these parts of it, rising."""
+    varies = [column_mean_sd(checked_table(part))[1] > 0 for part in parts]
+    return np.flatnonzero(np.logical_and.reduce(varies))
+
+
 def row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
     """Yield consecutive row ranges that cover an (n, d) array in blocks of at most `BLOCK_VALUES` values (or a row)."""
     n_rows = max(1, BLOCK_VALUES // max(1, shape[1]))

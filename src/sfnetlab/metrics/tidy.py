@@ -6,8 +6,12 @@ FAMILY, TRAINING = STANDS_ON = ("family", "training")
 """Columns of predictions that say on which training a feature table stands: name of the network whose embedding it
 decomposes (else of its own method), and the seed, <NA> where nothing is random. Tables of one family and training share
 what is random in it, others are independent."""
+EFFECTIVE = ("n_effective", "participation")
+"""Columns beside the number of features used in all: how many they effectively are, on train rows, see
+`metrics.effective`; NaN where that is not known."""
 COLUMNS = (
-    *IDENTITY, "probe", "n_features_used", "target", "column", "split", "metric", "value", "low", "high", "n",
+    *IDENTITY, "probe", "n_features_used", *EFFECTIVE, "target", "column", "split", "metric", "value", "low", "high",
+    "n",
 )  # fmt: skip
 """Columns of `metrics.parquet`."""
 PARTS = ("train", "valid", "test")

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from sfnetlab.artifacts import FeatureTable, SurveyTable
 from sfnetlab.errors import DataError
+from sfnetlab.methods import TRAITS
+from sfnetlab.metrics.effective import EffectiveNumber
 from sfnetlab.metrics.predictions import (
     Prediction,
     confusion_rows,
@@ -31,7 +33,8 @@ def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> 
     for name, classes in spec.classes.items():
         numbers, names = class_numbers(survey.catalog, name, classes)
         rows, y = survey.catalog[numbers >= 0], numbers[numbers >= 0]
-        sample = Sample(features_of(table, rows["id_str"]), rows["split"].to_numpy())
+        is_control = TRAITS[spec.table.kind].role == "control"
+        sample = Sample(features_of(table, rows["id_str"]), rows["split"].to_numpy(), is_control)
         found = list(class_predictions(spec, sample, y, are_two=classes.are_two))
         if not found:
             continue
@@ -141,7 +144,9 @@ def class_predictions(spec: ProbeSpec, sample: Sample, y: NDArray[np.intp], *, a
     task = "two_classes" if are_two else "many_classes"
     kinds = [probe_kind(name, task) for name in (spec.probes.classifiers if are_two else names_of(task))]
 
-    def predicted(name: str, columns: NDArray[np.integer], *, is_dense: bool = False) -> Prediction:
+    def predicted(
+        name: str, columns: NDArray[np.integer], effective: EffectiveNumber, *, is_dense: bool = False
+    ) -> Prediction:
         chosen = columns_of(sample.X, columns)
         if is_dense and not isinstance(chosen, np.ndarray):
             chosen = chosen.toarray()
@@ -149,13 +154,16 @@ def class_predictions(spec: ProbeSpec, sample: Sample, y: NDArray[np.intp], *, a
         scores = classifier.score(chosen if sample.scored.all() else rows_of(chosen, np.flatnonzero(sample.scored)))
         values = np.zeros((len(y), 1))
         values[sample.scored, 0] = scores if are_two else named_classes(scores)
-        return Prediction(name, len(columns), values)
+        return Prediction(name, len(columns), values, *effective)
 
-    yield from (predicted(kind.name, sample.alive[:0]) for kind in kinds if kind.is_control)
+    no_features = sample.alive[:0]
+    nothing = sample.effective(no_features)
+    yield from (predicted(kind.name, no_features, nothing) for kind in kinds if kind.is_control)
     if len(sample.alive) == 0:
         return
-    yield from (predicted(kind.name, sample.alive) for kind in kinds if kind.on_all)
+    yield from (predicted(kind.name, sample.alive, sample.all_effective) for kind in kinds if kind.on_all)
     by_class = y[:, None].astype(np.float64) if are_two else np.eye(y.max() + 1)[y]
     for columns in sample.budgets(spec, by_class):
         # the few of two classes are centred; for many, centring would change the scores of sparse tables
-        yield from (predicted(kind.name, columns, is_dense=are_two) for kind in kinds if kind.on_budgets)
+        effective = sample.effective(columns)
+        yield from (predicted(kind.name, columns, effective, is_dense=are_two) for kind in kinds if kind.on_budgets)

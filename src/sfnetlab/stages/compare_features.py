@@ -13,6 +13,7 @@ import pandas as pd
 
 from sfnetlab.artifacts import read_features, read_survey
 from sfnetlab.interpret import RELATIONS
+from sfnetlab.interpret.confounders import known_columns_of
 from sfnetlab.interpret.related import RelatedTable, RelatedTables
 from sfnetlab.interpret.table import at_most
 from sfnetlab.interpret.yields import rare_flags
@@ -42,7 +43,13 @@ def _related(spec: RelationsSpec, task: Task) -> RelatedTables:
         for name, one in spec.rare.items()
     }
     tables = {name: _related_table(spec, task, name) for name in spec.tables}
-    return RelatedTables(catalog=catalog, tables=tables, rare=rare)
+    return RelatedTables(
+        catalog=catalog,
+        tables=tables,
+        untrained=spec.untrained,
+        trivial=known_columns_of(catalog, spec.trivial),
+        rare=rare,
+    )
 
 
 def _related_table(spec: RelationsSpec, task: Task, name: str) -> RelatedTable:

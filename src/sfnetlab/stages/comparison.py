@@ -21,6 +21,7 @@ from sfnetlab.metrics.method_scores import (
     method_scores,
     without_interval,
 )
+from sfnetlab.metrics.selection import k_at_budgets
 from sfnetlab.metrics.tidy import COLUMNS
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import ProbeTask, probes_of, standing_for
@@ -60,14 +61,15 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     metrics = pd.concat([*tables, *ensembles, *from_mass], ignore_index=True)[list(COLUMNS)]
     scored = _method_scores(spec, pd.concat([predictions, *implied], ignore_index=True), n_resamples)
     methods = pd.concat([*scored, *without_interval(ensembles)], ignore_index=True)
-    differences = _differences(spec, probes.classifiers, predictions, n_resamples)
+    choices = k_at_budgets(metrics)
+    differences = _differences(spec, probes.classifiers, predictions, choices, n_resamples)
     metrics.to_parquet(task.work / "metrics.parquet", index=False)
     methods.to_parquet(task.work / "methods.parquet", index=False)
     differences.to_parquet(task.work / "differences.parquet", index=False)
     (task.work / "differences.txt").write_text(format_differences(differences) + "\n", encoding="utf-8")
     for name, table in relations.items():
         table.to_parquet(task.work / f"{name}.parquet", index=False)
-    text = [*_written_comparison(task.work, methods), significance_line(differences)]
+    text = [*_written_comparison(task.work, methods, choices), significance_line(differences)]
     if gained:
         gains = pd.concat(gained, ignore_index=True)
         gains.to_parquet(task.work / "gains.parquet", index=False)
@@ -87,11 +89,11 @@ def _method_scores(spec: ComparisonSpec, predictions: pd.DataFrame, n_resamples:
         )
 
 
-def _written_comparison(directory: Path, methods: pd.DataFrame) -> list[str]:
+def _written_comparison(directory: Path, methods: pd.DataFrame, choices: pd.DataFrame) -> list[str]:
     """Write the tables that people read as CSV and LaTeX; the same as blocks of text."""
     table = comparison_table(methods[methods["metric"] == "rmse"])
     table.to_csv(directory / "comparison.csv", index=False)
-    (directory / "comparison.tex").write_text(latex_comparison(table), encoding="utf-8")
+    (directory / "comparison.tex").write_text(latex_comparison(table, choices), encoding="utf-8")
     text = [format_comparison(table)]
     are_two = methods["target"].isin(methods.loc[methods["metric"] == "auc", "target"])
     two, many = methods[are_two], methods[~are_two & (methods["metric"] == "accuracy")]
@@ -135,7 +137,11 @@ def judged(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differences(
-    spec: ComparisonSpec, classifiers: tuple[str, ...], predictions: pd.DataFrame, n_resamples: int
+    spec: ComparisonSpec,
+    classifiers: tuple[str, ...],
+    predictions: pd.DataFrame,
+    choices: pd.DataFrame,
+    n_resamples: int,
 ) -> pd.DataFrame:
     """The paired differences of every label column and pair of classes."""
     columns_of = {name: target.columns for name, target in spec.targets.items()}
@@ -148,8 +154,9 @@ def _differences(
         metric: Literal["rmse", "auc"] = "auc" if name in spec.classes else "rmse"
         rows = compared[compared["target"] == name]
         on_budgets = [kind.name for kind in probes_of(probe_task) if kind.on_budgets]
+        chosen = choices[choices["target"] == name].drop(columns="target")
         table = differences_of_target(
-            rows, columns, metric, standing_for(probe_task), on_budgets, n_resamples=n_resamples, seed=SEED
+            rows, columns, metric, standing_for(probe_task), on_budgets, chosen, n_resamples=n_resamples, seed=SEED
         )
         table.insert(0, "target", name)
         tables.append(table)

@@ -66,7 +66,8 @@ def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: Feat
     for name, target in spec.targets.items():
         rows = survey.catalog[target_rows(survey.catalog, target, str(task.inputs["survey"]))]
         ids, Y = rows["id_str"], rows[list(target.columns)].to_numpy(dtype=np.float64, na_value=np.nan)
-        sample = Sample(features_of(table, ids), rows["split"].to_numpy())
+        is_control = TRAITS[spec.table.kind].role == "control"
+        sample = Sample(features_of(table, ids), rows["split"].to_numpy(), is_control)
         if few := too_few(name, sample.split):
             raise DataError(few)
         if (x_hat := reader.decode(table.of(ids[sample.split == "test"]))) is not None:
@@ -85,7 +86,8 @@ def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: Feat
             yield "predictions", prediction_rows(target.columns, ids, Y, prediction, sample.split).assign(target=name)
         if network is not None and target.quantiles:
             scores, quantiles = _quantiles(name, target, sample, ids, Y[:, 0], network, n_resamples)
-            yield "metrics", scores.assign(target=name, n_features_used=len(sample.alive))
+            used = {"n_features_used": len(sample.alive)} | sample.all_effective._asdict()
+            yield "metrics", scores.assign(target=name, **used)
             yield "quantiles", quantiles.assign(target=name, column=target.columns[0])
         for prediction in in_sample_predictions(spec, sample, Y):
             scores = value_scores(
@@ -115,11 +117,11 @@ def value_predictions(
     """
 
     def predicted(name: str, columns: NDArray[np.integer], predict: Predict) -> Iterator[Prediction]:
-        yield Prediction(name, len(columns), _finite(name, predict(sample.X)))
+        yield Prediction(name, len(columns), _finite(name, predict(sample.X)), *sample.all_effective)
         if turned:
             values = np.full(Y.shape, np.nan)
             values[sample.split == "test"] = _finite(name, np.mean([predict(table) for table in turned], axis=0))
-            yield Prediction(f"{name}{AUGMENTED}", len(columns), values)
+            yield Prediction(f"{name}{AUGMENTED}", len(columns), values, *sample.all_effective)
 
     def fitted(name: str, columns: NDArray[np.integer]) -> Predict:
         probe = sample.fit(_new_probe(name), columns_of(sample.X, columns), Y)
@@ -130,10 +132,11 @@ def value_predictions(
     for name in spec.probes.kinds:
         yield from predicted(name, sample.alive, fitted(name, sample.alive))
     for columns in sample.budgets(spec, Y):
+        effective = sample.effective(columns)
         for kind in probes_of("values"):
             if kind.on_budgets:
                 values = _finite(kind.name, fitted(kind.name, columns)(sample.X))
-                yield Prediction(kind.name, len(columns), values)
+                yield Prediction(kind.name, len(columns), values, *effective)
 
 
 def in_sample_predictions(spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64]) -> Iterator[Prediction]:
@@ -149,7 +152,7 @@ def in_sample_predictions(spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64
         values = np.full(Y.shape, np.nan)
         probe = sample.fit(_new_probe(name), chosen, Y, on="test")
         values[test] = _finite(name, probe.predict(rows_of(chosen, test)))
-        yield Prediction(f"{name}{IN_SAMPLE}", len(sample.alive), values)
+        yield Prediction(f"{name}{IN_SAMPLE}", len(sample.alive), values, *sample.all_effective)
 
 
 def _finite(probe: str, values: NDArray[np.float64]) -> NDArray[np.float64]:

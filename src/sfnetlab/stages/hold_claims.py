@@ -18,8 +18,10 @@ from sfnetlab.runner import stage_main
 def build(spec: ClaimsSpec, task: Task) -> Metrics:
     results = Results.of_task(task)
     regression = next(iter(spec.targets))
+    metrics = results.comparison()
     tables = ClaimTables(
         predictions=pd.DataFrame() if (predictions := results.predictions()) is None else predictions,
+        valid=pd.DataFrame() if metrics is None else metrics[metrics["split"] == "valid"],
         alignment=_gathered(results, "alignment"),
         associations=_gathered(results, "associations"),
         recovery=_gathered(results, "recovery"),

@@ -84,6 +84,8 @@ def _described(spec: InterpretSpec, task: Task) -> DescribedTable:
         nuisances=settings.nuisances,
         held_fixed=settings.held_fixed,
         n_permutations=settings.n_permutations,
+        trivial=settings.told_by_all(spec.targets),
+        untrained=read_features(inputs["untrained"]).of if "untrained" in inputs else None,
         has_factors=spec.mock is not None,
         values_of=read_features(inputs["features"]).of,
         load_reader=partial(reader_of, spec.table, inputs),

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from sfnetlab.artifacts import FeatureTable
 from sfnetlab.methods import TRAITS
+from sfnetlab.metrics.effective import EffectiveNumber, effective_number
 from sfnetlab.metrics.selection import alive_features, features_of_budgets
-from sfnetlab.metrics.tables import FeatureMatrix, Mapped, evenly, rows_of
+from sfnetlab.metrics.tables import FeatureMatrix, Mapped, checked_table, columns_of, evenly, in_memory, rows_of
 from sfnetlab.metrics.tidy import PARTS
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.probes.common import Classifier, Probe
@@ -30,6 +31,8 @@ MAPPED_VALUES = 2**26
 """Dense features of more values are read in blocks where a probe allows it: 256 MiB."""
 SELECTION_ROWS = 2**20
 """Train rows by which the features of a budget are chosen, at most, spread evenly over all."""
+EFFECTIVE_ROWS = 2**14
+"""Train rows by which near copies among features are found, at most, spread evenly over all."""
 
 
 SCORED_ROWS = 2**15
@@ -51,6 +54,8 @@ class Sample:
     """(n, d), their features."""
     split: NDArray[np.str_]
     """(n,), the part of the split that each is in."""
+    is_control: bool = False
+    """Whether the features are those of a control."""
 
     def rows(self, part: str) -> NDArray[np.intp]:
         """Places of the galaxies of one part, rising."""
@@ -69,6 +74,20 @@ class Sample:
     def alive(self) -> NDArray[np.intp]:
         """Columns that are not zero on some train row: what a probe may use."""
         return alive_features(rows_of(self.X, self.rows("train")))
+
+    @cached_property
+    def all_effective(self) -> EffectiveNumber:
+        """How many features those that are alive effectively are."""
+        return self.effective(self.alive)
+
+    def effective(self, columns: NDArray[np.integer]) -> EffectiveNumber:
+        """Return how many features some columns effectively are, on train rows.
+
+        A control's columns of the catalogue have units that differ, and so no participation ratio.
+        """
+        train = rows_of(self.X, evenly(self.rows("train"), EFFECTIVE_ROWS))
+        found = effective_number(in_memory(checked_table(columns_of(train, columns))))
+        return found._replace(participation=float("nan")) if self.is_control else found
 
     def budgets(self, spec: ProbeSpec, Y: NDArray[np.floating]) -> Iterator[NDArray[np.integer]]:
         """Yield the features of each budget: the first components, else the best for the train rows of labels Y (n, m).

@@ -1,6 +1,6 @@
 """What claims are judged by: tables of one experiment, the rows of one method in them, numbers with their intervals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from sfnetlab.methods import TRAITS
 from sfnetlab.methods.sfnet import SFNet
 from sfnetlab.metrics.bootstrap import sample_and_resamples
+from sfnetlab.metrics.method_scores import with_budget
 from sfnetlab.metrics.runs import crossed_draws, mean_over_runs, nesting_of
+from sfnetlab.metrics.selection import are_chosen, chosen_on_valid
 from sfnetlab.metrics.tidy import HEAD
 
 N_RESAMPLES = 1000
@@ -60,6 +62,8 @@ class ClaimTables:
 
     predictions: pd.DataFrame
     """Predictions for test galaxies: `target, column, probe, n_features_used, id_str, y_true, y_pred`, `STANDS_ON`."""
+    valid: pd.DataFrame
+    """Scores on valid galaxies, by which it is chosen which method stands for its kind: `metrics.parquet` rows."""
     alignment: pd.DataFrame
     """What interpret/alignment.py found, a row a feature."""
     associations: pd.DataFrame
@@ -116,17 +120,17 @@ def predictions_of(
     *,
     k: int | None = None,
     budget: int | None = None,
-    features: str | None = None,
+    features: Collection[str] | None = None,
     of_classes: bool = False,
 ) -> pd.DataFrame:
     """Return the predictions of one method of a kind by a probe, a row a galaxy and seed.
 
-    Of several methods it is the first by name, of several k the smallest.
+    Of several methods and several k it is the one that is best on valid galaxies.
 
     Parameters
     ----------
     k, features
-        Only methods with this k, or of this name.
+        Only methods with this k, or of one of these names.
     budget
         Only probes on so many features; None: on all that the method has.
     of_classes
@@ -135,7 +139,7 @@ def predictions_of(
     Raises
     ------
     CannotTestError
-        If there are none.
+        If there are none, or of several none has a score on valid galaxies.
     ValueError
         If they are not of all galaxies of the target, which could not be compared with others.
     """
@@ -147,7 +151,7 @@ def predictions_of(
         of_target = of_target[of_target["column"] == tables.column]
     chosen = rows_of_kind(tables, of_target[of_target["probe"] == probe], kind)
     if features is not None:
-        chosen = chosen[chosen["features"] == features]
+        chosen = chosen[chosen["features"].isin(list(features))]
     if k is not None:
         chosen = chosen[chosen["k"] == k]
     if budget is not None:
@@ -155,9 +159,7 @@ def predictions_of(
     if len(chosen) == 0:
         at = "".join([f", k = {k}" if k is not None else "", f", {budget} features in all" if budget else ""])
         raise CannotTestError(f"no {probe} of features of kind {kind!r}{at}")
-    chosen = chosen[chosen["features"] == chosen["features"].min()]
-    if k is None and chosen["k"].notna().any():
-        chosen = chosen[chosen["k"] == chosen["k"].min()]
+    chosen = _best_on_valid(tables, chosen, target, probe, budget)
     by_seed = chosen.groupby("seed", dropna=False)
     chosen = chosen[chosen["n_features_used"] == by_seed["n_features_used"].transform("max")]
     n_galaxies, n_runs = of_target["id_str"].nunique(), by_seed.ngroups
@@ -167,6 +169,25 @@ def predictions_of(
             f"by each of {n_runs} runs, found {len(chosen)}: methods of different galaxies cannot be compared"
         )
     return chosen
+
+
+def _best_on_valid(
+    tables: ClaimTables, predictions: pd.DataFrame, target: str, probe: str, budget: int | None
+) -> pd.DataFrame:
+    """The predictions of one method, by the lab's one rule of choices, where these are of several."""
+    variants = predictions[["features", "k"]].drop_duplicates()
+    if len(variants) == 1:
+        return predictions
+    valid = tables.valid[(tables.valid["target"] == target)] if len(tables.valid) else tables.valid
+    if len(valid):
+        valid = with_budget(valid[valid["split"] == "valid"])
+        is_budget = valid["budget"].isna() if budget is None else valid["n_features_used"] == budget
+        valid = valid[(valid["probe"] == probe) & is_budget & are_chosen(valid, variants)]
+    if len(valid) == 0:
+        names = ", ".join(sorted(set(predictions["features"])))
+        raise CannotTestError(f"no scores on valid galaxies by which to choose among {names} by {probe}")
+    choice = chosen_on_valid(valid, ("target",), ("features", "k")).drop(columns="target")
+    return predictions[are_chosen(predictions, choice)]
 
 
 def runs_of(tables: ClaimTables, table: pd.DataFrame, kind: str, what: str) -> pd.DataFrame:

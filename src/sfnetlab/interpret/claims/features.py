@@ -9,10 +9,13 @@ from sfnetlab.interpret.claims.evidence import CannotTestError, ClaimTables, Fin
 from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.sae import SAE
 from sfnetlab.methods.sfnet import SFNet
+from sfnetlab.metrics.nulls import ALIKE
 from sfnetlab.metrics.runs import from_intervals, over_pairs
 
 COMMON = 0.005
 """Share of galaxies in which a feature of the library must be active: 100 of the SFNet paper's 23,444."""
+MOST = 0.5
+"""Share of the features above which most recur."""
 N_COMPARED = 64
 """Latents and components that are compared, as the Euclid paper has it."""
 Interval = tuple[float, float, float]
@@ -125,26 +128,48 @@ def features_recur(tables: ClaimTables) -> Finding:
     ]
     if len(same) == 0:
         raise CannotTestError("fewer than two seeds of an SFNet")
+    if same["untrained_alike"].isna().any():
+        raise CannotTestError(
+            "no untrained network to hold it against: add [[features]] with kind = 'encoder', weights = 'random'"
+        )
+    same = same.assign(beyond=np.minimum(same["share_alike"] - MOST, same["excess_alike"]))
     networks = [pairs for _, pairs in same.groupby(["features_a", "k_a"])]
-    pairs = min(networks, key=lambda pairs: pairs["share_above_null"].mean())
+    pairs = min(networks, key=lambda pairs: pairs["beyond"].mean())
     number = {name: i for i, name in enumerate(pd.unique(pairs[["table_a", "table_b"]].to_numpy().ravel()))}
     a, b = (pairs[table].map(number).tolist() for table in ("table_a", "table_b"))
+    alike, untrained = pairs["share_alike"].mean(), pairs["untrained_alike"].mean()
     what = (
-        f"least over {len(networks)} SFNets: share of matched features above the null's 95 %, over {len(pairs)} pairs "
-        f"of {len(number)} seeds"
+        f"least over {len(networks)} SFNets: share of matched features with |r| above {ALIKE} ({alike:.2f}) less "
+        f"{MOST} or what an untrained network reaches ({untrained:.2f}), over {len(pairs)} pairs of {len(number)} seeds"
     )
-    shares = pairs["share_above_null"].to_numpy(dtype=np.float64)
-    return Finding(what, *over_pairs(shares, a, b), 0.5, "above")
+    return Finding(what, *over_pairs(pairs["beyond"].to_numpy(dtype=np.float64), a, b), 0.0, "above")
 
 
 def factors(tables: ClaimTables) -> Finding:
     """Return by how much closer SFNet features are to the factors behind the galaxies than SAE latents."""
     if len(tables.recovery) == 0:
         raise CannotTestError("the factors behind these galaxies are not known")
+    compared = [
+        recovery[(recovery["factor"] == "all") & (recovery["metric"] == "correlation") & recovery["n_drawn"].notna()]
+        for recovery in (
+            runs_of(tables, tables.recovery, kind, "recovery of factors") for kind in (SFNet.kind, SAE.kind)
+        )
+    ]
+    numbers = set.intersection(*(_of_all_runs(runs) for runs in compared))
+    if not numbers:
+        raise CannotTestError("not enough features of every run of both to be compared at equal numbers")
+    n = max(numbers)
     scores = []
-    for kind in (SFNet.kind, SAE.kind):
-        recovery = runs_of(tables, tables.recovery, kind, "recovery of factors")
-        runs = recovery[(recovery["factor"] == "all") & (recovery["metric"] == "correlation")]
-        value, low, high = runs[["value", "low", "high"]].to_numpy(dtype=np.float64).T
-        scores.append(from_intervals(value, low, high, _seeds(runs)))
-    return _minus("mean correlation of matched features and factors (MCC), SFNet minus SAE", *scores)
+    for runs in compared:
+        at_equal = runs[runs["n_drawn"] == n]
+        value, low, high = at_equal[["value", "low", "high"]].to_numpy(dtype=np.float64).T
+        scores.append(from_intervals(value, low, high, _seeds(at_equal)))
+    what = f"mean correlation of matched features and factors (MCC) of {n} features each, SFNet minus SAE"
+    return _minus(what, *scores)
+
+
+def _of_all_runs(recovery: pd.DataFrame) -> set[int]:
+    """The numbers of features that every run has."""
+    n_runs = recovery["seed"].nunique(dropna=False)
+    counts = recovery.groupby("n_drawn")["seed"].nunique(dropna=False)
+    return {int(n) for n in counts.index[counts == n_runs]}

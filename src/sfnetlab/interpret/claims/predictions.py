@@ -19,7 +19,6 @@ from sfnetlab.interpret.claims.evidence import (
     main_k,
     predictions_of,
     resampled_shares,
-    rows_of_kind,
     shared_ks,
 )
 from sfnetlab.methods import kinds_of
@@ -91,10 +90,10 @@ def accuracy(tables: ClaimTables) -> Finding:
 
 
 def two_features(tables: ClaimTables) -> Finding:
-    """Return by how much a linear probe on two features of the sparsest SFNet errs more than its head."""
-    k = min(ks_of(tables, SFNet.kind), default=None)
-    head = predictions_of(tables, SFNet.kind, HEAD, k=k)
-    methods = [_rmse(predictions_of(tables, SFNet.kind, "linear", k=k, budget=2)), _rmse(head)]
+    """Return by how much a linear probe on two features of the SFNet that is best so errs more than its head."""
+    two = predictions_of(tables, SFNet.kind, "linear", budget=2)
+    k = int(two["k"].iloc[0])
+    methods = [_rmse(two), _rmse(predictions_of(tables, SFNet.kind, HEAD, k=k))]
     what = f"relative RMSE of two features in all above all of the SFNet with k = {k}"
     return finding_over(what, _loss, methods, MARGIN, "below")
 
@@ -125,14 +124,12 @@ def components_do_worse(tables: ClaimTables) -> Finding:
 
 
 def frozen_encoder(tables: ClaimTables) -> Finding:
-    """Return what ridge on the best of the encoders that were trained elsewhere explains."""
+    """Return what ridge on the encoder explains that is best on valid galaxies of those that were trained elsewhere."""
     if not tables.pretrained:
         raise CannotTestError("no encoder that was trained elsewhere (weights from a file or a hub)")
-    shares = [
-        _explained(predictions_of(tables, Encoder.kind, "ridge", features=name)) for name in sorted(tables.pretrained)
-    ]
-    what = "R2 of ridge on all dimensions, best encoder"
-    return finding_over(what, lambda r2: r2.max(axis=1), shares, 0.5, "below")
+    frozen = predictions_of(tables, Encoder.kind, "ridge", features=tables.pretrained)
+    what = f"R2 of ridge on all dimensions of {frozen['features'].iloc[0]}"
+    return finding_over(what, lambda r2: r2[:, 0], [_explained(frozen)], 0.5, "below")
 
 
 def photometry_is_worse(tables: ClaimTables) -> Finding:
@@ -161,14 +158,11 @@ def better_than_photometry_for_agn(tables: ClaimTables) -> Finding:
 
 
 def trained_sparse_is_better(tables: ClaimTables) -> Finding:
-    """Return by how much ridge on SFNet features errs more than on latents, for the SAE where it is most."""
+    """Return by how much ridge on SFNet features errs more than on latents, of the SAE that is best on valid."""
     k = shared_ks(tables, SAE.kind)[0]
-    saes = rows_of_kind(tables, tables.predictions, SAE.kind)
-    names = sorted(saes.loc[saes["k"] == k, "features"].unique())
-    ours = predictions_of(tables, SFNet.kind, "ridge", k=k)
-    theirs = [predictions_of(tables, SAE.kind, "ridge", k=k, features=name) for name in names]
-    what = f"largest over {len(names)} SAEs: relative RMSE of ridge on SFNet features above SAE latents, both k = {k}"
-    return finding_over(what, _largest_loss, [_rmse(rows) for rows in (ours, *theirs)], 0.0, "below")
+    ours, theirs = (predictions_of(tables, kind, "ridge", k=k) for kind in (SFNet.kind, SAE.kind))
+    what = f"relative RMSE of ridge on SFNet features above latents of {theirs['features'].iloc[0]}, both k = {k}"
+    return finding_over(what, _loss, [_rmse(ours), _rmse(theirs)], 0.0, "below")
 
 
 def better_than_null(tables: ClaimTables) -> Finding:
@@ -182,6 +176,6 @@ def better_than_null(tables: ClaimTables) -> Finding:
         raise CannotTestError("no SAE and null arms of the same k")
     k = max(shared)
     latents = predictions_of(tables, SAE.kind, "ridge", k=k)
-    of_arms = [predictions_of(tables, kind, "ridge", k=k, features=str(name)) for name, kind in arms.items()]
+    of_arms = [predictions_of(tables, kind, "ridge", k=k, features=(str(name),)) for name, kind in arms.items()]
     what = f"largest over {len(arms)} null arms: relative RMSE of ridge on SAE latents above the arm's, k = {k}"
     return finding_over(what, _largest_loss, [_rmse(rows) for rows in (latents, *of_arms)], 0.0, "below")

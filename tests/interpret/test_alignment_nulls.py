@@ -1,0 +1,66 @@
+"""How many features align with morphology beyond an untrained network, on planted features."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sfnetlab.interpret.alignment_nulls import ask
+
+N = 900
+RNG = np.random.default_rng(0)
+SIZE, SMOOTH = RNG.normal(size=N), RNG.normal(size=N)
+LABELS = pd.DataFrame(
+    {
+        "size": SIZE,
+        "smooth_fraction": SMOOTH,
+        "large_fraction": SIZE + 0.3 * RNG.normal(size=N),
+        "z": RNG.normal(size=N),
+    }
+)
+
+
+def copies(of, d, seed):
+    return np.asarray(of)[:, None] + 0.4 * np.random.default_rng(seed).normal(size=(N, d))
+
+
+UNTRAINED = np.hstack([copies(SIZE, 20, 1), np.random.default_rng(2).normal(size=(N, 20))])
+"""Half of its features see the size, as those of any network do."""
+
+
+def told(described, values, **more):
+    ids = pd.Index([f"{i:04d}" for i in range(N)])
+    settings = {"trivial": ("size",), "untrained": lambda of: UNTRAINED[ids.get_indexer(of)]} | more
+    (row,) = ask(described(LABELS, values, **settings)).tables["alignment_nulls"].to_dict("records")
+    return row
+
+
+def test_features_of_what_images_show_align_beyond_an_untrained_network(described):
+    row = told(described, copies(SMOOTH, 8, 3))
+    assert (row["n_features"], row["share_alike"], row["permuted_share_alike"]) == (8, 1, 0)
+    assert 0.2 < row["untrained_share_alike"] < 0.8
+    assert row["excess_share_alike"] == pytest.approx(1 - row["untrained_share_alike"])
+    assert row["held_fixed_share_alike"] == 1
+    assert row["excess_mean_rho"] > 0.3
+
+
+def test_features_of_what_is_trivial_align_with_labels_that_follow_it_and_not_at_fixed_size(described):
+    row = told(described, copies(SIZE, 8, 4))
+    assert row["share_alike"] == 1
+    assert row["held_fixed_share_alike"] == 0
+
+
+def test_an_untrained_network_has_no_excess(described):
+    row = told(described, UNTRAINED)
+    assert row["excess_share_alike"] == pytest.approx(0)
+    assert row["excess_mean_rho"] == pytest.approx(0)
+
+
+def test_without_an_untrained_network_and_known_columns_these_nulls_are_missing(described):
+    row = told(described, copies(SMOOTH, 8, 3), untrained=None, trivial=("absent",))
+    assert np.isnan([row["untrained_share_alike"], row["excess_mean_rho"], row["held_fixed_share_alike"]]).all()
+    assert row["permuted_share_alike"] == 0
+
+
+@pytest.mark.parametrize("values", [np.zeros((N, 3)), np.zeros((N, 0))])
+def test_features_that_do_not_vary_have_no_row(described, values):
+    assert ask(described(LABELS, values)).tables == {}
