@@ -333,10 +333,12 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "best_label": "morphology label of largest |rho| on valid galaxies",
         "n": "number of test galaxies that have it",
         "rho": "Spearman correlation with best_label on test galaxies",
+        "score": "how its label tells the strongest 2 % of test galaxies, -1 to 1",
+        "score_label": "label of which this is, chosen on valid galaxies",
+        "null_score": f"the same {_PERMUTED}",
         "max_rho": "largest |rho| over labels on test galaxies",
         "null_mean": f"mean of max_rho {_PERMUTED}",
         "null_q95": f"95th percentile of max_rho {_PERMUTED}",
-        "null_draw": f"one draw of max_rho {_PERMUTED}",
         "p_corrected": "p of max_rho, corrected for the number of labels",
         "q": "p_corrected after Benjamini and Hochberg, over features",
         "auc": "ROC area of the feature as a classifier of best_label",
@@ -351,12 +353,12 @@ OF_TABLE: dict[str, dict[str, str]] = {
                 ("", ""),
                 ("permuted_", f", {_PERMUTED}"),
                 ("untrained_", ", of as many of an untrained network"),
-                ("held_fixed_", ", at fixed label, mass, colour and size"),
+                ("held_fixed_", ", at fixed mass and colour"),
                 ("excess_", " less the untrained"),
             )
             for name, meaning in (
-                ("share_alike", "share with |rho| above 0.7 with a label"),
-                ("mean_rho", "mean |rho| with the best label"),
+                ("share_alike", "share of scores above 0.7"),
+                ("score", "mean score"),
             )
         },
     },
@@ -449,7 +451,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "share_above_null": "share of pairs above the null's 95th percentile",
         **{
             f"{prefix}{name}": f"{meaning}{ending}"
-            for prefix, ending in (("", ""), ("held_fixed_", ", at fixed label, mass, colour and size"))
+            for prefix, ending in (("", ""), ("held_fixed_", ", at fixed mass and colour"))
             for name, meaning in (
                 ("share_alike", "share of pairs with |r| above 0.7"),
                 ("untrained_alike", "the same with an untrained network"),

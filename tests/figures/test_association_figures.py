@@ -19,7 +19,7 @@ LONG = "sae-on-the-dense-network-of-a-very-long-survey-name-with-many-words-and-
 
 
 def alignment_table(name: str = "sae") -> pd.DataFrame:
-    numbers = {column: RNG.random(64) for column in ("max_rho", "null_draw", "novelty", "null_novelty")}
+    numbers = {column: RNG.random(64) for column in ("score", "null_score", "novelty", "null_novelty")}
     group = np.repeat(["0-32", "32-64"], 32)
     sae = pd.DataFrame({"features": name, "kind": "sae", "group": group, "matryoshka_group": group, **numbers})
     return pd.concat([sae, sae.assign(features="pca", kind="pca", matryoshka_group=np.nan)], ignore_index=True)
@@ -97,7 +97,7 @@ def test_densities_integrate_to_one_and_the_share_above_is_counted() -> None:
     fig = plot_alignment(table, "features")
     density, above = curves(fig, 0)["SAE (n = 64)"], curves(fig, 1)["SAE (n = 64)"]
     assert np.trapezoid(density[:, 1], density[:, 0]) == pytest.approx(1, abs=0.01)
-    values = table.loc[table["features"] == "sae", "max_rho"].to_numpy()
+    values = table.loc[table["features"] == "sae", "score"].to_numpy()
     np.testing.assert_allclose(above[:, 1], [np.mean(values > x) for x in above[:, 0]])
     assert sum(line.get_linestyle() == ":" for line in fig.axes[1].lines) == 2
 
@@ -117,9 +117,9 @@ def test_of_few_features_no_density_is_drawn() -> None:
 
 def test_alignment_without_values_is_refused() -> None:
     with pytest.raises(ValueError, match="no group with two different values"):
-        plot_alignment(alignment_table().assign(max_rho=np.nan), "group")
+        plot_alignment(alignment_table().assign(score=np.nan), "group")
     with pytest.raises(ValueError, match="lacks the columns"):
-        plot_alignment(alignment_table().drop(columns="null_draw"), "features")
+        plot_alignment(alignment_table().drop(columns="null_score"), "features")
 
 
 def test_explained_variance_is_drawn_at_both_budgets() -> None:

@@ -131,8 +131,8 @@ def test_the_dimensions_of_what_is_only_decomposed_are_no_method_but_those_of_a_
     changes = pd.DataFrame(
         {"feature": range(9), "label": "turned", "is_symmetry": True, "change": np.linspace(0, 1, 9)}
     )
-    aligned = pd.DataFrame({"max_rho": np.linspace(0, 1, 9), "null_draw": 0.1, "group": "1-9"})
-    aligned["novelty"], aligned["null_novelty"] = aligned["max_rho"], 0.9
+    aligned = pd.DataFrame({"score": np.linspace(0, 1, 9), "null_score": 0.1, "group": "1-9"})
+    aligned["novelty"], aligned["null_novelty"] = aligned["score"], 0.9
     for spec in (DENSE, VAE, SAE):
         made_up.table(spec, described={"changes": changes, "alignment": aligned})
     made_up.comparison()

@@ -74,7 +74,15 @@ def test_only_planted_features_pass_the_null(table):
     assert (table.loc[:1, "max_rho"] > table.loc[:1, "null_q95"]).all()
     assert (table.loc[4:, "p_corrected"] > 0.01).all()
     assert (table["null_q95"] > table["null_mean"]).sum() == 7
-    assert table["null_draw"].notna().sum() == 7
+    assert table["null_score"].notna().sum() == 7
+
+
+def test_scores_tell_planted_features_from_others(table):
+    assert table.loc[:1, "score_label"].tolist() == ["a_fraction", "flag"]
+    assert (table.loc[:1, "score"] > 0.6).all()
+    assert (table.loc[4:, "score"].abs() < 0.6).all()
+    assert pd.isna(table.loc[3, "score_label"])
+    assert np.isnan(table.loc[3, "score"])
 
 
 def test_auc_is_of_the_chosen_label_where_that_has_two_classes(galaxies, table):

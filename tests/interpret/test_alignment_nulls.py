@@ -30,8 +30,7 @@ UNTRAINED = np.hstack([copies(SIZE, 20, 1), np.random.default_rng(2).normal(size
 def told(described, values, **more):
     ids = pd.Index([f"{i:04d}" for i in range(N)])
     settings = {"trivial": ("size",), "untrained": lambda of: UNTRAINED[ids.get_indexer(of)]} | more
-    (row,) = ask(described(LABELS, values, **settings)).tables["alignment_nulls"].to_dict("records")
-    return row
+    return ask(described(LABELS, values, **settings)).tables["alignment_nulls"].iloc[-1].to_dict()
 
 
 def test_features_of_what_images_show_align_beyond_an_untrained_network(described):
@@ -40,7 +39,7 @@ def test_features_of_what_images_show_align_beyond_an_untrained_network(describe
     assert 0.2 < row["untrained_share_alike"] < 0.8
     assert row["excess_share_alike"] == pytest.approx(1 - row["untrained_share_alike"])
     assert row["held_fixed_share_alike"] == 1
-    assert row["excess_mean_rho"] > 0.3
+    assert row["excess_score"] > 0.3
 
 
 def test_features_of_what_is_trivial_align_with_labels_that_follow_it_and_not_at_fixed_size(described):
@@ -52,13 +51,26 @@ def test_features_of_what_is_trivial_align_with_labels_that_follow_it_and_not_at
 def test_an_untrained_network_has_no_excess(described):
     row = told(described, UNTRAINED)
     assert row["excess_share_alike"] == pytest.approx(0)
-    assert row["excess_mean_rho"] == pytest.approx(0)
+    assert row["excess_score"] == pytest.approx(0)
 
 
 def test_without_an_untrained_network_and_known_columns_these_nulls_are_missing(described):
     row = told(described, copies(SMOOTH, 8, 3), untrained=None, trivial=("absent",))
-    assert np.isnan([row["untrained_share_alike"], row["excess_mean_rho"], row["held_fixed_share_alike"]]).all()
+    assert np.isnan([row["untrained_share_alike"], row["excess_score"], row["held_fixed_share_alike"]]).all()
     assert row["permuted_share_alike"] == 0
+
+
+def test_methods_of_many_and_of_few_features_are_scored_at_equal_numbers_the_most_frequent(described):
+    """The first 16 of 40 follow a label, the others are rare and follow none."""
+    follows = np.maximum(copies(SMOOTH, 16, 5), 0)
+    rare = np.random.default_rng(6).random((N, 24)) * (np.random.default_rng(7).random((N, 24)) < 0.1)
+    table = ask(described(LABELS, np.hstack([rare, follows]))).tables["alignment_nulls"].set_index("n_features")
+    assert table.index.tolist() == [16, 40]
+    assert table.loc[16, "score"] > 0.8
+    assert table.loc[40, "score"] < 0.5
+    assert (table["low"] < table["score"]).all()
+    assert (table["high"] > table["score"]).all()
+    assert (table["permuted_score"].abs() < 0.3).all()
 
 
 @pytest.mark.parametrize("values", [np.zeros((N, 3)), np.zeros((N, 0))])

@@ -62,6 +62,7 @@ def evidence(*predictions, **tables):
         "predictions": every,
         "valid": scores_on_valid(every),
         "alignment": NOTHING,
+        "alignment_scores": NOTHING,
         "associations": NOTHING,
         "recovery": NOTHING,
         "matching": NOTHING,
@@ -322,22 +323,27 @@ def identified(table, kind, seeds=RUNS):
     return pd.concat(tables, ignore_index=True).astype({"k": "Int64", "seed": "Int64"})
 
 
-@pytest.mark.parametrize(("latents", "verdict"), [(0.5, "holds"), (0.2, "does not hold")])
-def test_latents_align_better_where_their_rho_is_further_above_its_null(latents, verdict):
-    table = pd.concat([aligned("sae", latents, 0.5), aligned("pca", 0.3, 0.5)])
-    assert found("alignment", alignment=table).verdict == verdict
+def scored(kind, *scores, numbers=(16, 64), half=0.05):
+    table = pd.DataFrame({"n_features": numbers, "score": scores})
+    return identified(table.assign(low=table["score"] - half, high=table["score"] + half), kind)
 
 
-def test_a_larger_null_takes_a_larger_rho():
-    table = pd.concat([aligned("sae", 0.5, 0.5).assign(null_mean=0.4), aligned("pca", 0.3, 0.5)])
-    assert found("alignment", alignment=table).verdict == "does not hold"
+@pytest.mark.parametrize(
+    ("latents", "half", "verdict"),
+    [(0.5, 0.05, "holds"), (0.1, 0.05, "does not hold"), (0.32, 0.05, "undecided"), (0.5, 0.3, "undecided")],
+)
+def test_latents_align_better_where_the_interval_over_galaxies_and_runs_lies_above_0(latents, half, verdict):
+    table = pd.concat([scored("sae", 0, latents, half=half), scored("pca", 0, 0.3, half=half)])
+    assert found("alignment", alignment_scores=table).verdict == verdict
 
 
-def test_only_the_most_frequent_latents_count():
-    rare = aligned("sae", 0.9, 0.5)
-    rare = rare.assign(frequency_rank=rare["frequency_rank"] + 64, feature=rare["feature"] + 64)
-    table = pd.concat([rare, aligned("sae", 0.2, 0.5), aligned("pca", 0.3, 0.5)])
-    assert found("alignment", alignment=table).verdict == "does not hold"
+def test_latents_and_components_are_compared_at_the_largest_number_that_both_have():
+    table = pd.concat([scored("sae", 0.2, 0.9), scored("pca", 0.4, numbers=(16,))])
+    finding = found("alignment", alignment_scores=table)
+    assert finding.verdict == "does not hold"
+    assert "16" in finding.what
+    with pytest.raises(CannotTestError, match="equal numbers"):
+        found("alignment", alignment_scores=pd.concat([scored("sae", 0.2, 0.9), scored("pca", 0.4, numbers=(9,))]))
 
 
 @pytest.mark.parametrize(("latents", "verdict"), [(0.9, "holds"), (0.5, "does not hold"), (0.7, "undecided")])

@@ -18,7 +18,7 @@ from sfnetlab.figures.kinds import EMBEDDINGS, TRAINED_DICTIONARIES
 
 By = Literal["features", "group", "matryoshka_group"]
 
-_GRID = np.linspace(0, 1, 401)
+_SCORE = "alignment of the strongest 2 % of galaxies\nwith a label (2 AUC - 1, of the largest possible)"
 MIN_FOR_DENSITY = 8
 """Of fewer features only the share above is drawn, no density."""
 
@@ -29,12 +29,14 @@ class Quantity(NamedTuple):
     """A number a feature to draw densities of."""
 
     column: str
-    """Its column, with values in [0, 1]."""
+    """Its column."""
     null_column: str
     """The column of what permuted galaxies give."""
     x_label: str
     what: str
     """What messages call the table."""
+    lowest: float = 0
+    """Its smallest value possible; the largest is 1."""
 
 
 def draw(findings: Findings) -> Figures:
@@ -46,12 +48,12 @@ def draw(findings: Findings) -> Figures:
     if alignment is None:
         return
     by_feature = methods_of(alignment)
-    if differ(by_feature, "features", "max_rho"):
+    if differ(by_feature, "features", "score"):
         yield "alignment", plot_alignment(by_feature, "features")
     latents = alignment[alignment["kind"].isin(TRAINED_DICTIONARIES)]
-    if differ(latents, "group", "max_rho"):
+    if differ(latents, "group", "score"):
         yield "alignment_by_frequency", plot_alignment(latents, "group")
-    if differ(latents, "matryoshka_group", "max_rho"):
+    if differ(latents, "matryoshka_group", "score"):
         yield "alignment_by_prefix", plot_alignment(latents, "matryoshka_group")
 
 
@@ -71,17 +73,17 @@ def differ(alignment: pd.DataFrame, by: By, column: str) -> bool:
 
 @style.paper_figure
 def plot_alignment(table: pd.DataFrame, by: By) -> Figure:
-    """Draw the density over features of the largest |Spearman rho| over labels: all features that vary, none picked.
+    """Draw the density over features of how well each goes with a label: all features that vary, none picked.
 
-    Above are kernel densities (Scott's bandwidth times 0.7, as in the Euclid paper, reflected at 0 and 1) of at least
-    `MIN_FOR_DENSITY` features. Below is the share of features above each value, which no bandwidth smooths. Dotted
-    lines of the same colour are the same maxima under one permutation of the galaxies, as many draws as features; they
+    Above are kernel densities (Scott's bandwidth times 0.7, as in the Euclid paper, reflected at either end) of at
+    least `MIN_FOR_DENSITY` features. Below is the share of features above each value, which no bandwidth smooths.
+    Dotted lines of the same colour are the same under one permutation of the galaxies, as many draws as features; they
     are narrow and may leave the panel.
 
     Parameters
     ----------
     table : DataFrame
-        Rows of `interpret.alignment.align_features` (`max_rho`, `null_draw`) with `features` and `kind`; seeds are
+        Rows of `interpret.alignment.align_features` (`score`, `null_score`) with `features` and `kind`; seeds are
         pooled.
     by : {"features", "group", "matryoshka_group"}
         What a curve is. "features" draws all tables in one panel; the others draw a panel a table and a curve a group,
@@ -92,7 +94,7 @@ def plot_alignment(table: pd.DataFrame, by: By) -> Figure:
     ValueError
         If columns or rows are missing, or no curve has two different values.
     """
-    words = Quantity("max_rho", "null_draw", "largest |Spearman ρ| over labels (test)", "the alignment table")
+    words = Quantity("score", "null_score", _SCORE, "the alignment table", -1)
     return plot_unit_densities(table, by, words)
 
 
@@ -159,6 +161,7 @@ def _of_groups(by: By, rows: pd.DataFrame) -> list[tuple[str, str, str, pd.DataF
 
 
 def _draw_panel(top: Axes, bottom: Axes, curves: list[tuple[str, str, str, pd.DataFrame]], quantity: Quantity) -> None:
+    grid = np.linspace(quantity.lowest, 1, 401)
     for label, color, linestyle, rows in curves:
         for column, dashes, width, name in (
             (quantity.column, linestyle, 1.3, label),
@@ -166,11 +169,11 @@ def _draw_panel(top: Axes, bottom: Axes, curves: list[tuple[str, str, str, pd.Da
         ):
             values = np.sort(rows[column].dropna().to_numpy(dtype=float))
             if values.size >= MIN_FOR_DENSITY:
-                top.plot(_GRID, _density(values), color=color, linestyle=dashes, linewidth=width, label=name)
+                top.plot(grid, _density(values, grid), color=color, linestyle=dashes, linewidth=width, label=name)
             if values.size:
-                above = 1 - np.searchsorted(values, _GRID, side="right") / values.size
-                bottom.plot(_GRID, above, color=color, linestyle=dashes, linewidth=width, label=name)
-    bottom.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=quantity.x_label)
+                above = 1 - np.searchsorted(values, grid, side="right") / values.size
+                bottom.plot(grid, above, color=color, linestyle=dashes, linewidth=width, label=name)
+    bottom.set(xlim=(quantity.lowest, 1), ylim=(0, 1.02), xlabel=quantity.x_label)
     bottom.tick_params(labelbottom=True)
 
 
@@ -184,12 +187,12 @@ def _null_handle() -> Line2D:
     return Line2D([], [], color=style.GREY, linestyle=":", linewidth=0.8, label="galaxies permuted against labels")
 
 
-def _density(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the Gaussian kernel density on the grid, reflected at 0 and 1, so that it integrates to 1 between them."""
+def _density(values: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the Gaussian kernel density on the grid, reflected at its ends, so that it integrates to 1 over it."""
     width = max(0.7 * float(np.std(values)) * len(values) ** -0.2, 0.02)
-    density = np.zeros(_GRID.size)
-    for mirrored in (values, -values, 2 - values):
+    density = np.zeros(grid.size)
+    for mirrored in (values, 2 * grid[0] - values, 2 * grid[-1] - values):
         for start in range(0, len(mirrored), 4096):
-            distance = (_GRID - mirrored[start : start + 4096, None]) / width
+            distance = (grid - mirrored[start : start + 4096, None]) / width
             density += np.exp(-0.5 * distance**2).sum(axis=0)
     return density / (len(values) * width * np.sqrt(2 * np.pi))

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable, known_columns, usable_labels
+from sfnetlab.metrics.alignment import align
 from sfnetlab.metrics.association import (
     association_test,
     correlation_interval,
@@ -86,13 +87,15 @@ def align_features(
           frequent, ties by number), `group` (of ranks, "0-64"), `matryoshka_group` (of numbers, "0-64").
         - `best_label` (of largest |Spearman rho| on valid), `n` (test galaxies that have it), `rho`, `low`, `high`
           (of that label on test): free of selection.
+        - `score` (how well it goes with `score_label` on test, -1 to 1, see `metrics.alignment.align`: a rare feature
+          can score 1 as well as a dense one), `null_score` (of the same features, galaxies permuted in both parts).
         - `max_rho` (largest |rho| over labels on test), `null_mean`, `null_q95` (of the same under permutation),
-          `null_draw` (its value under the first permutation: d draws to set beside d features), `p_corrected`, `q`.
+          `p_corrected`, `q`. The largest rho possible falls with the frequency: these are for tests, not to compare.
         - `auc` (of the feature alone as a classifier of `best_label` on test; a fraction counts where above one half,
           of a two-valued label the larger value; NaN for other labels).
         - `novelty`, `null_novelty` (the same, galaxies permuted against their labels).
 
-        NaN (None for `best_label`) where a feature is constant on the part concerned.
+        NaN (None for a label) where a feature is constant on the part concerned.
 
     Raises
     ------
@@ -114,8 +117,14 @@ def align_features(
     auc = single_feature_auc(values_test, _as_classes(names, valid, test))
     is_tested = ~np.isnan(association.p_corrected)
     novelty, null_novelty = _novelty(values_valid, valid, values_test, test, seed)
+    scored = align(values_valid, valid, values_test, test)
+    rng = np.random.default_rng(seed)
+    null = align(values_valid, rng.permutation(valid, axis=0), values_test, rng.permutation(test, axis=0))
     return table.assign(
-        best_label=pd.Series([name if known else None for name, known in zip(names[best], is_known, strict=True)]),
+        best_label=_named(names, best, is_known),
+        score_label=_named(names, scored.label, scored.label >= 0),
+        score=scored.score,
+        null_score=null.score,
         n=n,
         rho=rho,
         low=low,
@@ -123,7 +132,6 @@ def align_features(
         max_rho=np.where(is_tested, np.nan_to_num(np.abs(association.rho)).max(axis=1), np.nan),
         null_mean=np.where(is_tested, association.null_mean, np.nan),
         null_q95=np.where(is_tested, association.null_q95, np.nan),
-        null_draw=np.where(is_tested, association.null_max[0], np.nan),
         p_corrected=association.p_corrected,
         q=association.q,
         auc=np.where(is_known & ~np.isnan(rho), auc[of_best], np.nan),
@@ -154,6 +162,11 @@ def _grouped(frequency: NDArray[np.float64], group_sizes: Sequence[int] | None) 
 def _group_names(place: NDArray[np.int64], edges: Sequence[int]) -> NDArray[np.str_]:
     names = np.array([f"{low}-{high}" for low, high in pairwise(edges)])
     return names[np.searchsorted(edges, place, side="right") - 1]
+
+
+def _named(names: NDArray[np.str_], chosen: NDArray[np.intp], is_known: NDArray[np.bool_]) -> "pd.Series[str]":
+    """Names of the chosen labels; None where none is known."""
+    return pd.Series([name if known else None for name, known in zip(names[chosen], is_known, strict=True)])
 
 
 def _as_classes(names: NDArray[np.str_], valid: NDArray[np.float64], test: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""How many features of a table go with what galaxies look like, beside an untrained network's: at equal numbers."""
+"""How well the features of a table go with what galaxies look like, beside an untrained network's: at equal numbers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,31 +10,35 @@ from numpy.typing import NDArray
 from sfnetlab.interpret.confounders import known_columns_of
 from sfnetlab.interpret.shared import at_fixed_labels
 from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable, usable_labels
-from sfnetlab.metrics.association import spearman
+from sfnetlab.metrics.alignment import align, mean_score
 from sfnetlab.metrics.nulls import ALIKE, MAX_ROWS, draws
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, evenly, rows_of, varying_columns
 
-N_COMPARED = 64
-"""Features that are compared, the most frequent, as the Euclid paper has it."""
+NUMBERS = (16, 64, 256)
+"""Numbers of features that are compared, the most frequent: methods with more or fewer are compared at equal ones."""
+N_RESAMPLES = 200
+"""Resamples of the galaxies for the interval of a mean over so many features."""
 
 
 class Aligned(NamedTuple):
-    """How strongly features go with labels."""
+    """How well features go with labels."""
 
     share_alike: float
-    """Share of features with a |Spearman rho| above `nulls.ALIKE` with their label."""
-    mean_rho: float
-    """Mean of |rho| over features."""
+    """Share of features with a score above `nulls.ALIKE`."""
+    score: float
+    """Mean score over features, see `metrics.alignment.align`."""
 
 
 def ask(table: DescribedTable) -> Answer:
-    """Return the table `alignment_nulls`, a row; nothing where the catalogue has no usable morphology label.
+    """Return the table `alignment_nulls`, a row a number of features; nothing without a usable morphology label.
 
-    Columns are `n_features`, `share_alike` and `mean_rho` (see `Aligned`) of the `N_COMPARED` most frequent features,
-    and the same with the beginnings `permuted_` (galaxies permuted), `untrained_` (as many features of an untrained
-    network; NaN without one), `held_fixed_` (features from which label, mass, colour and size are projected out; NaN
-    where these are not known) and `excess_` (less the untrained).
+    Of `NUMBERS` there are those that the table has, and the number of all its features if it has fewer than the
+    largest. Columns are `n_features`, `share_alike` and `score` (see `Aligned`) of so many features, the most frequent,
+    `low` and `high` (the 95 % interval of the score over galaxies), and the same two with the beginnings `permuted_`
+    (galaxies permuted), `untrained_` (as many features of an untrained network; NaN without one), `held_fixed_`
+    (features from which label, mass, colour and size are projected out; NaN where these are not known) and `excess_`
+    (less the untrained).
     """
     labels = usable_labels(table, table.morphology, "labels of [interpretation] morphology")
     if labels is None:
@@ -45,8 +49,20 @@ def ask(table: DescribedTable) -> Answer:
     if len(alive) == 0:
         return NOTHING
     frequency = activation_frequency(columns_of(parts[1], alive))
-    chosen = alive[np.argsort(-frequency, kind="stable")[:N_COMPARED]]
-    values = [columns_of(part, chosen) for part in parts]
+    ranked = alive[np.argsort(-frequency, kind="stable")]
+    numbers = [n for n in NUMBERS if n < len(ranked)] + [min(len(ranked), NUMBERS[-1])]
+    rows = [_row(table, [columns_of(part, ranked[:n]) for part in parts], valid, test) for n in numbers]
+    return Answer(tables={"alignment_nulls": pd.DataFrame(rows)})
+
+
+def _row(
+    table: DescribedTable, values: Sequence[FeatureMatrix], valid: NDArray[np.float64], test: NDArray[np.float64]
+) -> dict[str, float]:
+    """The row of some features of train, valid and test galaxies."""
+    n = checked_table(values[0]).shape[1]
+    few = [evenly(np.arange(len(part)), MAX_ROWS) for part in (valid, test)]
+    own = align(values[1], valid, rows_of(values[2], few[1]), test[few[1]])
+    _, low, high = mean_score(own, test[few[1]], n_resamples=N_RESAMPLES, seed=SEED)
     found = {"": aligned(values[1:], valid, test), "permuted_": aligned(_permuted(values[1:]), valid, test)}
     nothing = Aligned(float("nan"), float("nan"))
     found |= {"untrained_": nothing, "held_fixed_": nothing}
@@ -55,18 +71,16 @@ def ask(table: DescribedTable) -> Answer:
         varying = varying_columns(*others)
         drawn = [
             aligned([columns_of(part, varying[some]) for part in others], valid, test)
-            for some in draws(len(varying), len(chosen), SEED)
+            for some in draws(len(varying), n, SEED)
         ]
         found["untrained_"] = Aligned(*np.mean(drawn, axis=0).tolist())
     trivial = [known_columns_of(part.labels, table.trivial) for part in (table.train, table.valid, table.test)]
     left = at_fixed_labels({"": values}, trivial)
     if left is not None:
-        few = [evenly(np.arange(len(part)), MAX_ROWS) for part in (valid, test)]
         found["held_fixed_"] = aligned(left[""][1:], valid[few[0]], test[few[1]])
-    own, null = found[""], found["untrained_"]
-    found["excess_"] = Aligned(*(a - b for a, b in zip(own, null, strict=True)))
+    found["excess_"] = Aligned(*(a - b for a, b in zip(found[""], found["untrained_"], strict=True)))
     row = {f"{name}{number}": value for name, each in found.items() for number, value in each._asdict().items()}
-    return Answer(tables={"alignment_nulls": pd.DataFrame([{"n_features": len(chosen)} | row])})
+    return {"n_features": n, "low": low, "high": high} | row
 
 
 def _permuted(values: Sequence[FeatureMatrix]) -> list[FeatureMatrix]:
@@ -76,7 +90,7 @@ def _permuted(values: Sequence[FeatureMatrix]) -> list[FeatureMatrix]:
 
 
 def aligned(values: Sequence[FeatureMatrix], valid: NDArray[np.float64], test: NDArray[np.float64]) -> Aligned:
-    """Return how strongly features go with the label that fits each best on valid galaxies, on test galaxies.
+    """Return how well features go with the label that fits each best on valid galaxies, on test galaxies.
 
     Parameters
     ----------
@@ -85,7 +99,5 @@ def aligned(values: Sequence[FeatureMatrix], valid: NDArray[np.float64], test: N
     valid, test : ndarray of shape (n, m)
         Their labels; NaN where not measured.
     """
-    strength = np.nan_to_num(np.abs(spearman(values[0], valid)), nan=-1.0)
-    rho = np.nan_to_num(np.abs(spearman(values[1], test)))
-    of_best = rho[np.arange(len(rho)), strength.argmax(axis=1)] * (strength.max(axis=1) >= 0)
-    return Aligned(float((of_best > ALIKE).mean()), float(of_best.mean()))
+    score = np.nan_to_num(align(values[0], valid, values[1], test).score)
+    return Aligned(float((score > ALIKE).mean()), float(score.mean()))

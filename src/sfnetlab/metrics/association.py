@@ -4,7 +4,7 @@ Every function takes all features at once, dense or CSR; a wide CSR is never den
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,6 +25,10 @@ from sfnetlab.runtime import compiled
 
 MIN_ROWS = 30
 """A label known on fewer rows is not tested: its rank correlations are large by chance."""
+
+STRONGEST = 0.02
+"""Share of the galaxies in which a feature is strongest, by which features of any sparsity are compared: about as many
+as a latent of a sparse autoencoder is active in."""
 
 TIE = 1e-5
 """Correlations that differ by less count as equal when permutations are counted: nulls are computed in float32."""
@@ -219,6 +223,63 @@ def single_feature_auc(features: FeatureMatrix, classes: NDArray[np.floating]) -
         return np.divide(above, n_pairs, out=np.full(above.shape, np.nan), where=n_pairs > 0) + 0.5
 
     return _by_pattern_of_ranks(features, classes, np.asarray, auc)
+
+
+def strongest(features: FeatureMatrix, sign: int = 1) -> sp.csr_array:
+    """Return 1 where a galaxy is among the share `STRONGEST` of rows in which a feature is largest, (n, d).
+
+    All of a tie are in if one is, unless it is that of the feature's smallest value (the zeros of a feature that is
+    active less often): then only what lies above.
+
+    Parameters
+    ----------
+    features : ndarray or CSR of shape (n, d)
+    sign
+        -1: where it is smallest.
+    """
+    table = checked_table(features, "features")
+    n, d = table.shape
+    n_strongest = max(1, round(STRONGEST * n)) if n else 0
+    found: list[sp.csr_array] = []
+    for columns in _column_slices(n, d, BLOCK_VALUES):
+        part = table[:, columns]
+        block = sign * (part if isinstance(part, np.ndarray) else part.toarray())
+        threshold = np.partition(block, n - n_strongest, axis=0)[n - n_strongest] if n else np.zeros(block.shape[1])
+        is_smallest = threshold == block.min(axis=0, initial=np.inf)
+        found.append(sp.csr_array(np.where(is_smallest, block > threshold, block >= threshold)))
+    return sp.csr_array(sp.hstack([sp.csr_array((n, 0)), *found], format="csr"), dtype=np.float64)
+
+
+def contrasts(members: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return how far the labels of members lie above those of the others, of the farthest possible, (d, m).
+
+    This is 2 AUC - 1 over the largest that so many members can have, the AUC being the chance that a member has the
+    larger label than another galaxy, ties counted half: 1 if the members have the largest labels, 0 on average if they
+    are any galaxies, -1 if they have the smallest, however many members there are. (Of labels without ties the largest
+    is 1.)
+
+    Parameters
+    ----------
+    members : CSR of shape (n, d)
+        1 for members of each of d sets, see `strongest`.
+    labels : ndarray of shape (n, m)
+        NaN marks a missing label: its row is left out for that label alone.
+
+    Returns
+    -------
+    ndarray of shape (d, m)
+        NaN where a set has no member, or all rows, among those that have the label, and for a constant label.
+    """
+
+    def measure(rows: Any, known: NDArray[np.float64]) -> NDArray[np.float64]:
+        ranks = _centred_ranks(known)
+        below = np.vstack([np.zeros((1, known.shape[1])), np.cumsum(np.sort(ranks, axis=0), axis=0)])
+        n_members = np.asarray(rows.sum(axis=0)).astype(np.intp)
+        above = np.asarray(rows.T @ ranks)
+        farthest = np.where(above > 0, -below[len(known) - n_members], -below[n_members])
+        return np.divide(above, farthest, out=np.full(above.shape, np.nan), where=farthest > 1e-9)
+
+    return _by_pattern(members, labels, measure)
 
 
 def association_test(

@@ -23,6 +23,7 @@ def build(spec: ClaimsSpec, task: Task) -> Metrics:
         predictions=pd.DataFrame() if (predictions := results.predictions()) is None else predictions,
         valid=pd.DataFrame() if metrics is None else metrics[metrics["split"] == "valid"],
         alignment=_gathered(results, "alignment"),
+        alignment_scores=_gathered(results, "alignment_nulls"),
         associations=_gathered(results, "associations"),
         recovery=_gathered(results, "recovery"),
         matching=_matching(results),

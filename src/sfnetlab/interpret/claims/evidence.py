@@ -66,6 +66,8 @@ class ClaimTables:
     """Scores on valid galaxies, by which it is chosen which method stands for its kind: `metrics.parquet` rows."""
     alignment: pd.DataFrame
     """What interpret/alignment.py found, a row a feature."""
+    alignment_scores: pd.DataFrame
+    """What interpret/alignment_nulls.py found, a row a number of features."""
     associations: pd.DataFrame
     """What interpret/catalog.py found, a row a feature and label."""
     recovery: pd.DataFrame

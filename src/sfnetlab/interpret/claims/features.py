@@ -1,5 +1,6 @@
 """Claims about features: with what they go, whether others find them too, how close they are to known factors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,17 @@ def _seeds(runs: pd.DataFrame) -> list[int | None]:
 
 
 def latents_align_better(tables: ClaimTables) -> Finding:
-    """Return by how much more latents go with a morphology label than components do, each above its null."""
-    above_null = [_mean_over_features(table, table["max_rho"] - table["null_mean"]) for table in _compared(tables)]
-    return _minus("mean largest |rho| above its null, latents minus components", *above_null)
+    """Return by how much better latents go with morphology labels than as many components do."""
+    n, scores = _at_equal_numbers(
+        [
+            runs_of(tables, tables.alignment_scores, kind, "alignment with morphology").rename(
+                columns={"score": "value"}
+            )
+            for kind in (SAE.kind, PCA.kind)
+        ],
+        "n_features",
+    )
+    return _minus(f"mean alignment of the {n} most frequent latents minus that of the first {n} components", *scores)
 
 
 def latents_are_novel(tables: ClaimTables) -> Finding:
@@ -155,21 +164,31 @@ def factors(tables: ClaimTables) -> Finding:
             runs_of(tables, tables.recovery, kind, "recovery of factors") for kind in (SFNet.kind, SAE.kind)
         )
     ]
-    numbers = set.intersection(*(_of_all_runs(runs) for runs in compared))
-    if not numbers:
-        raise CannotTestError("not enough features of every run of both to be compared at equal numbers")
-    n = max(numbers)
-    scores = []
-    for runs in compared:
-        at_equal = runs[runs["n_drawn"] == n]
-        value, low, high = at_equal[["value", "low", "high"]].to_numpy(dtype=np.float64).T
-        scores.append(from_intervals(value, low, high, _seeds(at_equal)))
+    n, scores = _at_equal_numbers(compared, "n_drawn")
     what = f"mean correlation of matched features and factors (MCC) of {n} features each, SFNet minus SAE"
     return _minus(what, *scores)
 
 
-def _of_all_runs(recovery: pd.DataFrame) -> set[int]:
+def _at_equal_numbers(compared: Sequence[pd.DataFrame], number: str) -> tuple[int, list[Interval]]:
+    """The largest number of features that every run of all methods has, and each one's score with so many.
+
+    A method is a table of its runs, with the number of features in the column `number`, and `value`, `low`, `high` over
+    galaxies.
+    """
+    numbers = set.intersection(*(_of_all_runs(runs, number) for runs in compared))
+    if not numbers:
+        raise CannotTestError("not enough features of every run of both to be compared at equal numbers")
+    n = max(numbers)
+    scores: list[Interval] = []
+    for runs in compared:
+        at_equal = runs[runs[number] == n]
+        value, low, high = at_equal[["value", "low", "high"]].to_numpy(dtype=np.float64).T
+        scores.append(from_intervals(value, low, high, _seeds(at_equal)))
+    return n, scores
+
+
+def _of_all_runs(runs: pd.DataFrame, number: str) -> set[int]:
     """The numbers of features that every run has."""
-    n_runs = recovery["seed"].nunique(dropna=False)
-    counts = recovery.groupby("n_drawn")["seed"].nunique(dropna=False)
+    n_runs = runs["seed"].nunique(dropna=False)
+    counts = runs.groupby(number)["seed"].nunique(dropna=False)
     return {int(n) for n in counts.index[counts == n_runs]}
