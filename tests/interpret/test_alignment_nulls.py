@@ -49,6 +49,12 @@ def test_features_of_what_is_trivial_align_with_labels_that_follow_it_and_not_at
     assert row["held_fixed_share_alike"] == 0
 
 
+def test_at_fixed_size_a_rare_feature_of_nothing_goes_with_no_label(described):
+    """Its many zeros become a function of the size, which labels follow in rank."""
+    rare = np.where(np.random.default_rng(5).random((N, 8)) < 0.02 + 0.04 * (SIZE[:, None] > 0), 1.0, 0.0)
+    assert told(described, rare)["held_fixed_mean_rho"] < 0.12
+
+
 def test_an_untrained_network_has_no_excess(described):
     row = told(described, UNTRAINED)
     assert row["excess_share_alike"] == pytest.approx(0)

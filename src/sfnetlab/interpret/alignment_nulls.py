@@ -1,6 +1,6 @@
 """How many features of a table go with what galaxies look like, beside an untrained network's: at equal numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sfnetlab.interpret.confounders import known_columns_of
 from sfnetlab.interpret.shared import at_fixed_labels
 from sfnetlab.interpret.table import NOTHING, SEED, Answer, DescribedTable, usable_labels
-from sfnetlab.metrics.association import spearman
+from sfnetlab.metrics.association import pearson, spearman
 from sfnetlab.metrics.nulls import ALIKE, MAX_ROWS, draws
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, evenly, rows_of, varying_columns
@@ -33,8 +33,8 @@ def ask(table: DescribedTable) -> Answer:
 
     Columns are `n_features`, `share_alike` and `mean_rho` (see `Aligned`) of the `N_COMPARED` most frequent features,
     and the same with the beginnings `permuted_` (galaxies permuted), `untrained_` (as many features of an untrained
-    network; NaN without one), `held_fixed_` (features from which label, mass, colour and size are projected out; NaN
-    where these are not known) and `excess_` (less the untrained).
+    network; NaN without one), `held_fixed_` (features from which label, mass, colour and size are projected out, by
+    Pearson's correlation; NaN where these are not known) and `excess_` (less the untrained).
     """
     labels = usable_labels(table, table.morphology, "labels of [interpretation] morphology")
     if labels is None:
@@ -62,7 +62,8 @@ def ask(table: DescribedTable) -> Answer:
     left = at_fixed_labels({"": values}, trivial)
     if left is not None:
         few = [evenly(np.arange(len(part)), MAX_ROWS) for part in (valid, test)]
-        found["held_fixed_"] = aligned(left[""][1:], valid[few[0]], test[few[1]])
+        # what is left of the many zeros of a sparse feature follows the labels in rank, and in value it does not
+        found["held_fixed_"] = aligned(left[""][1:], valid[few[0]], test[few[1]], pearson)
     own, null = found[""], found["untrained_"]
     found["excess_"] = Aligned(*(a - b for a, b in zip(own, null, strict=True)))
     row = {f"{name}{number}": value for name, each in found.items() for number, value in each._asdict().items()}
@@ -75,7 +76,12 @@ def _permuted(values: Sequence[FeatureMatrix]) -> list[FeatureMatrix]:
     return [rows_of(part, rng.permutation(checked_table(part).shape[0])) for part in values]
 
 
-def aligned(values: Sequence[FeatureMatrix], valid: NDArray[np.float64], test: NDArray[np.float64]) -> Aligned:
+def aligned(
+    values: Sequence[FeatureMatrix],
+    valid: NDArray[np.float64],
+    test: NDArray[np.float64],
+    correlate: Callable[[FeatureMatrix, NDArray[np.float64]], NDArray[np.float64]] = spearman,
+) -> Aligned:
     """Return how strongly features go with the label that fits each best on valid galaxies, on test galaxies.
 
     Parameters
@@ -84,8 +90,10 @@ def aligned(values: Sequence[FeatureMatrix], valid: NDArray[np.float64], test: N
         Features of the valid and of the test galaxies; one that does not vary goes with no label.
     valid, test : ndarray of shape (n, m)
         Their labels; NaN where not measured.
+    correlate
+        `spearman` or `pearson`.
     """
-    strength = np.nan_to_num(np.abs(spearman(values[0], valid)), nan=-1.0)
-    rho = np.nan_to_num(np.abs(spearman(values[1], test)))
+    strength = np.nan_to_num(np.abs(correlate(values[0], valid)), nan=-1.0)
+    rho = np.nan_to_num(np.abs(correlate(values[1], test)))
     of_best = rho[np.arange(len(rho)), strength.argmax(axis=1)] * (strength.max(axis=1) >= 0)
     return Aligned(float((of_best > ALIKE).mean()), float(of_best.mean()))
