@@ -84,7 +84,7 @@ def test_near_copies_stand_at_the_number_that_they_effectively_are(metrics: pd.D
     found = curves(ax)["SFNet†"]
     np.testing.assert_allclose(found[0], [2, 0.13 + 0.1 / 8 + 0.0005])
     np.testing.assert_allclose(curves(ax)["PCA"][:, 0], KS)
-    assert "effective features used" in ax.get_xlabel()
+    assert "effective features" in ax.get_xlabel()
 
 
 def test_dots_are_the_seeds(figure: Figure) -> None:

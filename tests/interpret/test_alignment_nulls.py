@@ -48,6 +48,12 @@ def test_features_of_what_is_trivial_align_with_labels_that_follow_it_and_not_at
     assert row["held_fixed_share_alike"] == 0
 
 
+def test_at_fixed_size_a_rare_feature_of_nothing_goes_with_no_label(described):
+    """It is active in large galaxies more often, and says no more than this."""
+    rare = np.where(np.random.default_rng(5).random((N, 8)) < 0.02 + 0.04 * (SIZE[:, None] > 0), 1.0, 0.0)
+    assert told(described, rare)["held_fixed_score"] < 0.12
+
+
 def test_an_untrained_network_has_no_excess(described):
     row = told(described, UNTRAINED)
     assert row["excess_share_alike"] == pytest.approx(0)

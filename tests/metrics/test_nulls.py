@@ -56,3 +56,17 @@ def test_labels_that_are_missing_are_known_as_such():
     assert fit.shape[1] == other.shape[1]
     X = np.isnan(z[:, :1]).astype(float)
     assert not residuals((X, X[:60]), (fit, other))[0].any()
+
+
+def test_a_missing_value_stays_missing_and_the_column_is_fitted_on_the_others():
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=(200, 1))
+    column = 3 * known + 0.1 * rng.normal(size=(200, 1))
+    holed = column.copy()
+    holed[::3] = np.nan
+    is_known = ~np.isnan(holed[:, 0])
+    (left,) = residuals([np.hstack([holed, column])], [known])
+    (alone,) = residuals([column[is_known]], [known[is_known]])
+    assert np.isnan(left[~is_known, 0]).all()
+    np.testing.assert_allclose(left[is_known, 0], alone[:, 0])
+    assert np.isfinite(left[:, 1]).all()

@@ -16,7 +16,10 @@ _COLUMNS = ("features", "kind", "factor", "apart", "metric", "k", "n_drawn", "va
 
 def draw(findings: Findings) -> Figures:
     """Draw all methods on a survey whose factors are known, in a figure each for factors, scores and absorption."""
-    recovery, absorption = (findings.gathered(name, findings.typical()) for name in ("recovery", "absorption"))
+    typical = findings.typical()
+    drawn = {(table.spec.features, table.spec.k) for table in typical}
+    every_seed = [table for table in findings.tables if (table.spec.features, table.spec.k) in drawn]
+    recovery, absorption = findings.gathered("recovery", every_seed), findings.gathered("absorption", typical)
     if recovery is not None:
         recovery = recovery.drop(columns="k").rename(columns={"n_features_used": "k"})
         yield "recovery_of_factors", plot_recovery_matrix(recovery, 1)

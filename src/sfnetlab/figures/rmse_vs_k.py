@@ -95,9 +95,7 @@ def plot_rmse_vs_effective(metrics: pd.DataFrame, target: str, column: str, unit
     style.require_columns(rows, ["n_effective"], "the metrics table")
     of_target = metrics[metrics["target"] == target]
     panels = {
-        "effective features used (near copies count once)": _effective_curves(
-            rows, of_target[of_target["split"] == "valid"]
-        )
+        "effective features (near copies once)": _effective_curves(rows, of_target[of_target["split"] == "valid"])
     }
     return _figure_of(panels, metrics, target, column, unit)
 

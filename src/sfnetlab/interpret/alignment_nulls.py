@@ -37,33 +37,54 @@ def ask(table: DescribedTable) -> Answer:
     largest. Columns are `n_features`, `share_alike` and `score` (see `Aligned`) of so many features, the most frequent,
     `low` and `high` (the 95 % interval of the score over galaxies), and the same two with the beginnings `permuted_`
     (galaxies permuted), `untrained_` (as many features of an untrained network; NaN without one), `held_fixed_`
-    (features from which label, mass, colour and size are projected out; NaN where these are not known) and `excess_`
-    (less the untrained).
+    (with what label, mass, colour and size leave of the morphology; NaN where these are not known) and `excess_` (less
+    the untrained).
     """
-    labels = usable_labels(table, table.morphology, "labels of [interpretation] morphology")
-    if labels is None:
+    usable = usable_labels(table, table.morphology, "labels of [interpretation] morphology")
+    if usable is None:
         return NOTHING
-    valid, test = (part.to_numpy(dtype=np.float64) for part in labels)
-    parts = (table.train.values, table.valid.values, table.test.values)
-    alive = varying_columns(*parts[1:])
+    valid, test = (part.to_numpy(dtype=np.float64) for part in usable)
+    parts = (table.valid.values, table.test.values)
+    alive = varying_columns(*parts)
     if len(alive) == 0:
         return NOTHING
-    frequency = activation_frequency(columns_of(parts[1], alive))
+    labels = _Labels(valid, test, _at_fixed_labels(table, usable[0].columns))
+    frequency = activation_frequency(columns_of(parts[0], alive))
     ranked = alive[np.argsort(-frequency, kind="stable")]
     numbers = [n for n in NUMBERS if n < len(ranked)] + [min(len(ranked), NUMBERS[-1])]
-    rows = [_row(table, [columns_of(part, ranked[:n]) for part in parts], valid, test) for n in numbers]
+    rows = [_row(table, [columns_of(part, ranked[:n]) for part in parts], labels) for n in numbers]
     return Answer(tables={"alignment_nulls": pd.DataFrame(rows)})
 
 
-def _row(
-    table: DescribedTable, values: Sequence[FeatureMatrix], valid: NDArray[np.float64], test: NDArray[np.float64]
-) -> dict[str, float]:
-    """The row of some features of train, valid and test galaxies."""
+class _Labels(NamedTuple):
+    """Labels of morphology, (n, m); NaN where not measured."""
+
+    valid: NDArray[np.float64]
+    test: NDArray[np.float64]
+    held_fixed: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    """What label, mass, colour and size leave of them, of at most `MAX_ROWS` valid and test galaxies."""
+
+
+def _at_fixed_labels(
+    table: DescribedTable, names: "pd.Index[str]"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Project what is trivial out of the labels: what is left of a sparse feature's zeros is no longer its galaxies."""
+    parts = (table.train, table.valid, table.test)
+    left = at_fixed_labels(
+        {"labels": [part.labels[names].to_numpy(dtype=np.float64) for part in parts]},
+        [known_columns_of(part.labels, table.trivial) for part in parts],
+    )
+    return None if left is None else (left["labels"][1], left["labels"][2])
+
+
+def _row(table: DescribedTable, values: Sequence[FeatureMatrix], labels: _Labels) -> dict[str, float]:
+    """The row of some features of valid and test galaxies."""
+    valid, test = labels.valid, labels.test
     n = checked_table(values[0]).shape[1]
     few = [evenly(np.arange(len(part)), MAX_ROWS) for part in (valid, test)]
-    own = align(values[1], valid, rows_of(values[2], few[1]), test[few[1]])
+    own = align(values[0], valid, rows_of(values[1], few[1]), test[few[1]])
     _, low, high = mean_score(own, test[few[1]], n_resamples=N_RESAMPLES, seed=SEED)
-    found = {"": aligned(values[1:], valid, test), "permuted_": aligned(_permuted(values[1:]), valid, test)}
+    found = {"": aligned(values, valid, test), "permuted_": aligned(_permuted(values), valid, test)}
     nothing = Aligned(float("nan"), float("nan"))
     found |= {"untrained_": nothing, "held_fixed_": nothing}
     if table.untrained is not None:
@@ -74,10 +95,9 @@ def _row(
             for some in draws(len(varying), n, SEED)
         ]
         found["untrained_"] = Aligned(*np.mean(drawn, axis=0).tolist())
-    trivial = [known_columns_of(part.labels, table.trivial) for part in (table.train, table.valid, table.test)]
-    left = at_fixed_labels({"": values}, trivial)
-    if left is not None:
-        found["held_fixed_"] = aligned(left[""][1:], valid[few[0]], test[few[1]])
+    if labels.held_fixed is not None:
+        seen = [rows_of(part, chosen) for part, chosen in zip(values, few, strict=True)]
+        found["held_fixed_"] = aligned(seen, *labels.held_fixed)
     found["excess_"] = Aligned(*(a - b for a, b in zip(found[""], found["untrained_"], strict=True)))
     row = {f"{name}{number}": value for name, each in found.items() for number, value in each._asdict().items()}
     return {"n_features": n, "low": low, "high": high} | row

@@ -53,7 +53,7 @@ def beside_matches(related: RelatedTables) -> pd.DataFrame:
 def at_fixed_labels(
     tables: Mapping[str, Sequence[FeatureMatrix]], labels: Sequence[pd.DataFrame]
 ) -> dict[str, list[NDArray[np.float64]]] | None:
-    """Return what labels leave of the features of each table, on `MAX_ROWS` galaxies of each part at most.
+    """Return what labels leave of the columns of each table, on `MAX_ROWS` galaxies of each part at most.
 
     Parameters
     ----------

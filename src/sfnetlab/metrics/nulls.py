@@ -7,11 +7,12 @@ brightness, colour and size.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from sfnetlab.metrics.association import labels_as_predictors
-from sfnetlab.metrics.tables import FeatureMatrix, checked_table
+from sfnetlab.metrics.tables import FeatureMatrix
 
 Array = NDArray[np.float64]
 
@@ -84,27 +85,31 @@ def curved_predictors(fit: NDArray[np.floating], others: Sequence[NDArray[np.flo
 
 
 def residuals(tables: Sequence[FeatureMatrix], predictors: Sequence[NDArray[np.floating]]) -> list[Array]:
-    """Return what predictors leave of features, by least squares on the first part, each (n, d) dense.
+    """Return what predictors leave of features or labels, by least squares on the first part, each (n, d) dense.
 
-    A feature that they tell wholly (`NOTHING_LEFT`) is 0 throughout.
+    A column that they tell wholly (`NOTHING_LEFT`) is 0 throughout.
 
     Parameters
     ----------
     tables
-        Features of several parts, (n, d) dense or CSR; the first is fitted.
+        Columns of several parts, (n, d) dense or CSR; the first is fitted, each column on the rows that have it. A
+        missing value, NaN, stays missing.
     predictors
         Their `curved_predictors`, (n, m).
     """
-    dense = [np.asarray(_dense(table), dtype=np.float64) for table in tables]
+    dense = [np.asarray(table.toarray() if sp.issparse(table) else table, dtype=np.float64) for table in tables]
     designs = [np.column_stack([np.ones(len(part)), part]) for part in predictors]
-    weights = np.linalg.lstsq(designs[0], dense[0])[0]
+    is_known = ~np.isnan(dense[0])
+    weights = np.zeros((designs[0].shape[1], dense[0].shape[1]))
+    is_whole = is_known.all(axis=0)
+    weights[:, is_whole] = np.linalg.lstsq(designs[0], dense[0][:, is_whole])[0]
+    for column in np.flatnonzero(~is_whole):
+        known = is_known[:, column]
+        weights[:, column] = np.linalg.lstsq(designs[0][known], dense[0][known, column])[0]
     left = [values - design @ weights for values, design in zip(dense, designs, strict=True)]
-    is_told = left[0].var(axis=0) <= NOTHING_LEFT * dense[0].var(axis=0)
-    for part in left:
-        part[:, is_told] = 0
+    for column in np.flatnonzero(is_known.any(axis=0)):
+        known = is_known[:, column]
+        if left[0][known, column].var() <= NOTHING_LEFT * dense[0][known, column].var():
+            for part in left:
+                part[:, column] = np.where(np.isnan(part[:, column]), np.nan, 0.0)
     return left
-
-
-def _dense(values: FeatureMatrix) -> NDArray[np.floating]:
-    table = checked_table(values)
-    return table if isinstance(table, np.ndarray) else table.toarray()
