@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sfnetlab import config, runtime, status
-from sfnetlab.artifacts import SAME_CONTENT, State, build, builder_of, state_of, take_over
+from sfnetlab.artifacts import MANIFEST, SAME_CONTENT, State, build, builder_of, state_of, take_over
 from sfnetlab.errors import ArtifactError, BusyError, ConfigError, DataError, SfnetlabError
 from sfnetlab.files import advice_on, path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
@@ -157,14 +157,13 @@ def options(arguments: argparse.Namespace) -> Options:
         shard=parse_shard(getattr(arguments, "shard", "0/1")),
         skip_busy=getattr(arguments, "skip_busy", False),
         cache=getattr(arguments, "cache", None),
-        workers=_n_workers(getattr(arguments, "workers", None)),
+        workers=n_workers(arguments.workers) if getattr(arguments, "workers", None) is not None else None,
         cluster=getattr(arguments, "cluster", None),
     )
 
 
-def _n_workers(text: str | None) -> int | None:
-    if text is None:
-        return None
+def n_workers(text: str) -> int:
+    """Return the number that `--workers` names; raises ConfigError if it is none."""
     if not text.isdecimal() or int(text) == 0:
         raise ConfigError(f"--workers: expected a number of processes from 1, found {text!r}")
     return int(text)
@@ -410,21 +409,52 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
     return 0
 
 
-def describe_status(chosen: Options, *, as_json: bool = False) -> str:
+@dataclass(frozen=True)
+class Forecast:
+    """What `status` is to say of the time left."""
+
+    workers: tuple[int, ...] = ()
+    """Numbers of workers."""
+    like: Path | None = None
+    """Folder of an experiment that is done, see `status.Like`."""
+
+
+def describe_status(chosen: Options, forecast: Forecast = Forecast(), *, as_json: bool = False) -> str:  # noqa: B008
     """Return a line for each job that says whether it is current, running, stale (and why) or missing."""
     experiment, root = chosen.load()
-    found = status.statuses(root, make_plan(experiment))
-    return status.as_json(root, found) if as_json else status.describe(found)
+    plan = make_plan(experiment)
+    like = _like(root, plan, forecast.like)
+    found = status.statuses(root, plan, like)
+    if as_json:
+        return status.as_json(root, found, forecast.workers)
+    return "\n".join([status.describe(found, workers=forecast.workers), *([str(like)] if like is not None else [])])
 
 
-def watch_status(chosen: Options) -> None:
+def _like(root: Path, plan: Sequence[Job], folder: Path | None) -> status.Like | None:
+    if folder is None:
+        return None
+    if not any(folder.glob(f"*/[!.]*/{MANIFEST}")):
+        raise ConfigError(f"--like: expected the folder of an experiment, such as {RESULTS}/demo, found {folder}")
+    (survey,) = (job for job in plan if job.stage == SURVEY)
+    asked = survey.recipe["settings"]["survey"].get("n_galaxies")
+    n, n_there = _n_galaxies(survey.directory(root)) or asked, _n_galaxies(survey.directory(folder))
+    return status.Like(folder, n / n_there if n and n_there else None)
+
+
+def _n_galaxies(survey: Path) -> int | None:
+    """Return how many galaxies a prepared survey has, or None if it is not prepared."""
+    path = survey / "metrics.json"
+    return json.loads(path.read_text())["n_galaxies"] if path.exists() else None
+
+
+def watch_status(chosen: Options, forecast: Forecast) -> None:
     """Print which jobs run and what is left, again and again, on a terminal in the same place, until all is current."""
     experiment, root = chosen.load()
     plan = make_plan(experiment)
     is_terminal = sys.stdout.isatty()
     while True:
-        found = status.statuses(root, plan)
-        text = status.describe(found, only_running=True)
+        found = status.statuses(root, plan, _like(root, plan, forecast.like))
+        text = status.describe(found, only_running=True, workers=forecast.workers)
         if is_terminal:  # from the top, and clear what is left of the text before
             text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
         print(text, flush=True)
