@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from sfnetlab import config, runtime, status
-from sfnetlab.artifacts import MANIFEST, SAME_CONTENT, State, build, builder_of, state_of, take_over
+from sfnetlab.artifacts import MANIFEST, SAME_CONTENT, State, build, builder_of, find_shared, state_of, take_over
 from sfnetlab.errors import ArtifactError, BusyError, ConfigError, DataError, SfnetlabError
 from sfnetlab.files import advice_on, path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
-from sfnetlab.shards import finished_shards, parse_shard, remove_shards, shard_job
+from sfnetlab.shards import finished_shards, missing_shards, parse_shard, remove_shards, shard_job
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ Build = Callable[[Any, Task], Metrics]
 SURVEY, PROBED = "prepare-survey", "fit-probes"
 """The stage whose result is held against all that the experiment asks for, and the one that asks for most of it."""
 
+SPLIT_GALAXIES = 2**14
+"""From so many galaxies on, several workers share each job of a stage that can be split."""
 RESULTS = Path("results")
 """The folder of all experiments, below the folder in which the command runs."""
 _POLL_S = 1.0
@@ -94,6 +96,7 @@ class Building:
     """Whether what a survey lacks for the experiment is an error and not a warning."""
     shared: tuple[Path, ...] = ()
     """Folders of other experiments, whose results are linked where they are the same."""
+    split_galaxies: int = SPLIT_GALAXIES
 
     def part(self, job: Job) -> Job:
         """Return the job that makes what of a job is wanted: all of it, or a shard."""
@@ -210,6 +213,7 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
         again=chosen.force,
         shard=chosen.shard,
         shared=chosen.shared(root),
+        split_galaxies=SPLIT_GALAXIES,
     )
     if chosen.workers is None and chosen.cluster is None:
         building = replace(building, device=runtime.resolve_device(chosen.device))
@@ -249,12 +253,24 @@ def _build_on_workers(building: Building, plan: Sequence[Job], todo: Sequence[Jo
         require_inputs(building.root, job, but=todo)
     finds_device = chosen.device in ("auto", "cuda")
     uses_device = frozenset(stage.name for stage in STAGES.values() if stage.uses_device and finds_device)
-    run = cluster.Run(building.root.resolve(), plan, functools.partial(build_here, building), uses_device)
+    is_split = not chosen.force and chosen.shard == WHOLE
+    splits = frozenset(stage.name for stage in STAGES.values() if stage.splits and is_split)
+    run = cluster.Run(building.root.resolve(), plan, functools.partial(build_here, building), uses_device, splits)
     cluster.compute(run, todo, chosen.workers, chosen.cluster)
 
 
-def build_here(building: Building, job: Job) -> None:
-    """Build one job on the device that this machine has for what `--device` asks."""
+def build_here(building: Building, job: Job, shard: Shard = WHOLE) -> None:
+    """Build one job on the device that this machine has for what `--device` asks.
+
+    If a shard of it is named, build only that, and nothing if the survey is small or another experiment has the result.
+    """
+    if shard != WHOLE:
+        (survey,) = (needed for needed in job.inputs.values() if needed.stage == SURVEY)
+        is_small = (_n_galaxies(survey.directory(building.root)) or 0) < building.split_galaxies
+        if is_small or find_shared(building.root, job, building.shared) is not None:
+            return
+        log.info("%s, shard %d/%d", job, *shard)
+        building = replace(building, shard=shard)
     build_job(replace(building, device=runtime.resolve_device(building.device)), job)
 
 
@@ -320,6 +336,9 @@ def build_job(building: Building, job: Job) -> None:
     """
     root, shard = building.root, building.shard
     require_inputs(root, job)
+    if shard == WHOLE and building.is_whole and not building.again:  # workers of an earlier run may have begun them
+        for absent in missing_shards(root, job):
+            build_job(replace(building, shard=absent), job)
     make: Build = importlib.import_module(STAGES[job.stage].module).build
     inputs = {role: needed.directory(root) for role, needed in job.inputs.items()}
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sfnetlab.artifacts import State, builder_of, find_manifest, progress_of, state_of
 from sfnetlab.jobs import Job
+from sfnetlab.shards import builder_of_shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def statuses(root: Path, plan: Sequence[Job], like: Like | None = None) -> list[
 
 
 def _status(root: Path, job: Job, state: State, expected_s: float | None) -> JobStatus:
-    builder = builder_of(root, job)
+    builder = builder_of(root, job) or builder_of_shard(root, job)
     if builder is None:
         left_s = 0.0 if state.kind == "current" else expected_s
         return JobStatus(job=job, kind=state.kind, why=state.why, running=None, left_s=left_s)
