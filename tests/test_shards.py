@@ -1,22 +1,26 @@
 """A job split into shards: whose rows, what is missing, and that joined they are the whole."""
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfnetlab import cli
+from sfnetlab import cli, runner, runtime
 from sfnetlab.artifacts import build
 from sfnetlab.errors import ArtifactError, ConfigError
 from sfnetlab.jobs import Job, Shard
-from sfnetlab.shards import finished_shards, parse_shard, remove_shards, shard_job
+from sfnetlab.shards import finished_shards, missing_shards, parse_shard, remove_shards, shard_job
+from sfnetlab.status import statuses
+from small_run import options, payloads
 
 JOB = Job(stage="embed-images", version=1, name="encoder", spec=None, inputs={})
 
@@ -90,6 +94,92 @@ name = "random"
 kind = "encoder"
 weights = "random"
 """
+
+
+# --- on workers -------------------------------------------------------------------------------------------------------
+
+FROZEN = """
+name = "frozen"
+seeds = [0]
+[survey]
+kind = "mock"
+n_galaxies = 300
+image_size = 16
+[targets.metallicity]
+columns = ["oh_p50"]
+[[features]]
+name = "random"
+kind = "encoder"
+weights = "random"
+image_size = 32
+[probes]
+kinds = ["linear"]
+budgets = []
+n_bootstrap = 100
+"""
+RUN = ("prepare-survey", "embed-images", "fit-probes")
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tmp_path_factory.mktemp("frozen") / "frozen.toml"
+    config.write_text(FROZEN)
+    return config
+
+
+@pytest.fixture(scope="module")
+def undivided(frozen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of one process that splits nothing."""
+    root, _ = runner.run(options(frozen, tmp_path_factory.mktemp("undivided")), RUN)
+    return root
+
+
+def said_by_workers(root: Path) -> str:
+    return "".join(path.read_text() for path in (root / "logs").iterdir())
+
+
+def test_workers_share_the_embedding_of_a_large_survey_and_the_bits_are_the_same(
+    frozen, undivided, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runner, "SPLIT_GALAXIES", 300)
+    monkeypatch.setenv("OMP_NUM_THREADS", str(2 * runtime.n_threads()))  # as many a worker as one process has
+    root, _ = runner.run(options(frozen, tmp_path, workers=2), RUN)
+    assert payloads(root) == payloads(undivided)
+    assert not list((root / "embed-images").glob("*.shard-*"))
+    said = said_by_workers(root)
+    assert all(f"embed-images/random-seed0, shard {shard}" in said for shard in ("0/2", "1/2"))
+
+
+def test_a_small_survey_is_not_shared_nor_what_another_experiment_has(frozen, undivided, tmp_path):
+    root, plan = runner.run(options(frozen, tmp_path), RUN[:1])
+    (job,) = (job for job in plan if job.stage == "embed-images")
+    large = runner.Building(root, config_toml="", device="cpu", split_galaxies=300)
+    runner.build_here(dataclasses.replace(large, split_galaxies=301), job, Shard(0, 2))
+    runner.build_here(dataclasses.replace(large, shared=(undivided,)), job, Shard(0, 2))
+    assert not list(root.glob("embed-images/*"))
+    runner.build_here(large, job, Shard(0, 2))
+    assert [path.name for path in root.glob("embed-images/*")] == ["random-seed0.shard-0-of-2"]
+
+
+def test_a_run_alone_makes_the_shards_that_workers_left(frozen, undivided, tmp_path):
+    root, plan = runner.run(options(frozen, tmp_path), RUN[:1])
+    (job,) = (job for job in plan if job.stage == "embed-images")
+    runner.run(options(frozen, tmp_path, shard=Shard(1, 3)), ["embed-images"])
+    assert [shard.index for shard in missing_shards(root, job)] == [0, 2]
+    runner.run(options(frozen, tmp_path), RUN)
+    assert payloads(root) == payloads(undivided)
+    assert missing_shards(root, job) == []
+
+
+def test_status_tells_who_builds_a_shard(tmp_path):
+    def look(_: Path) -> dict[str, int]:
+        (found,) = statuses(tmp_path, [JOB])
+        assert found.running is not None
+        assert found.running.pid == os.getpid()
+        return {}
+
+    build(tmp_path, shard_job(JOB, Shard(0, 2)), look, config_toml="", device="cpu")
+    assert [found.kind for found in statuses(tmp_path, [JOB])] == ["missing"]
 
 
 @pytest.mark.slow

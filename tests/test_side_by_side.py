@@ -20,7 +20,7 @@ from sfnetlab.errors import BusyError
 from sfnetlab.jobs import Job
 from sfnetlab.plan import make_plan
 from sfnetlab.status import makespan, statuses
-from small_run import STAGES, options, payloads, start_slow_run, write_experiment
+from small_run import STAGES, N, options, payloads, start_slow_run, write_experiment
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,42 @@ def test_the_time_left_is_that_of_jobs_alike(config, alone, tmp_path, capsys):
     found = json.loads(status(capsys, config, root, "--json"))
     assert {(each["stage"], each["name"]): each["left_s"] for each in found["jobs"]}["fit-probes", "sae-k2-seed1"] == 40
     assert "more than 40 s left, one job after another: no job like" in status(capsys, config, root)
+
+
+def test_the_time_left_on_workers_is_told_from_jobs_alike_of_another_experiment(config, alone, tmp_path, capsys):
+    """Of the jobs that are alike, trainings are scaled by epochs and all by galaxies."""
+    root, there = tmp_path / "out", shutil.copytree(alone, tmp_path / "there")
+    for path in there.glob("*/[!.]*/manifest.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"wall_s": 30.0}))
+    path = there / "prepare-survey/survey/metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_galaxies": N // 2}))
+    runner.run(options(config, root), ["prepare-survey", "import-embeddings"])
+    path = tmp_path / "longer.toml"
+    path.write_text(config.read_text().replace("epochs = 12", "epochs = 24"))
+    flags = ("--workers", "1,2", "--like", str(there))
+    found = json.loads(status(capsys, path, root, *flags, "--json"))
+    left_s = {(each["stage"], each["name"]): each["left_s"] for each in found["jobs"]}
+    assert left_s["prepare-survey", "survey"] == 0
+    assert left_s["fit-probes", "mae"] == 60
+    assert left_s["train-sae", "sae"] == 120
+    assert found["left_s_on_workers"]["1"] == found["left_s"]
+    # Two chains of a training, codes and probes, beside which probes of the embedding fill the second worker.
+    assert 120 + 60 + 60 <= found["left_s_on_workers"]["2"] < found["left_s"]
+    said = status(capsys, path, root, *flags)
+    assert f"jobs alike in {there}, scaled by epochs and galaxies (2 times as many)" in said
+    assert "with 2 of the workers that were measured" in said
+
+
+@pytest.mark.parametrize("numbers", ["0", "1,", "1,eight", "2.5", "-1"])
+def test_numbers_of_workers_that_are_none_are_one_message(config, tmp_path, capsys, numbers):
+    assert cli.main(["status", str(config), "--out", str(tmp_path), f"--workers={numbers}"]) == 2
+    assert capsys.readouterr().err.startswith("sfnetlab: --workers: expected a number of processes from 1, found ")
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_a_folder_without_results_tells_no_times(config, tmp_path, capsys, folder):
+    assert cli.main(["status", str(config), "--out", str(tmp_path), "--like", str(tmp_path / folder)]) == 2
+    assert "--like: expected the folder of an experiment, such as results/demo, found" in capsys.readouterr().err
 
 
 def test_watching_ends_when_all_is_current(config, alone, capsys, monkeypatch):

@@ -245,28 +245,36 @@ def _link_shared(root: Path, job: Job, work: Path, shared: Iterable[Path]) -> bo
 
     Where the file system has no hard links, the files are copied.
     """
+    directory = find_shared(root, job, shared)
+    if directory is None:
+        return False
+    for leftover in work.iterdir():
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif leftover.name != RUNNING:
+            leftover.unlink()
+    manifest = read_manifest(directory)
+    for name in manifest["files"]:
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(directory / name, work / name)
+        except OSError:
+            shutil.copyfile(directory / name, work / name)
+            fsync(work / name)
+    write_text(work / MANIFEST, _as_json({**manifest, "name": job.name}))
+    log.info("%s: linked to the same result in %s", job, directory)
+    return True
+
+
+def find_shared(root: Path, job: Job, shared: Iterable[Path]) -> Path | None:
+    """Return the directory of the same result, made of the same inputs, in the folder of another experiment."""
     for directory in (each for folder in shared for each in _directories_of(folder, job.stage, job.key)):
         manifest = find_manifest(directory)
         if manifest is None or any(_damage(directory, manifest)):
             continue
-        if any(manifest.get("read", {}).get(role) != _content_of(root, job.inputs[role]) for role in job.inputs):
-            continue
-        for leftover in work.iterdir():
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            elif leftover.name != RUNNING:
-                leftover.unlink()
-        for name in manifest["files"]:
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(directory / name, work / name)
-            except OSError:
-                shutil.copyfile(directory / name, work / name)
-                fsync(work / name)
-        write_text(work / MANIFEST, _as_json({**manifest, "name": job.name}))
-        log.info("%s: linked to the same result in %s", job, directory)
-        return True
-    return False
+        if all(manifest.get("read", {}).get(role) == _content_of(root, job.inputs[role]) for role in job.inputs):
+            return directory
+    return None
 
 
 def _directories_of(folder: Path, stage: str, key: str) -> Iterator[Path]:

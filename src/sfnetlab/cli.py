@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON, times in seconds")
     form.add_argument("--watch", action="store_true", help="again and again until all is current")
+    status.add_argument(
+        "--workers", default="", metavar="N,...", dest="forecast", help="how long so many workers take, such as 1,8,64"
+    )
+    status.add_argument("--like", type=path_argument, metavar="DIR", help="times of an experiment that is done, scaled")
     _command(commands, "schema", "every setting: type, default, what it means")
     download.add_flags(_command(commands, "download", "a real survey: its catalogue and cutouts; goes on where it was"))
     _add_export_flags(_command(commands, "export", "tables for TOPCAT, SAEs for SAELens, cutouts for Zoobot"))
@@ -100,10 +104,12 @@ def _do(arguments: argparse.Namespace) -> None:
             root, plan = runner.run(runner.options(arguments))
             runtime.say(runner.describe_results(root, plan))
         case "status":
+            workers = tuple(runner.n_workers(number) for number in arguments.forecast.split(",") if arguments.forecast)
+            forecast = runner.Forecast(workers, arguments.like)
             if arguments.watch:
-                runner.watch_status(runner.options(arguments))
+                runner.watch_status(runner.options(arguments), forecast)
             else:
-                runtime.say(runner.describe_status(runner.options(arguments), as_json=arguments.json))
+                runtime.say(runner.describe_status(runner.options(arguments), forecast, as_json=arguments.json))
         case "schema":
             runtime.say(config.describe_schema())
         case "export":

@@ -35,7 +35,7 @@ from distributed.utils import LoopRunner
 from sfnetlab import runtime, status
 from sfnetlab.artifacts import find_manifest, state_of
 from sfnetlab.errors import BusyError, ConfigError, SfnetlabError
-from sfnetlab.jobs import Job
+from sfnetlab.jobs import WHOLE, Job, Shard
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +65,18 @@ class Run:
     plan
         All jobs of the experiment.
     build
-        Builds a job in the process that calls it; pickled by its name.
+        Builds a job, or a shard of it, in the process that calls it; pickled by its name.
     uses_device
         Names of the stages whose jobs run on a GPU where there is one; none where `--device` names one itself.
+    splits
+        Names of the stages whose jobs all workers share: a shard each, and then a job that joins them.
     """
 
     root: Path
     plan: Sequence[Job]
-    build: Callable[[Job], None]
+    build: Callable[[Job, Shard], None]
     uses_device: frozenset[str]
+    splits: frozenset[str] = frozenset()
 
 
 def compute(run: Run, todo: Sequence[Job], workers: int | None, cluster: str | None) -> None:
@@ -186,24 +189,25 @@ class Lab(WorkerPlugin):
             with path.open("a") as file:
                 os.dup2(file.fileno(), sys.stderr.fileno())
 
-    def make(self, place: int) -> None:
-        """Make a job, or wait until somebody else has made it."""
+    def make(self, place: int, shard: Shard) -> None:
+        """Make a job, or a shard of it, or wait until somebody else has made it."""
         job = self.todo[place]
         # The number of threads is a setting of each thread, and Dask gives jobs one that it started before.
         runtime.use_threads(get_worker().state.nthreads)
         deadline = time.monotonic() + _SEEN_LATE_S
         while time.monotonic() < deadline and not _inputs_are_seen(self.run.root, job):
             time.sleep(_POLL_S)
-        problem = self._attempt(job)
+        problem = self._attempt(job, shard)
         if problem is not None:  # not raised where it was caught: Dask sends what an error was raised after, if it can
             raise problem
 
-    def _attempt(self, job: Job) -> Exception | None:
+    def _attempt(self, job: Job, shard: Shard) -> Exception | None:
         """Build a job, or wait for who builds it; return why this failed, in words that can be sent."""
         while True:
             try:
-                log.info("%s", job)
-                self.run.build(job)
+                if shard == WHOLE:
+                    log.info("%s", job)
+                self.run.build(job, shard)
                 return None
             except BusyError as error:
                 log.info("%s", error)
@@ -218,11 +222,11 @@ def _inputs_are_seen(root: Path, job: Job) -> bool:
     return all(state_of(root, needed).kind == "current" for needed in job.inputs.values())
 
 
-def _make(lab: str, place: int, *_inputs: None) -> None:
-    """What Dask runs: a job of the plugin of this name, when the inputs are made."""
+def _make(lab: str, place: int, shard: Shard, *_inputs: None) -> None:
+    """What Dask runs: a job of the plugin of this name, or a shard of it, when the inputs are made."""
     plugin = get_worker().plugins[lab]
     assert isinstance(plugin, Lab)
-    plugin.make(place)
+    plugin.make(place, shard)
 
 
 def _choose_gpu(number: int) -> None:
@@ -382,11 +386,16 @@ def _gather(client: Client, run: Run, todo: Sequence[Job], lab: str) -> None:
     with_gpu = any(GPU in worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
     finished: queue.Queue[Job] = queue.Queue()
     futures: dict[Job, Future[None]] = {}
+    n_workers = len(client.nthreads() if client.cluster is None else client.cluster.worker_spec)
     for place, job in enumerate(todo):
         needed = [futures[each] for each in job.inputs.values() if each in futures]
         resources = {ROOM: 1} | ({GPU: 1} if with_gpu and job.stage in run.uses_device else {})
         key = f"{job.stage}-{lab}-{place}"  # Dask expects of keys that begin alike that they take as long
-        futures[job] = client.submit(_make, lab, place, *needed, key=key, priority=-place, resources=resources)
+        submit = functools.partial(client.submit, _make, lab, place, priority=-place, resources=resources)
+        if job.stage in run.splits and n_workers > 1:
+            shards = [Shard(index, n_workers) for index in range(n_workers)]
+            needed += [submit(shard, *needed, key=f"shard_of_{key}-{shard.index}") for shard in shards]
+        futures[job] = submit(WHOLE, *needed, key=key)
     for job, future in futures.items():
         future.add_done_callback(functools.partial(_put, finished, job))
     progress = _Progress(run, client, todo)

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from sfnetlab import config, runtime, status
-from sfnetlab.artifacts import SAME_CONTENT, State, build, builder_of, state_of, take_over
+from sfnetlab.artifacts import MANIFEST, SAME_CONTENT, State, build, builder_of, find_shared, state_of, take_over
 from sfnetlab.errors import ArtifactError, BusyError, ConfigError, DataError, SfnetlabError
 from sfnetlab.files import advice_on, path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
 from sfnetlab.plan import STAGES, make_plan
 from sfnetlab.schema import Experiment
-from sfnetlab.shards import finished_shards, parse_shard, remove_shards, shard_job
+from sfnetlab.shards import finished_shards, missing_shards, parse_shard, remove_shards, shard_job
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ Build = Callable[[Any, Task], Metrics]
 SURVEY, PROBED = "prepare-survey", "fit-probes"
 """The stage whose result is held against all that the experiment asks for, and the one that asks for most of it."""
 
+SPLIT_GALAXIES = 2**14
+"""From so many galaxies on, several workers share each job of a stage that can be split."""
 RESULTS = Path("results")
 """The folder of all experiments, below the folder in which the command runs."""
 _POLL_S = 1.0
@@ -94,6 +96,7 @@ class Building:
     """Whether what a survey lacks for the experiment is an error and not a warning."""
     shared: tuple[Path, ...] = ()
     """Folders of other experiments, whose results are linked where they are the same."""
+    split_galaxies: int = SPLIT_GALAXIES
 
     def part(self, job: Job) -> Job:
         """Return the job that makes what of a job is wanted: all of it, or a shard."""
@@ -157,14 +160,13 @@ def options(arguments: argparse.Namespace) -> Options:
         shard=parse_shard(getattr(arguments, "shard", "0/1")),
         skip_busy=getattr(arguments, "skip_busy", False),
         cache=getattr(arguments, "cache", None),
-        workers=_n_workers(getattr(arguments, "workers", None)),
+        workers=n_workers(arguments.workers) if getattr(arguments, "workers", None) is not None else None,
         cluster=getattr(arguments, "cluster", None),
     )
 
 
-def _n_workers(text: str | None) -> int | None:
-    if text is None:
-        return None
+def n_workers(text: str) -> int:
+    """Return the number that `--workers` names; raises ConfigError if it is none."""
     if not text.isdecimal() or int(text) == 0:
         raise ConfigError(f"--workers: expected a number of processes from 1, found {text!r}")
     return int(text)
@@ -211,6 +213,7 @@ def run(chosen: Options, stages: Sequence[str] = tuple(STAGES)) -> tuple[Path, l
         again=chosen.force,
         shard=chosen.shard,
         shared=chosen.shared(root),
+        split_galaxies=SPLIT_GALAXIES,
     )
     if chosen.workers is None and chosen.cluster is None:
         building = replace(building, device=runtime.resolve_device(chosen.device))
@@ -250,12 +253,24 @@ def _build_on_workers(building: Building, plan: Sequence[Job], todo: Sequence[Jo
         require_inputs(building.root, job, but=todo)
     finds_device = chosen.device in ("auto", "cuda")
     uses_device = frozenset(stage.name for stage in STAGES.values() if stage.uses_device and finds_device)
-    run = cluster.Run(building.root.resolve(), plan, functools.partial(build_here, building), uses_device)
+    is_split = not chosen.force and chosen.shard == WHOLE
+    splits = frozenset(stage.name for stage in STAGES.values() if stage.splits and is_split)
+    run = cluster.Run(building.root.resolve(), plan, functools.partial(build_here, building), uses_device, splits)
     cluster.compute(run, todo, chosen.workers, chosen.cluster)
 
 
-def build_here(building: Building, job: Job) -> None:
-    """Build one job on the device that this machine has for what `--device` asks."""
+def build_here(building: Building, job: Job, shard: Shard = WHOLE) -> None:
+    """Build one job on the device that this machine has for what `--device` asks.
+
+    If a shard of it is named, build only that, and nothing if the survey is small or another experiment has the result.
+    """
+    if shard != WHOLE:
+        (survey,) = (needed for needed in job.inputs.values() if needed.stage == SURVEY)
+        is_small = (_n_galaxies(survey.directory(building.root)) or 0) < building.split_galaxies
+        if is_small or find_shared(building.root, job, building.shared) is not None:
+            return
+        log.info("%s, shard %d/%d", job, *shard)
+        building = replace(building, shard=shard)
     build_job(replace(building, device=runtime.resolve_device(building.device)), job)
 
 
@@ -321,6 +336,9 @@ def build_job(building: Building, job: Job) -> None:
     """
     root, shard = building.root, building.shard
     require_inputs(root, job)
+    if shard == WHOLE and building.is_whole and not building.again:  # workers of an earlier run may have begun them
+        for absent in missing_shards(root, job):
+            build_job(replace(building, shard=absent), job)
     make: Build = importlib.import_module(STAGES[job.stage].module).build
     inputs = {role: needed.directory(root) for role, needed in job.inputs.items()}
 
@@ -410,21 +428,52 @@ def exit_status(command: Callable[[], object], verbosity: int = 0, *, shares_cor
     return 0
 
 
-def describe_status(chosen: Options, *, as_json: bool = False) -> str:
+@dataclass(frozen=True)
+class Forecast:
+    """What `status` is to say of the time left."""
+
+    workers: tuple[int, ...] = ()
+    """Numbers of workers."""
+    like: Path | None = None
+    """Folder of an experiment that is done, see `status.Like`."""
+
+
+def describe_status(chosen: Options, forecast: Forecast = Forecast(), *, as_json: bool = False) -> str:  # noqa: B008
     """Return a line for each job that says whether it is current, running, stale (and why) or missing."""
     experiment, root = chosen.load()
-    found = status.statuses(root, make_plan(experiment))
-    return status.as_json(root, found) if as_json else status.describe(found)
+    plan = make_plan(experiment)
+    like = _like(root, plan, forecast.like)
+    found = status.statuses(root, plan, like)
+    if as_json:
+        return status.as_json(root, found, forecast.workers)
+    return "\n".join([status.describe(found, workers=forecast.workers), *([str(like)] if like is not None else [])])
 
 
-def watch_status(chosen: Options) -> None:
+def _like(root: Path, plan: Sequence[Job], folder: Path | None) -> status.Like | None:
+    if folder is None:
+        return None
+    if not any(folder.glob(f"*/[!.]*/{MANIFEST}")):
+        raise ConfigError(f"--like: expected the folder of an experiment, such as {RESULTS}/demo, found {folder}")
+    (survey,) = (job for job in plan if job.stage == SURVEY)
+    asked = survey.recipe["settings"]["survey"].get("n_galaxies")
+    n, n_there = _n_galaxies(survey.directory(root)) or asked, _n_galaxies(survey.directory(folder))
+    return status.Like(folder, n / n_there if n and n_there else None)
+
+
+def _n_galaxies(survey: Path) -> int | None:
+    """Return how many galaxies a prepared survey has, or None if it is not prepared."""
+    path = survey / "metrics.json"
+    return json.loads(path.read_text())["n_galaxies"] if path.exists() else None
+
+
+def watch_status(chosen: Options, forecast: Forecast) -> None:
     """Print which jobs run and what is left, again and again, on a terminal in the same place, until all is current."""
     experiment, root = chosen.load()
     plan = make_plan(experiment)
     is_terminal = sys.stdout.isatty()
     while True:
-        found = status.statuses(root, plan)
-        text = status.describe(found, only_running=True)
+        found = status.statuses(root, plan, _like(root, plan, forecast.like))
+        text = status.describe(found, only_running=True, workers=forecast.workers)
         if is_terminal:  # from the top, and clear what is left of the text before
             text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
         print(text, flush=True)

@@ -3,13 +3,14 @@
 A shard is a result like any other, in a directory beside that of the job: `<stage>/<name>.shard-<index>-of-<n>/`.
 """
 
+import glob
 import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sfnetlab.artifacts import state_of
+from sfnetlab.artifacts import running, state_of
 from sfnetlab.errors import ArtifactError, ConfigError
 from sfnetlab.jobs import Job, Shard
 
@@ -54,20 +55,38 @@ def finished_shards(root: Path, job: Job) -> list[Path]:
     ArtifactError
         If some of n shards are current, but others are missing or stale.
     """
-    absent: list[str] = []
-    for n in sorted({_n_of(path) for path in _directories(root, job)}):
-        parts = [shard_job(job, Shard(index, n)) for index in range(n)]
-        is_finished = [state_of(root, part).kind == "current" for part in parts]
-        if all(is_finished):
-            return [part.directory(root) for part in parts]
-        if any(is_finished):
-            absent = [f"{index}/{n}" for index in range(n) if not is_finished[index]]
+    n, absent = _begun(root, job)
     if absent:
+        named = ", ".join(f"{index}/{n}" for index in absent[:8])
         raise ArtifactError(
             f"{job.directory(root)}: shards are missing: run `sfnetlab {job.stage} CONFIG` with --shard "
-            f"{', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}, or --force to do without shards"
+            f"{named}{' ...' if len(absent) > 8 else ''}, or --force to do without shards"
         )
-    return []
+    return [shard_job(job, Shard(index, n)).directory(root) for index in range(n)]
+
+
+def missing_shards(root: Path, job: Job) -> list[Shard]:
+    """Return the shards that are to be made before those that are current can be joined; none if no shard is."""
+    n, absent = _begun(root, job)
+    return [Shard(index, n) for index in absent]
+
+
+def _begun(root: Path, job: Job) -> tuple[int, list[int]]:
+    """Return into how many shards a job was split, of which some are current, and which are not; 0 if it was not."""
+    begun: tuple[int, list[int]] = (0, [])
+    for n in sorted({_n_of(path) for path in _directories(root, job)}):
+        absent = [i for i in range(n) if state_of(root, shard_job(job, Shard(i, n))).kind != "current"]
+        if not absent:
+            return n, []
+        if len(absent) < n:
+            begun = (n, absent)
+    return begun
+
+
+def builder_of_shard(root: Path, job: Job) -> dict[str, Any] | None:
+    """Return who builds a shard of a job, as `builder_of` does for the whole; of several, the first."""
+    works = sorted(job.directory(root).parent.glob(f".{glob.escape(job.name)}.shard-*"))
+    return next((builder for work in works if (builder := running(work)) is not None), None)
 
 
 def remove_shards(root: Path, job: Job) -> None:

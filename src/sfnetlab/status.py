@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sfnetlab.artifacts import State, builder_of, find_manifest, progress_of, state_of
 from sfnetlab.jobs import Job
+from sfnetlab.shards import builder_of_shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +51,28 @@ class JobStatus:
         return f"{self.kind:8} {self.job}" + (f" ({'; '.join(about)})" if about else "")
 
 
-def statuses(root: Path, plan: Sequence[Job]) -> list[JobStatus]:
+@dataclass(frozen=True)
+class Like:
+    """An experiment that is done, whose jobs tell how long those take that were not measured in the folder itself."""
+
+    folder: Path
+    growth: float | None
+    """How many times its galaxies the survey has; None where a number is not known."""
+
+    def __str__(self) -> str:
+        by = "epochs" if self.growth is None else f"epochs and galaxies ({self.growth:.3g} times as many)"
+        return f"what was not measured here: as long as jobs alike in {self.folder}, scaled by {by}"
+
+
+def statuses(root: Path, plan: Sequence[Job], like: Like | None = None) -> list[JobStatus]:
     """Return the status of every job of a plan, in its order."""
     known: dict[str, State] = {}
-    expected = expected_seconds(root, plan)
+    expected = expected_seconds(root, plan, like)
     return [_status(root, job, state_of(root, job, known), expected[job]) for job in plan]
 
 
 def _status(root: Path, job: Job, state: State, expected_s: float | None) -> JobStatus:
-    builder = builder_of(root, job)
+    builder = builder_of(root, job) or builder_of_shard(root, job)
     if builder is None:
         left_s = 0.0 if state.kind == "current" else expected_s
         return JobStatus(job=job, kind=state.kind, why=state.why, running=None, left_s=left_s)
@@ -96,28 +110,48 @@ def _epochs(settings: Any) -> int | None:
 # --- times ------------------------------------------------------------------------------------------------------------
 
 
-def expected_seconds(root: Path, plan: Sequence[Job]) -> dict[Job, float | None]:
+def expected_seconds(root: Path, plan: Sequence[Job], like: Like | None = None) -> dict[Job, float | None]:
     """Return how long each job takes: the median of jobs like it that were done in this folder, None without any.
 
-    Alike are jobs of the same stage with the same kind of settings; where there are some, those of the same kind of
-    features.
+    Alike are jobs of the same stage with the same settings by name; where there are some, those of the same kind of
+    features. Trainings of other numbers of epochs are scaled by these.
+
+    Parameters
+    ----------
+    like
+        Where else to look for jobs that none here is like. Their times are scaled by the galaxies, too: those of
+        stages that take as long for any survey, such as figures, are then too long for a larger one.
     """
-    measured: dict[tuple[object, ...], list[float]] = {}
+    known = [(_seconds_an_epoch(root), 1.0)]
+    if like is not None:
+        known.append((_seconds_an_epoch(like.folder), like.growth or 1.0))
+    expected: dict[Job, float | None] = {}
     for job in plan:
-        manifest = find_manifest(job.directory(root))
+        settings = job.recipe["settings"]
+        kinds = list(_kinds(job.stage, settings))
+        found = [factor * times[kind] for times, factor in known for kind in kinds if kind in times]
+        expected[job] = found[0] * (_epochs(settings) or 1) if found else None
+    return expected
+
+
+def _seconds_an_epoch(root: Path) -> dict[tuple[object, ...], float]:
+    """Return the median time of each kind of jobs that are done in a folder, divided by epochs where they have some."""
+    measured: dict[tuple[object, ...], list[float]] = {}
+    for directory in sorted(root.glob("*/[!.]*")):
+        manifest = find_manifest(directory)
         if manifest is not None:
-            for kind in _kinds(job):
-                measured.setdefault(kind, []).append(manifest["wall_s"])
-    return {
-        job: next((statistics.median(measured[kind]) for kind in _kinds(job) if kind in measured), None) for job in plan
-    }
+            settings = manifest["recipe"]["settings"]
+            for kind in _kinds(manifest["stage"], settings):
+                measured.setdefault(kind, []).append(manifest["wall_s"] / (_epochs(settings) or 1))
+    return {kind: statistics.median(seconds) for kind, seconds in measured.items()}
 
 
-def _kinds(job: Job) -> Iterator[tuple[object, ...]]:
+def _kinds(stage: str, settings: Any) -> Iterator[tuple[object, ...]]:
     """Yield what jobs have in common that take as long as this one, the most like it first."""
-    kind = (job.stage, type(job.spec))
-    yield (*kind, getattr(getattr(job.spec, "table", None), "kind", None))
-    yield kind
+    names = tuple(sorted(settings)) if isinstance(settings, Mapping) else ()
+    parts = [part.get("kind") for part in settings.values() if isinstance(part, Mapping)] if names else []
+    yield (stage, names, *(kind for kind in parts if isinstance(kind, str)))
+    yield (stage, names, None)
 
 
 def left(seconds: float) -> str:
@@ -161,8 +195,8 @@ def makespan(seconds: Mapping[Job, float], n_workers: int) -> float:
 # --- for people and programs ------------------------------------------------------------------------------------------
 
 
-def describe(found: Iterable[JobStatus], *, only_running: bool = False) -> str:
-    """Return a line for each job, and unless all are current how long the rest takes, one job after another."""
+def describe(found: Iterable[JobStatus], *, only_running: bool = False, workers: Sequence[int] = ()) -> str:
+    """Return a line for each job, and unless all are current how long the rest takes: in turn, and on workers."""
     found = list(found)
     lines = [str(each) for each in found if each.kind == "running" or not only_running]
     if only_running or any(each.kind != "current" for each in found):
@@ -172,10 +206,12 @@ def describe(found: Iterable[JobStatus], *, only_running: bool = False) -> str:
         if unmeasured:
             times = f"more than {times}: no job like {unmeasured} of them was measured"
         lines.append(f"{n['current']} of {len(found)} are current, {n['running']} running; {times}")
+        on_workers = _on(workers, found).items()
+        lines += [f"{left(seconds)} with {number} of the workers that were measured" for number, seconds in on_workers]
     return "\n".join(lines)
 
 
-def as_json(root: Path, found: Iterable[JobStatus]) -> str:
+def as_json(root: Path, found: Iterable[JobStatus], workers: Sequence[int] = ()) -> str:
     """Return the same as JSON, with `left_s` in seconds for each job and in all, null where it is not known."""
     found = list(found)
     jobs = [
@@ -184,5 +220,11 @@ def as_json(root: Path, found: Iterable[JobStatus]) -> str:
         for each in found
     ]  # fmt: skip
     known = [each.left_s for each in found if each.left_s is not None]
-    total = {"left_s": sum(known), "unmeasured": len(found) - len(known)}
+    total = {"left_s": sum(known), "left_s_on_workers": _on(workers, found), "unmeasured": len(found) - len(known)}
     return json.dumps({"folder": str(root), "jobs": jobs, **total}, indent=1)
+
+
+def _on(workers: Sequence[int], found: Sequence[JobStatus]) -> dict[int, float]:
+    """Return the seconds that each number of workers takes for what is not current."""
+    seconds = {each.job: each.left_s or 0.0 for each in found if each.kind != "current"}
+    return {n: makespan(seconds, n) for n in workers}

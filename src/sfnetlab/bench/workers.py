@@ -11,7 +11,7 @@ from pathlib import Path
 from sfnetlab import cluster, config, runtime, status
 from sfnetlab.artifacts import build, find_manifest
 from sfnetlab.bench.compare import Row
-from sfnetlab.jobs import Job
+from sfnetlab.jobs import WHOLE, Job, Shard
 from sfnetlab.plan import make_plan
 
 N_WORKERS = 2
@@ -109,5 +109,5 @@ def _trivial(folder: Path, device: str) -> Row:
     )
 
 
-def _build_nothing(root: Path, job: Job) -> None:
+def _build_nothing(root: Path, job: Job, _: Shard = WHOLE) -> None:
     build(root, job, lambda _: {}, config_toml="", device="cpu")
