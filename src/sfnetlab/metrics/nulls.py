@@ -7,7 +7,6 @@ brightness, colour and size.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
@@ -97,7 +96,9 @@ def residuals(tables: Sequence[FeatureMatrix], predictors: Sequence[NDArray[np.f
     predictors
         Their `curved_predictors`, (n, m).
     """
-    dense = [np.asarray(table.toarray() if sp.issparse(table) else table, dtype=np.float64) for table in tables]
+    dense = [
+        np.asarray(table if isinstance(table, np.ndarray) else table.toarray(), dtype=np.float64) for table in tables
+    ]
     designs = [np.column_stack([np.ones(len(part)), part]) for part in predictors]
     is_known = ~np.isnan(dense[0])
     weights = np.zeros((designs[0].shape[1], dense[0].shape[1]))
