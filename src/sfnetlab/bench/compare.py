@@ -25,11 +25,12 @@ class Row:
     """What is compared, in words."""
     ours: float
     """The lab's number in `unit`; a median over turns if it is a speed."""
-    reference: float
-    """The reference's number in `unit`; a median over turns if it is a speed."""
+    reference: float | None
+    """The reference's number in `unit`; a median over turns if it is a speed. None where there is none to be had, for
+    the reason that `case` gives."""
     unit: str
     ratio: float | None
-    """`ours` over `reference`; for speeds, the median over turns of that. None where `reference` is 0."""
+    """`ours` over `reference`; for speeds, the median over turns of that. None where `reference` is 0 or None."""
     threads: int
     device: str
     bound_share: float | None = None
@@ -46,7 +47,9 @@ class Row:
 
 def describe(row: Row) -> str:
     """Return a row as one line of text."""
-    ours, reference = (f"{n:,.0f}" if abs(n) >= 1000 else f"{n:#.4g}" for n in (row.ours, row.reference))
+    ours, reference = (
+        "none" if n is None else f"{n:,.0f}" if abs(n) >= 1000 else f"{n:#.4g}" for n in (row.ours, row.reference)
+    )
     ratio = "against" if row.ratio is None else f"{row.ratio:.2f} x"
     parts = [f"{row.name:12} {row.case:76} {ours:>9} {row.unit}", f"{ratio} the reference ({reference})"]
     if row.bound_share is not None and row.reference_bound_share is not None:
