@@ -19,7 +19,6 @@ from sfnetlab.training.sae.state import one_by_one
 
 PLAN = Plan(n_train=300, n_test=100, d_in=8, n_latents=32, k=2, epochs=2, variants=("topk",), seeds=(0, 1))
 SCRIPTS = sorted(sae_peers._SCRIPTS.glob("*.py"))
-RATES = (1.0, 2.0, 3.0)
 
 WRITES_CHECKPOINTS = """
 import json, sys
@@ -34,9 +33,9 @@ for one in job["trainings"]:
     to.mkdir()
     rows = np.load(job["rows"])
     atoms = np.eye(one["n_latents"], rows.shape[1], dtype=np.float32)
-    if one["learning_rate"] == 3.0:
+    if one["rate_factor"] == 16:
         atoms += np.nan
-    gain = 1 if one["learning_rate"] == 2.0 else 0.5
+    gain = 1 if one["rate_factor"] == 4 else 0.5
     b_dec = rows.mean(axis=0)
     b_enc = np.zeros(one["n_latents"], dtype=np.float32)
     state = dict(W_enc=gain * atoms.T.copy(), W_dec=atoms, b_enc=b_enc, b_dec=b_dec)
@@ -61,13 +60,13 @@ def peers(tmp_path, monkeypatch):
     def make(text, name="fake"):
         script = tmp_path / f"{name}.py"
         script.write_text(text)
-        return Peer(name=name, script=script, rates=RATES)
+        return Peer(name=name, script=script)
 
     return make
 
 
 def rows_of(*peers):
-    return list(sae_peers.rows_of(sae_peers.planted_data(PLAN), PLAN, peers, "cpu"))
+    return list(sae_peers.rows_of(sae_peers.planted_data(PLAN), PLAN, peers))
 
 
 def test_each_recipe_of_a_peer_has_a_row_a_measure(peers):
@@ -83,7 +82,7 @@ def test_each_recipe_of_a_peer_has_a_row_a_measure(peers):
 
 def test_a_peer_is_tuned_to_the_rate_that_reconstructs_valid_rows_best_among_those_that_do_not_diverge(peers):
     documented, tuned = (row for row in rows_of(peers(WRITES_CHECKPOINTS)) if row.unit == "FVU")
-    assert "tuned (rate 2, batch 64)" in tuned.case
+    assert "tuned (4 x its rate, batch 64)" in tuned.case
     assert tuned.reference < documented.reference
 
 
@@ -132,7 +131,7 @@ def test_scripts_of_peers_import_nothing_of_the_lab():
 
 
 def test_each_peer_has_a_script_that_says_what_it_needs_to_the_version():
-    for peer in PLAN.peers():
+    for peer in sae_peers.PEERS:
         assert "# dependencies = [" in peer.script.read_text()
         assert "==" in peer.script.read_text().partition("# dependencies = [")[2].partition("\n")[0]
 
@@ -155,7 +154,7 @@ def test_rows_of_a_file_are_split_at_random_and_have_no_truth(tmp_path, peers):
     data = sae_peers.read_data(tmp_path / "x.npy")
     assert [len(part) for part in (data.train, data.valid, data.test)] == [70, 10, 20]
     assert sorted(np.concatenate((data.train, data.valid, data.test))) == list(range(100))
-    rows = list(sae_peers.rows_of(data, PLAN, [peers(WRITES_CHECKPOINTS)], "cpu"))
+    rows = list(sae_peers.rows_of(data, PLAN, [peers(WRITES_CHECKPOINTS)]))
     assert [row.unit for row in rows] == ["FVU", "L0", "alive share", "rows/s"] * 2
     assert "70 rows x 8 of x.npy" in rows[0].case
 

@@ -51,8 +51,14 @@ class Peer:
     name: str
     script: Path
     """Trains as peers/peer_job.py says, in an environment that it describes in its first lines."""
-    rates: tuple[float, ...]
-    """Learning rates to choose from: the one that it recommends for this size, and four and sixteen times that."""
+
+
+PEERS = (
+    Peer(name="SAELens", script=_SCRIPTS / "train_sae_lens.py"),
+    Peer(name="dictionary_learning", script=_SCRIPTS / "train_dictionary_learning.py"),
+)
+RATE_FACTORS = (1, 4, 16)
+"""Learning rates to choose from when a peer is tuned, as multiples of the one that it recommends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +86,6 @@ class Plan:
             variant=variant, n_latents=self.n_latents, k=self.k, seed=seed, group_sizes=groups, selection=selection
         )
 
-    def peers(self) -> tuple[Peer, ...]:
-        """The libraries, with rates about their own: SAELens' default, and that of dictionary_learning's rule."""
-        own = {"SAELens": 3e-4, "dictionary_learning": 2e-4 / (self.n_latents / 2**14) ** 0.5}
-        scripts = {"SAELens": "train_sae_lens.py", "dictionary_learning": "train_dictionary_learning.py"}
-        return tuple(
-            Peer(name=name, script=_SCRIPTS / scripts[name], rates=(rate, 4 * rate, 16 * rate))
-            for name, rate in own.items()
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -113,17 +110,19 @@ class Trained(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What a peer is told about its training; None: what it recommends."""
+    """What a peer is told about its training, beside sizes and seed; the defaults are what it recommends."""
 
     batch_size: int | None = None
-    learning_rate: float | None = None
+    rate_factor: int = 1
+    """Multiplies the recommended learning rate."""
     starts_at_mean: bool = False
+    """Whether b_dec starts at the rows' mean."""
 
 
-def sae_peers(device: str, embeddings: Path | None = None, plan: Plan = Plan()) -> Iterator[Row]:  # noqa: B008
-    """Yield our measures against each peer's, means over seeds; peers run on the CPU, and ours is to run there too."""
-    data = planted_data(plan) if embeddings is None else read_data(embeddings)
-    yield from rows_of(data, plan, plan.peers(), device)
+def sae_peers(device: str, embeddings: Path | None = None) -> Iterator[Row]:  # noqa: ARG001
+    """Yield our measures against each peer's, means over seeds; all on the CPU, whatever the device."""
+    plan = Plan()
+    yield from rows_of(planted_data(plan) if embeddings is None else read_data(embeddings), plan, PEERS)
 
 
 def planted_data(plan: Plan) -> Data:
@@ -167,16 +166,16 @@ def read_data(path: Path) -> Data:
     return Data(X=np.asarray(values, dtype=np.float32), train=train, valid=valid, test=test, atoms=None, label=label)
 
 
-def rows_of(data: Data, plan: Plan, peers: Sequence[Peer], device: str) -> Iterator[Row]:
+def rows_of(data: Data, plan: Plan, peers: Sequence[Peer]) -> Iterator[Row]:
     """Yield a row for each peer, recipe, variant and measure; one row of a peer that fails, with the reason."""
-    ours = _train_ours(data, plan, device)
+    ours = _train_ours(data, plan)
     our_quality = {key: _measured(trained, data) for key, trained in ours.items()}
     for peer in peers:
         try:
             found = {key: [_measured(each, data) for each in trained] for key, trained in _train_peer(data, plan, peer)}
         except PeerError as error:
             first = [our_quality[plan.variants[0], seed][FVU["topk"]] for seed in plan.seeds]
-            yield _row(f"{NAMES[plan.variants[0]]}, not against {peer.name}: {error}", FVU["topk"], first, None, device)
+            yield _row(f"{NAMES[plan.variants[0]]}, not against {peer.name}: {error}", FVU["topk"], first, None)
             continue
         for (remark, variant), theirs in found.items():
             case = (
@@ -185,7 +184,7 @@ def rows_of(data: Data, plan: Plan, peers: Sequence[Peer], device: str) -> Itera
             )
             for measure in theirs[0]:
                 mine = [our_quality[variant, seed][measure] for seed in plan.seeds]
-                yield _row(case, measure, mine, [of_seed[measure] for of_seed in theirs], device)
+                yield _row(case, measure, mine, [of_seed[measure] for of_seed in theirs])
 
 
 def _measured(trained: Trained, data: Data) -> Quality:
@@ -199,7 +198,7 @@ def _measured(trained: Trained, data: Data) -> Quality:
     return found | {sae_quality.MMCS: recovered.mmcs, sae_quality.REC90: recovered.rec90}
 
 
-def _row(case: str, measure: str, ours: list[float], theirs: list[float] | None, device: str) -> Row:
+def _row(case: str, measure: str, ours: list[float], theirs: list[float] | None) -> Row:
     """Means over seeds; the case names the standard deviations."""
     mine, other = statistics.fmean(ours), None if theirs is None else statistics.fmean(theirs)
     if len(ours) > 1 and theirs is not None:
@@ -209,18 +208,18 @@ def _row(case: str, measure: str, ours: list[float], theirs: list[float] | None,
     threads = runtime.n_threads()
     return Row(
         name="sae-peers", case=case, ours=mine, reference=other, unit=measure, ratio=ratio, threads=threads,
-        device=device,
+        device="cpu",
     )  # fmt: skip
 
 
-def _train_ours(data: Data, plan: Plan, device: str) -> dict[tuple[Variant, int], Trained]:
+def _train_ours(data: Data, plan: Plan) -> dict[tuple[Variant, int], Trained]:
     rows, valid = Rows(data.X, data.train), Rows(data.X, data.valid)
     # Kernels are compiled at their first use.
-    train_on(rows, valid, [plan.settings(variant, 0) for variant in plan.variants], 1, device)
+    train_on(rows, valid, [plan.settings(variant, 0) for variant in plan.variants], 1, "cpu")
     trained = {}
     for variant, seed in product(plan.variants, plan.seeds):
         started = perf_counter()
-        (sae,) = train_on(rows, valid, [plan.settings(variant, seed)], plan.epochs, device)
+        (sae,) = train_on(rows, valid, [plan.settings(variant, seed)], plan.epochs, "cpu")
         trained[variant, seed] = Trained(sae, plan.epochs * len(rows) / (perf_counter() - started))
     return trained
 
@@ -228,7 +227,7 @@ def _train_ours(data: Data, plan: Plan, device: str) -> dict[tuple[Variant, int]
 def _train_peer(data: Data, plan: Plan, peer: Peer) -> Iterator[tuple[tuple[str, Variant], list[Trained]]]:
     """Yield recipe and variant, and a peer's SAEs of them, one a seed. Only the first seed tries all rates."""
     as_ours = recipe.batch_size(len(data.train), plan.epochs)
-    tried = [Recipe(as_ours, rate, starts_at_mean=True) for rate in peer.rates]
+    tried = [Recipe(as_ours, factor, starts_at_mean=True) for factor in RATE_FACTORS]
     first, *others = plan.seeds
     wanted = [(Recipe(), variant, seed) for variant in plan.variants for seed in plan.seeds]
     wanted += [(each, variant, first) for variant in plan.variants for each in tried]
@@ -241,7 +240,7 @@ def _train_peer(data: Data, plan: Plan, peer: Peer) -> Iterator[tuple[tuple[str,
     if again:
         trained |= dict(zip(again, _run(data, plan, peer, again), strict=True))
     for variant in plan.variants:
-        tuned = f"tuned (rate {best[variant].learning_rate:.2g}, batch {as_ours})"
+        tuned = f"tuned ({best[variant].rate_factor} x its rate, batch {as_ours})"
         for remark, told in (("as documented", Recipe()), (tuned, best[variant])):
             yield (remark, variant), [trained[told, variant, seed] for seed in plan.seeds]
 

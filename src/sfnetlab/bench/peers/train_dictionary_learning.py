@@ -22,7 +22,7 @@ from peer_job import batches, run  # pyrefly: ignore[missing-import]
 from torch import Tensor
 
 TRAINERS = {"topk": TopKTrainer, "batch_topk": BatchTopKTrainer, "matryoshka": MatryoshkaBatchTopKTrainer}
-STEPS, BATCH_SIZE = 50_000_000 // 2048, 2048
+STEPS, BATCH_SIZE, LEARNING_RATE = 50_000_000 // 2048, 2048, 2e-4
 WARM_UP, THRESHOLD_MEMORY = 1000, 0.999
 """Steps until the rate is full and the threshold is followed, and how much of the threshold a step keeps."""
 
@@ -40,7 +40,7 @@ def train(rows: Tensor, wanted: dict[str, Any]) -> None:
         "k": wanted["k"],
         "layer": 0,
         "lm_name": "none",
-        "lr": wanted["learning_rate"],
+        "lr": LEARNING_RATE * (2**14 / wanted["n_latents"]) ** 0.5 * wanted["rate_factor"],
         "warmup_steps": warm_up,
         "decay_start": max(warm_up + 1, int(0.8 * n_steps)),
         "threshold_beta": THRESHOLD_MEMORY**stretch,

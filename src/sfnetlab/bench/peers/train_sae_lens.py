@@ -38,7 +38,7 @@ def train(rows: Tensor, wanted: dict[str, Any]) -> None:
     batch_size = wanted["batch_size"] or BATCH_SIZE
     n_steps = max(1, wanted["epochs"] * len(rows) // batch_size)
     stretch = max(1.0, STEPS / n_steps)
-    rate = wanted["learning_rate"] or LEARNING_RATE
+    rate = LEARNING_RATE * wanted["rate_factor"]
     sizes = {"d_in": rows.shape[1], "d_sae": wanted["n_latents"], "k": wanted["k"]}
     sizes |= {"normalize_activations": "expected_average_only_in"}
     batch_wide = {"topk_threshold_lr": 1 - (1 - THRESHOLD_RATE) ** stretch}
