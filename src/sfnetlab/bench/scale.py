@@ -164,9 +164,10 @@ def _row(stage: str, sizes: tuple[int, int], small: Cost, large: Cost, device: s
     ratio_of_sizes = sizes[1] / sizes[0]
     exponent = math.log(large.cpu_s / small.cpu_s) / math.log(ratio_of_sizes) if small.cpu_s > 0 else math.nan
     expected = small.seconds * ratio_of_sizes
+    against = f"{sizes[1]:,} galaxies, against {sizes[0]:,} times {ratio_of_sizes:g}"
     return Row(
         name="scale",
-        case=f"{stage}, {sizes[1]:,} galaxies, against {sizes[0]:,} times {ratio_of_sizes:g}: exponent {exponent:.2f} in CPU s",
+        case=f"{stage}, {against}: exponent {exponent:.2f} in CPU s",
         ours=large.seconds,
         reference=expected,
         unit="s",
