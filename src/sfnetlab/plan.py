@@ -30,22 +30,40 @@ from sfnetlab.surveys.split import Split
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("prepare-survey", 2, "render or decode the cutouts, check the catalogue, split it"),
-        Stage("import-embeddings", 1, "join embeddings that somebody else made to the catalogue, by id"),
         Stage(
-            "train-sfnet", 2, "train the sparse networks, and the dense ones that encoders ask for", uses_device=True
+            "prepare-survey",
+            2,
+            "render or decode the cutouts, check the catalogue, split it",
+            memory_gb=1.2,
+            memory_gb_per_million=0.5,
+        ),
+        Stage(
+            "import-embeddings",
+            1,
+            "join embeddings that somebody else made to the catalogue, by id",
+            memory_gb=0.5,
+            memory_gb_per_million=0.3,
+        ),
+        Stage(
+            "train-sfnet",
+            2,
+            "train the sparse networks, and the dense ones that encoders ask for",
+            uses_device=True,
+            memory_gb=2.3,
         ),
         Stage(
             "finetune-zoobot",
             1,
             "fine-tune pretrained encoders on a target, by Zoobot (needs the extra zoobot)",
             uses_device=True,
+            memory_gb=2.3,
         ),
         Stage(
             "train-vae",
             1,
             "train autoencoders on the cutouts, score what they reconstruct: latent features",
             uses_device=True,
+            memory_gb=2.3,
         ),
         Stage(
             "embed-images",
@@ -53,23 +71,61 @@ STAGES = {
             "run networks over all cutouts: SFNet features, dense embeddings",
             uses_device=True,
             splits=True,
+            memory_gb=2.3,
         ),
-        Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean"),
+        Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean", memory_gb=1.3),
         Stage(
             "train-sae",
             10,
             "train sparse autoencoders on the embeddings, all k and seeds in one pass",
             uses_device=True,
+            memory_gb=0.8,
+            memory_gb_per_million=0.15,
         ),
-        Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features", uses_device=True),
-        Stage("fit-probes", 6, "probe every feature table for every target: the comparison"),
+        Stage(
+            "encode-embeddings",
+            1,
+            "run sparse autoencoders over all embeddings: sparse features",
+            uses_device=True,
+            memory_gb=0.6,
+            memory_gb_per_million=0.65,
+        ),
+        Stage(
+            "fit-probes",
+            6,
+            "probe every feature table for every target: the comparison",
+            memory_gb=1.3,
+            memory_gb_per_million=2.7,
+        ),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
-        Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
-        Stage("interpret-features", 7, "what each feature responds to: labels, nuisances, equations, its galaxies"),
-        Stage("compare-features", 4, "which features of different methods and seeds are the same, and what is rare"),
+        Stage(
+            "perturb-images",
+            1,
+            "run networks over turned, shifted, noisy and blurred cutouts",
+            uses_device=True,
+            memory_gb=2.3,
+        ),
+        Stage(
+            "interpret-features",
+            7,
+            "what each feature responds to: labels, nuisances, equations, its galaxies",
+            memory_gb=1.6,
+        ),
+        Stage(
+            "compare-features",
+            4,
+            "which features of different methods and seeds are the same, and what is rare",
+            memory_gb=2.7,
+        ),
         Stage("hold-claims", 2, "which claims of the papers hold on this survey"),
-        Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures"),
-        Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
+        Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures", memory_gb=1.8),
+        Stage(
+            "build-atlas",
+            1,
+            "the feature atlas: static pages to look at galaxies and features with",
+            link="atlas",
+            memory_gb=2.0,
+        ),
     )
 }
 
