@@ -21,8 +21,7 @@ from sfnetlab import cli, cluster, runner
 from sfnetlab.artifacts import builder_of
 from sfnetlab.config import load
 from sfnetlab.errors import ConfigError, DataError
-from sfnetlab.jobs import Stage
-from sfnetlab.plan import make_plan
+from sfnetlab.plan import make_plan, memory_bytes
 from small_run import STAGES, options, payloads, write_experiment
 
 
@@ -122,7 +121,7 @@ def test_a_worker_offers_the_memory_that_it_was_given_and_a_job_takes_what_its_s
 
     monkeypatch.setattr(Client, "submit", noted)
     runner.run(options(config, tmp_path, cluster=address), ["prepare-survey"])
-    assert submitted == [{"SFNETLAB": 1, "MEMORY": runner.STAGES["prepare-survey"].memory_bytes(None)}]
+    assert submitted == [{"SFNETLAB": 1, "MEMORY": memory_bytes("prepare-survey", None)}]
     with Client(address, set_as_default=False) as client:
         (worker,) = client.scheduler_info()["workers"].values()
     assert worker["resources"] == {"SFNETLAB": 1, "MEMORY": 4 * 2**30}
@@ -131,7 +130,7 @@ def test_a_worker_offers_the_memory_that_it_was_given_and_a_job_takes_what_its_s
 def test_a_job_that_needs_more_memory_than_any_worker_has_is_made_with_a_warning(
     config, address, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(Stage, "memory_bytes", lambda *_: 7 * 10**9)
+    monkeypatch.setattr(runner, "memory_bytes", lambda *_: 7 * 10**9)
     root, _ = runner.run(options(config, tmp_path, cluster=address), ["prepare-survey"])
     assert (root / "prepare-survey/survey/manifest.json").exists()
     assert (
@@ -148,8 +147,9 @@ def test_a_job_is_for_workers_with_memory_for_it_and_if_none_has_it_for_the_larg
 
 
 def test_memory_grows_with_the_galaxies_where_a_stage_holds_something_for_each():
-    stage = Stage("fit-baselines", 1, "", memory_gb=0.5, memory_gb_per_million=2.0)
-    assert [stage.memory_bytes(n) for n in (None, 10_000, 1_000_000)] == [5 * 10**8, 52 * 10**7, 25 * 10**8]
+    assert memory_bytes("fit-probes", None) < memory_bytes("fit-probes", 10**5) < memory_bytes("fit-probes", 10**6)
+    assert memory_bytes("train-sfnet", None) == memory_bytes("train-sfnet", 10**6)
+    assert all(0 < memory_bytes(stage, 10**6) <= 4 * 2**30 for stage in runner.STAGES)
 
 
 def test_a_worker_that_does_not_see_the_results_is_told_at_the_start(config, address, tmp_path, monkeypatch):

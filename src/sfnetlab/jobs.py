@@ -25,10 +25,6 @@ class Stage:
     """Whether `--shard i/n` can split its jobs."""
     uses_device: bool = False
     """Whether its jobs run on a GPU where there is one."""
-    memory_gb: float = 1.0
-    """Gigabytes of its own that a process takes which makes a job of it for few galaxies, as far as it was seen."""
-    memory_gb_per_million: float = 0.0
-    """What a million galaxies add to it."""
     link: str | None = None
     """Name of a link in the experiment's folder that leads people to the stage's one result."""
 
@@ -36,10 +32,6 @@ class Stage:
     def module(self) -> str:
         """Name of the module whose `build` makes the stage's jobs."""
         return f"sfnetlab.stages.{self.name.replace('-', '_')}"
-
-    def memory_bytes(self, n_galaxies: int | None) -> int:
-        """Return what memory a job needs on a survey of so many galaxies; of few, if the number is not known."""
-        return int(1e9 * (self.memory_gb + self.memory_gb_per_million * (n_galaxies or 0) / 1e6))
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,40 +30,22 @@ from sfnetlab.surveys.split import Split
 STAGES = {
     stage.name: stage
     for stage in (
+        Stage("prepare-survey", 2, "render or decode the cutouts, check the catalogue, split it"),
+        Stage("import-embeddings", 1, "join embeddings that somebody else made to the catalogue, by id"),
         Stage(
-            "prepare-survey",
-            2,
-            "render or decode the cutouts, check the catalogue, split it",
-            memory_gb=1.2,
-            memory_gb_per_million=0.5,
-        ),
-        Stage(
-            "import-embeddings",
-            1,
-            "join embeddings that somebody else made to the catalogue, by id",
-            memory_gb=0.5,
-            memory_gb_per_million=0.3,
-        ),
-        Stage(
-            "train-sfnet",
-            2,
-            "train the sparse networks, and the dense ones that encoders ask for",
-            uses_device=True,
-            memory_gb=2.3,
+            "train-sfnet", 2, "train the sparse networks, and the dense ones that encoders ask for", uses_device=True
         ),
         Stage(
             "finetune-zoobot",
             1,
             "fine-tune pretrained encoders on a target, by Zoobot (needs the extra zoobot)",
             uses_device=True,
-            memory_gb=2.3,
         ),
         Stage(
             "train-vae",
             1,
             "train autoencoders on the cutouts, score what they reconstruct: latent features",
             uses_device=True,
-            memory_gb=2.3,
         ),
         Stage(
             "embed-images",
@@ -71,63 +53,54 @@ STAGES = {
             "run networks over all cutouts: SFNet features, dense embeddings",
             uses_device=True,
             splits=True,
-            memory_gb=2.3,
         ),
-        Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean", memory_gb=1.3),
+        Stage("fit-baselines", 3, "PCA and PLS of the embeddings, photometry, the mean"),
         Stage(
             "train-sae",
             10,
             "train sparse autoencoders on the embeddings, all k and seeds in one pass",
             uses_device=True,
-            memory_gb=0.8,
-            memory_gb_per_million=0.15,
         ),
-        Stage(
-            "encode-embeddings",
-            1,
-            "run sparse autoencoders over all embeddings: sparse features",
-            uses_device=True,
-            memory_gb=0.6,
-            memory_gb_per_million=0.65,
-        ),
-        Stage(
-            "fit-probes",
-            6,
-            "probe every feature table for every target: the comparison",
-            memory_gb=1.3,
-            memory_gb_per_million=2.7,
-        ),
+        Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features", uses_device=True),
+        Stage("fit-probes", 6, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
-        Stage(
-            "perturb-images",
-            1,
-            "run networks over turned, shifted, noisy and blurred cutouts",
-            uses_device=True,
-            memory_gb=2.3,
-        ),
-        Stage(
-            "interpret-features",
-            7,
-            "what each feature responds to: labels, nuisances, equations, its galaxies",
-            memory_gb=1.6,
-        ),
-        Stage(
-            "compare-features",
-            4,
-            "which features of different methods and seeds are the same, and what is rare",
-            memory_gb=2.7,
-        ),
+        Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
+        Stage("interpret-features", 7, "what each feature responds to: labels, nuisances, equations, its galaxies"),
+        Stage("compare-features", 4, "which features of different methods and seeds are the same, and what is rare"),
         Stage("hold-claims", 2, "which claims of the papers hold on this survey"),
-        Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures", memory_gb=1.8),
-        Stage(
-            "build-atlas",
-            1,
-            "the feature atlas: static pages to look at galaxies and features with",
-            link="atlas",
-            memory_gb=2.0,
-        ),
+        Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures"),
+        Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
     )
 }
+
+
+_MEMORY_GB = {
+    "prepare-survey": (1.2, 0.5),
+    "import-embeddings": (0.5, 0.3),
+    "train-sfnet": (2.3, 0.0),
+    "finetune-zoobot": (2.3, 0.0),
+    "train-vae": (2.3, 0.0),
+    "embed-images": (2.3, 0.0),
+    "fit-baselines": (1.3, 0.0),
+    "train-sae": (0.8, 0.15),
+    "encode-embeddings": (0.6, 0.65),
+    "fit-probes": (1.3, 2.7),
+    "compare-views": (1.0, 0.0),
+    "perturb-images": (2.3, 0.0),
+    "interpret-features": (1.6, 0.0),
+    "compare-features": (2.7, 0.0),
+    "hold-claims": (1.0, 0.0),
+    "make-figures": (1.8, 0.0),
+    "build-atlas": (2.0, 0.0),
+}
+"""Gigabytes of its own that a process takes which makes a job of a stage for few galaxies, and what a million galaxies
+add: seen with embeddings of 384 columns, SAEs of 2,048 latents and ResNet18 on 128 cutouts of 144 pixels."""
+
+
+def memory_bytes(stage: str, n_galaxies: int | None) -> int:
+    """Return what memory a job needs on a survey of so many galaxies; of few, if the number is not known."""
+    few, million = _MEMORY_GB[stage]
+    return int(1e9 * (few + million * (n_galaxies or 0) / 1e6))
 
 
 # --- the settings that stages get to see, but for those of methods ---------------------------------------------------

@@ -20,7 +20,7 @@ from sfnetlab.artifacts import MANIFEST, SAME_CONTENT, State, build, builder_of,
 from sfnetlab.errors import ArtifactError, BusyError, ConfigError, DataError, SfnetlabError
 from sfnetlab.files import advice_on, path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
-from sfnetlab.plan import STAGES, make_plan
+from sfnetlab.plan import STAGES, make_plan, memory_bytes
 from sfnetlab.schema import Experiment
 from sfnetlab.shards import finished_shards, missing_shards, parse_shard, remove_shards, shard_job
 
@@ -256,7 +256,7 @@ def _build_on_workers(building: Building, plan: Sequence[Job], todo: Sequence[Jo
     is_split = not chosen.force and chosen.shard == WHOLE
     splits = frozenset(stage.name for stage in STAGES.values() if stage.splits and is_split)
     n_galaxies = _expected_galaxies(building.root, plan)
-    memory = {stage.name: stage.memory_bytes(n_galaxies) for stage in STAGES.values()}
+    memory = {stage: memory_bytes(stage, n_galaxies) for stage in STAGES}
     build_it = functools.partial(build_here, building)
     run = cluster.Run(building.root.resolve(), plan, build_it, uses_device, splits, memory)
     cluster.compute(run, todo, chosen.workers, chosen.cluster)
