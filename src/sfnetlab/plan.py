@@ -74,6 +74,35 @@ STAGES = {
 }
 
 
+_MEMORY_GB = {
+    "prepare-survey": (1.2, 0.5),
+    "import-embeddings": (0.5, 0.3),
+    "train-sfnet": (2.3, 0.0),
+    "finetune-zoobot": (2.3, 0.0),
+    "train-vae": (2.3, 0.0),
+    "embed-images": (2.3, 0.0),
+    "fit-baselines": (1.3, 0.0),
+    "train-sae": (0.8, 0.15),
+    "encode-embeddings": (0.6, 0.65),
+    "fit-probes": (1.3, 2.7),
+    "compare-views": (1.0, 0.0),
+    "perturb-images": (2.3, 0.0),
+    "interpret-features": (1.6, 0.0),
+    "compare-features": (2.7, 0.0),
+    "hold-claims": (1.0, 0.0),
+    "make-figures": (1.8, 0.0),
+    "build-atlas": (2.0, 0.0),
+}
+"""Gigabytes of its own that a process takes which makes a job of a stage for few galaxies, and what a million galaxies
+add: seen with embeddings of 384 columns, SAEs of 2,048 latents and ResNet18 on 128 cutouts of 144 pixels."""
+
+
+def memory_bytes(stage: str, n_galaxies: int | None) -> int:
+    """Return what memory a job needs on a survey of so many galaxies; of few, if the number is not known."""
+    few, million = _MEMORY_GB[stage]
+    return int(1e9 * (few + million * (n_galaxies or 0) / 1e6))
+
+
 # --- the settings that stages get to see, but for those of methods ---------------------------------------------------
 
 

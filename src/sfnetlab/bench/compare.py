@@ -43,6 +43,10 @@ class Row:
     a GPU, what torch allocated there."""
     reference_peak_mb: float | None = None
     """The same for the reference."""
+    cpu_s: float | None = None
+    """Seconds of all cores that the work took."""
+    reference_cpu_s: float | None = None
+    """The same for the reference."""
 
 
 def describe(row: Row) -> str:
@@ -56,6 +60,8 @@ def describe(row: Row) -> str:
         parts.append(f"{row.bound_share:4.0%} of the bound ({row.reference_bound_share:.0%})")
     if row.peak_mb is not None and row.reference_peak_mb is not None:
         parts.append(f"{row.peak_mb:.0f} MB ({row.reference_peak_mb:.0f})")
+    if row.cpu_s is not None and row.reference_cpu_s is not None:
+        parts.append(f"{row.cpu_s:.1f} CPU s ({row.reference_cpu_s:.1f})")
     return ", ".join([*parts, f"{row.threads} threads", row.device])
 
 
