@@ -230,9 +230,10 @@ def _effective_curves(rows: pd.DataFrame, valid: pd.DataFrame) -> list[style.Cur
 
 
 def _at_effective(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of heads and of linear probes on few features, at `x` the median of what runs effectively use."""
+    """Return the rows of sparse heads and of linear probes on few, at `x` the median of what runs effectively use."""
     rows = with_budget(rows[rows["probe"].isin([HEAD, "linear"])])
-    rows = rows[(rows["probe"] == HEAD) | rows["budget"].notna() | rows["kind"].isin(COMPONENTS)]
+    is_network = (rows["probe"] == HEAD) & ~rows["kind"].isin(DENSE)
+    rows = rows[is_network | rows["budget"].notna() | rows["kind"].isin(COMPONENTS)]
     by = ["features", "k", "probe", "budget"]
     return rows.assign(x=rows.groupby(by, dropna=False)["n_effective"].transform("median").round())
 
