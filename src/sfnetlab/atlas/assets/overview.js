@@ -1,6 +1,6 @@
 // The first page: the experiment, the comparison, methods side by side at equal sparsity, claims.
 
-import { budgetChart } from "./charts.js";
+import { budgetChart, WORST } from "./charts.js";
 import { methodColours } from "./colour.js";
 import { atlas } from "./data.js";
 import { count, h, href, number, section } from "./dom.js";
@@ -114,7 +114,7 @@ export function showOverview(main) {
     const select = h("select", { "aria-label": "Probe", onchange: (event) => draw(event.target.value) }, probes.map((probe) => h("option", { selected: probe === first }, probe)));
     draw(first);
     const title = groups.length > 1 ? `Comparison: ${own[0].column} (${own[0].target})` : `Comparison: ${own[0].column}`;
-    parts.push(section(title, "Test error against the number of features in use in all; dashed: features that never saw a label.",
+    parts.push(section(title, `Test error against the number of features in use in all; dashed: features that never saw a label. Errors above ${WORST} times that of the mean stand at the upper edge.`,
       h("label", { class: "choice" }, "probe ", select), chart));
     const side = atEqualSparsity(own);
     if (side) parts.push(side);
