@@ -450,8 +450,9 @@ def test_every_claim_gets_its_verdict_from_what_the_stages_wrote(held):
     assert claims["recurrence"]["verdict"] == "holds"
     assert claims["recurrence"]["value"] == pytest.approx(0.3)
     assert "R2 of ridge" in claims["frozen encoder"]["what"]
-    for name in ("alignment", "novelty", "first component", "one feature", "library", "factors"):
+    for name in ("novelty", "first component", "one feature", "library", "factors"):
         assert claims[name]["verdict"] != "cannot be tested here", name
+    assert claims["alignment"]["why"].startswith("not enough features"), "fewer than 16 components"
     assert claims["fewer for AGN"]["why"] == "no [classes] are configured"
     assert claims["accuracy"]["value"] is None
 
