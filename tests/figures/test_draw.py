@@ -20,6 +20,7 @@ from sfnetlab.figures import (
     equations,
     equivariance,
     fvu_vs_l0,
+    gains,
     l0_distribution,
     label_scores,
     latent_traversal,
@@ -216,6 +217,14 @@ def test_only_dictionaries_whose_rows_differ_in_active_latents_have_a_figure_of_
     made_up.table(TableSpec(features="gated", kind="sae", k=4, seed=0), made={"l0": counts.assign(n_rows=3)})
     (ax,) = made_up.drawn(l0_distribution.draw)["l0_distribution"].axes
     assert [text.get_text() for text in ax.get_yticklabels()] == ["gated, k = 4"]
+
+
+def test_gains_of_seeds_alone_are_no_figure(made_up):
+    gain = {"n_seeds": 2, "difference": -0.1, "low": -0.2, "high": 0.0, "features": "sfnet", "k": 4, "probe": "head"}
+    table = pd.DataFrame([gain | {"gain": "ensemble", "target": "metallicity", "column": "oh_p50"}])
+    made_up.table(SFNET)
+    made_up.comparison(gains=table)
+    assert made_up.drawn(gains.draw) == {}
 
 
 def test_other_views_stand_in_no_figure_but_those_of_views(made_up, metrics):

@@ -77,9 +77,13 @@ def _rows(findings: Findings, table: TableFindings, n: int) -> Iterator[Row]:
     weights = [name for name in features.columns if name.startswith("weight_")]
     for feature in features.to_dict("records"):
         strongest = examples[examples["feature"] == feature["feature"]]
-        notes = [f"{name.removeprefix('weight_')}: {feature[name]:+.3f}" for name in weights if pd.notna(feature[name])]
+        notes = [
+            f"{name.removeprefix('weight_')}: {_signed(feature[name], 3)}"
+            for name in weights
+            if pd.notna(feature[name])
+        ]
         if np.isfinite(feature["rho"]):  # a feature that does not vary goes with no label
-            notes.append(f"ρ = {feature['rho']:+.2f} {feature['best_label'].removeprefix('factor_')}")
+            notes.append(f"ρ = {_signed(feature['rho'], 2)} {feature['best_label'].removeprefix('factor_')}")
         yield Row(
             f"{table.spec.features} {feature['feature']}",
             feature["frequency"],
@@ -87,6 +91,10 @@ def _rows(findings: Findings, table: TableFindings, n: int) -> Iterator[Row]:
             findings.cutouts(strongest["id_str"]),
             strongest["activation"].to_numpy(dtype=np.float64),
         )
+
+
+def _signed(value: float, n_decimals: int) -> str:
+    return f"{value:+.{n_decimals}f}".replace("-", "−")
 
 
 @style.paper_figure

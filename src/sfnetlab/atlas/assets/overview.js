@@ -69,7 +69,7 @@ function atEqualSparsity(rows) {
   const select = h("select", { "aria-label": "Sparsity", onchange: () => draw(wholes[select.selectedIndex]) }, wholes.map(({ name }) => h("option", {}, name)));
   draw(wholes[0]);
   return section("Side by side at equal sparsity",
-    "Test RMSE with its 95 % interval over galaxies, by the best probe of each method; * features that were trained on a label.", select, list);
+    "Test RMSE with its 95 % interval over galaxies and runs, by the best probe of each method; * features that were trained on a label.", select, list);
 }
 
 function tableCards() {
