@@ -459,6 +459,6 @@ def test_the_claims_of_the_papers_are_tested_from_one_config(tmp_path):
     assert all(f"**{name}**" in text for name in verdicts)
 
     figures = {path.stem for path in (out / "make-figures/figures").glob("*.png")}
-    names = {"alignment", "matching", "matched_correlations", "recovery_of_factors", "recovery_scores", "yields"}
-    names |= {f"{name}-sfnet" for name in ("bpt", "equations", "ablation", "confounders", "least_equivariant")}
+    names = {"alignment", "matching", "recovery", "yields", "fvu_vs_l0", "latents", "strongest_galaxies"}
+    names |= {f"{name}-sfnet" for name in ("bpt", "equations", "ablation", "confounders")}
     assert names <= figures

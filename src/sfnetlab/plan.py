@@ -68,7 +68,7 @@ STAGES = {
         Stage("interpret-features", 7, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 4, "which features of different methods and seeds are the same, and what is rare"),
         Stage("hold-claims", 2, "which claims of the papers hold on this survey"),
-        Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures"),
+        Stage("make-figures", 8, "the figures, as PDF and PNG", link="figures"),
         Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
     )
 }

@@ -45,7 +45,7 @@ class SAE:
         is_ordered=False,
         is_sparse=True,
         rank=100,
-        look=Look(colors=(VERMILION, ORANGE, PURPLE), markers=("^", "v", "<", ">"), linestyles=("--", "-.")),
+        look=Look(colors=(VERMILION, ORANGE, PURPLE), markers=("^", "v", "<", ">", "d"), linestyles=("--", "-.")),
     )
 
     name: str
