@@ -65,11 +65,11 @@ STAGES = {
         Stage("fit-probes", 6, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
         Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
-        Stage("interpret-features", 7, "what each feature responds to: labels, nuisances, equations, its galaxies"),
+        Stage("interpret-features", 8, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 4, "which features of different methods and seeds are the same, and what is rare"),
         Stage("hold-claims", 2, "which claims of the papers hold on this survey"),
         Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures"),
-        Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
+        Stage("build-atlas", 2, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
     )
 }
 
