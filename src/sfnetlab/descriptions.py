@@ -136,8 +136,9 @@ IN_ALL_TABLES: Mapping[str, str] = {
 """Columns that mean the same wherever the lab writes them."""
 
 _SCORES = {
-    "f1": "F1 score",
+    "f1": "F1 score, at the threshold that is best on valid galaxies",
     "auc": "area under the ROC curve",
+    "average_precision": "average precision",
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
 }

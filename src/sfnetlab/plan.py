@@ -62,7 +62,7 @@ STAGES = {
             uses_device=True,
         ),
         Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features", uses_device=True),
-        Stage("fit-probes", 6, "probe every feature table for every target: the comparison"),
+        Stage("fit-probes", 7, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
         Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
         Stage("interpret-features", 8, "what each feature responds to: labels, nuisances, equations, its galaxies"),

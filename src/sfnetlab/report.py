@@ -47,8 +47,8 @@ def class_table(methods: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         As `comparison_table`, `target` being the name of the classes, with `auc, auc_low, auc_high, auc_seed_sd,
-        auc_galaxy_sd` and the same of f1, accuracy and balanced_accuracy. The classifier "majority" uses no features
-        and stands in it once, as if it were a feature table.
+        auc_galaxy_sd` and the same of average_precision, f1, accuracy and balanced_accuracy. The classifier "majority"
+        uses no features and stands in it once, as if it were a feature table.
     """
     return _scores(_with_one_control(methods), list(TWO_CLASSES), "two_classes")
 
@@ -111,7 +111,8 @@ def format_comparison(table: pd.DataFrame) -> str:
 def format_classes(table: pd.DataFrame) -> str:
     """`class_table` as plain text, a block for each pair of classes."""
     return "\n\n".join(
-        f"classes {target} ({column}): test AUC {BRACKETS}, F1, accuracy; means over runs\n"
+        f"classes {target} ({column}): test AUC {BRACKETS}, average precision, F1 at a threshold "
+        f"chosen on valid; means over runs\n"
         f"{_block(rows, 'two_classes', _class_cell)}"
         for (target, column), rows in table.groupby(["target", "column"], sort=False)
     )
@@ -164,7 +165,7 @@ def _rmse_cell(method: Mapping[Hashable, Any]) -> str:
 
 
 def _class_cell(method: Mapping[Hashable, Any]) -> str:
-    return f"{method['auc']:.3f} {_spread(method, 'auc_', 3)} {method['f1']:.2f} {method['accuracy']:.2f}"
+    return f"{method['auc']:.3f} {_spread(method, 'auc_', 3)} {method['average_precision']:.3f} {method['f1']:.2f}"
 
 
 def _label_cell(method: Mapping[Hashable, Any]) -> str:

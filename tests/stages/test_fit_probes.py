@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import f1_score
 
 from sfnetlab.artifacts import read_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
@@ -98,6 +99,18 @@ def test_the_best_feature_is_chosen_but_of_components_the_first(kind, finds):
 def test_without_features_there_is_the_majority_alone():
     _, y = features()
     assert [p.probe for p in found(spec("mean"), np.zeros((N, 0)), y)] == ["majority"]
+
+
+def test_every_classifier_finds_galaxies_above_the_threshold_that_is_best_on_valid_ones():
+    rng = np.random.default_rng(0)
+    y = (rng.random(N) < 0.3).astype(np.intp)
+    X = np.hstack([rng.normal(size=(N, 5)), (y + rng.normal(size=N))[:, None]])
+    valid = SPLIT == "valid"
+    for prediction in found(spec("pca"), X, y):
+        scores = prediction.values[valid, 0]
+        shifts = np.unique(np.concatenate([scores - 1e-6, scores + 1e-6]))
+        best = max(f1_score(y[valid], scores > shift, zero_division=0) for shift in shifts)
+        assert f1_score(y[valid], scores > 0) == pytest.approx(best), prediction.probe
 
 
 def test_in_sample_probes_are_fitted_to_the_test_rows():

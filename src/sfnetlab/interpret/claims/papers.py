@@ -75,7 +75,7 @@ CLAIMS: Sequence[Claim] = (
         SFNET,
         "Four features tell AGN better than all of them: sparsity reduces noise.",
         "F1 0.72 against 0.70",
-        "A linear SVM on four features in all has a larger F1 than one on all features.",
+        "A linear SVM on four features in all has a larger AUC than one on all features.",
         predictions.fewer_is_better_for_agn,
     ),
     Claim(
@@ -83,7 +83,7 @@ CLAIMS: Sequence[Claim] = (
         SFNET,
         "A few features of an image tell AGN as networks do.",
         "F1 0.72; but 0.69 by logistic regression on photometry",
-        "A linear SVM on four SFNet features has a larger F1 than logistic regression on photometry.",
+        "A linear SVM on four SFNet features has a larger AUC than logistic regression on photometry.",
         predictions.better_than_photometry_for_agn,
     ),
     Claim(

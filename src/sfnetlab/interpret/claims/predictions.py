@@ -50,9 +50,9 @@ def _rmse(rows: pd.DataFrame) -> Scored:
     return _scored(rows, partial(resampled_scores, "rmse", n_resamples=N_RESAMPLES, seed=SEED))
 
 
-def _f1(rows: pd.DataFrame) -> Scored:
-    """F1 of the positive class at score 0."""
-    return _scored(rows, partial(resampled_scores, "f1", n_resamples=N_RESAMPLES, seed=SEED))
+def _auc(rows: pd.DataFrame) -> Scored:
+    """Area under the ROC curve, which asks for no threshold."""
+    return _scored(rows, partial(resampled_scores, "auc", n_resamples=N_RESAMPLES, seed=SEED))
 
 
 def _explained(rows: pd.DataFrame) -> Scored:
@@ -143,17 +143,17 @@ def photometry_is_worse(tables: ClaimTables) -> Finding:
 def fewer_is_better_for_agn(tables: ClaimTables) -> Finding:
     """Return by how much four SFNet features tell classes better than all of them."""
     k = main_k(tables)
-    few = _f1(predictions_of(tables, SFNet.kind, "linear_svm", k=k, budget=4, of_classes=True))
-    every = _f1(predictions_of(tables, SFNet.kind, "linear_svm", k=k, of_classes=True))
-    return finding_over("F1 of a linear SVM on four features minus on all", _difference, [few, every], 0.0, "above")
+    few = _auc(predictions_of(tables, SFNet.kind, "linear_svm", k=k, budget=4, of_classes=True))
+    every = _auc(predictions_of(tables, SFNet.kind, "linear_svm", k=k, of_classes=True))
+    return finding_over("AUC of a linear SVM on four features minus on all", _difference, [few, every], 0.0, "above")
 
 
 def better_than_photometry_for_agn(tables: ClaimTables) -> Finding:
     """Return by how much four SFNet features tell classes better than photometry."""
     k = main_k(tables)
-    few = _f1(predictions_of(tables, SFNet.kind, "linear_svm", k=k, budget=4, of_classes=True))
-    colours = _f1(predictions_of(tables, Photometry.kind, "logistic", of_classes=True))
-    what = "F1 of a linear SVM on four features minus logistic regression on photometry"
+    few = _auc(predictions_of(tables, SFNet.kind, "linear_svm", k=k, budget=4, of_classes=True))
+    colours = _auc(predictions_of(tables, Photometry.kind, "logistic", of_classes=True))
+    what = "AUC of a linear SVM on four features minus logistic regression on photometry"
     return finding_over(what, _difference, [few, colours], 0.0, "above")
 
 
