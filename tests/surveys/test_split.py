@@ -49,10 +49,21 @@ def test_neighbours_on_the_sky_are_never_separated(seed: int, radius_arcsec: flo
     assert (parts[:, None] == parts)[near].all()
 
 
+@pytest.mark.parametrize(("side_arcsec", "apart_arcsec"), [(38, 53), (100, 141), (10, 14)])
+def test_galaxies_whose_square_cutouts_share_a_corner_are_not_separated(side_arcsec, apart_arcsec) -> None:
+    """Each galaxy has a neighbour to the north-east, of which a cutout shows a corner."""
+    first = sky(200, 1, side_deg=40)
+    step = apart_arcsec / 3600 / np.sqrt(2)
+    shifted = first.assign(id_str="x" + first["id_str"], dec=first["dec"] + step)
+    shifted["ra"] = (first["ra"] + step / np.cos(np.radians(first["dec"] + step / 2))) % 360
+    parts = split_catalog(pd.concat([first, shifted], ignore_index=True), HashSplit(), side_arcsec)
+    assert (parts[:200] == parts[200:]).all()
+
+
 def test_galaxies_farther_than_the_radius_are_split_alone() -> None:
     catalog = sky(400, 0)
     alone = split_catalog(catalog.drop(columns=["ra", "dec"]), HashSplit(neighbour_radius_arcsec=0))
-    apart = (slow_separation_arcsec(catalog) + np.eye(400) * 1e9 > 38).all(axis=0)
+    apart = (slow_separation_arcsec(catalog) + np.eye(400) * 1e9 > 38 * np.sqrt(2)).all(axis=0)
     assert 0 < apart.sum() < 400
     assert (split_catalog(catalog, HashSplit())[apart] == alone[apart]).all()
 
