@@ -452,7 +452,7 @@ def test_the_claims_of_the_papers_are_tested_from_one_config(tmp_path):
     verdicts = {claim["name"]: claim["verdict"] for claim in claims}
     assert list(verdicts) == [claim.name for claim in CLAIMS]
     assert set(verdicts.values()) <= {*get_args(Verdict)}
-    assert verdicts["recurrence"] == "needs more runs"
+    assert verdicts["recurrence above an untrained network"] == "needs 5 runs"
     untested = {claim["name"]: claim["why"] for claim in claims if claim["verdict"] == "cannot be tested here"}
     assert untested == {"frozen encoder": "no encoder that was trained elsewhere (weights from a file or a hub)"}
     text = (out / "hold-claims/claims/claims.md").read_text()

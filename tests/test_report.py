@@ -122,6 +122,7 @@ def differences() -> pd.DataFrame:
     common = {
         "target": "metallicity", "column": "oh_p50", "metric": "rmse", "k_a": 4, "k_b": None, "probe_a": "head",
         "features_a": "sfnet", "probe_b": "ridge", "n_features_used_a": 9, "n_features_used_b": 512, "n_seeds": 3,
+        "is_bound": False,
     }  # fmt: skip
     rows = [
         {"budget": None, "features_b": "pca", "difference": -0.02, "low": -0.03, "high": -0.01, "p_holm": 0.003},
@@ -155,6 +156,19 @@ def test_of_auc_more_is_better():
 
 def test_the_number_of_significant_differences_is_one_line():
     assert significance_line(differences()).startswith("3 of 4 paired differences between methods are significant")
+
+
+def test_differences_to_what_is_trivial_do_not_count():
+    trivial = differences()
+    trivial.loc[1, "p_holm"] = None  # to the mean
+    for text in (significance_line(trivial), format_differences(trivial)):
+        assert "2 of 3" in text
+        assert "than mean" not in text
+
+
+def test_where_resamples_limit_p_it_is_at_most():
+    assert "p ≤ 0.003" in format_differences(differences().assign(is_bound=True))
+    assert "p = 0.003" in format_differences(differences())
 
 
 def test_differences_that_need_runs_are_counted_apart():

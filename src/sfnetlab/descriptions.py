@@ -226,7 +226,9 @@ OF_TABLE: dict[str, dict[str, str]] = {
         **_SPREADS,
         "n_seeds": "number of runs, of the method that has fewer",
         "p": "two-sided p over galaxies and runs; missing: a method has one run",
-        "p_holm": "p after Holm, within the label column",
+        "is_bound": "whether no draw lies beyond 0: more resamples could only lower p",
+        "p_holm": "p after Holm, within the label column; missing: a method has one run, or is the mean, a null or "
+        "untrained",
     },
     "gains": {
         "gain": "ensemble of seeds, augmentation by symmetries, or both",

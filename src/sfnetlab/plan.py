@@ -27,6 +27,9 @@ from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.protocol import SurveyKind
 from sfnetlab.surveys.split import Split
 
+INCLINATION = ("factor_axis_ratio", "expAB_r")
+"""Axis ratios, as the mock survey and the SDSS call them."""
+
 STAGES = {
     stage.name: stage
     for stage in (
@@ -67,7 +70,7 @@ STAGES = {
         Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
         Stage("interpret-features", 8, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 4, "which features of different methods and seeds are the same, and what is rare"),
-        Stage("hold-claims", 2, "which claims of the papers hold on this survey"),
+        Stage("hold-claims", 3, "which claims of the papers hold on this survey"),
         Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures"),
         Stage("build-atlas", 2, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
     )
@@ -160,6 +163,8 @@ class ComparisonSpec:
 
     targets: dict[str, Target]
     classes: dict[str, Classes]
+    untrained: tuple[str, ...] = ()
+    """Names of features of an untrained network, or of what decomposes them: to be better than these is no finding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +173,12 @@ class ClaimsSpec:
 
     survey: str
     """Its kind."""
+    is_real: bool
+    """Whether there are galaxies in the sky where the catalogue says so; else verdicts are about methods."""
     targets: dict[str, Target]
     classes: dict[str, Classes]
+    held_fixed: tuple[str, ...]
+    """Columns of the catalogue, or differences of two, beyond which a finding has to go, as far as they exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +240,7 @@ def make_plan(config: Experiment) -> list[Job]:
     comparison = _job(
         "fit-probes",
         "comparison",
-        ComparisonSpec(targets=config.targets, classes=config.classes),
+        ComparisonSpec(targets=config.targets, classes=config.classes, untrained=_untrained_features(tables)),
         {"survey": survey} | {str(job): job for job in probes},
     )
     views = list(_views_jobs(survey, comparison, tables))
@@ -434,8 +443,20 @@ def _atlas_job(
     return _job("build-atlas", "atlas", spec, evidence | {str(job): job for job in (*told, *behind, *judged)})
 
 
+def _untrained_features(tables: list[Table]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(table.spec.features for table in tables if (table.on or table).is_untrained))
+
+
 def _claims_job(config: Experiment, evidence: dict[str, Job], told: list[Job]) -> Job:
-    spec = ClaimsSpec(survey=config.survey.kind, targets=config.targets, classes=config.classes)
+    labels = {name for target in config.targets.values() for name in target.columns}
+    held_fixed = (*config.interpretation.trivial, *INCLINATION)
+    spec = ClaimsSpec(
+        survey=config.survey.kind,
+        is_real=config.survey.is_real,
+        targets=config.targets,
+        classes=config.classes,
+        held_fixed=tuple(text for text in held_fixed if not labels & set(text.split(" - "))),
+    )
     return _job("hold-claims", "claims", spec, evidence | {str(job): job for job in told})
 
 

@@ -184,8 +184,9 @@ def significance_line(differences: pd.DataFrame) -> str:
     """How many of the paired differences are significant after Holm's correction within their label column."""
     n = int((differences["p_holm"] < SIGNIFICANT).sum())
     return (
-        f"{n} of {int(differences['p'].notna().sum())} paired differences between methods are significant "
-        f"(5 %, Holm within each label column){_untested(differences)}; they stand in differences.txt"
+        f"{n} of {int(differences['p_holm'].notna().sum())} paired differences between methods are significant "
+        f"(5 %, Holm within each label column; those to the mean, nulls and untrained networks do not count)"
+        f"{_untested(differences)}; they stand in differences.txt"
     )
 
 
@@ -209,7 +210,7 @@ def format_differences(differences: pd.DataFrame) -> str:
 
 
 def _significant_of(rows: pd.DataFrame, title: str, *, is_less_better: bool) -> str:
-    significant, n_tested = rows[rows["p_holm"] < SIGNIFICANT], int(rows["p"].notna().sum())
+    significant, n_tested = rows[rows["p_holm"] < SIGNIFICANT], int(rows["p_holm"].notna().sum())
     lines = [
         f"{title}: {len(significant)} of {n_tested} differences are significant (5 %, Holm over the {n_tested})"
         f"{_untested(rows)}; intervals are over test galaxies and runs"
@@ -223,7 +224,8 @@ def _significant_of(rows: pd.DataFrame, title: str, *, is_less_better: bool) -> 
             low, high = sorted((abs(row["low"]), abs(row["high"])))
             lines.append(
                 f"    {better} is better than {worse} by {row['size']:.4f} [{low:.4f}, {high:.4f}], "
-                f"p = {row['p_holm']:.2g}, {f'{n_runs} runs' if (n_runs := row['n_seeds']) > 1 else 'nothing random'}"
+                f"p {'≤' if row['is_bound'] else '='} {row['p_holm']:.2g}, "
+                f"{f'{n_runs} runs' if (n_runs := row['n_seeds']) > 1 else 'nothing random'}"
             )
     return "\n".join(lines)
 
