@@ -299,7 +299,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "morphology_rho": "Spearman correlation with it on test galaxies",
         "p_corrected": "p of the largest |rho|, corrected for the number of labels",
         "q": "p_corrected after Benjamini and Hochberg, over features",
-        "novelty": "share of its variance that no morphology label predicts",
+        "novelty": "share of its variance that no morphology label predicts; missing: another seed does not find it",
         "auc": "ROC area of the feature as a classifier of morphology",
         "group": "features of like frequency, or nested group, of its null",
         "r2_nuisances": "R2 of all nuisances together, held-out galaxies",
@@ -345,7 +345,9 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "p_corrected": "p of max_rho, corrected for the number of labels",
         "q": "p_corrected after Benjamini and Hochberg, over features",
         "auc": "ROC area of the feature as a classifier of best_label",
-        "novelty": "share of its variance that no label predicts",
+        "recurs": "|Pearson correlation| on test galaxies with the feature of another seed that is most like it on "
+        "valid ones; missing: there is one seed",
+        "novelty": "share of its variance that no label predicts; missing: recurs is not above 0.7",
         "null_novelty": f"the same {_PERMUTED}",
     },
     "alignment_nulls": {

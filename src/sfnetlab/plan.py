@@ -247,8 +247,7 @@ def make_plan(config: Experiment) -> list[Job]:
     first_views = [table for table in tables if not table.is_another_view]
     perturbed = _perturbation_jobs(survey, first_views)
     described = _with_features(first_views)
-    untrained = [table for table in described if table.is_untrained]
-    interpreted = [_interpretation_job(config, survey, table, perturbed, untrained) for table in described]
+    interpreted = [_interpretation_job(config, survey, table, perturbed, described) for table in described]
     interpreted += _stability_jobs(tables)
     relations = _relations_job(config, survey, first_views)
     evidence = {"survey": survey, "comparison": comparison, "relations": relations}
@@ -371,7 +370,7 @@ def _perturbation_jobs(survey: Job, tables: list[Table]) -> dict[str, Job]:
 
 
 def _interpretation_job(
-    config: Experiment, survey: Job, table: Table, perturbed: dict[str, Job], untrained: list[Table]
+    config: Experiment, survey: Job, table: Table, perturbed: dict[str, Job], described: list[Table]
 ) -> Job:
     spec = InterpretSpec(
         table=table.spec,
@@ -383,7 +382,10 @@ def _interpretation_job(
     inputs = _behind(survey, table)
     if table.job.key in perturbed:
         inputs["perturbed"] = perturbed[table.job.key]
-    if untrained:
+    method = [each for each in described if (each.spec.features, each.spec.k) == (table.spec.features, table.spec.k)]
+    if len(method) > 1:
+        inputs["another_seed"] = method[(method.index(table) + 1) % len(method)].job
+    if untrained := [each for each in described if each.is_untrained]:
         # of another seed, if there is one: an untrained network stands against another
         others = [each for each in untrained if each.job is not table.job]
         inputs["untrained"] = (others or untrained)[0].job

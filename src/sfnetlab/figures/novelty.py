@@ -1,4 +1,4 @@
-"""How much of the features no label explains: densities over features, beside what permuted galaxies give."""
+"""How much of the features that recur no label explains: densities over features, beside permuted galaxies."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -42,6 +42,9 @@ def plot_novelty(table: pd.DataFrame, by: By) -> Figure:
         If columns or rows are missing, or no curve has two different values.
     """
     words = Quantity(
-        "novelty", "null_novelty", "variance that labels do not explain\n(1 - R², test)", "the novelty table"
+        "novelty",
+        "null_novelty",
+        "variance that labels do not explain of features\nthat another seed finds (1 - R², test)",
+        "the novelty table",
     )
     return plot_unit_densities(table, by, words)

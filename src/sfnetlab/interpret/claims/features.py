@@ -59,7 +59,7 @@ def _mean_over_features(table: pd.DataFrame, values: "pd.Series[float]") -> Esti
     for seed, of_run in values.groupby(table["seed"], dropna=False):
         known = of_run[np.isfinite(of_run)].to_numpy(dtype=np.float64)
         if len(known) < 2:
-            raise CannotTestError("fewer than two features vary")
+            raise CannotTestError("fewer than two features vary and are found by another seed too")
         sample = resampled_shares(len(known)) @ known
         low, high = np.quantile(sample[1:], (0.025, 0.975))
         found.append((float(sample[0]), float(low), float(high)))
@@ -112,7 +112,7 @@ def latents_align_better(tables: ClaimTables) -> Finding:
 
 
 def latents_are_novel(tables: ClaimTables) -> Finding:
-    """Return by how much less morphology labels explain of latents than of components."""
+    """Return by how much less morphology labels explain of latents than of components, of those that recur."""
     novelty = [_mean_over_features(table, table["novelty"]) for table in _compared(tables)]
     return _minus("mean novelty (1 - R2), latents minus components", *novelty)
 
