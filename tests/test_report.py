@@ -10,6 +10,7 @@ from sfnetlab.report import (
     format_classes,
     format_comparison,
     format_differences,
+    format_on_seen_rows,
     latex_comparison,
     significance_line,
 )
@@ -208,3 +209,17 @@ def test_latex_has_a_line_for_every_method_without_a_number_k(methods, kind):
     extra = pd.DataFrame([row("other", kind, 0.17, probe="ridge", n_features_used=20)])
     table = comparison_table(pd.concat([methods, extra.astype(methods.dtypes)]))
     assert "{other: 0.1700" in latex_comparison(table, CHOICES)
+
+
+def test_both_numbers_stand_beside_each_other_where_rows_were_left_to_probes():
+    about = {"features": "dense", "k": None, "n_features_used": 512, "target": "metallicity", "column": "oh_p50"}
+    about |= {"split": "test", "metric": "rmse"}
+    numbers = {"linear": (0.11, 0.13), "linear_on_seen_rows": (0.16, 0.18)}
+    rows = [
+        about | {"probe": probe, "seed": seed, "value": value}
+        for probe, values in numbers.items()
+        for seed, value in enumerate(values)
+    ]
+    metrics = pd.DataFrame([*rows, rows[0] | {"n_features_used": 2, "value": 9.0}])
+    assert "dense (linear), oh_p50: 0.1200, 0.1700" in format_on_seen_rows(metrics)
+    assert format_on_seen_rows(metrics[metrics["probe"] == "linear"]) == ""

@@ -121,6 +121,8 @@ class ProbeSpec:
     probes: Probes
     head_target: str | None
     """The target that the network's own head predicts."""
+    has_seen_labels: bool = False
+    """Whether the features have learnt from labels of train galaxies, or decompose what has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,12 +318,15 @@ class _Planner:
 
 
 def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
+    traits = TRAITS[table.spec.kind]
+    is_taught = traits.supervised and traits.role != "control"
     spec = ProbeSpec(
         table=table.spec,
         targets=config.targets,
         classes=config.classes,
         probes=config.probes,
         head_target=table.head_target,
+        has_seen_labels=is_taught or (table.on or table).network is not None,
     )
     return _job("fit-probes", table.job.name, spec, _behind(survey, table))
 

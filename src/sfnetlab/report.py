@@ -13,7 +13,7 @@ from sfnetlab.metrics.effective import MERGED
 from sfnetlab.metrics.method_scores import MANY_CLASSES, TWO_CLASSES
 from sfnetlab.metrics.runs import NEEDS_RUNS
 from sfnetlab.metrics.selection import are_chosen
-from sfnetlab.metrics.tidy import EFFECTIVE, HEAD
+from sfnetlab.metrics.tidy import EFFECTIVE, HEAD, ON_SEEN
 from sfnetlab.probes import PROBES, ProbeTask, probes_of
 
 BRACKETS = "[95 % interval over galaxies and runs] (standard deviation between runs, between samples of galaxies)"
@@ -178,6 +178,29 @@ def _spread(method: Mapping[Hashable, Any], prefix: str, digits: int) -> str:
     interval = NEEDS_RUNS if pd.isna(low) else f"[{low:.{digits}f}, {high:.{digits}f}]"
     between = f"{seed_sd:.{digits}f}" if seed_sd > 0 else "-"
     return f"{interval} ({between}, {galaxy_sd:.{digits}f})"
+
+
+def format_on_seen_rows(metrics: pd.DataFrame) -> str:
+    """What probes err when they are fitted on rows whose labels the features have learnt, as text; empty without such.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        `metrics.parquet` of fit-probes.
+    """
+    rows = metrics[(metrics["metric"] == "rmse") & (metrics["split"] == "test")]
+    is_seen = rows["probe"].str.endswith(ON_SEEN)
+    by = ["features", "k", "n_features_used", "seed", "probe", "target", "column"]
+    seen = rows[is_seen].assign(probe=rows.loc[is_seen, "probe"].str.removesuffix(ON_SEEN))
+    both = seen.merge(rows[~is_seen], on=by, suffixes=("_seen", ""))
+    lines = ["test RMSE of probes fitted on rows left to probes, and on rows whose labels the features have learnt"]
+    for (features, k, probe, _, column), runs in both.groupby(
+        ["features", "k", "probe", "target", "column"], dropna=False, sort=False
+    ):
+        name = features if pd.isna(k) else f"{features} k={k}"
+        values = runs[["value", "value_seen"]].mean()
+        lines.append(f"  {name} ({probe}), {column}: {values['value']:.4f}, {values['value_seen']:.4f}")
+    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def significance_line(differences: pd.DataFrame) -> str:

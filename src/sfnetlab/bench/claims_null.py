@@ -43,22 +43,28 @@ def found_under_null(name: str, trial: int) -> Finding:
 
 def claims_null(device: str) -> Iterator[Row]:
     """Yield a row a claim: how often it holds under its null; at last how often any of them does, after correction."""
-    every = [[found_under_null(claim.name, trial) for trial in range(N_TRIALS)] for claim in CLAIMS]
-    held = np.array([[finding.verdict == "holds" for finding in of_claim] for of_claim in every])
-    corrected = np.array([holm(np.array(p)) for p in zip(*([one.p for one in row] for row in every), strict=True)]).T
-    cases = [(f"{claim.name}, alone", share) for claim, share in zip(CLAIMS, held.mean(axis=1), strict=True)]
-    cases.append((f"any of {len(CLAIMS)} claims, corrected", (held & (corrected < SIGNIFICANT)).any(axis=0).mean()))
-    for case, share in cases:
-        yield Row(
-            name="claims-null",
-            case=f"{case}; reference: the most that is allowed",
-            ours=float(share),
-            reference=SIGNIFICANT,
-            unit="holds",
-            ratio=None,
-            threads=runtime.n_threads(),
-            device=device,
-        )
+    held, p = np.zeros((2, len(CLAIMS), N_TRIALS))
+    for i, claim in enumerate(CLAIMS):
+        for trial in range(N_TRIALS):
+            found = found_under_null(claim.name, trial)
+            held[i, trial], p[i, trial] = found.verdict == "holds", found.p
+        yield _row(f"{claim.name}, alone", held[i].mean(), device)
+    corrected = np.stack([holm(of_trial) for of_trial in p.T], axis=1)
+    is_any = (held.astype(bool) & (corrected < SIGNIFICANT)).any(axis=0)
+    yield _row(f"any of {len(CLAIMS)} claims, corrected", is_any.mean(), device)
+
+
+def _row(case: str, share: float, device: str) -> Row:
+    return Row(
+        name="claims-null",
+        case=f"{case}; reference: the most that is allowed",
+        ours=float(share),
+        reference=SIGNIFICANT,
+        unit="holds",
+        ratio=None,
+        threads=runtime.n_threads(),
+        device=device,
+    )
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from sfnetlab.plan import ProbeSpec
 from sfnetlab.probes import make_classifier, names_of, probe_kind
 from sfnetlab.probes.common import named_classes
 from sfnetlab.schema import Classes
-from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample, features_of
+from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample, features_of, parts_of
 from sfnetlab.surveys.messages import did_you_mean, first_few
 
 
@@ -35,7 +35,7 @@ def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> 
         numbers, names = class_numbers(survey.catalog, name, classes)
         rows, y = survey.catalog[numbers >= 0], numbers[numbers >= 0]
         is_control = TRAITS[spec.table.kind].role == "control"
-        sample = Sample(features_of(table, rows["id_str"]), rows["split"].to_numpy(), is_control)
+        sample = Sample(features_of(table, rows["id_str"]), parts_of(rows, spec), is_control)
         found = list(class_predictions(spec, sample, y, are_two=classes.are_two))
         if not found:
             continue

@@ -33,6 +33,7 @@ from sfnetlab.report import (
     format_comparison,
     format_differences,
     format_labels,
+    format_on_seen_rows,
     label_table,
     latex_comparison,
     significance_line,
@@ -71,6 +72,8 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     for name, table in relations.items():
         table.to_parquet(task.work / f"{name}.parquet", index=False)
     text = [*_written_comparison(task.work, methods, choices), significance_line(differences)]
+    if on_seen := format_on_seen_rows(metrics):
+        text.append(on_seen)
     if gained:
         gains = pd.concat(gained, ignore_index=True)
         gains.to_parquet(task.work / "gains.parquet", index=False)

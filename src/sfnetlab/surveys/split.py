@@ -28,6 +28,9 @@ class HashSplit:
     """Another salt is another split."""
     fractions: tuple[float, ...] = (0.7, 0.1, 0.2)
     """Shares of train, valid and test."""
+    probe_share: float = 0.0
+    """Share of the train galaxies that what learns from a label (networks, PLS) leaves to the probes of its features:
+    these are fitted on them alone. 0: probes are fitted on rows that such features have learnt."""
     neighbour_radius_arcsec: float | None = None
     """Galaxies closer than this on the sky fall into one part; 0: only equal ids. Not set: as far as cutouts share
     pixels, the square root of 2 times their side (two squares may meet at their corners), or 54 where the survey does
@@ -35,6 +38,7 @@ class HashSplit:
 
     def __post_init__(self) -> None:
         require_fractions(self.fractions)
+        _require_share(self.probe_share)
         require((self.neighbour_radius_arcsec or 0) >= 0, "neighbour_radius_arcsec must not be negative")
 
 
@@ -47,9 +51,16 @@ class RandomSplit:
     """Seed of the permutation."""
     fractions: tuple[float, ...] = (0.7, 0.1, 0.2)
     """Shares of train, valid and test."""
+    probe_share: float = 0.0
+    """As of the kind "hash"."""
 
     def __post_init__(self) -> None:
         require_fractions(self.fractions)
+        _require_share(self.probe_share)
+
+
+def _require_share(probe_share: float) -> None:
+    require(0 <= probe_share < 1, f"probe_share must lie in [0, 1), got {probe_share}")
 
 
 Split = HashSplit | RandomSplit
@@ -59,7 +70,9 @@ USUAL_SIDE_ARCSEC = 38.0
 
 
 def split_catalog(catalog: "pd.DataFrame", split: Split, side_arcsec: float = USUAL_SIDE_ARCSEC) -> "NDArray[np.str_]":
-    """Return the part of each galaxy, 'train', 'valid' or 'test', in the order of the catalogue's rows.
+    """Return the part of each galaxy, 'train', 'probe', 'valid' or 'test', in the order of the catalogue's rows.
+
+    'probe' are the train galaxies that are left to probes, `probe_share` of them.
 
     Hash: galaxies within the radius of `HashSplit` of each other, and chains of them, form a group. The group goes
     where sha256(salt + its smallest id) falls in [0, 1), so neither the order of rows nor galaxies elsewhere matter.
@@ -94,7 +107,8 @@ def split_catalog(catalog: "pd.DataFrame", split: Split, side_arcsec: float = US
             parts = _random_split(len(catalog), split)
         case _ as never:
             assert_never(never)
-    empty = [part for part in ("train", "valid", "test") if part not in parts]
+    wanted = ("train", *(["probe"] if split.probe_share > 0 else []), "valid", "test")
+    empty = [part for part in wanted if part not in parts]
     if empty:
         raise DataError(
             f"split: {' and '.join(empty)} got none of {len(catalog):,} galaxies with fractions "
@@ -118,8 +132,9 @@ def _hash_split(catalog: "pd.DataFrame", split: HashSplit, radius_arcsec: float)
         len(smallest_ids),
     )
     train, valid, _ = split.fractions
-    parts = np.array(["train", "valid", "test"])
-    return parts[np.searchsorted([train, train + valid], positions, side="right")][group]
+    parts = np.array(["train", "probe", "valid", "test"])
+    edges = [train * (1 - split.probe_share), train, train + valid]
+    return parts[np.searchsorted(edges, positions, side="right")][group]
 
 
 def _hash_position(text: str) -> float:
@@ -172,4 +187,6 @@ def _random_split(n: int, split: RandomSplit) -> "NDArray[np.str_]":
     parts = np.full(n, "train")
     parts[order[:n_test]] = "test"
     parts[order[n_test : n_test + int(valid * n)]] = "valid"
+    train = order[n_test + int(valid * n) :]
+    parts[train[: int(split.probe_share * len(train))]] = "probe"
     return parts
