@@ -221,5 +221,5 @@ def test_both_numbers_stand_beside_each_other_where_rows_were_left_to_probes():
         for seed, value in enumerate(values)
     ]
     metrics = pd.DataFrame([*rows, rows[0] | {"n_features_used": 2, "value": 9.0}])
-    assert "dense (linear), oh_p50: 0.1200, 0.1700" in format_on_seen_rows(metrics)
+    assert "dense, oh_p50: linear 0.1200, 0.1700" in format_on_seen_rows(metrics)
     assert format_on_seen_rows(metrics[metrics["probe"] == "linear"]) == ""

@@ -193,13 +193,13 @@ def format_on_seen_rows(metrics: pd.DataFrame) -> str:
     by = ["features", "k", "n_features_used", "seed", "probe", "target", "column"]
     seen = rows[is_seen].assign(probe=rows.loc[is_seen, "probe"].str.removesuffix(ON_SEEN))
     both = seen.merge(rows[~is_seen], on=by, suffixes=("_seen", ""))
-    lines = ["test RMSE of probes fitted on rows left to probes, and on rows whose labels the features have learnt"]
-    for (features, k, probe, _, column), runs in both.groupby(
-        ["features", "k", "probe", "target", "column"], dropna=False, sort=False
+    lines = ["test RMSE of probes fitted on rows left to probes, and on rows whose labels the features have learnt:"]
+    for (features, k, _, column), of_column in both.groupby(
+        ["features", "k", "target", "column"], dropna=False, sort=False
     ):
-        name = features if pd.isna(k) else f"{features} k={k}"
-        values = runs[["value", "value_seen"]].mean()
-        lines.append(f"  {name} ({probe}), {column}: {values['value']:.4f}, {values['value_seen']:.4f}")
+        means = of_column.groupby("probe", sort=False)[["value", "value_seen"]].mean()
+        numbers = (f"{probe} {left:.4f}, {learnt:.4f}" for probe, left, learnt in means.itertuples())
+        lines.append(f"  {features if pd.isna(k) else f'{features} k={k}'}, {column}: {'; '.join(numbers)}")
     return "\n".join(lines) if len(lines) > 1 else ""
 
 
