@@ -33,6 +33,12 @@ def _mock_survey(device: str) -> Iterator[Row]:
     yield from mock_survey(device)
 
 
+def _claims_null(device: str) -> Iterator[Row]:
+    from sfnetlab.bench.claims_null import claims_null  # methods take long to load
+
+    yield from claims_null(device)
+
+
 def _workers(device: str) -> Iterator[Row]:
     from sfnetlab.bench.workers import workers  # needs the extra `cluster`
 
@@ -53,6 +59,7 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "selection": selection.selection,
     "ridge-path": statistics.ridge_path,
     "coverage": coverage.coverage,
+    "claims-null": _claims_null,
     "association": association.association,
     "atlas": atlas.atlas,
     "scale": scale.scale,
@@ -63,6 +70,7 @@ BENCHMARKS: dict[str, Callable[[str], Iterator[Row]]] = {
     "workers": _workers,
 }
 ONLY_BY_NAME = (
+    "claims-null",
     "coverage",
     "sae-quality-large",
     "sae-peers",

@@ -25,7 +25,7 @@ from sfnetlab.figures.kinds import (
 from sfnetlab.methods import TRAITS
 from sfnetlab.metrics.method_scores import with_budget
 from sfnetlab.metrics.selection import are_chosen, chosen_on_valid, k_at_budgets
-from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
+from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE, ON_SEEN
 from sfnetlab.surveys.catalog import unit_of
 
 _COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
@@ -284,7 +284,7 @@ def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _probed(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of probes fitted on train rows, with the `most` features that any of them used of its table."""
-    probed = rows[(rows["probe"] != HEAD) & ~rows["probe"].str.endswith(IN_SAMPLE)]
+    probed = rows[(rows["probe"] != HEAD) & ~rows["probe"].str.endswith((IN_SAMPLE, ON_SEEN))]
     of_table = probed.groupby(["features", "k", "seed"], dropna=False)["n_features_used"]
     return probed.assign(most=of_table.transform("max"))
 

@@ -23,7 +23,7 @@ COLUMNS = [
     "low", "high", "run_sd", "galaxy_sd", "n_seeds", "n",
 ]  # fmt: skip
 VALUES: tuple[Score, ...] = ("rmse",)
-TWO_CLASSES: tuple[Score, ...] = ("auc", "f1", "accuracy", "balanced_accuracy")
+TWO_CLASSES: tuple[Score, ...] = ("auc", "average_precision", "f1", "accuracy", "balanced_accuracy")
 MANY_CLASSES: tuple[Score, ...] = ("balanced_accuracy", "accuracy")
 
 
