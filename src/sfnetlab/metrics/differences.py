@@ -28,12 +28,16 @@ COLUMNS = [
 
 
 def compared_runs(
-    runs: pd.DataFrame, on_all: Sequence[str], on_budgets: Sequence[str], choices: pd.DataFrame
+    runs: pd.DataFrame,
+    on_all: Sequence[str],
+    on_budgets: Sequence[str],
+    choices: pd.DataFrame,
+    controls: Collection[str] = (),
 ) -> pd.DataFrame:
     """Return the runs that stand for their tables, with `budget`: how many features were chosen, NA for all of them.
 
-    On all features these are the network's own head and the first probe of `on_all` that is there (for photometry
-    XGBoost too, as its best), on a budget it is the first of `on_budgets`. At a budget each name of features stands
+    On all features these are the network's own head and the first probe of `on_all` that is there (for controls
+    XGBoost too, as their best), on a budget it is the first of `on_budgets`. At a budget each name of features stands
     with the k that is best on valid galaxies.
 
     Parameters
@@ -44,6 +48,8 @@ def compared_runs(
         Names of probes, the preferred ones first.
     choices : DataFrame
         `selection.k_at_budgets` of the target, without the column `target`.
+    controls
+        Kinds of features that are made of the catalogue or of pixels, without training.
     """
     runs = with_budget(runs)
     has_all = runs["budget"].isna()
@@ -51,7 +57,7 @@ def compared_runs(
     of_all, of_budget = (next((name for name in names if name in known), "") for names in (on_all, on_budgets))
     return runs[
         (has_all & runs["probe"].isin([HEAD, of_all]))
-        | (has_all & (runs["kind"] == "photometry") & (runs["probe"] == "xgboost"))
+        | (has_all & runs["kind"].isin(controls) & (runs["probe"] == "xgboost"))
         | (~has_all & (runs["probe"] == of_budget) & are_chosen(runs, choices))
     ]
 
@@ -62,6 +68,7 @@ def paired_runs(
     on_all: Sequence[str],
     on_budgets: Sequence[str],
     choices: pd.DataFrame,
+    controls: Collection[str] = (),
 ) -> tuple[pd.DataFrame, NDArray[np.float64], NDArray[np.float64]]:
     """Return the runs to compare, with their predictions of the same galaxies, joined by id.
 
@@ -72,7 +79,7 @@ def paired_runs(
         `STANDS_ON`.
     columns
         The label columns.
-    on_all, on_budgets, choices
+    on_all, on_budgets, choices, controls
         As for `compared_runs`.
 
     Returns
@@ -84,7 +91,7 @@ def paired_runs(
     """
     number = predictions.groupby(list(RUN), dropna=False).ngroup()
     runs = predictions[list(RUN)].assign(run=number).drop_duplicates("run")
-    runs = compared_runs(runs, on_all, on_budgets, choices)
+    runs = compared_runs(runs, on_all, on_budgets, choices, controls)
     rows_of_run = {run: rows for run, rows in predictions.groupby(number) if run in set(runs["run"])}
     ids: pd.Index | None = None
     truths: list[NDArray[np.float64]] = []
@@ -105,6 +112,7 @@ def differences_of_target(
     on_all: Sequence[str],
     on_budgets: Sequence[str],
     choices: pd.DataFrame,
+    controls: Collection[str],
     trivial: Collection[str],
     *,
     n_resamples: int,
@@ -114,7 +122,7 @@ def differences_of_target(
 
     Parameters
     ----------
-    predictions, columns, on_all, on_budgets, choices
+    predictions, columns, on_all, on_budgets, choices, controls
         As for `paired_runs`.
     trivial
         As for `difference_table`.
@@ -124,7 +132,7 @@ def differences_of_target(
     DataFrame
         `column`, `metric` and the columns of `difference_table`.
     """
-    runs, y_true, y_pred = paired_runs(predictions, columns, on_all, on_budgets, choices)
+    runs, y_true, y_pred = paired_runs(predictions, columns, on_all, on_budgets, choices, controls)
     arrays = {column: (y_true[:, i], y_pred[:, i]) for i, column in enumerate(columns)}
     if len(columns) > 1:
         arrays["pooled"] = pooled_errors(y_true, y_pred)

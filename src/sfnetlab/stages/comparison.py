@@ -153,6 +153,7 @@ def _differences(
         columns_of |= {name: (classes.column,) for name, classes in spec.classes.items() if classes.are_two}
     compared = judged(predictions)
     is_trivial = compared["kind"].isin((Mean.kind, *kinds_of("null")))
+    controls = [kind for kind in kinds_of("control") if kind not in (*BOUNDS, Mean.kind)]
     trivial = {*spec.untrained, *compared.loc[is_trivial, "features"]}
     tables = []
     for name, columns in columns_of.items():
@@ -162,7 +163,7 @@ def _differences(
         on_budgets = [kind.name for kind in probes_of(probe_task) if kind.on_budgets]
         chosen = choices[choices["target"] == name].drop(columns="target")
         table = differences_of_target(
-            rows, columns, metric, standing_for(probe_task), on_budgets, chosen, trivial,
+            rows, columns, metric, standing_for(probe_task), on_budgets, chosen, controls, trivial,
             n_resamples=n_resamples, seed=SEED,
         )  # fmt: skip
         table.insert(0, "target", name)
