@@ -283,3 +283,16 @@ def test_keys_do_not_depend_on_how_a_path_is_written(path, tmp_path, monkeypatch
 def test_each_stage_has_a_module():
     for stage in STAGES.values():
         assert (Path(__file__).parents[1] / "src" / f"{stage.module.replace('.', '/')}.py").is_file()
+
+
+def test_penalty_makes_another_network_and_no_penalty_the_same(path):
+    name, weight = "train-sfnet/sfnet-k2-seed0", "features.sfnet.decorrelation"
+    plain, none, some = keys(path), keys(path, f"{weight}=0.0"), keys(path, f"{weight}=0.01")
+    assert plain[name] == none[name] != some[name]
+    assert plain["train-sfnet/dense-seed0"] == some["train-sfnet/dense-seed0"]
+
+
+@pytest.mark.parametrize("penalty", ["decorrelation", "load_balance"])
+def test_negative_penalties_are_refused(path, penalty):
+    with pytest.raises(ConfigError, match=f"{penalty} must be a weight of 0 or more, got -1"):
+        keys(path, f"features.sfnet.{penalty}=-1.0")
