@@ -1,12 +1,12 @@
 """Sparse autoencoders of an embedding, and their null arms, of which a part stays random."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sfnetlab.jobs import Table, TableSpec
+from sfnetlab.jobs import Run, Table, TableSpec
 from sfnetlab.methods.contract import (
     BLACK,
     GREY,
@@ -21,6 +21,8 @@ from sfnetlab.methods.contract import (
     Traits,
     WidthOf,
     require_embedding,
+    require_runs,
+    runs_on,
 )
 from sfnetlab.methods.readers import SAEReader
 from sfnetlab.settings import Codes, require, require_dictionary
@@ -81,9 +83,13 @@ class SAE:
     train rows, so that all count alike, as in the Euclid paper. Reconstructions are in the embedding's own units."""
     max_distance: float | None = None
     """Rows farther from the columns' medians than so many times the median row are not trained on; None: all are."""
+    runs: int = field(default=1, compare=False)
+    """Dictionaries on the encoder of each seed, all trained in one pass: how they differ is told apart from how
+    encoders do. An encoder without seeds has one for each of `seeds`."""
 
     def __post_init__(self) -> None:
         require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
+        require_runs(self.runs)
         require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
         if self.variant != "matryoshka":
             require(not self.group_sizes, f'group_sizes are for variant = "matryoshka", got {self.variant!r}')
@@ -182,10 +188,14 @@ class NullSAE:
     train rows, so that all count alike, as in the Euclid paper. Reconstructions are in the embedding's own units."""
     max_distance: float | None = None
     """Rows farther from the columns' medians than so many times the median row are not trained on; None: all are."""
+    runs: int = field(default=1, compare=False)
+    """Dictionaries on the encoder of each seed, all trained in one pass: how they differ is told apart from how
+    encoders do. An encoder without seeds has one for each of `seeds`."""
 
     def __post_init__(self) -> None:
         require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
         _require_distance(self.max_distance)
+        require_runs(self.runs)
         require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
 
     def check(self, given: Given) -> None:
@@ -234,14 +244,21 @@ class EncodeSpec:
 
 
 def dictionary_tables(planner: Planner, settings: SAE | NullSAE) -> Iterator[Table]:
-    """Yield the tables of sparse autoencoders: one embedding a seed where there are several, else one for all seeds."""
+    """Yield the tables of sparse autoencoders: one embedding a seed where there are several, else one for all seeds.
+
+    On each embedding of a seed there are `settings.runs` for each k.
+    """
     embeddings = planner.embedding(settings.on)
     for embedding in embeddings:
-        seeds = planner.seeds if len(embeddings) == 1 else (embedding.spec.seed or 0,)
+        of_encoders = planner.seeds if len(embeddings) == 1 else (embedding.spec.seed or 0,)
+        seeds = tuple(
+            Run(seed, number).seed
+            for number in range(runs_on(embedding, settings.name, settings.runs))
+            for seed in of_encoders
+        )
         # A start at centroids is the same for every seed: then seeds are orders of the rows, each a pass of its own.
-        is_one_pass = settings.starts_at_random and len(embeddings) == 1
-        for trained in [seeds] if is_one_pass else [(seed,) for seed in seeds]:
-            seed_of_name = None if trained == planner.seeds else trained[0]
+        for trained in [seeds] if settings.starts_at_random else [(seed,) for seed in seeds]:
+            seed_of_name = None if trained[: len(planner.seeds)] == planner.seeds else trained[0]
             name = TableSpec(features=settings.name, kind=settings.kind, k=None, seed=seed_of_name).name
             spec = SAESpec(sae=replace(settings, codes=("topk",)), seeds=trained)
             saes = planner.job("train-sae", name, spec, {"embedding": embedding.job})
@@ -261,7 +278,7 @@ def _require_distance(max_distance: float | None) -> None:
 
 def sae_directory(saes: Path, k: int, seed: int) -> Path:
     """Return where train-sae keeps one of its SAEs."""
-    return saes / f"k{k}-seed{seed}"
+    return saes / f"k{k}-{Run.of(seed).name}"
 
 
 def load_sae_of(table: TableSpec, saes: Path) -> "SparseAutoencoder":

@@ -283,7 +283,7 @@ def _scores(
     penalties: Mapping[Penalty, float],
     device: str,
 ) -> Record:
-    """Return loss and penalties over an epoch, from its mean terms, and the errors of valid rows: see `train_network`."""
+    """Return loss and penalties over an epoch, from its mean terms, and errors of valid rows, see `train_network`."""
     predicted = np.concatenate(list(embed_batches(network.predict, images, valid_rows, device=device)))
     truth = targets[valid_rows]
     quantiles = network.quantiles

@@ -11,7 +11,7 @@ from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.sae import SAE
 from sfnetlab.methods.sfnet import SFNet
 from sfnetlab.metrics.nulls import ALIKE
-from sfnetlab.metrics.runs import from_intervals, over_pairs
+from sfnetlab.metrics.runs import encoders_of, from_intervals, over_pairs
 
 COMMON = 0.005
 """Share of galaxies in which a feature of the library must be active: 100 of the SFNet paper's 23,444."""
@@ -48,7 +48,7 @@ def _mean_over_features(table: pd.DataFrame, values: "pd.Series[float]") -> Inte
         found.append((float(sample[0]), float(low), float(high)))
         seeds.append(seed)
     value, lows, highs = np.array(found).T
-    return from_intervals(value, lows, highs, _seeds(pd.DataFrame({"seed": seeds})))
+    return from_intervals(value, lows, highs, encoders_of(seeds))
 
 
 def _minus(what: str, ours: Interval, theirs: Interval) -> Finding:
@@ -64,12 +64,8 @@ def _finding_of_correlations(what: str, runs: pd.DataFrame, value: str, low: str
     ends = runs[[low, high]].abs().to_numpy()
     crosses = (runs[low] * runs[high] <= 0).to_numpy()
     lower = np.where(crosses, 0.0, ends.min(axis=1))
-    found = from_intervals(runs[value].abs().to_numpy(), lower, ends.max(axis=1), _seeds(runs))
+    found = from_intervals(runs[value].abs().to_numpy(), lower, ends.max(axis=1), encoders_of(runs["seed"]))
     return Finding(what, *found, line, "above")
-
-
-def _seeds(runs: pd.DataFrame) -> list[int | None]:
-    return [None if pd.isna(seed) else int(seed) for seed in runs["seed"]]
 
 
 def latents_align_better(tables: ClaimTables) -> Finding:
@@ -122,7 +118,7 @@ def library(tables: ClaimTables) -> Finding:
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     what = f"share of {n} features active in more than {COMMON:.1%} of test galaxies"
     low, high = (centre - half).to_numpy(), (centre + half).to_numpy()
-    return Finding(what, *from_intervals(share.to_numpy(), low, high, _seeds(share.reset_index())), 0.5, "above")
+    return Finding(what, *from_intervals(share.to_numpy(), low, high, encoders_of(share.index)), 0.5, "above")
 
 
 def features_recur(tables: ClaimTables) -> Finding:
@@ -183,7 +179,7 @@ def _at_equal_numbers(compared: Sequence[pd.DataFrame], number: str) -> tuple[in
     for runs in compared:
         at_equal = runs[runs[number] == n]
         value, low, high = at_equal[["value", "low", "high"]].to_numpy(dtype=np.float64).T
-        scores.append(from_intervals(value, low, high, _seeds(at_equal)))
+        scores.append(from_intervals(value, low, high, encoders_of(at_equal["seed"])))
     return n, scores
 
 
