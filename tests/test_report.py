@@ -203,6 +203,7 @@ def test_dictionaries_have_a_spread_of_their_own_beside_that_of_encoders(methods
     assert table.set_index("features")[["seed_sd", "dictionary_sd"]].loc["sae"].tolist() == [0.012, 0.002]
     text = format_comparison(table)
     assert "5 x 3" in text
+    assert "the second between dictionaries on the same encoder" in text
     assert "0.1500 [0.1400, 0.1600] (0.0120, 0.0020, 0.0050)" in text
     assert "0.1100 [0.1000, 0.1200] (0.0120, 0.0050)" in text
 

@@ -151,6 +151,11 @@ def _block(rows: pd.DataFrame, task: ProbeTask, cell: Callable[[Mapping[Hashable
         "copies (|r| > 0.8) counted once (participation ratio of their covariance)\n"
         "* features learnt with a label; PCA and SAEs never see one, but their encoder may have, and PLS chooses by one"
     )
+    if "n_dictionaries" in rows and (rows["n_dictionaries"] > 1).any():
+        text.append(
+            "seeds a x b: b dictionaries on the encoder of each of a seeds; of three standard deviations the first is "
+            "between encoders, the second between dictionaries on the same encoder"
+        )
     return "\n".join(text)
 
 
