@@ -14,13 +14,14 @@ from pathlib import Path
 
 import dask
 import pytest
+from distributed import Client
 
 import sfnetlab
 from sfnetlab import cli, cluster, runner
 from sfnetlab.artifacts import builder_of
 from sfnetlab.config import load
 from sfnetlab.errors import ConfigError, DataError
-from sfnetlab.plan import make_plan
+from sfnetlab.plan import make_plan, memory_bytes
 from small_run import STAGES, options, payloads, write_experiment
 
 
@@ -46,7 +47,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log.txt").open("w") as log:
         scheduler, worker = (
             subprocess.Popen([*command[:2], f"{command[2]}.{name}", *at, *more], stderr=log, stdout=log, cwd=folder)
-            for name, more in (("dask_scheduler", ["--port", "0"]), ("dask_worker", ["--nthreads", "1", "--no-nanny"]))
+            for name, more in (
+                ("dask_scheduler", ["--port", "0"]),
+                ("dask_worker", ["--nthreads", "1", "--no-nanny", "--memory-limit", "4GiB"]),
+            )
         )
     while not found.exists():
         assert scheduler.poll() is None, (folder / "log.txt").read_text()
@@ -75,6 +79,27 @@ def test_what_does_not_need_a_job_that_failed_is_made_and_the_error_is_one_messa
     assert caplog.text.count("what does not need it goes on") == 1
 
 
+def test_a_full_disk_of_one_worker_is_one_message_and_the_run_goes_on_when_there_is_space(
+    config, alone, address, tmp_path, capsys
+):
+    job = next(job for job in make_plan(load(config, ())) if str(job) == "encode-embeddings/sae-k2-seed0")
+    work = tmp_path / job.stage / f".{job.name}.{job.key[:12]}"
+    work.mkdir(parents=True)
+    (work / "features.npz").symlink_to("/dev/full")
+    chosen = options(config, tmp_path, cluster=address)
+    assert runner.exit_status(lambda: runner.run(chosen, STAGES)) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sfnetlab: ")]
+    assert said == [
+        f"sfnetlab: {job} on {socket.gethostname()}: {job.directory(tmp_path)}: no space is left on the disk; free "
+        f"some and run again, finished parts are kept; 2 jobs that need it were not made"
+    ]
+    assert not job.directory(tmp_path).exists()
+    assert (tmp_path / "fit-probes/sae-k2-seed1/manifest.json").exists()
+    (work / "features.npz").unlink()
+    runner.run(chosen, STAGES)
+    assert payloads(tmp_path) == payloads(alone)
+
+
 def test_what_a_survey_lacks_is_told_by_the_worker_that_prepares_it_before_any_training(config, address, tmp_path):
     small = tmp_path / "small.toml"
     small.write_text(config.read_text().replace("fractions = [0.6, 0.2, 0.2]", "fractions = [0.9, 0.05, 0.05]"))
@@ -82,6 +107,49 @@ def test_what_a_survey_lacks_is_told_by_the_worker_that_prepares_it_before_any_t
     with pytest.raises(DataError, match=lacks):
         runner.run(options(small, tmp_path / "out", cluster=address), STAGES)
     assert {path.parent.parent.name for path in (tmp_path / "out").glob("*/*/manifest.json")} == {"prepare-survey"}
+
+
+def test_a_worker_offers_the_memory_that_it_was_given_and_a_job_takes_what_its_stage_needs(
+    config, address, tmp_path, monkeypatch
+):
+    submitted = []
+    submit = Client.submit
+
+    def noted(client, *arguments, **named):
+        submitted.append(named["resources"])
+        return submit(client, *arguments, **named)
+
+    monkeypatch.setattr(Client, "submit", noted)
+    runner.run(options(config, tmp_path, cluster=address), ["prepare-survey"])
+    assert submitted == [{"SFNETLAB": 1, "MEMORY": memory_bytes("prepare-survey", None)}]
+    with Client(address, set_as_default=False) as client:
+        (worker,) = client.scheduler_info()["workers"].values()
+    assert worker["resources"] == {"SFNETLAB": 1, "MEMORY": 4 * 2**30}
+
+
+def test_a_job_that_needs_more_memory_than_any_worker_has_is_made_with_a_warning(
+    config, address, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(runner, "memory_bytes", lambda *_: 7 * 10**9)
+    root, _ = runner.run(options(config, tmp_path, cluster=address), ["prepare-survey"])
+    assert (root / "prepare-survey/survey/manifest.json").exists()
+    assert (
+        "the largest worker has 4.3 GB, and jobs are known to need more: prepare-survey 7.0 GB; take f" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(("offered", "taken"), [([8e9, 2e9], 3e9), ([2e9, 1e9], 2e9), ([3e9], 3e9)])
+def test_a_job_is_for_workers_with_memory_for_it_and_if_none_has_it_for_the_largest(config, offered, taken):
+    plan = make_plan(load(config, ()))
+    run = cluster.Run(Path(), plan, print, frozenset(), memory={plan[0].stage: 3 * 10**9})
+    needs = cluster.resources_of(plan[0], run, [{cluster.MEMORY: n} for n in offered])
+    assert needs == {cluster.ROOM: 1, cluster.MEMORY: taken}
+
+
+def test_memory_grows_with_the_galaxies_where_a_stage_holds_something_for_each():
+    assert memory_bytes("fit-probes", None) < memory_bytes("fit-probes", 10**5) < memory_bytes("fit-probes", 10**6)
+    assert memory_bytes("train-sfnet", None) == memory_bytes("train-sfnet", 10**6)
+    assert all(0 < memory_bytes(stage, 10**6) <= 4 * 2**30 for stage in runner.STAGES)
 
 
 def test_a_worker_that_does_not_see_the_results_is_told_at_the_start(config, address, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import mmap
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,17 @@ def test_a_full_disk_stays_an_error(number, tmp_path, monkeypatch):
     refuse(monkeypatch, os, "fsync", number)
     with pytest.raises(ArtifactError, match="free some and run again"):
         build_it(tmp_path)
+
+
+def test_a_disk_that_fills_up_while_numpy_writes_an_array_is_a_message(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        with pytest.raises(OSError, match="1000 requested and 496 written") as raised:
+            np.save(tmp_path / "x.npy", np.zeros(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "no space is left on the disk" in str(files.advice_on(raised.value))
 
 
 def test_a_disk_that_fails_stays_an_error(tmp_path, monkeypatch):

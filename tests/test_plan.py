@@ -230,6 +230,27 @@ def test_the_claims_read_the_comparison_the_relations_all_probes_and_all_that_is
         assert named(jobs, stage) == {job.name for job in claims.inputs.values() if job.stage == stage}
 
 
+def test_features_have_seen_labels_where_a_network_here_or_pls_learnt_from_them(whole):
+    seen = {job.spec.table.features: job.spec.has_seen_labels for job in jobs_of(whole).values() if is_probe(job)}
+    taught = {"sfnet", "dense", "pca", "sae", "pls"} & set(seen)
+    assert {"sfnet", "dense", "pls"} <= taught
+    assert all(seen[name] for name in taught)
+    controls = {"photometry", "mean"} & set(seen)
+    assert controls
+    assert not any(seen[name] for name in controls)
+
+
+def is_probe(job: Job) -> bool:
+    return job.stage == "fit-probes" and job.name != "comparison"
+
+
+def test_features_of_a_method_are_held_against_those_of_its_next_seed(path):
+    told = {job.name: job for job in jobs_of(path, "seeds=[0,1,2]").values() if job.stage == "interpret-features"}
+    another = {name: job.inputs["another_seed"].name for name, job in told.items() if "another_seed" in job.inputs}
+    assert [another[f"pca-seed{seed}"] for seed in range(3)] == ["pca-seed1", "pca-seed2", "pca-seed0"]
+    assert not [job for job in jobs_of(path, "seeds=[0]").values() if "another_seed" in job.inputs]
+
+
 def test_pls_sees_the_labels_of_its_target(whole):
     job = jobs_of(whole)["fit-baselines/pls-seed1"]
     assert {role: str(needed) for role, needed in job.inputs.items()} == {

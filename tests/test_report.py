@@ -10,6 +10,7 @@ from sfnetlab.report import (
     format_classes,
     format_comparison,
     format_differences,
+    format_on_seen_rows,
     latex_comparison,
     significance_line,
 )
@@ -95,7 +96,7 @@ def test_the_text_has_intervals_and_controls_first(methods):
 def class_methods() -> pd.DataFrame:
     rows = []
     for features, k in (("photometry", None), ("sfnet", 4)):
-        for i, metric in enumerate(("auc", "f1", "accuracy", "balanced_accuracy")):
+        for i, metric in enumerate(("auc", "average_precision", "f1", "accuracy", "balanced_accuracy")):
             about = {"target": "agn", "column": "bptclass", "metric": metric, "k": k}
             rows.append(row(features, features, 0.5, probe="majority", budget=0, n_features_used=0, **about))
             for probe in ("logistic", "linear_svm"):
@@ -108,13 +109,13 @@ def test_classes_have_a_row_a_method_and_the_majority_once(class_methods):
     table = class_table(class_methods)
     assert list(table["features"]) == ["majority"] + ["photometry"] * 4 + ["sfnet"] * 4
     best = table[(table["features"] == "sfnet") & (table["n_features_used"] == 8)].iloc[0]
-    assert best[["auc", "f1", "accuracy", "balanced_accuracy"]].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
-    assert (best["auc_low"], best["f1_high"]) == (pytest.approx(0.89), pytest.approx(0.81))
+    assert best[["auc", "f1", "accuracy", "balanced_accuracy"]].tolist() == pytest.approx([0.9, 0.7, 0.6, 0.5])
+    assert (best["auc_low"], best["f1_high"]) == (pytest.approx(0.89), pytest.approx(0.71))
 
 
 def test_the_text_of_classes_has_a_column_for_each_classifier_that_was_fitted(class_methods):
     text = format_classes(class_table(class_methods))
-    assert "0.900 [0.890, 0.910] (-, 0.005) 0.80 0.70" in text
+    assert "0.900 [0.890, 0.910] (-, 0.005) 0.800 0.70" in text
     assert text.splitlines()[1].split()[-3:] == ["seeds", "logistic", "linear_svm"]
 
 
@@ -122,6 +123,7 @@ def differences() -> pd.DataFrame:
     common = {
         "target": "metallicity", "column": "oh_p50", "metric": "rmse", "k_a": 4, "k_b": None, "probe_a": "head",
         "features_a": "sfnet", "probe_b": "ridge", "n_features_used_a": 9, "n_features_used_b": 512, "n_seeds": 3,
+        "is_bound": False,
     }  # fmt: skip
     rows = [
         {"budget": None, "features_b": "pca", "difference": -0.02, "low": -0.03, "high": -0.01, "p_holm": 0.003},
@@ -155,6 +157,19 @@ def test_of_auc_more_is_better():
 
 def test_the_number_of_significant_differences_is_one_line():
     assert significance_line(differences()).startswith("3 of 4 paired differences between methods are significant")
+
+
+def test_differences_to_what_is_trivial_do_not_count():
+    trivial = differences()
+    trivial.loc[1, "p_holm"] = None  # to the mean
+    for text in (significance_line(trivial), format_differences(trivial)):
+        assert "2 of 3" in text
+        assert "than mean" not in text
+
+
+def test_where_resamples_limit_p_it_is_at_most():
+    assert "p ≤ 0.003" in format_differences(differences().assign(is_bound=True))
+    assert "p = 0.003" in format_differences(differences())
 
 
 def test_differences_that_need_runs_are_counted_apart():
@@ -210,3 +225,17 @@ def test_dictionaries_have_a_spread_of_their_own_beside_that_of_encoders(methods
 
 def test_without_nested_dictionaries_there_is_no_word_of_them(methods):
     assert not {"dictionary_sd", "n_dictionaries"} & set(comparison_table(methods))
+
+
+def test_both_numbers_stand_beside_each_other_where_rows_were_left_to_probes():
+    about = {"features": "dense", "k": None, "n_features_used": 512, "target": "metallicity", "column": "oh_p50"}
+    about |= {"split": "test", "metric": "rmse"}
+    numbers = {"linear": (0.11, 0.13), "linear_on_seen_rows": (0.16, 0.18)}
+    rows = [
+        about | {"probe": probe, "seed": seed, "value": value}
+        for probe, values in numbers.items()
+        for seed, value in enumerate(values)
+    ]
+    metrics = pd.DataFrame([*rows, rows[0] | {"n_features_used": 2, "value": 9.0}])
+    assert "dense, oh_p50: linear 0.1200, 0.1700" in format_on_seen_rows(metrics)
+    assert format_on_seen_rows(metrics[metrics["probe"] == "linear"]) == ""

@@ -140,7 +140,14 @@ def test_the_time_left_is_that_of_jobs_alike(config, alone, tmp_path, capsys):
     shutil.rmtree(root / "fit-probes/sae-k2-seed1")
     found = json.loads(status(capsys, config, root, "--json"))
     assert {(each["stage"], each["name"]): each["left_s"] for each in found["jobs"]}["fit-probes", "sae-k2-seed1"] == 40
-    assert "more than 40 s left, one job after another: no job like" in status(capsys, config, root)
+    said = status(capsys, config, root, "--workers", "1,2")
+    assert "more than 40 s left, one job after another: no job was measured that is like " in said
+    assert "more than 40 s left with 2 workers as fast as the measured" in said
+
+
+def test_where_nothing_was_measured_no_time_is_told(config, tmp_path, capsys):
+    said = status(capsys, config, tmp_path, "--workers", "1,8")
+    assert said.endswith("0 running; no job like those that are left was measured, so no times are known\n")
 
 
 def test_the_time_left_on_workers_is_told_from_jobs_alike_of_another_experiment(config, alone, tmp_path, capsys):
@@ -164,7 +171,7 @@ def test_the_time_left_on_workers_is_told_from_jobs_alike_of_another_experiment(
     assert 120 + 60 + 60 <= found["left_s_on_workers"]["2"] < found["left_s"]
     said = status(capsys, path, root, *flags)
     assert f"jobs alike in {there}, scaled by epochs and galaxies (2 times as many)" in said
-    assert "with 2 of the workers that were measured" in said
+    assert "with 2 workers as fast as the measured" in said
 
 
 @pytest.mark.parametrize("numbers", ["0", "1,", "1,eight", "2.5", "-1"])

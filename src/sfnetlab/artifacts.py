@@ -210,14 +210,14 @@ def build(
             return
         # A kill between manifest and rename leaves a work directory that is complete: only the rename is missing.
         if not (work / MANIFEST).exists() and not _link_shared(root, job, work, shared):
-            started = datetime.now(UTC)
+            started, cpu_s = datetime.now(UTC), runtime.cpu_seconds()
             (work / "config.toml").write_text(config_toml, encoding="utf-8")
             metrics = make(work)
             (work / "metrics.json").write_text(json.dumps(dict(metrics), indent=1, allow_nan=False) + "\n")
             for leftover in (*work.glob(f"{PARTIAL}*"), work / CHECKPOINT):
                 leftover.unlink(missing_ok=True)
             read = {role: _content_of(root, needed) for role, needed in job.inputs.items()}
-            _write_manifest(work, job, started, device, read)
+            _write_manifest(work, job, started, cpu_s, device, read)
         _publish(work, final)
 
 
@@ -294,7 +294,9 @@ def _key_in(manifest: Path, mtime_ns: int) -> str | None:  # noqa: ARG001 (a man
     return content.get("key") if isinstance(content, dict) and content.get("format") == FORMAT else None
 
 
-def _write_manifest(work: Path, job: Job, started: datetime, device: str, read: dict[str, str | None]) -> None:
+def _write_manifest(
+    work: Path, job: Job, started: datetime, cpu_s: float, device: str, read: dict[str, str | None]
+) -> None:
     files = {
         path.relative_to(work).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
         for path in sorted(work.rglob("*"))
@@ -315,6 +317,7 @@ def _write_manifest(work: Path, job: Job, started: datetime, device: str, read: 
         "started": started.isoformat(timespec="seconds"),
         "ended": ended.isoformat(timespec="seconds"),
         "wall_s": round((ended - started).total_seconds(), 3),
+        "cpu_s": round(runtime.cpu_seconds() - cpu_s, 3),
         "peak_memory_bytes": runtime.peak_memory_bytes(),
     }
     for name in files:

@@ -45,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks (default: all but the large ones)")
     bench.add_argument("--json", type=path_argument, metavar="FILE", help="write the rows as JSON too")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    bench.add_argument(
+        "--embeddings",
+        type=path_argument,
+        metavar="PATH",
+        help="what sae-peers decomposes: a .npy file (n, d), or the folder of an embedding in results/",
+    )
     words = sys.argv[1:] if argv is None else list(argv)
     if words and not words[0].startswith("-") and words[0] not in commands.choices:
         near = difflib.get_close_matches(words[0], commands.choices, n=1)
@@ -133,7 +139,8 @@ def _bench(arguments: argparse.Namespace) -> None:
 
     runtime.keep_caches()
     rows = []
-    for row in bench.run(arguments.names, runtime.resolve_device(arguments.device)):
+    device = runtime.resolve_device(arguments.device)
+    for row in bench.run(arguments.names, device, arguments.embeddings):
         runtime.say(bench.describe(row))
         rows.append(asdict(row))
     if arguments.json is not None:

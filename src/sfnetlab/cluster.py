@@ -21,7 +21,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,13 @@ import dask
 import tomli
 from distributed import Client, Future, KilledWorker, LocalCluster, Security, WorkerPlugin, get_worker
 from distributed.comm import connect
+from distributed.system import MEMORY_LIMIT
 from distributed.utils import LoopRunner
 
 from sfnetlab import runtime, status
 from sfnetlab.artifacts import find_manifest, state_of
 from sfnetlab.errors import BusyError, ConfigError, SfnetlabError
+from sfnetlab.files import advice_on
 from sfnetlab.jobs import WHOLE, Job, Shard
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ ROOM = "SFNETLAB"
 """Dask's resource of which a worker has one and a job takes one: a worker makes one job at a time, in all threads."""
 GPU = "GPU"
 """Dask's resource that a worker with a GPU may have; if one has it, jobs that use a device go there."""
+MEMORY = "MEMORY"
+"""Dask's resource, in bytes: what a worker may use, and what a job of its stage is known to need."""
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster"}
 _LINE_S = 60.0
 """Without a terminal there is a line at most this often."""
@@ -70,6 +74,8 @@ class Run:
         Names of the stages whose jobs run on a GPU where there is one; none where `--device` names one itself.
     splits
         Names of the stages whose jobs all workers share: a shard each, and then a job that joins them.
+    memory
+        Bytes that a job of each stage needs.
     """
 
     root: Path
@@ -77,6 +83,7 @@ class Run:
     build: Callable[[Job, Shard], None]
     uses_device: frozenset[str]
     splits: frozenset[str] = frozenset()
+    memory: Mapping[str, int] = field(default_factory=dict)
 
 
 def compute(run: Run, todo: Sequence[Job], workers: int | None, cluster: str | None) -> None:
@@ -180,7 +187,7 @@ class Lab(WorkerPlugin):
             _choose_gpu(int(worker.name))
         name = re.sub(r"[^\w.-]+", "-", str(worker.name))
         self._log_into(self.run.root / "logs" / f"{name}.log")
-        await worker.set_resources(**{ROOM: 1})
+        await worker.set_resources(**{ROOM: 1, MEMORY: _memory_of(worker)})
 
     def _log_into(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -214,8 +221,15 @@ class Lab(WorkerPlugin):
                 time.sleep(_POLL_S)
             except SfnetlabError as error:
                 return type(error)(f"{job} on {socket.gethostname()}: {error}")
-            except Exception:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001
+                if isinstance(error, OSError) and (advice := advice_on(error)):
+                    return SfnetlabError(f"{job} on {socket.gethostname()}: {error.filename or error}: {advice}")
                 return RuntimeError(f"{job} on {socket.gethostname()}:\n{traceback.format_exc()}")
+
+
+def _memory_of(worker: Any) -> float:
+    """Return the bytes that a worker may use: what it was started with as a resource or a limit, or all there is."""
+    return worker.state.total_resources.get(MEMORY) or worker.memory_manager.memory_limit or MEMORY_LIMIT
 
 
 def _inputs_are_seen(root: Path, job: Job) -> bool:
@@ -248,7 +262,12 @@ def _connected(workers: int | None, cluster: str | None, root: Path) -> Iterator
         dask.config.set({"distributed.worker.daemon": False})
         threads = max(1, runtime.n_threads() // workers)
         started = LocalCluster(
-            n_workers=workers, threads_per_worker=threads, memory_limit=0, dashboard_address=":0", host="127.0.0.1"
+            n_workers=workers,
+            threads_per_worker=threads,
+            memory_limit=0,
+            resources={MEMORY: MEMORY_LIMIT // workers},
+            dashboard_address=":0",
+            host="127.0.0.1",
         )
         log.info("%d workers of %d threads; logs: %s", workers, threads, root / "logs")
     elif cluster is not None and (Path(cluster).suffix == ".toml" or Path(cluster).is_file()):
@@ -383,13 +402,14 @@ def _look(place: Place) -> tuple[str, dict[str, Any]]:
 
 def _gather(client: Client, run: Run, todo: Sequence[Job], lab: str) -> None:
     """Submit jobs, tell of each that is done, and raise the first error when all others are done."""
-    with_gpu = any(GPU in worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+    offered = [worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    _tell_of_memory(run, todo, offered)
     finished: queue.Queue[Job] = queue.Queue()
     futures: dict[Job, Future[None]] = {}
     n_workers = len(client.nthreads() if client.cluster is None else client.cluster.worker_spec)
     for place, job in enumerate(todo):
         needed = [futures[each] for each in job.inputs.values() if each in futures]
-        resources = {ROOM: 1} | ({GPU: 1} if with_gpu and job.stage in run.uses_device else {})
+        resources = resources_of(job, run, offered)
         key = f"{job.stage}-{lab}-{place}"  # Dask expects of keys that begin alike that they take as long
         submit = functools.partial(client.submit, _make, lab, place, priority=-place, resources=resources)
         if job.stage in run.splits and n_workers > 1:
@@ -423,6 +443,28 @@ def _gather(client: Client, run: Run, todo: Sequence[Job], lab: str) -> None:
         more = [f"{len(others)} other jobs failed, see above"] if others else []
         more += [f"{lost} jobs that need it were not made"] if lost else []
         raise type(first)("; ".join([str(first), *more]))
+
+
+def resources_of(job: Job, run: Run, offered: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the resources that a worker must have free to take a job, given those that each worker offers.
+
+    Of memory that is at most what the largest worker has: a job that needs more goes there.
+    """
+    largest = max(worker.get(MEMORY, 0) for worker in offered)
+    with_gpu = job.stage in run.uses_device and any(GPU in worker for worker in offered)
+    return {ROOM: 1, MEMORY: min(run.memory.get(job.stage, 0), largest)} | ({GPU: 1} if with_gpu else {})
+
+
+def _tell_of_memory(run: Run, todo: Sequence[Job], offered: Sequence[Mapping[str, float]]) -> None:
+    largest = max(worker.get(MEMORY, 0) for worker in offered)
+    stages = dict.fromkeys(job.stage for job in todo if run.memory.get(job.stage, 0) > largest)
+    if stages:
+        log.warning(
+            "memory may run out: the largest worker has %.1f GB, and jobs are known to need more: %s; take fewer or "
+            "larger workers",
+            largest / 1e9,
+            ", ".join(f"{stage} {run.memory[stage] / 1e9:.1f} GB" for stage in stages),
+        )
 
 
 def _put(finished: "queue.Queue[Job]", job: Job, _: "Future[None]") -> None:

@@ -137,8 +137,9 @@ IN_ALL_TABLES: Mapping[str, str] = {
 """Columns that mean the same wherever the lab writes them."""
 
 _SCORES = {
-    "f1": "F1 score",
+    "f1": "F1 score, at the threshold that is best on valid galaxies",
     "auc": "area under the ROC curve",
+    "average_precision": "average precision",
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
 }
@@ -228,7 +229,9 @@ OF_TABLE: dict[str, dict[str, str]] = {
         **_SPREADS,
         "n_seeds": "number of runs, of the method that has fewer",
         "p": "two-sided p over galaxies and runs; missing: a method has one run",
-        "p_holm": "p after Holm, within the label column",
+        "is_bound": "whether no draw lies beyond 0: more resamples could only lower p",
+        "p_holm": "p after Holm, within the label column; missing: a method has one run, or is the mean, a null or "
+        "untrained",
     },
     "gains": {
         "gain": "ensemble of seeds, augmentation by symmetries, or both",
@@ -299,7 +302,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "morphology_rho": "Spearman correlation with it on test galaxies",
         "p_corrected": "p of the largest |rho|, corrected for the number of labels",
         "q": "p_corrected after Benjamini and Hochberg, over features",
-        "novelty": "share of its variance that no morphology label predicts",
+        "novelty": "share of its variance that no morphology label predicts; missing: another seed does not find it",
         "auc": "ROC area of the feature as a classifier of morphology",
         "group": "features of like frequency, or nested group, of its null",
         "r2_nuisances": "R2 of all nuisances together, held-out galaxies",
@@ -345,7 +348,9 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "p_corrected": "p of max_rho, corrected for the number of labels",
         "q": "p_corrected after Benjamini and Hochberg, over features",
         "auc": "ROC area of the feature as a classifier of best_label",
-        "novelty": "share of its variance that no label predicts",
+        "recurs": "|Pearson correlation| on test galaxies with the feature of another seed that is most like it on "
+        "valid ones; missing: there is one seed",
+        "novelty": "share of its variance that no label predicts; missing: recurs is not above 0.7",
         "null_novelty": f"the same {_PERMUTED}",
     },
     "alignment_nulls": {

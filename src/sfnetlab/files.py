@@ -42,13 +42,17 @@ _USERS_TO_MEND = {
     errno.EEXIST: "a file stands where a folder is needed; choose another folder with --out or --to",
 }
 
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written$")
+"""All that NumPy says of a disk that fills up while it writes an array."""
+
 PARTIAL = ".partial-"
 """Begins the name of a file that is being written."""
 
 
 def advice_on(error: OSError) -> str | None:
     """Return what a user can do about an error of the disk; None where that is not known."""
-    return _USERS_TO_MEND.get(error.errno or 0)
+    number = errno.ENOSPC if _SHORT_WRITE.match(str(error)) else error.errno
+    return _USERS_TO_MEND.get(number or 0)
 
 
 @contextmanager

@@ -27,6 +27,9 @@ from sfnetlab.surveys.mock import MockSurvey
 from sfnetlab.surveys.protocol import SurveyKind
 from sfnetlab.surveys.split import Split
 
+INCLINATION = ("factor_axis_ratio", "expAB_r")
+"""Axis ratios, as the mock survey and the SDSS call them."""
+
 STAGES = {
     stage.name: stage
     for stage in (
@@ -62,16 +65,45 @@ STAGES = {
             uses_device=True,
         ),
         Stage("encode-embeddings", 1, "run sparse autoencoders over all embeddings: sparse features", uses_device=True),
-        Stage("fit-probes", 6, "probe every feature table for every target: the comparison"),
+        Stage("fit-probes", 7, "probe every feature table for every target: the comparison"),
         Stage("compare-views", 1, "what networks lose when they are shown fewer pixels or colours"),
         Stage("perturb-images", 1, "run networks over turned, shifted, noisy and blurred cutouts", uses_device=True),
-        Stage("interpret-features", 7, "what each feature responds to: labels, nuisances, equations, its galaxies"),
+        Stage("interpret-features", 8, "what each feature responds to: labels, nuisances, equations, its galaxies"),
         Stage("compare-features", 4, "which features of different methods and seeds are the same, and what is rare"),
-        Stage("hold-claims", 2, "which claims of the papers hold on this survey"),
-        Stage("make-figures", 7, "the figures, as PDF and PNG", link="figures"),
-        Stage("build-atlas", 1, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
+        Stage("hold-claims", 3, "which claims of the papers hold on this survey"),
+        Stage("make-figures", 9, "the figures, as PDF and PNG", link="figures"),
+        Stage("build-atlas", 2, "the feature atlas: static pages to look at galaxies and features with", link="atlas"),
     )
 }
+
+
+_MEMORY_GB = {
+    "prepare-survey": (1.2, 0.5),
+    "import-embeddings": (0.5, 0.3),
+    "train-sfnet": (2.3, 0.0),
+    "finetune-zoobot": (2.3, 0.0),
+    "train-vae": (2.3, 0.0),
+    "embed-images": (2.3, 0.0),
+    "fit-baselines": (1.3, 0.0),
+    "train-sae": (0.8, 0.15),
+    "encode-embeddings": (0.6, 0.65),
+    "fit-probes": (1.3, 2.7),
+    "compare-views": (1.0, 0.0),
+    "perturb-images": (2.3, 0.0),
+    "interpret-features": (1.6, 0.0),
+    "compare-features": (2.7, 0.0),
+    "hold-claims": (1.0, 0.0),
+    "make-figures": (1.8, 0.0),
+    "build-atlas": (2.0, 0.0),
+}
+"""Gigabytes of its own that a process takes which makes a job of a stage for few galaxies, and what a million galaxies
+add: seen with embeddings of 384 columns, SAEs of 2,048 latents and ResNet18 on 128 cutouts of 144 pixels."""
+
+
+def memory_bytes(stage: str, n_galaxies: int | None) -> int:
+    """Return what memory a job needs on a survey of so many galaxies; of few, if the number is not known."""
+    few, million = _MEMORY_GB[stage]
+    return int(1e9 * (few + million * (n_galaxies or 0) / 1e6))
 
 
 # --- the settings that stages get to see, but for those of methods ---------------------------------------------------
@@ -118,6 +150,8 @@ class ProbeSpec:
     probes: Probes
     head_target: str | None
     """The target that the network's own head predicts."""
+    has_seen_labels: bool = False
+    """Whether the features have learnt from labels of train galaxies, or decompose what has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +194,8 @@ class ComparisonSpec:
 
     targets: dict[str, Target]
     classes: dict[str, Classes]
+    untrained: tuple[str, ...] = ()
+    """Names of features of an untrained network, or of what decomposes them: to be better than these is no finding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +204,12 @@ class ClaimsSpec:
 
     survey: str
     """Its kind."""
+    is_real: bool
+    """Whether there are galaxies in the sky where the catalogue says so; else verdicts are about methods."""
     targets: dict[str, Target]
     classes: dict[str, Classes]
+    held_fixed: tuple[str, ...]
+    """Columns of the catalogue, or differences of two, beyond which a finding has to go, as far as they exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,15 +271,14 @@ def make_plan(config: Experiment) -> list[Job]:
     comparison = _job(
         "fit-probes",
         "comparison",
-        ComparisonSpec(targets=config.targets, classes=config.classes),
+        ComparisonSpec(targets=config.targets, classes=config.classes, untrained=_untrained_features(tables)),
         {"survey": survey} | {str(job): job for job in probes},
     )
     views = list(_views_jobs(survey, comparison, tables))
     first_views = [table for table in tables if not table.is_another_view]
     perturbed = _perturbation_jobs(survey, first_views)
     described = _with_features(first_views)
-    untrained = [table for table in described if table.is_untrained]
-    interpreted = [_interpretation_job(config, survey, table, perturbed, untrained) for table in described]
+    interpreted = [_interpretation_job(config, survey, table, perturbed, described) for table in described]
     interpreted += _stability_jobs(tables)
     relations = _relations_job(config, survey, first_views)
     evidence = {"survey": survey, "comparison": comparison, "relations": relations}
@@ -308,12 +347,15 @@ class _Planner:
 
 
 def _probe_job(config: Experiment, survey: Job, table: Table) -> Job:
+    traits = TRAITS[table.spec.kind]
+    is_taught = traits.supervised and traits.role != "control"
     spec = ProbeSpec(
         table=table.spec,
         targets=config.targets,
         classes=config.classes,
         probes=config.probes,
         head_target=table.head_target,
+        has_seen_labels=is_taught or (table.on or table).network is not None,
     )
     return _job("fit-probes", table.job.name, spec, _behind(survey, table))
 
@@ -362,7 +404,7 @@ def _perturbation_jobs(survey: Job, tables: list[Table]) -> dict[str, Job]:
 
 
 def _interpretation_job(
-    config: Experiment, survey: Job, table: Table, perturbed: dict[str, Job], untrained: list[Table]
+    config: Experiment, survey: Job, table: Table, perturbed: dict[str, Job], described: list[Table]
 ) -> Job:
     spec = InterpretSpec(
         table=table.spec,
@@ -374,7 +416,10 @@ def _interpretation_job(
     inputs = _behind(survey, table)
     if table.job.key in perturbed:
         inputs["perturbed"] = perturbed[table.job.key]
-    if untrained:
+    method = [each for each in described if (each.spec.features, each.spec.k) == (table.spec.features, table.spec.k)]
+    if len(method) > 1:
+        inputs["another_seed"] = method[(method.index(table) + 1) % len(method)].job
+    if untrained := [each for each in described if each.is_untrained]:
         # of another seed, if there is one: an untrained network stands against another
         others = [each for each in untrained if each.job is not table.job]
         inputs["untrained"] = (others or untrained)[0].job
@@ -448,8 +493,20 @@ def _atlas_job(
     return _job("build-atlas", "atlas", spec, evidence | {str(job): job for job in (*told, *behind, *judged)})
 
 
+def _untrained_features(tables: list[Table]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(table.spec.features for table in tables if (table.on or table).is_untrained))
+
+
 def _claims_job(config: Experiment, evidence: dict[str, Job], told: list[Job]) -> Job:
-    spec = ClaimsSpec(survey=config.survey.kind, targets=config.targets, classes=config.classes)
+    labels = {name for target in config.targets.values() for name in target.columns}
+    held_fixed = (*config.interpretation.trivial, *INCLINATION)
+    spec = ClaimsSpec(
+        survey=config.survey.kind,
+        is_real=config.survey.is_real,
+        targets=config.targets,
+        classes=config.classes,
+        held_fixed=tuple(text for text in held_fixed if not labels & set(text.split(" - "))),
+    )
     return _job("hold-claims", "claims", spec, evidence | {str(job): job for job in told})
 
 

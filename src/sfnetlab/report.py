@@ -13,7 +13,7 @@ from sfnetlab.metrics.effective import MERGED
 from sfnetlab.metrics.method_scores import MANY_CLASSES, TWO_CLASSES
 from sfnetlab.metrics.runs import NEEDS_RUNS
 from sfnetlab.metrics.selection import are_chosen
-from sfnetlab.metrics.tidy import EFFECTIVE, HEAD
+from sfnetlab.metrics.tidy import EFFECTIVE, HEAD, ON_SEEN
 from sfnetlab.probes import PROBES, ProbeTask, probes_of
 
 BRACKETS = "[95 % interval over galaxies and runs] (standard deviation between runs, between samples of galaxies)"
@@ -49,8 +49,8 @@ def class_table(methods: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         As `comparison_table`, `target` being the name of the classes, with `auc, auc_low, auc_high, auc_seed_sd,
-        auc_galaxy_sd` and the same of f1, accuracy and balanced_accuracy. The classifier "majority" uses no features
-        and stands in it once, as if it were a feature table.
+        auc_galaxy_sd` and the same of average_precision, f1, accuracy and balanced_accuracy. The classifier "majority"
+        uses no features and stands in it once, as if it were a feature table.
     """
     return _scores(_with_one_control(methods), list(TWO_CLASSES), "two_classes")
 
@@ -114,7 +114,8 @@ def format_comparison(table: pd.DataFrame) -> str:
 def format_classes(table: pd.DataFrame) -> str:
     """`class_table` as plain text, a block for each pair of classes."""
     return "\n\n".join(
-        f"classes {target} ({column}): test AUC {BRACKETS}, F1, accuracy; means over runs\n"
+        f"classes {target} ({column}): test AUC {BRACKETS}, average precision, F1 at a threshold "
+        f"chosen on valid; means over runs\n"
         f"{_block(rows, 'two_classes', _class_cell)}"
         for (target, column), rows in table.groupby(["target", "column"], sort=False)
     )
@@ -180,7 +181,7 @@ def _rmse_cell(method: Mapping[Hashable, Any]) -> str:
 
 
 def _class_cell(method: Mapping[Hashable, Any]) -> str:
-    return f"{method['auc']:.3f} {_spread(method, 'auc_', 3)} {method['f1']:.2f} {method['accuracy']:.2f}"
+    return f"{method['auc']:.3f} {_spread(method, 'auc_', 3)} {method['average_precision']:.3f} {method['f1']:.2f}"
 
 
 def _label_cell(method: Mapping[Hashable, Any]) -> str:
@@ -200,12 +201,36 @@ def _spread(method: Mapping[Hashable, Any], prefix: str, digits: int) -> str:
     return f"{interval} ({between},{within} {galaxy_sd:.{digits}f})"
 
 
+def format_on_seen_rows(metrics: pd.DataFrame) -> str:
+    """What probes err when they are fitted on rows whose labels the features have learnt, as text; empty without such.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        `metrics.parquet` of fit-probes.
+    """
+    rows = metrics[(metrics["metric"] == "rmse") & (metrics["split"] == "test")]
+    is_seen = rows["probe"].str.endswith(ON_SEEN)
+    by = ["features", "k", "n_features_used", "seed", "probe", "target", "column"]
+    seen = rows[is_seen].assign(probe=rows.loc[is_seen, "probe"].str.removesuffix(ON_SEEN))
+    both = seen.merge(rows[~is_seen], on=by, suffixes=("_seen", ""))
+    lines = ["test RMSE of probes fitted on rows left to probes, and on rows whose labels the features have learnt:"]
+    for (features, k, _, column), of_column in both.groupby(
+        ["features", "k", "target", "column"], dropna=False, sort=False
+    ):
+        means = of_column.groupby("probe", sort=False)[["value", "value_seen"]].mean()
+        numbers = (f"{probe} {left:.4f}, {learnt:.4f}" for probe, left, learnt in means.itertuples())
+        lines.append(f"  {features if pd.isna(k) else f'{features} k={k}'}, {column}: {'; '.join(numbers)}")
+    return "\n".join(lines) if len(lines) > 1 else ""
+
+
 def significance_line(differences: pd.DataFrame) -> str:
     """How many of the paired differences are significant after Holm's correction within their label column."""
     n = int((differences["p_holm"] < SIGNIFICANT).sum())
     return (
-        f"{n} of {int(differences['p'].notna().sum())} paired differences between methods are significant "
-        f"(5 %, Holm within each label column){_untested(differences)}; they stand in differences.txt"
+        f"{n} of {int(differences['p_holm'].notna().sum())} paired differences between methods are significant "
+        f"(5 %, Holm within each label column; those to the mean, nulls and untrained networks do not count)"
+        f"{_untested(differences)}; they stand in differences.txt"
     )
 
 
@@ -229,7 +254,7 @@ def format_differences(differences: pd.DataFrame) -> str:
 
 
 def _significant_of(rows: pd.DataFrame, title: str, *, is_less_better: bool) -> str:
-    significant, n_tested = rows[rows["p_holm"] < SIGNIFICANT], int(rows["p"].notna().sum())
+    significant, n_tested = rows[rows["p_holm"] < SIGNIFICANT], int(rows["p_holm"].notna().sum())
     lines = [
         f"{title}: {len(significant)} of {n_tested} differences are significant (5 %, Holm over the {n_tested})"
         f"{_untested(rows)}; intervals are over test galaxies and runs"
@@ -243,7 +268,8 @@ def _significant_of(rows: pd.DataFrame, title: str, *, is_less_better: bool) -> 
             low, high = sorted((abs(row["low"]), abs(row["high"])))
             lines.append(
                 f"    {better} is better than {worse} by {row['size']:.4f} [{low:.4f}, {high:.4f}], "
-                f"p = {row['p_holm']:.2g}, {f'{n_runs} runs' if (n_runs := row['n_seeds']) > 1 else 'nothing random'}"
+                f"p {'≤' if row['is_bound'] else '='} {row['p_holm']:.2g}, "
+                f"{f'{n_runs} runs' if (n_runs := row['n_seeds']) > 1 else 'nothing random'}"
             )
     return "\n".join(lines)
 

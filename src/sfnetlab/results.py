@@ -630,12 +630,9 @@ class Results:
         return {name: TableSpec(**table) for name, table in found[0].settings["tables"].items()} if found else {}
 
     def histories(self, *stages: str) -> "list[tuple[Record, pd.DataFrame]]":
-        """Return the trainings of some stages, each with a row a step."""
-        return [
-            (record, _history(record.directory / "progress.jsonl"))
-            for stage in stages
-            for record in self.records(stage)
-        ]
+        """Return the trainings of some stages, each with a row a step, but for what others trained elsewhere."""
+        paths = [(record, record.directory / "progress.jsonl") for stage in stages for record in self.records(stage)]
+        return [(record, _history(path)) for record, path in paths if path.exists()]
 
     # --- for people ---------------------------------------------------------------------------------------------------
 

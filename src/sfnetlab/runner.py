@@ -20,7 +20,7 @@ from sfnetlab.artifacts import MANIFEST, SAME_CONTENT, State, build, builder_of,
 from sfnetlab.errors import ArtifactError, BusyError, ConfigError, DataError, SfnetlabError
 from sfnetlab.files import advice_on, path_argument
 from sfnetlab.jobs import WHOLE, Job, Metrics, Shard, Task
-from sfnetlab.plan import STAGES, make_plan
+from sfnetlab.plan import STAGES, make_plan, memory_bytes
 from sfnetlab.schema import Experiment
 from sfnetlab.shards import finished_shards, missing_shards, parse_shard, remove_shards, shard_job
 
@@ -255,7 +255,10 @@ def _build_on_workers(building: Building, plan: Sequence[Job], todo: Sequence[Jo
     uses_device = frozenset(stage.name for stage in STAGES.values() if stage.uses_device and finds_device)
     is_split = not chosen.force and chosen.shard == WHOLE
     splits = frozenset(stage.name for stage in STAGES.values() if stage.splits and is_split)
-    run = cluster.Run(building.root.resolve(), plan, functools.partial(build_here, building), uses_device, splits)
+    n_galaxies = _expected_galaxies(building.root, plan)
+    memory = {stage: memory_bytes(stage, n_galaxies) for stage in STAGES}
+    build_it = functools.partial(build_here, building)
+    run = cluster.Run(building.root.resolve(), plan, build_it, uses_device, splits, memory)
     cluster.compute(run, todo, chosen.workers, chosen.cluster)
 
 
@@ -455,9 +458,14 @@ def _like(root: Path, plan: Sequence[Job], folder: Path | None) -> status.Like |
     if not any(folder.glob(f"*/[!.]*/{MANIFEST}")):
         raise ConfigError(f"--like: expected the folder of an experiment, such as {RESULTS}/demo, found {folder}")
     (survey,) = (job for job in plan if job.stage == SURVEY)
-    asked = survey.recipe["settings"]["survey"].get("n_galaxies")
-    n, n_there = _n_galaxies(survey.directory(root)) or asked, _n_galaxies(survey.directory(folder))
+    n, n_there = _expected_galaxies(root, plan), _n_galaxies(survey.directory(folder))
     return status.Like(folder, n / n_there if n and n_there else None)
+
+
+def _expected_galaxies(root: Path, plan: Sequence[Job]) -> int | None:
+    """Return how many galaxies the survey has or is to have; None where it is not prepared and no setting says it."""
+    (survey,) = (job for job in plan if job.stage == SURVEY)
+    return _n_galaxies(survey.directory(root)) or survey.recipe["settings"]["survey"].get("n_galaxies")
 
 
 def _n_galaxies(survey: Path) -> int | None:

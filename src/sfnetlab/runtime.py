@@ -242,6 +242,11 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def cpu_seconds() -> float:
+    """Return the seconds of all cores that this process, and those of its children that have ended, took so far."""
+    return sum(os.times()[:4])
+
+
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 

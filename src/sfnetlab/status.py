@@ -195,19 +195,28 @@ def makespan(seconds: Mapping[Job, float], n_workers: int) -> float:
 # --- for people and programs ------------------------------------------------------------------------------------------
 
 
+_SHOWN = 3
+"""Jobs without times that are named."""
+
+
 def describe(found: Iterable[JobStatus], *, only_running: bool = False, workers: Sequence[int] = ()) -> str:
     """Return a line for each job, and unless all are current how long the rest takes: in turn, and on workers."""
     found = list(found)
     lines = [str(each) for each in found if each.kind == "running" or not only_running]
     if only_running or any(each.kind != "current" for each in found):
         n = {kind: sum(each.kind == kind for each in found) for kind in ("current", "running")}
-        unmeasured = sum(each.left_s is None for each in found)
-        times = f"{left(sum(each.left_s or 0.0 for each in found))}, one job after another"
-        if unmeasured:
-            times = f"more than {times}: no job like {unmeasured} of them was measured"
-        lines.append(f"{n['current']} of {len(found)} are current, {n['running']} running; {times}")
-        on_workers = _on(workers, found).items()
-        lines += [f"{left(seconds)} with {number} of the workers that were measured" for number, seconds in on_workers]
+        unmeasured = [str(each.job) for each in found if each.left_s is None]
+        about = f"{n['current']} of {len(found)} are current, {n['running']} running"
+        if unmeasured and len(unmeasured) == sum(each.kind != "current" for each in found):
+            return "\n".join([*lines, f"{about}; no job like those that are left was measured, so no times are known"])
+        more = "more than " if unmeasured else ""
+        others = f", and {len(unmeasured) - _SHOWN} more" if len(unmeasured) > _SHOWN else ""
+        why = f": no job was measured that is like {', '.join(unmeasured[:_SHOWN])}{others}" if unmeasured else ""
+        lines.append(f"{about}; {more}{left(sum(each.left_s or 0.0 for each in found))}, one job after another{why}")
+        lines += [
+            f"{more}{left(seconds)} with {number} worker{'s' * (number > 1)} as fast as the measured"
+            for number, seconds in _on(workers, found).items()
+        ]
     return "\n".join(lines)
 
 

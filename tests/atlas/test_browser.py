@@ -280,6 +280,20 @@ def test_black_and_grey_curves_are_seen_on_a_dark_page(visit, with_embeddings):
     assert black > grey > 150
 
 
+def test_an_error_far_above_that_of_the_mean_does_not_press_the_others_flat(visit, made_up, tmp_path):
+    rows = made_up.comparison
+    mean = rows.iloc[:1].assign(features="mean", kind="mean", k=None, n_features_used=0)
+    wild = rows[rows["kind"] == "sfnet"].iloc[:1].assign(features="wild", k=None, rmse=50.0, low=np.nan, high=np.nan)
+    write_site(
+        tmp_path,
+        replace(made_up, comparison=pd.concat([rows, mean, wild])),
+        {each.name: "0" for each in made_up.tables},
+    )
+    page = visit(tmp_path).open("#/")
+    ticks = page.locator(".chart").first.locator("text.tick").all_text_contents()
+    assert max(float(text.replace("−", "-")) for text in ticks if "." in text) < 1
+
+
 def test_colours_follow_the_choice(visit, site):
     page = visit(site, color_scheme="light").open("#/")
     background = "getComputedStyle(document.body).backgroundColor"

@@ -1,4 +1,4 @@
-"""Activation maps: their mean is the activation, for units of a network, latents of an SAE and components alike."""
+"""Activation maps: the mean of the network's own cells is the activation, for units, latents and components alike."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_maps_of_single_features_are_those_of_the_network_in_the_order_asked(net
         with torch.no_grad():
             expected = network.activation_maps(torch.from_numpy(IMAGES[rows[own]]), int(feature)).numpy()
         np.testing.assert_allclose(maps[own], expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(maps.mean(axis=(1, 2)), sparse[rows, features], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps[:, ::4, ::4].mean(axis=(1, 2)), sparse[rows, features], rtol=1e-4, atol=1e-5)
 
 
 def test_the_mean_of_a_latents_map_is_its_activation(network, embedding):
@@ -66,7 +66,7 @@ def test_the_mean_of_a_latents_map_is_its_activation(network, embedding):
     directions = sae.W_enc.numpy(force=True).T / 0.7
     offsets = sae.b_enc.numpy(force=True) - directions @ sae.mean.numpy(force=True)
     maps = made(network, request(rows, directions[features], offsets[features])).maps[0]
-    np.testing.assert_allclose(maps.mean(axis=(1, 2)), latents[rows, features], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(maps[:, ::4, ::4].mean(axis=(1, 2)), latents[rows, features], rtol=1e-4, atol=1e-4)
 
 
 def test_a_latents_map_is_its_gradient_times_the_last_convolutional_map(network):
@@ -80,7 +80,7 @@ def test_a_latents_map_is_its_gradient_times_the_last_convolutional_map(network)
     (gradient,) = torch.autograd.grad(value.sum(), seen[0])
     cells = seen[0].shape[2] * seen[0].shape[3]
     expected = (gradient * seen[0]).sum(dim=1).detach().numpy() * cells
-    np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(maps[:, ::4, ::4], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_what_is_run_is_given_for_each_row_once(network, embedding):

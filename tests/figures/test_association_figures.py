@@ -1,4 +1,4 @@
-"""Figures of alignment, novelty, explained variance, correlations, ablation and confounders."""
+"""Figures of scores at equal numbers, correlations, ablation and confounders."""
 
 import numpy as np
 import pandas as pd
@@ -8,37 +8,24 @@ from matplotlib.text import Text
 
 from sfnetlab.figures import style
 from sfnetlab.figures.ablation import plot_ablation
-from sfnetlab.figures.alignment import plot_alignment
 from sfnetlab.figures.confounders import plot_confounders
 from sfnetlab.figures.correlation_matrix import plot_correlation_matrix
-from sfnetlab.figures.explained_variance import plot_explained_variance
-from sfnetlab.figures.novelty import plot_novelty
+from sfnetlab.figures.equal_numbers import plot_at_equal_numbers
 
-RNG = np.random.default_rng(0)
 LONG = "sae-on-the-dense-network-of-a-very-long-survey-name-with-many-words-and-a-half"
 
 
-def alignment_table(name: str = "sae") -> pd.DataFrame:
-    numbers = {column: RNG.random(64) for column in ("score", "null_score", "novelty", "null_novelty")}
-    group = np.repeat(["0-32", "32-64"], 32)
-    sae = pd.DataFrame({"features": name, "kind": "sae", "group": group, "matryoshka_group": group, **numbers})
-    return pd.concat([sae, sae.assign(features="pca", kind="pca", matryoshka_group=np.nan)], ignore_index=True)
-
-
-def variance_table(name: str = "sae") -> pd.DataFrame:
-    sizes = np.array([1, 2, 4, 8])
-    parts = [
-        pd.DataFrame(
+def scores(name: str = "sae") -> pd.DataFrame:
+    return pd.DataFrame(
+        [
             {
-                "features": name, "kind": "sae", "k": k, "seed": seed, "n_components": sizes, "l0": sizes / 2,
-                "explained_variance": sizes / 9 - 0.01 * seed,
+                "features": features, "kind": kind, "seed": seed, "n": n, "value": value + 0.02 * seed,
+                "low": value - 0.1, "high": value + 0.1, "untrained": 0.25, "permuted": 0.05,
             }
-        )
-        for k in (4, 8)
-        for seed in (0, 1)
-    ]  # fmt: skip
-    pca = parts[0].assign(features="pca", kind="pca", k=np.nan, l0=sizes, explained_variance=sizes / 8)
-    return pd.concat([*parts, pca], ignore_index=True)
+            for features, kind, n, value in (("sfnet",) * 2 + (16, 0.3), (name, "sae", 16, 0.6), (name, "sae", 64, 0.7))
+            for seed in (0, 1)
+        ]
+    )  # fmt: skip
 
 
 def ablation_table(column: str = "oh_p50") -> pd.DataFrame:
@@ -63,10 +50,7 @@ def confounder_tables(name: str = "z") -> tuple[pd.DataFrame, pd.DataFrame, pd.D
 
 
 FIGURES = {
-    "alignment": lambda name: plot_alignment(alignment_table(name), "features"),
-    "alignment by group": lambda name: plot_alignment(alignment_table(name), "group"),
-    "novelty": lambda name: plot_novelty(alignment_table(name), "matryoshka_group"),
-    "explained variance": lambda name: plot_explained_variance(variance_table(name)),
+    "equal numbers": lambda name: plot_at_equal_numbers(scores(name), "a score with a name of many words, indeed"),
     "correlation": lambda name: plot_correlation_matrix(np.eye(12), [name[:20]] * 12, is_clustered=True),
     "ablation": lambda name: plot_ablation(pd.concat([ablation_table(name), ablation_table("b")]), "dex"),
     "confounders": lambda name: plot_confounders(*confounder_tables(name[:30]), {0: name[:20], 2: "Z2"}, "colour"),
@@ -92,45 +76,15 @@ def curves(fig: Figure, place: int) -> dict[str, np.ndarray]:
     return {str(line.get_label()): np.asarray(line.get_xydata()) for line in fig.axes[place].lines}
 
 
-def test_densities_integrate_to_one_and_the_share_above_is_counted() -> None:
-    table = alignment_table()
-    fig = plot_alignment(table, "features")
-    density, above = curves(fig, 0)["SAE (n = 64)"], curves(fig, 1)["SAE (n = 64)"]
-    assert np.trapezoid(density[:, 1], density[:, 0]) == pytest.approx(1, abs=0.01)
-    values = table.loc[table["features"] == "sae", "score"].to_numpy()
-    np.testing.assert_allclose(above[:, 1], [np.mean(values > x) for x in above[:, 0]])
-    assert sum(line.get_linestyle() == ":" for line in fig.axes[1].lines) == 2
-
-
-def test_a_table_without_matryoshka_groups_has_no_panel() -> None:
-    fig = plot_novelty(alignment_table(), "matryoshka_group")
-    assert [ax.get_title() for ax in fig.axes] == ["SAE", ""]
-    assert {"0-32 (n = 32)", "32-64 (n = 32)"} <= set(curves(fig, 0))
-
-
-def test_of_few_features_no_density_is_drawn() -> None:
-    table = alignment_table()
-    fig = plot_alignment(table.groupby("features").head(5), "features")
-    assert len(fig.axes[0].lines) == 0
-    assert len(fig.axes[1].lines) == 4
-
-
-def test_alignment_without_values_is_refused() -> None:
-    with pytest.raises(ValueError, match="no group with two different values"):
-        plot_alignment(alignment_table().assign(score=np.nan), "group")
-    with pytest.raises(ValueError, match="lacks the columns"):
-        plot_alignment(alignment_table().drop(columns="null_score"), "features")
-
-
-def test_explained_variance_is_drawn_at_both_budgets() -> None:
-    fig = plot_explained_variance(variance_table())
-    by_number, by_l0 = curves(fig, 0), curves(fig, 1)
-    np.testing.assert_allclose(by_number["SAE, k = 4"][:, 0], [1, 2, 4, 8])
-    np.testing.assert_allclose(by_l0["SAE, k = 4"][:, 0], [0.5, 1, 2, 4])
-    np.testing.assert_allclose(by_l0["SAE, k = 4"][:, 1], np.array([1, 2, 4, 8]) / 9 - 0.005)
-    np.testing.assert_allclose(by_number["PCA"], by_l0["PCA"])
-    with pytest.raises(ValueError, match="must be positive"):
-        plot_explained_variance(variance_table().assign(n_components=0))
+def test_scores_are_drawn_at_equal_numbers_with_their_nulls_best_on_top() -> None:
+    axes = plot_at_equal_numbers(scores(), "MCC").axes
+    assert [ax.get_title() for ax in axes] == ["16 features", "64 features"]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["SFNet", "SAE"]
+    drawn = {str(line.get_label()): line for line in axes[0].lines}
+    assert drawn["sfnet"].get_xdata()[0] == pytest.approx(0.31)
+    assert (drawn["_untrained"].get_xdata()[0], drawn["_permuted"].get_xdata()[0]) == (0.25, 0.05)
+    assert [str(line.get_label()) for line in axes[0].lines].count("_interval") == 2
+    assert {str(line.get_label()) for line in axes[1].lines if not str(line.get_label()).startswith("_")} == {"sae"}
 
 
 def test_correlations_are_printed_where_they_fit() -> None:

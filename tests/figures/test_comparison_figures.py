@@ -1,4 +1,4 @@
-"""In-sample fits, confusion matrices, paired differences: what is drawn is what the tables say."""
+"""Confusion matrices, paired differences: what is drawn is what the tables say."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,6 @@ from matplotlib.lines import Line2D
 
 from sfnetlab.figures.confusion_matrices import plot_confusion_matrices
 from sfnetlab.figures.differences import plot_differences
-from sfnetlab.figures.in_sample import plot_in_sample
 from sfnetlab.figures.rmse_vs_k import plot_rmse_vs_k
 
 
@@ -23,37 +22,6 @@ def row(features, kind, probe, n, value, metric="rmse", k=np.nan, seed=0, target
         "target": target, "column": "oh_p50", "split": "test", "metric": metric, "value": value, "low": value * 0.9,
         "high": value * 1.1,
     }  # fmt: skip
-
-
-def encoders() -> pd.DataFrame:
-    rows = [row("mean", "mean", "ridge", 0, 0.2)]
-    for seed in (0, 1):
-        for probe, value in (("linear", 5.0), ("ridge", 0.12), ("xgboost", 0.14)):
-            rows.append(row("dense", "encoder", probe, 512, value + 0.01 * seed, seed=seed))
-            rows.append(row("dense", "encoder", f"{probe}_in_sample", 512, 0.02, seed=seed))
-        rows.append(row("dense", "encoder", "linear", 4, 0.3, seed=seed))
-    return pd.DataFrame(rows)
-
-
-def test_in_sample_fits_stand_beside_honest_ones() -> None:
-    (ax,) = plot_in_sample(encoders(), "metallicity", "oh_p50", "dex").axes
-    drawn = {line.get_label(): x for line, x in drawn_at(ax)}
-    assert drawn["_dense ridge"] == pytest.approx(0.125)
-    assert drawn["_dense ridge_in_sample"] == pytest.approx(0.02)
-    assert drawn["predict the mean"] == 0.2
-    assert ax.get_xlabel() == "test RMSE of oh_p50 (dex)"
-
-
-def test_what_is_far_worse_than_the_mean_is_a_number_at_the_edge() -> None:
-    (ax,) = plot_in_sample(encoders(), "metallicity", "oh_p50", "dex").axes
-    assert ax.get_xlim()[1] <= 0.32
-    assert [text.get_text()[:3] for text in ax.texts] == ["5.0"]
-
-
-def test_encoders_without_in_sample_fits_are_refused() -> None:
-    rows = encoders()
-    with pytest.raises(ValueError, match="no encoder has in-sample fits"):
-        plot_in_sample(rows[~rows["probe"].str.endswith("_in_sample")], "metallicity", "oh_p50", "dex")
 
 
 def classifiers() -> pd.DataFrame:
@@ -139,11 +107,8 @@ def test_budgets_without_their_k_are_drawn_from_the_nearest(metrics: pd.DataFram
 def test_supervised_components_and_null_arms_have_curves(metrics: pd.DataFrame) -> None:
     pls = metrics[metrics["kind"] == "pca"].assign(features="pls", kind="pls")
     null = metrics[metrics["features"] == "sae"].assign(features="frozen", kind="null_sae")
-    left, right = plot_rmse_vs_k(pd.concat([metrics, pls, null]), "metallicity", "metallicity_1", "dex").axes
-    for ax in (left, right):
-        labels = " ".join(str(line.get_label()) for line in ax.lines)
-        assert "PLS†(k), linear probe" in labels
-        assert "frozen(k)" in labels
+    for ax in plot_rmse_vs_k(pd.concat([metrics, pls, null]), "metallicity", "metallicity_1", "dex").axes:
+        assert {"PLS†", "frozen"} <= {str(line.get_label()) for line in ax.lines}
 
 
 def test_a_fit_far_worse_than_the_mean_does_not_squeeze_the_others(metrics: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""The figures of dictionaries: frequencies, cosines, stability, nested FVU, L0, loss recovered."""
+"""The figures of dictionaries: latents, stability, L0, loss recovered."""
 
 import numpy as np
 import pandas as pd
@@ -9,13 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 from sfnetlab.figures import style
-from sfnetlab.figures.decoder_cosines import plot_decoder_cosines
-from sfnetlab.figures.dictionaries import dictionary_looks
 from sfnetlab.figures.fvu_vs_l0 import plot_fvu_vs_l0
 from sfnetlab.figures.l0_distribution import plot_l0_distribution
-from sfnetlab.figures.latent_frequency import plot_latent_frequency
+from sfnetlab.figures.latents import plot_latents
 from sfnetlab.figures.loss_recovered import plot_loss_recovered
-from sfnetlab.figures.nested_fvu import plot_nested_fvu
 from sfnetlab.figures.seed_stability import plot_seed_stability
 
 LONG = "sae-on-the-dense-network-of-a-very-long-survey-name-with-many-words"
@@ -41,17 +38,6 @@ STABILITY = pd.DataFrame(
         for name, level in (("worse", 0.4), ("better", 0.9))
         for b in (1, 2)
         for metric, value in (("decoder_cosine", level), ("decoder_cosine_chance", 0.1), ("shared_0.7", level - 0.1))
-    ]
-)
-NESTED = pd.DataFrame(
-    [
-        {"features": name, "kind": "sae", "k": k, "seed": seed, "split": split, "n_latents": n_latents, "fvu": fvu}
-        for name, k, n_latents, level in (
-            *(("sae", 8, n, 16 / n) for n in (32, 64, 128)),
-            *(("plain", k, 128, 0.1) for k in (8, 16)),
-        )
-        for seed in (0, 1)
-        for split, fvu in (("test", level * (1 + 0.1 * seed)), ("train", 0.01))
     ]
 )
 L0 = pd.DataFrame(
@@ -87,50 +73,47 @@ def curves(ax: Axes) -> dict[str, np.ndarray]:
     return {line.get_label(): line.get_xydata() for line in ax.lines if not line.get_label().startswith("_")}
 
 
-def test_twenty_dictionaries_look_different():
-    names = [f"sae {i:02d}" for i in range(16)] + ["null 1", "null 2", "null 3", "pca"]
-    kinds = ["sae"] * 16 + ["null_sae"] * 3 + ["pca"]
-    looks = dictionary_looks(pd.DataFrame({"features": names, "kind": kinds}))
+def test_fifteen_dictionaries_look_different():
+    names = [f"sae {i:02d}" for i in range(15)] + ["null 1", "null 2", "null 3", "pca"]
+    kinds = ["sae"] * 15 + ["null_sae"] * 3 + ["pca"]
+    looks = style.looks_of(pd.DataFrame({"features": names, "kind": kinds}))
     assert sorted(looks) == sorted(names)
-    assert len(set(looks.values())) == 20
+    assert len(set(looks.values())) == 19
 
 
 def test_looks_do_not_depend_on_the_order_of_rows():
-    assert dictionary_looks(LATENTS) == dictionary_looks(LATENTS.iloc[::-1])
+    assert style.looks_of(LATENTS) == style.looks_of(LATENTS.iloc[::-1])
 
 
-def test_frequencies_are_shares_of_latents_and_the_dead_stand_apart():
-    dead, alive = plot_latent_frequency(LATENTS).axes
-    assert [line.get_ydata()[0] for line in dead.lines] == [0.25, 0.25]
-    for line in alive.lines:
+def test_a_method_has_the_colour_of_its_kind_at_every_k_and_a_line_for_each():
+    several = pd.DataFrame({"features": ["sae", "b", "sae"], "kind": "sae", "k": [16, 4, 4]})
+    looks = style.looks_of(style.named_with_k(several))
+    assert list(looks) == ["b, k = 4", "SAE, k = 4", "SAE, k = 16"]
+    first, second, other = looks["SAE, k = 4"], looks["SAE, k = 16"], looks["b, k = 4"]
+    assert first.color == second.color == style.method_style("sae", "sae", ["b"]).color != other.color
+    assert first.linestyle != second.linestyle
+
+
+def test_frequencies_are_shares_of_all_latents_and_the_legend_tells_the_dead():
+    fig = plot_latents(LATENTS, SPECTRA)
+    for line in fig.axes[0].lines:
         shares = line.get_ydata()
         assert sorted(shares[shares > 0]) == [0.25, 0.5]
         assert line.get_xdata()[np.argmax(shares)] == pytest.approx(0.002, rel=0.4)
-        assert "25 % dead" in line.get_label()
+    assert all("25 % dead" in text.get_text() for text in fig.legends[0].texts)
 
 
-def test_every_latent_dead_is_drawn():
-    dead, _ = plot_latent_frequency(LATENTS.assign(frequency=0.0)).axes
-    assert [line.get_ydata()[0] for line in dead.lines] == [1, 1]
-
-
-def test_latents_always_active_are_drawn():
-    _, alive = plot_latent_frequency(LATENTS.assign(frequency=1.0)).axes
-    assert [line.get_ydata().sum() for line in alive.lines] == [1, 1]
-
-
-def test_few_that_live_are_not_pressed_flat_by_many_that_are_dead():
-    spread = pd.DataFrame({"features": "sae", "kind": "sae", "frequency": [0.0] * 90 + list(np.logspace(-3, 0, 10))})
-    dead, alive = plot_latent_frequency(spread).axes
-    assert dead.get_ylim()[1] > 0.9
-    assert alive.get_ylim()[1] < 0.1
+@pytest.mark.parametrize(("frequency", "total"), [(0.0, 0), (1.0, 1)])
+def test_latents_all_dead_or_always_active_are_drawn(frequency, total):
+    often = plot_latents(LATENTS.assign(frequency=frequency), SPECTRA).axes[0]
+    assert [line.get_ydata().sum() for line in often.lines] == [total, total]
 
 
 def test_cosines_are_shares_and_spectra_means_over_seeds():
-    left, right = plot_decoder_cosines(LATENTS, SPECTRA).axes
-    for stairs in left.patches:
+    _, alike, spectrum = plot_latents(LATENTS, SPECTRA).axes
+    for stairs in alike.patches:
         assert sorted(stairs.get_data().values[stairs.get_data().values > 0]) == pytest.approx([1 / 3, 2 / 3])
-    for line in right.lines:
+    for line in spectrum.lines:
         np.testing.assert_allclose(line.get_xydata(), [(i + 1, 3.5 / (i + 1)) for i in range(4)])
 
 
@@ -142,18 +125,6 @@ def test_stability_shows_mean_pairs_and_chance_best_first():
     assert chance.get_xdata() == pytest.approx([0.13])
     assert pairs.get_xdata() == pytest.approx([0.92, 0.94])
     assert mean.get_xdata() == pytest.approx([0.93])
-
-
-def test_nested_fvu_is_the_mean_over_seeds_of_test_rows():
-    (ax,) = plot_nested_fvu(NESTED).axes
-    np.testing.assert_allclose(curves(ax)["SAE"], [(32, 0.525), (64, 0.2625), (128, 0.13125)])
-    np.testing.assert_allclose(curves(ax)["plain"], [(128, 0.105)])
-
-
-def test_every_k_with_nested_dictionaries_has_a_panel():
-    assert [ax.get_title() for ax in plot_nested_fvu(NESTED).axes] == ["k = 8"]
-    both = pd.concat([NESTED, NESTED[NESTED["features"] == "sae"].assign(k=16)])
-    assert [ax.get_title() for ax in plot_nested_fvu(both).axes] == ["k = 8", "k = 16"]
 
 
 def test_l0_shows_quantiles_mean_and_k_of_both_seeds():
@@ -188,7 +159,7 @@ def test_loss_recovered_has_a_panel_for_each_column_with_pca_across():
         np.testing.assert_allclose(drawn["SAE"], [(8, 0.81), (16, 0.81)])
         np.testing.assert_allclose(drawn["null"], [(8, 0.31), (16, 0.31)])
         assert drawn["PCA, 64 components"][:, 1] == pytest.approx([0.91, 0.91])
-        assert ax.get_ylim()[0] < 0
+        assert 0 < ax.get_ylim()[0] < 0.2  # what is drawn and 1, not all from 0 on
         assert ax.get_ylim()[1] > 1
 
 
@@ -203,13 +174,10 @@ def test_only_losses_far_from_0_and_1_make_the_axis_logarithmic(value, scale):
 @pytest.mark.parametrize(
     ("plot", "message"),
     [
-        (lambda: plot_latent_frequency(LATENTS.assign(frequency=2.0)), r"\[0, 1\]"),
-        (lambda: plot_latent_frequency(LATENTS.drop(columns="kind")), "lacks the columns"),
-        (lambda: plot_decoder_cosines(LATENTS, SPECTRA[SPECTRA["features"] == "sae"]), "the same dictionaries"),
+        (lambda: plot_latents(LATENTS.assign(frequency=2.0), SPECTRA), r"\[0, 1\]"),
+        (lambda: plot_latents(LATENTS.drop(columns="kind"), SPECTRA), "lacks the columns"),
+        (lambda: plot_latents(LATENTS, SPECTRA[SPECTRA["features"] == "sae"]), "the same dictionaries"),
         (lambda: plot_seed_stability(STABILITY.assign(metric="other")), "none of the metrics"),
-        (lambda: plot_nested_fvu(NESTED[NESTED["split"] == "train"]), "no test rows"),
-        (lambda: plot_nested_fvu(NESTED[NESTED["features"] == "plain"]), "more than one prefix"),
-        (lambda: plot_nested_fvu(NESTED.assign(fvu=0.0)), "must be positive"),
         (lambda: plot_l0_distribution(L0.assign(n_rows=0)), "no rows are counted"),
         (lambda: plot_l0_distribution(L0.assign(k=np.nan)), "k must be"),
         (lambda: plot_loss_recovered(RECOVERED[RECOVERED["kind"] == "pca"]), "no SAE or null arm"),
@@ -231,15 +199,13 @@ def named(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda names: plot_latent_frequency(named(LATENTS, names)),
-        lambda names: plot_decoder_cosines(named(LATENTS, names), named(SPECTRA, names)),
+        lambda names: plot_latents(named(LATENTS, names), named(SPECTRA, names)),
         lambda names: plot_seed_stability(named(STABILITY, names)),
         lambda names: plot_fvu_vs_l0(named(LATENTS.assign(k=8, split="test", fvu=0.5), names)),
-        lambda names: plot_nested_fvu(named(NESTED, names)),
         lambda names: plot_l0_distribution(named(L0, names)),
         lambda names: plot_loss_recovered(named(RECOVERED, names)),
     ],
-    ids=["frequency", "cosines", "stability", "frontier", "nested", "l0", "loss"],
+    ids=["latents", "stability", "frontier", "l0", "loss"],
 )
 def test_text_is_readable_and_nothing_is_cut_off(draw, names):
     fig = draw(names)

@@ -20,14 +20,16 @@ from sfnetlab.figures import (
     equations,
     equivariance,
     fvu_vs_l0,
+    gains,
+    l0_distribution,
     label_scores,
     latent_traversal,
     latent_walk,
     localisation,
     mass_metallicity,
-    nested_fvu,
     predicted_vs_true,
     prediction_examples,
+    prediction_summary,
     prior_samples,
     reconstruction_quality,
     reconstructions,
@@ -77,7 +79,7 @@ def test_nothing_is_drawn_of_tables_without_findings(made_up):
     made_up.comparison(two_classes=["agn"], many_classes=["type"])
     unneeded = (
         alignment, confounders, confusion_matrices, contact_sheet, equivariance, fvu_vs_l0, label_scores,
-        latent_traversal, latent_walk, localisation, nested_fvu, prediction_examples, prior_samples,
+        latent_traversal, latent_walk, localisation, prediction_examples, prior_samples,
         reconstruction_quality, reconstructions, recovery, resolution, rmse_vs_k, seed_stability, strongest_galaxies,
         training_curves,
     )  # fmt: skip
@@ -131,15 +133,15 @@ def test_the_dimensions_of_what_is_only_decomposed_are_no_method_but_those_of_a_
     changes = pd.DataFrame(
         {"feature": range(9), "label": "turned", "is_symmetry": True, "change": np.linspace(0, 1, 9)}
     )
-    aligned = pd.DataFrame({"score": np.linspace(0, 1, 9), "null_score": 0.1, "group": "1-9"})
-    aligned["novelty"], aligned["null_novelty"] = aligned["score"], 0.9
+    aligned = pd.DataFrame({"n_features": [4, 16, 16], "score": 0.5, "low": 0.4, "high": 0.6})
+    aligned["untrained_score"], aligned["permuted_score"] = 0.2, 0.1
     for spec in (DENSE, VAE, SAE):
-        made_up.table(spec, described={"changes": changes, "alignment": aligned})
+        made_up.table(spec, described={"changes": changes, "alignment_nulls": aligned})
     made_up.comparison()
     fig = made_up.drawn(equivariance.draw)["equivariance"]
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["mmd (9 features)", "SAE (9 features)"]
-    shares = made_up.drawn(alignment.draw)["alignment"].axes[1]
-    assert {name.split(" ")[0] for name in labels_of(shares)} == {"mmd", "SAE"}
+    (ax,) = made_up.drawn(alignment.draw)["alignment"].axes
+    assert (ax.get_title(), labels_of(ax)) == ("16 features", {"mmd", "sae"})
 
 
 def test_predictions_are_those_of_heads_and_of_probes_on_all_features_but_not_the_mean(made_up):
@@ -158,7 +160,7 @@ def test_predictions_are_those_of_heads_and_of_probes_on_all_features_but_not_th
     made_up.table(MEAN, probed={"predictions": predicted("ridge", 0, 8.5)})
     made_up.comparison()
     (fig,) = made_up.drawn(predicted_vs_true.draw).values()
-    assert [ax.get_title() for ax in fig.axes if ax.get_title()] == ["sfnet k=4, head", "sae k=4, ridge"]
+    assert [ax.get_title() for ax in fig.axes if ax.get_title()] == ["sae k=4, ridge", "sfnet k=4, head"]
     dots = {
         float(np.asarray(line.get_ydata())[0])
         for ax in fig.axes[::2]
@@ -166,6 +168,63 @@ def test_predictions_are_those_of_heads_and_of_probes_on_all_features_but_not_th
         if len(line.get_xdata()) == 90
     }
     assert dots == {8.1, 8.3}
+
+
+def scored(features, kind, k, probe, value):
+    """Rows of one probe whose error on valid galaxies is `value`."""
+    row = {"features": features, "kind": kind, "k": k, "seed": 0, "probe": probe, "n_features_used": 9, "value": value}
+    row |= {"target": "metallicity", "column": "oh_p50", "metric": "rmse", "budget": None}
+    return [row | {"split": split, "value": value if split == "valid" else 1 - value} for split in ("valid", "test")]
+
+
+def test_the_head_of_a_figure_is_the_one_that_is_best_on_valid_galaxies(made_up):
+    ids = made_up.survey(9, oh_p50=9.0)
+    scores = []
+    for name, kind, value in (("sfnet", "sfnet", 0.3), ("dense", "encoder", 0.2), ("other", "sfnet", 0.25)):
+        rows = pd.DataFrame({"id_str": ids, "y_true": np.linspace(8, 9, 9), "y_pred": 8.5, "column": "oh_p50"})
+        rows = rows.assign(target="metallicity", probe="head", n_features_used=9)
+        spec = TableSpec(features=name, kind=kind, k=4 if kind == "sfnet" else None, seed=0)
+        made_up.table(spec, probed={"predictions": rows}, head_target="metallicity")
+        scores += scored(name, kind, spec.k, "head", value)
+    made_up.comparison(metrics=pd.DataFrame(scores))
+    assert set(made_up.drawn(prediction_summary.draw)) == {"summary-dense-seed0-oh_p50"}
+    assert set(made_up.drawn(prediction_examples.draw)) == {"examples-dense-seed0-oh_p50"}
+
+
+def test_the_strongest_galaxies_are_of_the_best_network_and_the_best_dictionary_and_of_no_dense_features(made_up):
+    ids = made_up.survey(9)
+    scores = []
+    for name, kind, value in (("sae", "sae", 0.3), ("b", "sae", 0.2), ("dense", "encoder", 0.1), ("pca", "pca", 0.1)):
+        described = {
+            "features": pd.DataFrame({"feature": [1], "frequency": 0.5, "rho": np.nan, "best_label": None}),
+            "examples": pd.DataFrame({"feature": [1], "rank": 0, "id_str": ids[8], "activation": 1.0}),
+        }
+        spec = TableSpec(features=name, kind=kind, k=4 if kind == "sae" else None, seed=0)
+        made_up.table(spec, described=described)
+        scores += scored(name, kind, spec.k, "ridge", value)
+    made_up.table(SFNET, described=described)
+    made_up.comparison(metrics=pd.DataFrame([*scores, *scored("sfnet", "sfnet", 4, "head", 0.5)]))
+    fig = made_up.drawn(strongest_galaxies.draw)["strongest_galaxies"]
+    assert {"sfnet 1", "b 1"} <= set(texts(fig))
+    assert not {"sae 1", "dense 1", "pca 1"} & set(texts(fig))
+
+
+def test_only_dictionaries_whose_rows_differ_in_active_latents_have_a_figure_of_them(made_up):
+    made_up.comparison()
+    counts = pd.DataFrame({"l0": [3, 4, 5], "n_rows": [0, 9, 0]})
+    made_up.table(SAE, made={"l0": counts})
+    assert made_up.drawn(l0_distribution.draw) == {}
+    made_up.table(TableSpec(features="gated", kind="sae", k=4, seed=0), made={"l0": counts.assign(n_rows=3)})
+    (ax,) = made_up.drawn(l0_distribution.draw)["l0_distribution"].axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["gated, k = 4"]
+
+
+def test_gains_of_seeds_alone_are_no_figure(made_up):
+    gain = {"n_seeds": 2, "difference": -0.1, "low": -0.2, "high": 0.0, "features": "sfnet", "k": 4, "probe": "head"}
+    table = pd.DataFrame([gain | {"gain": "ensemble", "target": "metallicity", "column": "oh_p50"}])
+    made_up.table(SFNET)
+    made_up.comparison(gains=table)
+    assert made_up.drawn(gains.draw) == {}
 
 
 def test_other_views_stand_in_no_figure_but_those_of_views(made_up, metrics):
@@ -196,7 +255,6 @@ def test_components_stand_at_their_number_beside_dictionaries(made_up):
     lines = {line.get_label(): line for line in made_up.drawn(fvu_vs_l0.draw)["fvu_vs_l0"].axes[0].lines}
     np.testing.assert_allclose(lines["PCA"].get_xydata(), [(1, 0.9), (2, 0.6), (4, 0.3)])
     np.testing.assert_allclose(lines["SAE"].get_xydata(), [(3.5, 0.5)])
-    assert set(made_up.drawn(nested_fvu.draw)) == {"nested_fvu"}
 
 
 def test_components_alone_are_no_figure_of_dictionaries(made_up):
@@ -206,15 +264,19 @@ def test_components_alone_are_no_figure_of_dictionaries(made_up):
 
 
 def test_the_runs_of_one_training_have_one_name(made_up):
+    made_up.table(TableSpec(features="sae", kind="sae", k=4, seed=0))
     for seed in (0, 1):
+        made_up.table(TableSpec(features="sfnet", kind="sfnet", k=4, seed=seed))
         steps = [{"epoch": 1, "train_loss": 1.0 + seed, "valid_rmse": 0.2}]
         made_up.add("train-sfnet", f"sfnet-k4-seed{seed}", {"seed": seed}, progress=steps)
     step = {"epoch": 1, "seed": 0, "train_loss": 9.0, "train_fvu": 0.5, "dead_fraction": 0.0}
     steps = [step | {"k": k} for k in (2, 4)]
     made_up.add("train-sae", "sae-seed0", {"sae": {"name": "sae"}, "seeds": [0]}, progress=steps)
     networks, _, dictionaries, _ = made_up.drawn(training_curves.draw)["training_curves"].axes
-    assert [(line.get_label(), float(line.get_ydata()[0])) for line in networks.lines] == [("sfnet-k4", 1.5)]
-    assert labels_of(dictionaries) == {"sae-k2", "sae-k4"}
+    assert [
+        (line.get_label(), float(line.get_ydata()[0])) for line in networks.lines if line.get_label() != "_seed"
+    ] == [("SFNet, k = 4", 1.5)]
+    assert labels_of(dictionaries) == {"SAE, k = 2", "SAE, k = 4"}
 
 
 def test_seeds_are_compared_for_each_k(made_up):
@@ -226,7 +288,7 @@ def test_seeds_are_compared_for_each_k(made_up):
         settings = {"features": "sae", "k": k, "seeds": [0, 1]}
         made_up.add("interpret-features", f"sae-k{k}-seeds", settings, stability=stability)
     (ax,) = made_up.drawn(seed_stability.draw)["seed_stability"].axes
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["sae k=4", "sae k=2"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["SAE, k = 4", "SAE, k = 2"]
 
 
 def test_the_sheet_of_a_survey_shows_a_label_under_each_cutout(made_up):
@@ -247,7 +309,7 @@ def test_the_strongest_galaxies_of_the_most_used_features_are_shown(made_up):
     )
     made_up.table(SFNET, described={"features": features, "examples": examples})
     made_up.comparison()
-    fig = made_up.drawn(strongest_galaxies.draw)["strongest-sfnet-k4-seed0"]
+    fig = made_up.drawn(strongest_galaxies.draw)["strongest_galaxies"]
     assert shown_pixels(fig) == [8, 2, 5]
     assert {"sfnet 7", "3.00", "2.00", "1.00"} <= set(texts(fig))
     assert any("oh_p50: +0.100" in text and "ρ = +0.40 age" in text for text in texts(fig))
@@ -387,7 +449,7 @@ def test_a_control_far_above_the_panel_is_named_at_its_edge(made_up):
     made_up.table(PCA)
     made_up.comparison(metrics=pd.concat([metrics.assign(split=split) for split in ("valid", "test")]))
     fig = made_up.drawn(rmse_vs_k.draw)["rmse_vs_k-metallicity-oh_p50"]
-    assert any(text.startswith("dense, ridge on all") for text in texts(fig))
+    assert any(text.startswith("dense, all") for text in texts(fig))
     assert all(ax.get_position().width > 0.1 for ax in fig.axes)
 
 
@@ -422,7 +484,7 @@ def test_a_feature_that_does_not_vary_is_said_to_go_with_no_label(made_up):
     examples = pd.DataFrame({"feature": [7], "rank": 0, "id_str": ids[8], "activation": 1.0})
     made_up.table(SFNET, described={"features": features, "examples": examples})
     made_up.comparison()
-    fig = made_up.drawn(strongest_galaxies.draw)["strongest-sfnet-k4-seed0"]
+    fig = made_up.drawn(strongest_galaxies.draw)["strongest_galaxies"]
     assert not any("ρ" in text for text in texts(fig))
 
 

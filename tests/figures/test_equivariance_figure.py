@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sfnetlab.figures.equivariance import plot_equivariance, plot_least_equivariant
+from sfnetlab.figures.equivariance import plot_equivariance
 
 LABELS = {"rotation 90°": True, "noise 5/255": False, "shift 1 px": True}
 
@@ -50,19 +50,8 @@ def test_rule_is_drawn_and_measured_features_are_counted() -> None:
     assert "sd between galaxies" in fig.axes[0].get_ylabel()
 
 
-def test_worst_features_come_first_with_all_their_changes() -> None:
-    table = changes()
-    own = table[table["features"] == "sfnet"]
-    ax = plot_least_equivariant(own).axes[0]
-    worst = own[own["is_symmetry"]].groupby("feature")["change"].max().sort_values(ascending=False)
-    assert [label.get_text() for label in ax.get_yticklabels()] == [f"SFNet {f}" for f in worst.index[:15]]
-    values = np.asarray(ax.images[0].get_array())
-    expected = own.pivot_table(index="feature", columns="label", values="change").loc[worst.index[:15]]
-    np.testing.assert_allclose(values, expected[["rotation 90°", "shift 1 px", "noise 5/255"]])
-
-
 def test_tables_without_measured_changes_are_refused() -> None:
     with pytest.raises(ValueError, match="no rows"):
         plot_equivariance(changes().assign(change=np.nan), 1.0)
     with pytest.raises(ValueError, match="lacks"):
-        plot_least_equivariant(changes().drop(columns="label"))
+        plot_equivariance(changes().drop(columns="label"), 1.0)

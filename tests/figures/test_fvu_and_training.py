@@ -19,19 +19,20 @@ FVU = pd.DataFrame(
 NETWORKS = pd.DataFrame(
     [
         {
-            "run": run,
+            "features": run,
             "kind": kind,
+            "seed": 0,
             "epoch": epoch,
             "train_loss": 1 / (epoch + 1),
             "valid_rmse": 2 / (epoch + 1),
         }
-        for run, kind in (("sfnet k = 4", "sfnet"), ("dense", "encoder"))
+        for run, kind in (("sfnet 4", "sfnet"), ("dense", "encoder"))
         for epoch in range(3)
     ]
 )
 SAES = pd.DataFrame(
     [
-        {"run": "sae k = 4", "kind": "sae", "epoch": epoch, "train_fvu": 0.5, "dead_fraction": 0.1 * epoch}
+        {"features": "sae 4", "kind": "sae", "seed": 0, "epoch": epoch, "train_fvu": 0.5, "dead_fraction": 0.1 * epoch}
         for epoch in range(5)
     ]
 )
@@ -85,6 +86,19 @@ def test_fvu_of_one_sae_one_k_one_seed_is_drawn() -> None:
     assert [text.get_text() for text in ax.get_xticklabels()] == ["8"]
 
 
+def test_what_the_first_features_leave_unexplained_stands_beside() -> None:
+    kept = pd.DataFrame(
+        {"features": ["sae", "sae", "pca"], "kind": ["sae", "sae", "pca"], "k": [8, 8, np.nan],
+         "n_components": [1, 4, 2], "explained_variance": [-0.5, 0.75, 0.9]}
+    )  # fmt: skip
+    left, right = plot_fvu_vs_l0(FVU, kept).axes
+    drawn = {line.get_color(): np.asarray(line.get_xydata()) for line in right.lines[:2]}
+    colour = {line.get_label(): line.get_color() for line in left.lines}
+    np.testing.assert_allclose(drawn[colour["SAE"]], [(1, 1.5), (4, 0.25)])
+    np.testing.assert_allclose(drawn[colour["PCA"]], [(2, 0.1)])
+    assert right.get_xlabel() == "features kept in all (k = 8)"
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -115,13 +129,14 @@ def test_curves_are_the_history_in_order_of_epoch() -> None:
     np.testing.assert_allclose(line.get_xydata(), [(0, 2), (1, 1), (2, 2 / 3)])
 
 
-def test_seeds_are_one_line_their_mean_within_their_range() -> None:
-    other = NETWORKS.assign(valid_rmse=NETWORKS["valid_rmse"] + 0.4)
+def test_seeds_are_thin_lines_and_their_mean_a_thick_one() -> None:
+    other = NETWORKS.assign(valid_rmse=NETWORKS["valid_rmse"] + 0.4, seed=1)
     ax = plot_training_curves(pd.concat([NETWORKS, other])).axes[1]
     (line,) = [line for line in ax.lines if line.get_label() == "dense"]
     np.testing.assert_allclose(line.get_xydata(), [(0, 2.2), (1, 1.2), (2, 2 / 3 + 0.2)])
-    bands = [band.get_paths()[0].get_extents().get_points()[:, 1] for band in ax.collections]
-    np.testing.assert_allclose(bands, [(2 / 3, 2.4)] * 2)
+    seeds = [line for line in ax.lines if line.get_label() == "_seed" and line.get_color() == "#666666"]
+    np.testing.assert_allclose([line.get_ydata() for line in seeds], [(2, 1, 2 / 3), (2.4, 1.4, 2 / 3 + 0.4)])
+    assert all(seed.get_linewidth() < line.get_linewidth() for seed in seeds)
 
 
 def test_epochs_without_a_value_are_left_out() -> None:

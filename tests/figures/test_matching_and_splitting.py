@@ -5,17 +5,13 @@ import pandas as pd
 import pytest
 
 from sfnetlab.figures import style
-from sfnetlab.figures.matching import plot_matched_correlations, plot_matching_matrix
+from sfnetlab.figures.matching import plot_matching_matrix
 from sfnetlab.figures.splitting import plot_splitting
 
 SUMMARY = pd.DataFrame(
     [("sfnet k=4", "sae", 0.4, 0.03), ("sfnet k=4", "pca", 0.3, 0.02), ("pca", "sae", 0.2, 0.01)],
     columns=["table_a", "table_b", "share_alike", "untrained_alike"],
 ).assign(permuted_alike=0.005)
-PAIRS = pd.DataFrame({"table_a": "sfnet k=4", "table_b": "sae", "correlation_test": [0.2, -0.8, 0.5, 0.1]})
-NULL = pd.DataFrame(
-    {"table_a": "sfnet k=4", "table_b": "sae", "level": [0.0, 0.5, 1.0], "correlation": [0.0, 0.02, 0.1]}
-)
 SPLIT = pd.DataFrame(
     {
         "decoder_cosine": [0.9, 0.8, 0.2],
@@ -47,20 +43,6 @@ def test_two_tables_that_appear_twice_are_refused():
         plot_matching_matrix(pd.concat([SUMMARY, SUMMARY]))
 
 
-def test_curve_is_the_share_of_pairs_above_each_correlation():
-    fig = plot_matched_correlations(PAIRS, NULL)
-    (ax,) = fig.axes
-    curve, null = (line.get_xydata() for line in ax.lines)
-    np.testing.assert_allclose(curve, [[0, 1], [0.1, 0.75], [0.2, 0.5], [0.5, 0.25], [0.8, 0]])
-    np.testing.assert_allclose(null, [[0, 1], [0.02, 0.5], [0.1, 0]])
-    assert "4 pairs" in ax.get_title()
-
-
-def test_pairs_without_a_null_are_refused():
-    with pytest.raises(ValueError, match="no rows for sfnet k=4 and sae"):
-        plot_matched_correlations(PAIRS, NULL.assign(table_b="pca"))
-
-
 def test_bars_are_shares_of_the_small_dictionary_with_many_children_together():
     left, right = plot_splitting(SPLIT, CHILDREN, "sae-512", "sae-2048").axes
     heights = [bar.get_height() for bar in left.patches]
@@ -73,7 +55,12 @@ def test_bars_are_shares_of_the_small_dictionary_with_many_children_together():
 
 
 def test_figures_fit_a_page():
-    for fig in (
-        plot_matching_matrix(SUMMARY), plot_matched_correlations(PAIRS, NULL), plot_splitting(SPLIT, CHILDREN, "a", "b")
-    ):  # fmt: skip
+    for fig in (plot_matching_matrix(SUMMARY), plot_splitting(SPLIT, CHILDREN, "a", "b")):
         assert fig.get_figwidth() <= style.PAGE_WIDTH_IN
+
+
+def test_the_seed_that_all_tables_have_is_not_named():
+    names = {"sfnet k=4": "sfnet-k4-seed0", "sae": "sae-k4-seed0", "pca": "pca-seed0"}
+    table = SUMMARY.assign(table_a=SUMMARY["table_a"].map(names), table_b=SUMMARY["table_b"].map(names))
+    labels = [label.get_text() for label in plot_matching_matrix(table).axes[0].get_yticklabels()]
+    assert labels == ["sfnet-k4", "pca", "sae-k4"]

@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from sfnetlab.figures.calibration import plot_calibration
 from sfnetlab.figures.gains import plot_gains
-from sfnetlab.figures.mass_metallicity import plot_relation, plot_relation_residuals
+from sfnetlab.figures.mass_metallicity import plot_relation
 from sfnetlab.figures.prediction_examples import chosen_examples, plot_prediction_examples
 from sfnetlab.figures.prediction_summary import plot_prediction_summary
 from sfnetlab.figures.resolution import plot_resolution, plot_surviving_features, plot_view_scores, plot_views
@@ -106,7 +106,9 @@ def test_examples_are_the_extremes() -> None:
     assert len(set(chosen["random"])) == 3
     images = np.zeros((7, 3, 8, 8, 3), np.uint8)
     places = np.stack(list(chosen.values()))
-    ax = plot_prediction_examples(images, Z[places], PREDICTED[places], list(chosen), "oh_p50", "dex", 0.4).axes[0]
+    ax = plot_prediction_examples(images, Z[places], PREDICTED[places], list(chosen), "oh_p50", "dex", "net", 0.4).axes[
+        0
+    ]
     assert f"{Z.max():.2f}" in {text.get_text() for text in ax.texts}
 
 
@@ -129,24 +131,19 @@ def test_calibration_draws_shares_below_each_level() -> None:
     assert "68 % raw" in right.texts[0].get_text()
 
 
-def test_the_relation_has_a_panel_for_the_truth_and_each_network() -> None:
+def test_the_relation_has_a_panel_for_the_truth_and_each_network_and_its_residuals_beneath() -> None:
     values = {"true": Z, "net": PREDICTED}
+    sfr = {"log SFR": RNG.normal(size=len(MASS))}
     bins = {name: relation_bins(MASS, own, n_resamples=50, seed=0) for name, own in values.items()}
-    fig = plot_relation(MASS, values, bins, 0.1)
-    assert [ax.get_title() for ax in fig.axes[:2]] == ["true", "net"]
-    assert fig.axes[0].get_ylabel() == "12 + log(O/H)"
-    (median,) = [line for line in fig.axes[1].lines if line.get_label() == "median"]
+    residuals = {name: own - median_relation(MASS, own)(MASS) for name, own in values.items()}
+    trends = {name: residual_trends(own, sfr, n_resamples=50, seed=0) for name, own in residuals.items()}
+    axes = plot_relation(MASS, values, bins, sfr, trends, 0.1).axes
+    assert [ax.get_title() for ax in axes[:2]] == ["true", "net"]
+    assert axes[0].get_ylabel() == "12 + log(O/H)"
+    (median,) = [line for line in axes[1].lines if line.get_label() == "median"]
     np.testing.assert_allclose(np.asarray(median.get_ydata()), bins["net"]["median"])
-
-
-def test_the_legend_of_residuals_tells_their_trends() -> None:
-    sfr = RNG.normal(size=len(MASS))
-    residuals = {"true": Z - median_relation(MASS, Z)(MASS)}
-    trends = {"true": residual_trends(residuals["true"], {"log SFR": sfr}, n_resamples=50, seed=0)}
-    fig = plot_relation_residuals(residuals, {"log SFR": sfr}, trends, {"log SFR": "Msun / yr"})
-    (text,) = fig.axes[0].get_legend().get_texts()
-    assert text.get_text().startswith("true: ρ = ")
-    assert fig.axes[0].get_xlabel() == "log SFR (Msun / yr)"
+    assert [text.get_text().split(" = ")[0] for text in axes[4].get_legend().get_texts()] == ["true: ρ", "net: ρ"]
+    assert axes[4].get_xlabel().startswith("log SFR (")
 
 
 def test_a_summary_of_few_galaxies_has_no_running_median_and_their_scatter():

@@ -1,35 +1,13 @@
-"""Figures of recovery, yields and localisation: what is drawn is what stands in the tables."""
+"""Figures of absorption, yields and localisation: what is drawn is what stands in the tables."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sfnetlab.figures.localisation import plot_localisation
-from sfnetlab.figures.recovery import plot_absorption, plot_recovery_matrix, plot_recovery_scores
-from sfnetlab.figures.style import EmptyFigureError
+from sfnetlab.figures.recovery import plot_absorption
 from sfnetlab.figures.yields import SEARCH, plot_yields
 
-R2 = {("sfnet", "dust"): 0.2, ("sfnet", "arms"): 0.9, ("pca", "dust"): -0.3, ("pca", "arms"): 0.5}
-RECOVERY = pd.DataFrame(
-    [
-        {
-            "features": name, "kind": name, "seed": seed, "factor": factor, "metric": "r2", "k": k,
-            "value": v + 0.02 * seed,
-        }
-        for (name, factor), v in R2.items()
-        for seed in (0, 1)
-        for k in (1, 5)
-    ]
-    + [
-        {
-            "features": name, "kind": name, "seed": seed, "factor": "all", "metric": "correlation", "k": np.nan,
-            "n_drawn": n, "value": value + 0.02 * seed, "low": value - 0.1, "high": value + 0.1, "untrained": 0.25,
-            "permuted": 0.05,
-        }
-        for name, n, value in (("sfnet", 16, 0.6), ("pca", 16, 0.3), ("pca", 64, 0.4))
-        for seed in (0, 1)
-    ]
-).assign(apart="")  # fmt: skip
 YIELDS = pd.DataFrame(
     [
         {
@@ -51,41 +29,6 @@ LOCALISATION = {
     "images": IMAGES, "maps": np.random.default_rng(1).random((2, 3, 16, 16)), "masks": MASKS, "inside": INSIDE,
     "area": np.full((2, 3), 0.125), "names": ["bulge\nsfnet 61", "arms"], "pixel_scale_arcsec": 38 / 16,
 }  # fmt: skip
-
-
-def test_factors_stand_in_order_of_their_best_r2_and_seeds_are_averaged():
-    ax = plot_recovery_matrix(RECOVERY, 1).axes[0]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["arms", "dust"]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["SFNet", "PCA"]
-    np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), [[0.91, 0.51], [0.21, 0.0]])
-
-
-def test_recovery_without_that_k_is_refused():
-    with pytest.raises(ValueError, match=r"no r2 at k = 2; it has k = \[1, 5\]"):
-        plot_recovery_matrix(RECOVERY, 2)
-
-
-def test_factors_apart_stand_beneath_the_others_whatever_their_r2():
-    apart = RECOVERY.assign(apart=np.where(RECOVERY["factor"] == "arms", "repeats dust", ""))
-    ax = plot_recovery_matrix(apart, 1).axes[0]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["dust", "arms"]
-    assert [float(line.get_ydata()[0]) for line in ax.lines] == [0.5]
-
-
-def test_scores_are_drawn_at_equal_numbers_with_their_nulls_best_on_top():
-    axes = plot_recovery_scores(RECOVERY).axes
-    assert [ax.get_xlabel() for ax in axes] == ["MCC of 16 features", "MCC of 64 features"]
-    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["PCA", "SFNet"]
-    drawn = {line.get_label(): line for line in axes[0].lines}
-    assert drawn["sfnet"].get_xdata()[0] == pytest.approx(0.61)
-    assert (drawn["_untrained"].get_xdata()[0], drawn["_permuted"].get_xdata()[0]) == (0.25, 0.05)
-    assert [line.get_label() for line in axes[0].lines].count("_interval") == 2
-    assert {line.get_label() for line in axes[1].lines if not line.get_label().startswith("_")} == {"pca"}
-
-
-def test_without_enough_features_there_is_no_figure_of_scores():
-    with pytest.raises(EmptyFigureError, match="enough features"):
-        plot_recovery_scores(RECOVERY[RECOVERY["n_drawn"].isna()])
 
 
 def test_each_kind_of_rare_galaxy_has_a_panel_with_all_methods():
@@ -141,7 +84,7 @@ def test_unusable_localisation_is_refused(changed, message):
         plot_localisation(**(LOCALISATION | changed))
 
 
-def test_absorption_is_the_mean_over_seeds_and_missing_ones_are_left_out():
+def test_absorption_shows_every_run_beside_permuted_galaxies_and_missing_ones_are_left_out():
     values = {"sfnet": (0.1, np.nan), "sae": (0.4, 0.2)}
     table = pd.DataFrame(
         [
@@ -154,6 +97,7 @@ def test_absorption_is_the_mean_over_seeds_and_missing_ones_are_left_out():
                 "absorption": v + 0.1 * seed,
                 "low": v + 0.1 * seed - 0.2,
                 "high": v + 0.1 * seed + 0.3,
+                "null_q95": 0.07,
             }
             for name, pair in values.items()
             for child, v in zip(("barred", "edge_on"), pair, strict=True)
@@ -161,17 +105,17 @@ def test_absorption_is_the_mean_over_seeds_and_missing_ones_are_left_out():
         ]
     )
     (ax,) = plot_absorption(table).axes
-    drawn = {str(bar.get_label()): bar for bar in ax.containers}
-    np.testing.assert_allclose(drawn["SFNet"].lines[0].get_xdata(), [0.15])
-    np.testing.assert_allclose(drawn["SAE"].lines[0].get_xdata(), [0.45, 0.25])
-    reaches = [segment[:, 0] for segment in drawn["SAE"].lines[2][0].get_segments()]
-    np.testing.assert_allclose(reaches, [(0.25, 0.75), (0.05, 0.55)])
+    drawn = {label: [line for line in ax.lines if line.get_label() == label] for label in ("_value", "_runs", "_null")}
+    assert [line.get_xdata()[0] for line in drawn["_value"]] == pytest.approx([0.15, 0.45, 0.25])
+    np.testing.assert_allclose([line.get_xdata() for line in drawn["_runs"]], [(0.1, 0.2), (0.4, 0.5), (0.2, 0.3)])
+    assert {line.get_xdata()[0] for line in drawn["_null"]} == {0.07}
     assert [text.get_text() for text in ax.get_yticklabels()] == ["barred in disc", "edge on in disc"]
+    assert {text.get_text() for text in ax.figure.legends[0].texts} == {"SFNet", "SAE", "95 % of permuted"}
 
 
 def test_absorption_without_a_number_is_refused():
-    table = pd.DataFrame({"features": ["a"], "kind": "sae", "parent": "disc", "child": "barred"}).assign(
-        absorption=np.nan, low=np.nan, high=np.nan
+    table = pd.DataFrame({"features": ["a"], "kind": "sae", "seed": 0, "parent": "disc", "child": "barred"}).assign(
+        absorption=np.nan, low=np.nan, high=np.nan, null_q95=np.nan
     )
     with pytest.raises(ValueError, match="no number"):
         plot_absorption(table)

@@ -47,7 +47,7 @@ def fvu_vs_l0(metrics: pd.DataFrame, name: str) -> Figure:
 def training_curves(metrics: pd.DataFrame, name: str) -> Figure:
     runs = [f"{name} {i}" for i in range(8)]
     return plot_training_curves(
-        pd.DataFrame({"run": runs, "kind": "sfnet", "epoch": 0, "train_loss": 0.2, "valid_rmse": 0.3})
+        pd.DataFrame({"features": runs, "kind": "sfnet", "seed": 0, "epoch": 0, "train_loss": 0.2, "valid_rmse": 0.3})
     )
 
 
@@ -80,7 +80,7 @@ def test_names_of_controls_do_not_overlap(metrics: pd.DataFrame) -> None:
     fig = plot_rmse_vs_k(
         metrics.assign(value=metrics["value"].where(~levels, 0.2)), "metallicity", "metallicity_1", "dex"
     )
-    boxes = [Text.get_window_extent(text) for text in fig.axes[1].texts]  # of an annotation, without its arrow
+    boxes = [Text.get_window_extent(text) for text in fig.axes[2].texts]  # of an annotation, without its arrow
     assert len(boxes) == 4
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
@@ -100,11 +100,11 @@ def test_same_figure_is_saved_as_the_same_bytes(metrics: pd.DataFrame, tmp_path:
         assert b"CreationDate" not in first
 
 
-def test_saved_image_has_300_dots_an_inch(metrics: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_saved_image_has_the_dots_of_a_screen(metrics: pd.DataFrame, tmp_path: Path) -> None:
     fig = fvu_vs_l0(metrics, "sae")
     style.save_figure(fig, tmp_path, "fvu")
     with Image.open(tmp_path / "fvu.png") as image:
-        assert image.width == pytest.approx(300 * fig.get_figwidth(), abs=1)
+        assert image.width == pytest.approx(style.PNG_DPI * fig.get_figwidth(), abs=1)
 
 
 @pytest.mark.parametrize("kind", ["sfnet", "sae", "pca", "encoder", "photometry", "mean"])

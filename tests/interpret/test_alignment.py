@@ -8,7 +8,8 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score, roc_auc_score
 
-from sfnetlab.interpret.alignment import align_features, frequency_groups
+from sfnetlab.interpret.alignment import align_features, ask, frequency_groups
+from sfnetlab.jobs import TableSpec
 
 N = 400
 
@@ -150,3 +151,61 @@ def test_without_a_label_of_enough_galaxies_there_is_nothing_to_align(galaxies):
     few = labels[["rare"]]
     with pytest.raises(ValueError, match="none of 1 labels is known for 30"):
         align_features(features[:N], few[:N], features[N:], few[N:], n_permutations=5, seed=0)
+
+
+# --- what another seed finds ------------------------------------------------------------------------------------------
+
+
+def told(described, galaxies, other=None, seed=0, **more):
+    """The table `alignment` of the planted features by one seed, and what it says of each; `other` is another's."""
+    features, labels = galaxies
+    if other is not None:
+        more["another_seed"] = lambda of: other[of.astype(int).to_numpy()]
+    spec = TableSpec(features="sae", kind="encoder", k=None, seed=seed)
+    table = described(labels.assign(size=1.0), features, morphology=("*_fraction", "flag", "mass"), spec=spec, **more)
+    answer = ask(table)
+    return answer.tables["alignment"], answer.of_features
+
+
+def shuffled(features):
+    """What another seed may find: the planted features in another order, on another scale, and noise of its own."""
+    noise = np.random.default_rng(5).normal(size=(len(features), 4))
+    return np.hstack([noise, -3 * features[:, [2, 1, 0]] + 0.3 * noise[:, :3]])
+
+
+def test_only_features_that_another_seed_finds_are_novel(described, galaxies):
+    aligned, of_features = told(described, galaxies, shuffled(galaxies[0]))
+    alone, _ = told(described, galaxies, seed=None)
+    assert (aligned.loc[:2, "recurs"] > 0.7).all()
+    assert (aligned.loc[3:, "recurs"] < 0.3).all()
+    np.testing.assert_array_equal(aligned.loc[:2, "novelty"], alone.loc[:2, "novelty"])
+    assert aligned.loc[3:, ["novelty", "null_novelty"]].isna().all(axis=None)
+    assert of_features.loc[4:, "novelty"].isna().all()
+    assert (alone.loc[4:, "novelty"] > 0.9).all()  # noise would be the most novel
+
+
+def test_noise_of_two_seeds_recurs_in_neither(described):
+    noise, other = np.random.default_rng(0).normal(size=(2, N, 5))
+    labels = pd.DataFrame({"a_fraction": np.random.default_rng(1).random(N)})
+    aligned, _ = told(described, (noise, labels), other)
+    assert aligned["novelty"].isna().all()
+
+
+def test_of_one_seed_it_is_not_known_what_is_novel(described, galaxies):
+    aligned, _ = told(described, galaxies)
+    assert aligned[["recurs", "novelty", "null_novelty"]].isna().all(axis=None)
+    assert aligned["score"].notna().any()
+
+
+def test_of_what_nothing_random_made_every_run_finds_the_same(described, galaxies):
+    aligned, _ = told(described, galaxies, seed=None)
+    assert (aligned["recurs"] == 1).all()
+    assert aligned.loc[4:, "novelty"].notna().all()
+
+
+def test_sparse_features_recur_as_dense_ones(described, galaxies):
+    features, labels = galaxies
+    dense = told(described, galaxies, shuffled(features))[0]
+    other = sparse.csr_array(shuffled(features))
+    table = told(described, (sparse.csr_array(features), labels), other)[0]
+    np.testing.assert_allclose(table["recurs"], dense["recurs"], atol=1e-5)

@@ -16,10 +16,21 @@ def maps_and_masks(n: int = 6, cells: int = 4, size: int = 18):
     return rng.exponential(size=(n, cells, cells)), rng.random((n, size, size)) < 0.2
 
 
-def test_upsampling_is_torchs_bilinear():
-    maps, _ = maps_and_masks()
-    expected = torch.nn.functional.interpolate(torch.tensor(maps[:, None]), (18, 13), mode="bilinear")[:, 0]
-    np.testing.assert_allclose(upsampled(maps, 18, 13), expected, atol=1e-12)
+def test_a_cell_is_centred_where_a_networks_strides_centre_it():
+    """On its first pixel, as the gradient of a cell with respect to a long row of pixels says."""
+    stride = torch.nn.Conv1d(1, 1, 3, stride=2, padding=1, bias=False)
+    torch.nn.init.constant_(stride.weight, 1 / 3)
+    pixels = torch.zeros(1, 1, 64, requires_grad=True)
+    stride(stride(stride(pixels)))[0, 0, 4].backward()
+    centre = int(pixels.grad[0, 0] @ torch.arange(64.0) / pixels.grad.sum() + 0.5)
+    one = np.zeros((8, 8))
+    one[4, 4] = 1
+    fine = upsampled(one, 64, 64)
+    assert np.unravel_index(fine.argmax(), fine.shape) == (centre, centre)
+
+
+def test_upsampling_is_linear_between_cells_and_flat_beyond_the_last():
+    np.testing.assert_allclose(upsampled(np.array([[0.0, 1.0]]), 1, 4), [[0, 0.5, 1, 1]])
 
 
 def test_shares_equal_sums_over_the_pixels_of_upsampled_maps():
@@ -72,8 +83,8 @@ def test_masks_of_the_mock_survey_fit():
     assert set(FACTOR_OF_COMPONENT.values()) <= set(catalog.columns)
     rows = catalog[catalog["factor_bulge_to_total"] > 0.5].to_dict("records")
     masks = np.stack([component_masks(row, 32, 38.0, 0)["bulge"] for row in rows])
-    centre = np.zeros((len(rows), 3, 3))
-    centre[:, 1, 1] = 1
+    centre = np.zeros((len(rows), 4, 4))
+    centre[:, 2, 2] = 1
     table = localise(centre, masks)
     assert table["inside"].mean() > 2 * table["area"].mean()
 
@@ -91,7 +102,7 @@ def test_maps_that_cannot_be_weighed_are_refused(maps, message):
 N = 90
 
 
-def looking(described, cells=4):
+def looking(described, cells=5):
     """Features 1 and 2 follow the bulge and the arms; maps say which feature they are of, masks of arms are empty."""
     rng = np.random.default_rng(0)
     factors = pd.DataFrame({name: rng.uniform(0.1, 1, N) for name in FACTOR_OF_COMPONENT.values()})
@@ -119,13 +130,16 @@ def test_maps_and_masks_stand_in_the_order_of_the_galaxies(described):
     answer = ask(table)
     localised, maps, masks = answer.tables["localised"], *(answer.arrays[f"localised_{n}"] for n in ("maps", "masks"))
     assert set(localised["id_str"]) <= set(table.test.rows["id_str"])
-    assert (maps.shape, maps.dtype) == ((len(localised), 4, 4), np.float32)
+    assert (maps.shape, maps.dtype) == ((len(localised), 5, 5), np.float32)
     assert (masks.shape, masks.dtype) == ((len(localised), 8, 8), bool)
     np.testing.assert_array_equal(maps[:, 0, 0], localised["feature"] + 1)
 
 
-def test_a_map_of_one_cell_points_nowhere(described):
-    assert not ask(looking(described, cells=1)).tables
+@pytest.mark.parametrize("cells", [1, 2, 4])
+def test_a_map_of_fewer_than_five_cells_points_nowhere_and_the_log_says_so(described, caplog, cells):
+    with caplog.at_level("WARNING"):
+        assert not ask(looking(described, cells=cells)).tables
+    assert f"maps of {cells} x {cells} cells" in caplog.text
 
 
 def test_a_network_whose_maps_are_not_known_looks_nowhere(described):

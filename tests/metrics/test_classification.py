@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
@@ -97,3 +97,13 @@ def test_a_class_that_nobody_has_keeps_its_place(many):
     assert classification.confusion_matrix(y, found[:, 0], 6).shape == (6, 6)
     with pytest.raises(ValueError, match=r"in \[0, 3\)"):
         classification.confusion_matrix(y, found[:, 0], 3)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(-4, 4)), min_size=2, max_size=30))
+def test_no_other_threshold_has_a_larger_f1(galaxies):
+    y, score = (np.array(column) for column in zip(*galaxies, strict=True))
+    assume(0 < y.sum() < len(y))
+    best = classification.best_threshold(y, score.astype(float))
+    every = [oracle.f1_score(y, score > threshold) for threshold in np.arange(-5, 5) + 0.5]
+    assert oracle.f1_score(y, score > best) == pytest.approx(max(every))
+    assert not (score == best).any()

@@ -142,6 +142,25 @@ def test_p_values_are_corrected_over_all_differences_and_can_pass(runs):
     assert (table["p_holm"] < 0.05).any()
 
 
+def test_differences_to_what_is_trivial_are_listed_but_not_tested_with_the_others(runs):
+    chosen, truth, predictions, every = table_of(runs)
+    trivial = ("mean", "photometry")
+    table = difference_table(chosen, truth, predictions, "rmse", trivial, n_resamples=100, seed=0)
+    is_trivial = table[["features_a", "features_b"]].isin(trivial).any(axis=1)
+    pd.testing.assert_series_equal(table["p"], every["p"])
+    assert 0 < is_trivial.sum() < len(table)
+    assert table.loc[is_trivial, "p_holm"].isna().all()
+    np.testing.assert_allclose(table.loc[~is_trivial, "p_holm"], holm(table.loc[~is_trivial, "p"].to_numpy()))
+
+
+def test_p_that_the_number_of_resamples_limits_is_marked(runs):
+    *_, table = table_of(runs)
+    assert table["is_bound"].any()
+    assert not table["is_bound"].all()
+    assert len(set(table.loc[table["is_bound"], "p"])) == 1
+    assert table.loc[~table["is_bound"], "p"].min() > table.loc[table["is_bound"], "p"].max()
+
+
 def test_one_method_alone_has_no_differences(runs):
     *_, table = table_of(runs[runs["features"] == "mean"])
     assert list(table.columns) == COLUMNS

@@ -1,20 +1,25 @@
 """The stage that probes: which galaxies are of which of two classes, what is fitted to which rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import f1_score
 
 from sfnetlab.artifacts import read_features, write_dense_features, write_rows
 from sfnetlab.errors import DataError
 from sfnetlab.jobs import TableSpec
 from sfnetlab.metrics import tables
+from sfnetlab.metrics.regression import rmse
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.schema import Classes, Probes
 from sfnetlab.settings import Target
 from sfnetlab.stages import fit_probes, samples
 from sfnetlab.stages.class_probes import class_numbers, class_predictions
-from sfnetlab.stages.fit_probes import in_sample_predictions, value_predictions
-from sfnetlab.stages.samples import Sample
+from sfnetlab.stages.fit_probes import in_sample_predictions, on_seen_predictions, value_predictions
+from sfnetlab.stages.samples import SEEN, Sample, parts_of
+from sfnetlab.surveys.catalog import FOR_PROBES, taught_rows
 
 N = 150
 SPLIT = np.array(["train"] * 90 + ["valid"] * 30 + ["test"] * 30)
@@ -98,6 +103,57 @@ def test_the_best_feature_is_chosen_but_of_components_the_first(kind, finds):
 def test_without_features_there_is_the_majority_alone():
     _, y = features()
     assert [p.probe for p in found(spec("mean"), np.zeros((N, 0)), y)] == ["majority"]
+
+
+def test_every_classifier_finds_galaxies_above_the_threshold_that_is_best_on_valid_ones():
+    rng = np.random.default_rng(0)
+    y = (rng.random(N) < 0.3).astype(np.intp)
+    X = np.hstack([rng.normal(size=(N, 5)), (y + rng.normal(size=N))[:, None]])
+    valid = SPLIT == "valid"
+    for prediction in found(spec("pca"), X, y):
+        scores = prediction.values[valid, 0]
+        shifts = np.unique(np.concatenate([scores - 1e-6, scores + 1e-6]))
+        best = max(f1_score(y[valid], scores > shift, zero_division=0) for shift in shifts)
+        assert f1_score(y[valid], scores > 0) == pytest.approx(best), prediction.probe
+
+
+def memorised():
+    """Features that know the labels of half of the train galaxies by heart, and say little of others."""
+    rng = np.random.default_rng(2)
+    y = rng.normal(size=(N, 1))
+    rows = pd.DataFrame({"split": SPLIT, FOR_PROBES: (SPLIT == "train") & (np.arange(N) % 2 == 0)})
+    X = rng.normal(size=(N, 3)) + 0.3 * y
+    is_seen = taught_rows(rows)
+    X[is_seen, 0] = y[is_seen, 0]
+    return rows, X, y
+
+
+def error_on_test(prediction, y):
+    return rmse(y[SPLIT == "test", 0], prediction.values[SPLIT == "test", 0])
+
+
+def test_probes_are_fitted_on_rows_that_the_features_have_not_learnt_and_the_other_number_stands_beside():
+    rows, X, y = memorised()
+    taught = replace(spec("encoder", kinds=("linear",)), has_seen_labels=True)
+    sample = Sample(X, parts_of(rows, taught))
+    assert (sample.rows("train") == np.flatnonzero(rows[FOR_PROBES])).all()
+    honest = next(p for p in value_predictions(taught, sample, y, None) if p.n_features_used == 3)
+    (seen,) = on_seen_predictions(taught, sample, y)
+    assert (honest.probe, seen.probe) == ("linear", "linear_on_seen_rows")
+    assert error_on_test(honest, y) < 0.9 * error_on_test(seen, y)
+    changed = np.where((sample.split == SEEN)[:, None], 99.0, y)
+    again = next(p for p in value_predictions(taught, sample, changed, None) if p.n_features_used == 3)
+    np.testing.assert_array_equal(again.values, honest.values)
+
+
+def test_features_that_have_seen_no_label_and_surveys_without_a_share_for_probes_keep_all_train_rows():
+    rows, X, y = memorised()
+    untaught = spec("encoder", kinds=("ridge",))
+    taught = replace(untaught, has_seen_labels=True)
+    for one, table in ((untaught, rows), (taught, rows.drop(columns=FOR_PROBES))):
+        parts = parts_of(table, one)
+        assert (parts == SPLIT).all()
+        assert not list(on_seen_predictions(one, Sample(X, parts), y))
 
 
 def test_in_sample_probes_are_fitted_to_the_test_rows():

@@ -430,13 +430,14 @@ def held(made, told, tmp_path):
         made_probe = probe_of(tmp_path, spec_of(kind).table, probe, error, embedded[kind])
         jobs[f"probe of {kind}"], places[f"probe of {kind}"] = made_probe
     seeds = {f"sfnet-{seed}": TableSpec(features="sfnet", kind="sfnet", k=K, seed=seed) for seed in (0, 1, 2)}
+    jobs["survey"], places["survey"] = job("prepare-survey", None), made / "survey"
     jobs["relations"] = job("compare-features", RelationsSpec(tables=seeds, rare={}))
     places["relations"] = tmp_path / "relations"
     places["relations"].mkdir()
     pairs = {"table_a": ["sfnet-0", "sfnet-0", "sfnet-1"], "table_b": ["sfnet-1", "sfnet-2", "sfnet-2"]}
     alike = {"share_alike": [0.8, 0.82, 0.78], "untrained_alike": 0.1, "excess_alike": [0.7, 0.72, 0.68]}
     pd.DataFrame(pairs | alike).to_parquet(places["relations"] / "matching.parquet")
-    spec = ClaimsSpec(survey="mock", targets=TARGETS, classes={})
+    spec = ClaimsSpec(survey="mock", is_real=False, targets=TARGETS, classes={}, held_fixed=("lgm_tot_p50",))
     made_claims = task(tmp_path / "claims", places, job("hold-claims", spec, jobs))
     return hold_claims.build(spec, made_claims), made_claims.work
 
@@ -447,11 +448,13 @@ def test_every_claim_gets_its_verdict_from_what_the_stages_wrote(held):
     assert (report["survey"], report["target"]) == ("mock", "oh_p50")
     claims = {claim["name"]: claim for claim in report["claims"]}
     assert list(claims) == [claim.name for claim in CLAIMS]
-    assert claims["recurrence"]["verdict"] == "holds"
-    assert claims["recurrence"]["value"] == pytest.approx(0.3)
+    assert claims["recurrence above an untrained network"]["verdict"] == "holds"
+    assert claims["recurrence above an untrained network"]["value"] == pytest.approx(0.3)
     assert "R2 of ridge" in claims["frozen encoder"]["what"]
-    for name in ("alignment", "novelty", "first component", "one feature", "library", "factors"):
+    assert "found by another seed" in claims["novelty"]["why"]
+    for name in ("first component", "one feature", "library", "factors"):
         assert claims[name]["verdict"] != "cannot be tested here", name
+    assert claims["alignment"]["why"].startswith("not enough features"), "fewer than 16 components"
     assert claims["fewer for AGN"]["why"] == "no [classes] are configured"
     assert claims["accuracy"]["value"] is None
 
@@ -459,4 +462,8 @@ def test_every_claim_gets_its_verdict_from_what_the_stages_wrote(held):
 def test_the_metrics_of_claims_count_the_verdicts(held):
     metrics, work = held
     assert sum(metrics.values()) == len(CLAIMS)
-    assert (work / "claims.md").read_text().startswith("# Claims on the mock survey: oh_p50\n")
+    assert (
+        (work / "claims.md")
+        .read_text()
+        .startswith("# About the methods, not about galaxies. Claims on the mock survey: oh_p50\n")
+    )

@@ -17,6 +17,7 @@ from sfnetlab.artifacts import SurveyTable, read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.files import sha256_of
 from sfnetlab.runner import Options, describe_status, run
+from sfnetlab.surveys.catalog import FOR_PROBES, taught_rows
 
 N = 60
 EXPERIMENT = """
@@ -37,6 +38,7 @@ def pixels_of(i: int, side: int = 24) -> np.ndarray:
 def prepare(tmp_path: Path, *survey: str, target: str = "oh_p50") -> tuple[SurveyTable, Path]:
     """Run the stage alone, twice: the second time there is nothing to do."""
     config = tmp_path / "x.toml"
+    tmp_path.mkdir(exist_ok=True)
     config.write_text(EXPERIMENT.format(survey="\n".join(survey), target=target))
     options = Options(config=config, out=tmp_path / "results", overrides=(), force=False, device="cpu")
     root, plan = run(options, ["prepare-survey"])
@@ -103,11 +105,25 @@ def test_a_download_of_sdss_is_prepared_as_the_folder_that_it_is(
     assert "all 1 results are current" in caplog.text
 
 
-def test_a_catalogue_that_has_a_split_already_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["split", FOR_PROBES])
+def test_a_catalogue_that_has_a_split_already_is_refused(tmp_path: Path, name: str) -> None:
     folder = make_download(tmp_path / "sdss")
-    pd.read_parquet(folder / "catalog.parquet").assign(split="train").to_parquet(folder / "catalog.parquet")
-    with pytest.raises(DataError, match=r"catalog.parquet: has a column 'split', a name that is taken; rename it"):
+    pd.read_parquet(folder / "catalog.parquet").assign(**{name: "train"}).to_parquet(folder / "catalog.parquet")
+    with pytest.raises(DataError, match=rf"catalog.parquet: has a column '{name}', a name that is taken; rename it"):
         prepare(tmp_path, 'kind = "sdss"', f'directory = "{folder}"')
+
+
+def test_a_share_of_the_train_galaxies_is_left_to_probes_and_stays_train(tmp_path: Path) -> None:
+    mock = ('kind = "mock"', "n_galaxies = 60", "image_size = 16")
+    every, _ = prepare(tmp_path / "every", *mock)
+    apart, _ = prepare(tmp_path / "apart", *mock, "[split]", "probe_share = 0.3")
+    assert FOR_PROBES not in every.catalog
+    assert (apart.catalog["split"] == every.catalog["split"]).all()
+    is_train = every.catalog["split"] == "train"
+    assert (taught_rows(every.catalog) == is_train).all()
+    assert (taught_rows(apart.catalog) == is_train & ~apart.catalog[FOR_PROBES]).all()
+    assert 0 < apart.catalog[FOR_PROBES].sum() < is_train.sum()
+    assert not apart.catalog.loc[~is_train, FOR_PROBES].any()
 
 
 def test_a_missing_download_names_the_command(tmp_path: Path) -> None:

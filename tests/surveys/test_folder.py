@@ -44,7 +44,7 @@ def make_survey(tmp_path: Path, n: int = 12, **settings: Any) -> tuple[FolderSur
     order = np.random.default_rng(0).permutation(n)
     catalog = pd.DataFrame({"id_str": [f"g{i}" for i in order], "number": order})
     catalog.to_csv(tmp_path / "galaxies.csv", index=False)
-    survey = FolderSurvey(catalog=tmp_path / "galaxies.csv", images=images, extension=".png", **settings)
+    survey = FolderSurvey(catalog=tmp_path / "galaxies.csv", images=images, **{"extension": ".png"} | settings)
     return survey, catalog
 
 
@@ -281,6 +281,54 @@ def test_one_changed_byte_is_noticed_behind_the_old_size_and_time(tmp_path: Path
     before = survey.fingerprint()
     change_one_byte(survey.images / "g5.png")
     assert survey.fingerprint()["images_sha256"] != before["images_sha256"]
+
+
+@pytest.fixture
+def many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are kept, even about few files that have just been written."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fingerprints, "_MANY_FILES", 1)
+    monkeypatch.setattr(fingerprints, "_RACY_NS", 0)
+
+
+@pytest.mark.usefixtures("many_files")
+def test_when_nothing_changed_not_even_the_catalogue_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    survey, _ = make_survey(tmp_path)
+    before = survey.fingerprint()
+    monkeypatch.setattr(folder, "find_cutouts", None)
+    assert survey.fingerprint() == before
+
+
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize("extension", [".png", None])
+@pytest.mark.parametrize("change", ["remove", "rename", "one byte", "damage", "swap", "a row less", "a type preferred"])
+def test_a_kept_answer_is_the_one_that_a_first_look_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, extension: str | None
+) -> None:
+    survey, _ = make_survey(tmp_path, extension=extension)
+    before = survey.fingerprint()
+    cutout = survey.images / "g0.png"
+    match change:
+        case "remove":
+            cutout.unlink()
+        case "rename":
+            cutout.rename(survey.images / "h0.png")
+        case "one byte":
+            change_one_byte(cutout)
+        case "damage":
+            cutout.write_bytes(b"")
+        case "swap":  # the same files by other names
+            cutout.rename(survey.images / "x.png")
+            (survey.images / "g1.png").rename(cutout)
+            (survey.images / "x.png").rename(survey.images / "g1.png")
+        case "a row less":
+            survey.catalog.write_text(survey.catalog.read_text().strip().rpartition("\n")[0] + "\n")
+        case "a type preferred":
+            shutil.copy(survey.images / "g1.png", survey.images / "g0.jpg")
+    after = survey.fingerprint()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other cache"))
+    assert survey.fingerprint() == after
+    assert (after == before) == (change == "a type preferred" and extension == ".png")
 
 
 def test_damaged_kept_hashes_are_made_anew(tmp_path: Path, kept_hashes: list[Path]) -> None:

@@ -49,10 +49,46 @@ def test_neighbours_on_the_sky_are_never_separated(seed: int, radius_arcsec: flo
     assert (parts[:, None] == parts)[near].all()
 
 
+@pytest.mark.parametrize(("side_arcsec", "apart_arcsec"), [(38, 53), (100, 141), (10, 14)])
+def test_galaxies_whose_square_cutouts_share_a_corner_are_not_separated(side_arcsec, apart_arcsec) -> None:
+    """Each galaxy has a neighbour to the north-east, of which a cutout shows a corner."""
+    first = sky(200, 1, side_deg=40)
+    step = apart_arcsec / 3600 / np.sqrt(2)
+    shifted = first.assign(id_str="x" + first["id_str"], dec=first["dec"] + step)
+    shifted["ra"] = (first["ra"] + step / np.cos(np.radians(first["dec"] + step / 2))) % 360
+    parts = split_catalog(pd.concat([first, shifted], ignore_index=True), HashSplit(), side_arcsec)
+    assert (parts[:200] == parts[200:]).all()
+
+
+@pytest.mark.parametrize("kind", [HashSplit, RandomSplit])
+def test_probes_get_a_share_of_the_train_galaxies_and_of_no_others(kind) -> None:
+    catalog = sky(2000, 3, side_deg=20)
+    every, apart = split_catalog(catalog, kind()), split_catalog(catalog, kind(probe_share=0.3))
+    assert set(every[apart == "probe"]) == {"train"}
+    assert (every == apart)[apart != "probe"].all()
+    assert 0.26 < (apart == "probe").sum() / (every == "train").sum() < 0.34
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 0.9))
+def test_neighbours_are_not_separated_by_the_share_of_probes_either(seed: int, probe_share: float) -> None:
+    catalog = sky(300, seed)
+    parts = split_catalog(catalog, HashSplit(probe_share=probe_share, neighbour_radius_arcsec=20))
+    near = slow_separation_arcsec(catalog) < 20 * (1 - 1e-6)
+    assert (parts[:, None] == parts)[near].all()
+
+
+@pytest.mark.parametrize("probe_share", [-0.1, 1.0, 1.5])
+def test_a_share_of_probes_that_is_none_is_refused(probe_share) -> None:
+    for kind in (HashSplit, RandomSplit):
+        with pytest.raises(ValueError, match="probe_share must lie in"):
+            kind(probe_share=probe_share)
+
+
 def test_galaxies_farther_than_the_radius_are_split_alone() -> None:
     catalog = sky(400, 0)
     alone = split_catalog(catalog.drop(columns=["ra", "dec"]), HashSplit(neighbour_radius_arcsec=0))
-    apart = (slow_separation_arcsec(catalog) + np.eye(400) * 1e9 > 38).all(axis=0)
+    apart = (slow_separation_arcsec(catalog) + np.eye(400) * 1e9 > 38 * np.sqrt(2)).all(axis=0)
     assert 0 < apart.sum() < 400
     assert (split_catalog(catalog, HashSplit())[apart] == alone[apart]).all()
 

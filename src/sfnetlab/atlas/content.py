@@ -67,7 +67,7 @@ class Head:
     predictions : (n, n_outputs)
         What the network itself says, run from pixels to label.
     maps : (n, n_outputs, h, w) or None
-        Where each prediction comes from: mean + bias is the prediction.
+        Where each prediction comes from: the mean of the network's own cells + bias is the prediction.
     is_of_interest : (n,)
         Galaxies within the cut of its target.
     """
@@ -91,7 +91,7 @@ class FeatureMaps:
     maps : (m, h, w)
         Cells in units of the feature: north up, east left, as the cutouts.
     how
-        Whether the mean of a map is the activation, or the map is a hint.
+        Whether the mean of a map's cells that are the network's own is the activation, or the map is a hint.
     """
 
     rows: NDArray[np.intp]

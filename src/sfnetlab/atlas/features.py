@@ -176,7 +176,7 @@ def _numbers(features: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
         ("frequency", "frequency", "share of the test galaxies in which it is active"),
         ("mean_activation", "mean activation", "over the galaxies in which it is active"),
         ("max_activation", "largest activation", "over the test galaxies"),
-        ("novelty", "novelty", "share of its variance that the morphology labels do not predict, 1 - R²"),
+        ("novelty", "novelty", "share of variance that morphology labels do not predict, if another seed finds it"),
         ("p_corrected", "p of the best label", "permutations of the galaxies, corrected for the number of labels"),
         ("redundancy", "redundancy", "largest correlation with another feature of the table"),
         ("r2_nuisances", "R² of nuisances", "share of its variance that distance, size, brightness, seeing predict"),

@@ -14,6 +14,7 @@ from scipy import sparse
 from sfnetlab.atlas.content import FeatureMaps, Galaxies, Head, ShownTable
 from sfnetlab.atlas.features import pairs_to_map
 from sfnetlab.atlas.maps import MapRequest, how_maps_are_made, make_maps
+from sfnetlab.metrics.maps import is_fine
 from sfnetlab.models.backbones import ImageEncoder
 from sfnetlab.models.sfnet import SparseFeatureNetwork
 
@@ -49,6 +50,8 @@ def with_maps(
 ) -> list[ShownTable]:
     """Return the tables with maps of what their pages show, and the table that the head reads with that head.
 
+    Maps of fewer than 5 x 5 cells point nowhere: then there are none.
+
     Parameters
     ----------
     tables, readings
@@ -74,7 +77,7 @@ def with_maps(
     run = encoder if head is None else head.network.predict
     made = make_maps(encoder, run, galaxies.images, requests, how, device=device)
     done = [
-        replace(table, maps=FeatureMaps(rows=rows, features=features, maps=maps, how=how))
+        replace(table, maps=FeatureMaps(rows=rows, features=features, maps=maps, how=how)) if is_fine(maps) else table
         for table, (rows, features), maps in zip(tables, pairs, made.maps[: len(tables)], strict=True)
     ]
     if head is not None:
@@ -115,6 +118,6 @@ def _head(table: ShownTable, head: HeadOf, predictions: NDArray[np.float32], map
         weights=weights,
         bias=bias,
         predictions=predictions,
-        maps=maps.reshape(len(predictions), len(weights), *maps.shape[1:]),
+        maps=maps.reshape(len(predictions), len(weights), *maps.shape[1:]) if is_fine(maps) else None,
         is_of_interest=table.of_interest,
     )

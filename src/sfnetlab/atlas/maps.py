@@ -4,7 +4,8 @@ Of an encoder that averages its last convolutional map, a unit of a network, the
 a principal component are averages of maps themselves: (mean of maps) · direction + offset = mean of (maps · direction +
 offset). So their maps are exact, and their mean is the activation. It is what the gradient of the feature with respect
 to the last convolutional map, times that map, gives (Grad-CAM without the ReLU; Selvaraju et al. 2017,
-arXiv:1610.02391), and the class activation maps of Zhou et al. 2016 (arXiv:1512.04150).
+arXiv:1610.02391), and the class activation maps of Zhou et al. 2016 (arXiv:1512.04150). Where the encoder's own map has
+fewer than 5 x 5 cells, it is shown on the finer grid of fine_maps.py, of which its own are every second or fourth.
 
 Encoders that do not average (transformers) get the size of gradient times pixels, on a coarse grid: a hint, no sum.
 """
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from sfnetlab.atlas.content import How
 from sfnetlab.models.backbones import ImageEncoder
+from sfnetlab.models.fine_maps import inputs_of, with_fine_maps
 
 GRID = 14
 """Cells across and down a map by gradient."""
@@ -70,7 +72,7 @@ def how_maps_are_made(encoder: ImageEncoder, images: NDArray[np.uint8], device: 
     pool = getattr(encoder.backbone, "global_pool", None)
     if not isinstance(pool, nn.Module):
         return "gradient"
-    with torch.no_grad(), _inputs_of(pool) as seen:
+    with torch.no_grad(), inputs_of(pool) as seen:
         pooled = encoder(torch.from_numpy(np.array(images)).to(device))
     if len(seen) != 1 or seen[0].ndim != 4 or seen[0].shape[:2] != pooled.shape:
         return "gradient"
@@ -101,7 +103,8 @@ def make_maps(
     how
         From `how_maps_are_made`. With "gradient" each entry costs a run of its own.
     """
-    pool = encoder.backbone.global_pool if how == "exact" else encoder
+    finer = with_fine_maps(encoder, torch.from_numpy(np.array(images[:1])).to(device)) if how == "exact" else encoder
+    pool = finer.backbone.global_pool if how == "exact" else encoder
     assert isinstance(pool, nn.Module)
     wanted = np.unique(np.concatenate([request.rows for request in requests]))
     in_order = [np.argsort(request.rows, kind="stable") for request in requests]
@@ -111,8 +114,10 @@ def make_maps(
     for start in range(0, len(wanted), batch_size):
         rows = wanted[start : start + batch_size]
         batch = torch.from_numpy(np.asarray(images[rows])).to(device)
-        with torch.no_grad(), _inputs_of(pool) as seen:
+        with torch.no_grad(), inputs_of(pool) as seen:
             outputs.append(run(batch).float().cpu().numpy())
+            if finer is not encoder:
+                finer(batch)
         for request, order, ordered, parts in zip(requests, in_order, sorted_rows, made, strict=True):
             first, last = np.searchsorted(ordered, [rows[0], rows[-1] + 1])
             if first == last:
@@ -151,20 +156,6 @@ def _by_gradient(
         weight = (gradient * seen[0].detach()).sum(dim=1, keepdim=True).abs()
         parts.append(nn.functional.adaptive_avg_pool2d(weight, GRID)[:, 0].float().cpu().numpy())
     return np.concatenate(parts)
-
-
-@contextmanager
-def _inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    seen: list[Tensor] = []
-
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(inputs[0])
-
-    hook = module.register_forward_pre_hook(keep)
-    try:
-        yield seen
-    finally:
-        hook.remove()
 
 
 @contextmanager

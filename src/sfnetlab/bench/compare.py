@@ -25,11 +25,12 @@ class Row:
     """What is compared, in words."""
     ours: float
     """The lab's number in `unit`; a median over turns if it is a speed."""
-    reference: float
-    """The reference's number in `unit`; a median over turns if it is a speed."""
+    reference: float | None
+    """The reference's number in `unit`; a median over turns if it is a speed. None where there is none to be had, for
+    the reason that `case` gives."""
     unit: str
     ratio: float | None
-    """`ours` over `reference`; for speeds, the median over turns of that. None where `reference` is 0."""
+    """`ours` over `reference`; for speeds, the median over turns of that. None where `reference` is 0 or None."""
     threads: int
     device: str
     bound_share: float | None = None
@@ -42,17 +43,25 @@ class Row:
     a GPU, what torch allocated there."""
     reference_peak_mb: float | None = None
     """The same for the reference."""
+    cpu_s: float | None = None
+    """Seconds of all cores that the work took."""
+    reference_cpu_s: float | None = None
+    """The same for the reference."""
 
 
 def describe(row: Row) -> str:
     """Return a row as one line of text."""
-    ours, reference = (f"{n:,.0f}" if abs(n) >= 1000 else f"{n:#.4g}" for n in (row.ours, row.reference))
+    ours, reference = (
+        "none" if n is None else f"{n:,.0f}" if abs(n) >= 1000 else f"{n:#.4g}" for n in (row.ours, row.reference)
+    )
     ratio = "against" if row.ratio is None else f"{row.ratio:.2f} x"
     parts = [f"{row.name:12} {row.case:76} {ours:>9} {row.unit}", f"{ratio} the reference ({reference})"]
     if row.bound_share is not None and row.reference_bound_share is not None:
         parts.append(f"{row.bound_share:4.0%} of the bound ({row.reference_bound_share:.0%})")
     if row.peak_mb is not None and row.reference_peak_mb is not None:
         parts.append(f"{row.peak_mb:.0f} MB ({row.reference_peak_mb:.0f})")
+    if row.cpu_s is not None and row.reference_cpu_s is not None:
+        parts.append(f"{row.cpu_s:.1f} CPU s ({row.reference_cpu_s:.1f})")
     return ", ".join([*parts, f"{row.threads} threads", row.device])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sfnetlab import runtime
@@ -116,17 +117,24 @@ def evaluate(sae: SparseAutoencoder, planted: PlantedDictionary, codes: Sequence
         "alive share" of the latents on the train rows, the others being dead; "MMCS" and "rec90" of
         `metrics.matching.recovery`.
     """
-    x, mean = planted.X_test[:N_TEST], planted.X_train.mean(axis=0, dtype=np.float64)
-    latents = {kind: sae.encode_csr(x, kind) for kind in codes}
+    found = recovery(planted.atoms, sae.W_dec.numpy(force=True))
+    of_rows = reconstruction(sae, planted.X_train, planted.X_test[:N_TEST], codes)
+    return of_rows | {MMCS: found.mmcs, REC90: found.rec90}
+
+
+def reconstruction(
+    sae: SparseAutoencoder, x_train: NDArray[np.float32], x_test: NDArray[np.float32], codes: Sequence[Codes]
+) -> Quality:
+    """What `evaluate` measures of an SAE without knowing the truth: FVUs, L0 and the alive share."""
+    mean = x_train.mean(axis=0, dtype=np.float64)
+    latents = {kind: sae.encode_csr(x_test, kind) for kind in codes}
     quality = {
-        FVU[kind]: fraction_of_variance_unexplained(x, sae.decode_csr(found), mean) for kind, found in latents.items()
+        FVU[kind]: fraction_of_variance_unexplained(x_test, sae.decode_csr(found), mean)
+        for kind, found in latents.items()
     }
-    found = recovery(planted.atoms, sae.W_dec.numpy())
     return quality | {
         L0: float(l0(latents["topk"]).mean()),
-        ALIVE: 1 - dead_fraction(activation_frequency(sae.encode_csr(planted.X_train))),
-        MMCS: found.mmcs,
-        REC90: found.rec90,
+        ALIVE: 1 - dead_fraction(activation_frequency(sae.encode_csr(x_train))),
     }
 
 
@@ -139,6 +147,18 @@ def train(
     """
     rows = Rows(planted.X, np.arange(planted.n_train))
     valid = Rows(planted.X, np.arange(planted.n_train + N_TEST, len(planted.X)))
+    return train_on(rows, valid, settings, epochs, device, batch_size)
+
+
+def train_on(
+    rows: Rows,
+    valid: Rows,
+    settings: Sequence[SAESettings],
+    epochs: int,
+    device: str,
+    batch_size: int | None = None,
+) -> list[SparseAutoencoder]:
+    """SAEs of rows, on the CPU; valid rows set thresholds. `batch_size` None: by the recipe."""
     with tempfile.TemporaryDirectory() as folder:
         saes, _ = train_saes(
             rows,

@@ -63,6 +63,8 @@ class Cost(NamedTuple):
 
     seconds: float
     """Its results, without the start of the process; of `status`, which has none, the whole process."""
+    cpu_s: float
+    """Seconds of all cores, of the same: what beside other work says more than the seconds that passed."""
     peak_mb: float
     """Largest memory of its own: pages of files that are mapped, which the system drops when it needs them, do not
     count."""
@@ -133,16 +135,20 @@ def _run(stage: str, folder: Path, device: str) -> Cost:
     with (folder / "log.txt").open("w+") as log:
         started, peak = time.perf_counter(), 0.0
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        before = os.times()
         while process.poll() is None:
             peak = max(peak, _own_memory_mb(process.pid))
             time.sleep(_SAMPLING_S)
-        seconds = time.perf_counter() - started
+        seconds, after = time.perf_counter() - started, os.times()
         log.seek(0)
         if process.returncode != 0:
             raise SfnetlabError(f"bench scale: {stage} failed: {log.read()[-2000:]}")
     manifests = (folder / "results" / stage).glob("*/manifest.json")
-    of_results = [json.loads(path.read_text())["wall_s"] for path in manifests]
-    return Cost(sum(of_results) if of_results else seconds, peak)
+    results = [json.loads(path.read_text()) for path in manifests]
+    if results:
+        return Cost(sum(each["wall_s"] for each in results), sum(each["cpu_s"] for each in results), peak)
+    cpu_s = after.children_user - before.children_user + after.children_system - before.children_system
+    return Cost(seconds, cpu_s, peak)
 
 
 def _own_memory_mb(pid: int) -> float:
@@ -156,11 +162,12 @@ def _own_memory_mb(pid: int) -> float:
 
 def _row(stage: str, sizes: tuple[int, int], small: Cost, large: Cost, device: str) -> Row:
     ratio_of_sizes = sizes[1] / sizes[0]
-    exponent = math.log(large.seconds / small.seconds) / math.log(ratio_of_sizes) if small.seconds > 0 else math.nan
+    exponent = math.log(large.cpu_s / small.cpu_s) / math.log(ratio_of_sizes) if small.cpu_s > 0 else math.nan
     expected = small.seconds * ratio_of_sizes
+    against = f"{sizes[1]:,} galaxies, against {sizes[0]:,} times {ratio_of_sizes:g}"
     return Row(
         name="scale",
-        case=f"{stage}, {sizes[1]:,} galaxies, against {sizes[0]:,} times {ratio_of_sizes:g}: exponent {exponent:.2f}",
+        case=f"{stage}, {against}: exponent {exponent:.2f} in CPU s",
         ours=large.seconds,
         reference=expected,
         unit="s",
@@ -169,6 +176,8 @@ def _row(stage: str, sizes: tuple[int, int], small: Cost, large: Cost, device: s
         device=device,
         peak_mb=large.peak_mb,
         reference_peak_mb=small.peak_mb,
+        cpu_s=large.cpu_s,
+        reference_cpu_s=small.cpu_s,
     )
 
 

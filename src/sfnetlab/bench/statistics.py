@@ -50,4 +50,5 @@ def ridge_path(device: str) -> Iterator[Row]:
     row = compare("ridge-path", case, "penalties/s", N_PENALTIES, ours, loop, device)
     # the reference does fewer penalties in a call than `compare` counts
     share = len(alphas[::every]) / N_PENALTIES
+    assert row.reference is not None
     yield replace(row, reference=row.reference * share, ratio=None if row.ratio is None else row.ratio / share)

@@ -139,5 +139,5 @@ def _draw_matrix(ax: Axes, rows: pd.DataFrame, class_names: tuple[str, str]) -> 
     ax.set_xticks([0, 1], labels=class_names)
     ax.set_yticks([0, 1], labels=class_names, rotation=90, va="center")
     ax.tick_params(length=0)
-    ax.set_title(f"F1 {means['f1']:.2f}, AUC {means['auc']:.2f}", fontsize=style.SMALL_PT)
+    ax.set_title(f"AUC {means['auc']:.2f}, F1 {means['f1']:.2f}", fontsize=style.SMALL_PT)
     return True

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.figures import style
 from sfnetlab.figures.findings import Figures, Findings
-from sfnetlab.surveys.catalog import labels_and_targets
+from sfnetlab.surveys.catalog import labels_and_targets, unit_of
 
 _GAP = 0.04
 _N_COLUMNS = 8
@@ -25,14 +25,16 @@ def draw(findings: Findings) -> Figures:
     catalog, target = findings.catalog, next(iter(findings.targets.values()))
     rows = np.sort(np.random.default_rng(0).permutation(len(catalog))[:N_GALAXIES])
     values = labels_and_targets(catalog, target.columns)[target.columns[0]].iloc[rows]
+    column = style.with_unit(target.columns[0], unit_of(target.columns[0]))
     labels = [f"{value:.2f}" if np.isfinite(value) else "–" for value in values]
     cutouts = findings.cutouts(catalog["id_str"].iloc[rows])
-    yield "survey", plot_contact_sheet(cutouts, labels, findings.pixel_scale_arcsec)
+    title = f"{len(rows)} of {len(catalog):,} galaxies at random, with {column}"
+    yield "survey", plot_contact_sheet(cutouts, labels, findings.pixel_scale_arcsec, title)
 
 
 @style.paper_figure
 def plot_contact_sheet(
-    images: NDArray[np.uint8], labels: Sequence[str] | None, pixel_scale_arcsec: float | None
+    images: NDArray[np.uint8], labels: Sequence[str] | None, pixel_scale_arcsec: float | None, title: str = ""
 ) -> Figure:
     """Draw cutouts in reading order, each with its label beneath, and scale bar and compass on the first.
 
@@ -44,6 +46,8 @@ def plot_contact_sheet(
         One for each cutout, such as "12+log(O/H)=8.9"; long ones are broken, and cutouts grow to make room.
     pixel_scale_arcsec : float or None
         Arcseconds a pixel of `images`; None draws no scale bar.
+    title : str
+        What stands above; "" for nothing.
 
     Raises
     ------
@@ -62,18 +66,20 @@ def plot_contact_sheet(
     side_in = min(1.6, style.PAGE_WIDTH_IN / (n_columns * pitch + _GAP))
     strip = max((text.count("\n") + 1 for text in texts), default=0) * style.SMALL_PT * 1.3 / 72 / side_in
     n_rows = -(-n_galaxies // n_columns)
-    width, height = n_columns * pitch + _GAP, n_rows * (pitch + strip) + _GAP
+    head = style.SMALL_PT * 2 / 72 / side_in if title else 0.0
+    width, height = n_columns * pitch + _GAP, head + n_rows * (pitch + strip) + _GAP
     fig = Figure(figsize=(width * side_in, height * side_in))
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
     for i, image in enumerate(images):
-        left, top = _GAP + (i % n_columns) * pitch, _GAP + (i // n_columns) * (pitch + strip)
+        left, top = _GAP + (i % n_columns) * pitch, head + _GAP + (i // n_columns) * (pitch + strip)
         style.draw_cutout(ax, image, left, top)
         if texts:
             ax.text(left + 0.5, top + 1.02, texts[i], ha="center", va="top", fontsize=style.SMALL_PT)
+    ax.text(_GAP, 0.5 * head, title, va="center")
     if pixel_scale_arcsec is not None:
-        style.draw_scale_bar(ax, _GAP, _GAP, style.field_of(pixel_scale_arcsec, images[0]))
-    style.draw_compass(ax, _GAP, _GAP)
+        style.draw_scale_bar(ax, _GAP, head + _GAP, style.field_of(pixel_scale_arcsec, images[0]))
+    style.draw_compass(ax, _GAP, head + _GAP)
     ax.set(xlim=(0, width), ylim=(height, 0))
     return fig
 

@@ -104,6 +104,7 @@ def plot_differences(differences: pd.DataFrame, target: str, column: str, unit: 
                 text.set_fontweight("bold")
         ax.tick_params(axis="y", length=0)
         ax.set_ylim(y, -0.8)
+        ax.locator_params(axis="x", nbins=4)
         ax.set_title(title)
         ax.set_xlabel(style.wrapped(x_label, 34))
     caption = "filled: significant (5 %, Holm); no bar: one run of a method"

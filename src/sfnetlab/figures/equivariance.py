@@ -9,26 +9,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from sfnetlab.figures import style
-from sfnetlab.figures.findings import Figures, Findings
-from sfnetlab.figures.kinds import EMBEDDINGS
-from sfnetlab.figures.network_features import networks
+from sfnetlab.figures.findings import Figures, Findings, methods_of
 from sfnetlab.interpret.equivariance import MAX_CHANGE
 
 _COLUMNS = ("features", "kind", "feature", "label", "is_symmetry", "change")
 _UNRELATED = float(np.sqrt(2))
-_N_WORST = 15
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw all methods in one figure, and a figure a network of the features that change most."""
-    methods = [table for table in findings.typical() if table.spec.kind not in EMBEDDINGS]
-    changes = findings.gathered("changes", methods)
+    """Draw all methods in one figure."""
+    changes = findings.gathered("changes", methods_of(findings.typical()))
     if changes is not None and changes["change"].notna().any():
         yield "equivariance", plot_equivariance(changes, MAX_CHANGE)
-    for network in networks(findings):
-        changes = network.read("changes")
-        if changes is not None and changes["change"].notna().any():
-            yield f"least_equivariant-{network.spec.features}", plot_least_equivariant(changes)
 
 
 @style.paper_figure
@@ -82,45 +74,6 @@ def plot_equivariance(changes: pd.DataFrame, max_change: float) -> Figure:
     ax.axhline(_UNRELATED, color=style.GREY, linewidth=0.8, linestyle=":", zorder=0.5)
     style.label_levels(ax, {"rule": (max_change, "black"), "unrelated\ngalaxies": (_UNRELATED, style.GREY)})
     fig.legend(handles=handles, loc="outside lower center", ncols=3)
-    return fig
-
-
-@style.paper_figure
-def plot_least_equivariant(changes: pd.DataFrame) -> Figure:
-    """Draw the features of one method that change most under a symmetry, with their change under every transform.
-
-    Parameters
-    ----------
-    changes : DataFrame
-        As for `plot_equivariance`, of one method.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or no change under a symmetry was measured.
-    """
-    style.require_columns(changes, _COLUMNS, "table of changes")
-    measured = changes.dropna(subset="change")
-    style.require_columns(measured[measured["is_symmetry"]], _COLUMNS, "table of measured changes under symmetries")
-    transforms = _transforms(measured)
-    worst = measured[measured["is_symmetry"]].groupby("feature")["change"].max()
-    features = worst.sort_values(ascending=False, kind="stable").index[:_N_WORST]
-    values = np.full((len(features), len(transforms)), np.nan)
-    for j, (label, _) in enumerate(transforms):
-        values[:, j] = measured[measured["label"] == label].set_index("feature")["change"].reindex(features)
-    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 1.35 + 0.2 * len(features)), layout="constrained")
-    ax = fig.subplots()
-    image = ax.imshow(values, aspect="auto", cmap="cividis", vmin=0, vmax=_UNRELATED, interpolation="none")
-    for (i, j), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            color = "black" if value > 0.55 * _UNRELATED else "white"
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=style.SMALL_PT - 1, color=color)
-    name, kind = measured[["features", "kind"]].iloc[0]
-    ax.set_yticks(range(len(features)), labels=[f"{style.method_name(name, kind)} {feature}" for feature in features])
-    _name_transforms(ax, transforms)
-    ax.tick_params(length=0)
-    bar = fig.colorbar(image, ax=ax, extend="max", pad=0.01, aspect=30)
-    bar.set_label("rms change\n(sd between galaxies)")
     return fig
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sfnetlab.figures.kinds import DICTIONARIES, EMBEDDINGS
 from sfnetlab.jobs import TableSpec
 from sfnetlab.methods import Traits
 from sfnetlab.metrics.method_scores import with_method_intervals
+from sfnetlab.metrics.selection import are_chosen, chosen_on_valid
 from sfnetlab.settings import Target
 
 Figures = Iterator[tuple[str, Figure | bytes]]
@@ -113,3 +115,48 @@ def compared(findings: Findings, name: str = "metrics") -> pd.DataFrame | None:
 def rows_of(catalog: pd.DataFrame, split: str) -> pd.DataFrame:
     """Return the galaxies of one part of the split."""
     return catalog[(catalog["split"] == split).to_numpy()]
+
+
+def dictionaries(findings: Findings) -> Sequence[TableFindings]:
+    """Return the tables of all dictionaries, of every k and seed."""
+    return [table for table in findings.tables if table.spec.kind in DICTIONARIES]
+
+
+def every_seed(findings: Findings) -> Sequence[TableFindings]:
+    """Return the typical table of each method, in every seed."""
+    drawn = {(table.spec.features, table.spec.k) for table in findings.typical()}
+    return [table for table in findings.tables if (table.spec.features, table.spec.k) in drawn]
+
+
+def methods_of(tables: Sequence[TableFindings]) -> Sequence[TableFindings]:
+    """Return the tables of methods, without embeddings that are there to be decomposed; all if there are no others."""
+    return [table for table in tables if table.spec.kind not in EMBEDDINGS] or tables
+
+
+def best_on_valid(
+    findings: Findings, tables: Sequence[TableFindings], target: str | None = None
+) -> TableFindings | None:
+    """Return which of some tables stands for all of them in a figure: the one with the best probe on valid galaxies.
+
+    The rule is `metrics.selection.chosen_on_valid`. Where no probe was scored on valid galaxies the first table stands;
+    None without any.
+
+    Parameters
+    ----------
+    tables
+        Tables of one seed.
+    target
+        Of which target; None: the first one.
+    """
+    if not tables:
+        return None
+    target = target or next(iter(findings.targets))
+    metrics = compared(findings)
+    if metrics is None:
+        return tables[0]
+    shown = pd.DataFrame([{"features": table.spec.features, "k": table.spec.k} for table in tables])
+    rows = metrics[metrics["target"] == target]
+    rows = rows[are_chosen(rows, shown)]
+    best = chosen_on_valid(rows, ("target",), ("features", "k", "probe", "n_features_used"))
+    is_best = are_chosen(shown, best[["features", "k"]]).to_numpy()
+    return next((table for table, chosen in zip(tables, is_best, strict=True) if chosen), tables[0])

@@ -1,4 +1,4 @@
-"""How well dictionaries reconstruct embeddings at equal sparsity: test FVU against L0."""
+"""How well dictionaries and components reconstruct embeddings: test FVU against active and against kept features."""
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from sfnetlab.figures import style
-from sfnetlab.figures.dictionaries import dictionaries, dictionary_looks
-from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.findings import Figures, Findings, dictionaries
 from sfnetlab.figures.kinds import COMPONENTS, DICTIONARIES, NULL_DICTIONARIES
 
 _AXES_WIDTH_PT = 210.0
@@ -17,17 +16,26 @@ _AXES_WIDTH_PT = 210.0
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw all dictionaries and principal components in one figure, where there is a dictionary."""
+    """Draw all dictionaries and principal components in one figure, where there is a dictionary.
+
+    What reconstructions from few features explain is known of the typical table of each.
+    """
     table = findings.gathered("reconstruction")
     if table is not None and dictionaries(findings):
         is_prefix = table["is_whole"].eq(False)  # components have no such column: it is missing
         is_shown = table["kind"].isin((*DICTIONARIES, *COMPONENTS)) & ~is_prefix
-        yield from style.drawn("fvu_vs_l0", plot_fvu_vs_l0, table[is_shown])
+        kept = findings.gathered("explained_variance", findings.typical())
+        if kept is not None:
+            kept = kept[kept["features"].isin(table.loc[is_shown, "features"])]
+        yield from style.drawn("fvu_vs_l0", plot_fvu_vs_l0, table[is_shown], kept)
 
 
 @style.paper_figure
-def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
+def plot_fvu_vs_l0(table: pd.DataFrame, kept: pd.DataFrame | None = None) -> Figure:
     """Draw the fraction of variance unexplained on test rows against active latents: SAEs, null arms (grey) and PCA.
+
+    At the right, with `kept`, is that of reconstructions from the first features alone, against their number: PCA by
+    number, latents by frequency, those of nested dictionaries as these have them; of one k of each.
 
     Points are means over the seeds of one k, small dots the seeds. L0 is measured where the table has it, because a
     threshold holds k only on average; PCA's is its number of components. FVU is about column means: 1 (thin line) is
@@ -40,6 +48,8 @@ def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
     table : DataFrame
         Columns `features, kind, k, seed, split, fvu` and perhaps `l0` (mean active latents of a row of the split; NaN:
         k is taken). Rows of other splits than "test" are left out.
+    kept : DataFrame, optional
+        Columns `features, kind, k, n_components, explained_variance` (1 - FVU).
 
     Raises
     ------
@@ -64,14 +74,15 @@ def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
         str(name): np.interp(np.log(x_limits[1]), np.log(of_method["x"]), np.log(of_method["fvu"]))
         for name, of_method in means.groupby("features")
     }
-    looks = dictionary_looks(rows)
+    looks = style.looks_of(rows)
     labels = {
         str(name): style.wrapped(style.method_name(str(name), str(kind)), 28)
         for name, kind in rows.groupby("features")["kind"].first().items()
     }
     height_in = max(3.4, 0.3 + style.legend_height_in(labels.values()))
-    fig = Figure(figsize=(style.PAGE_WIDTH_IN * 0.75, height_in), layout="constrained")
-    ax = fig.subplots()
+    has_kept = kept is not None and len(kept) > 0
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN * (1 if has_kept else 0.75), height_in), layout="constrained")
+    ax, *right = fig.subplots(1, 2 if has_kept else 1, squeeze=False, sharey=True)[0]
     ax.set(xscale="log", yscale="log", xlabel="active latents per row (L0), or components")
     ax.set_ylabel("test FVU (fraction of variance)")
     ax.axhline(1, color=style.GREY, linewidth=0.6, label="_means")
@@ -82,8 +93,27 @@ def plot_fvu_vs_l0(table: pd.DataFrame) -> Figure:
     ax.set_xlim(*x_limits)
     ax.set_ylim(framed["fvu"].min() / 1.25, 1.25 * max(1, framed["fvu"].max()))
     _label_ticks(ax, sorted(set(framed["k"])))
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
+    if kept is not None and has_kept:
+        _draw_kept(right[0], kept, looks)
+    (*_, last) = fig.axes
+    last.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
     return fig
+
+
+def _draw_kept(ax: Axes, kept: pd.DataFrame, looks: dict[str, style.MethodStyle]) -> None:
+    """Draw what the first features alone leave unexplained, k in the title where all have the same."""
+    fvu = kept.assign(fvu=1 - kept["explained_variance"])
+    fvu = fvu[fvu["fvu"] > 0]
+    for name, of_method in fvu.groupby("features"):
+        mean = of_method.groupby("n_components")["fvu"].mean()
+        look = looks[str(name)]
+        ax.plot(mean.index, mean, color=look.color, marker=look.marker, linestyle=look.linestyle, markersize=3)
+    ax.axhline(1, color=style.GREY, linewidth=0.6, label="_means")
+    ks = kept["k"].dropna().unique()
+    ax.set(xscale="log", xlabel="features kept in all" + (f" (k = {ks[0]:g})" if len(ks) == 1 else ""))
+    ax.xaxis.set_major_locator(LogLocator(base=4, numticks=20))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _draw(ax: Axes, label: str, means: pd.DataFrame, rows: pd.DataFrame, look: style.MethodStyle) -> Line2D:

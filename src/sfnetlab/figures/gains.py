@@ -15,9 +15,9 @@ _COLORS = dict(zip(GAINS, (style.ORANGE, style.BLUE, style.BLACK), strict=True))
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw a figure for each label column that heads predict."""
+    """Draw a figure for each label column that heads predict, where cutouts were turned; of seeds alone none."""
     table = compared(findings, "gains")
-    if table is not None:
+    if table is not None and (table["gain"] == "augmentation").any():
         for column in table.loc[table["probe"] == HEAD, "column"].unique():
             yield f"gains-{column}", plot_gains(table, column, unit_of(column))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from sfnetlab.figures.findings import Findings, TableFindings
+from sfnetlab.figures.findings import Findings, TableFindings, best_on_valid
 from sfnetlab.metrics.tidy import HEAD
 
 
@@ -45,3 +45,15 @@ def heads(findings: Findings) -> Iterator[Head]:
             rows = table.need("predictions")
             rows = rows[(rows["target"] == table.head_target) & (rows["probe"] == HEAD)]
             yield Head(table, findings.targets[table.head_target].columns, rows)
+
+
+def best_heads(findings: Findings) -> Iterator[tuple[Head, str]]:
+    """Yield each label column that heads predict, with the head that stands for all that do: see `best_on_valid`."""
+    by_target: dict[str, list[Head]] = {}
+    for head in heads(findings):
+        by_target.setdefault(str(head.table.head_target), []).append(head)
+    for target, of_target in by_target.items():
+        best = best_on_valid(findings, [head.table for head in of_target], target)
+        head = next(head for head in of_target if head.table is best)
+        for column in head.columns:
+            yield head, column

@@ -7,8 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from sfnetlab.figures import style
-from sfnetlab.figures.dictionaries import dictionaries, dictionary_looks
-from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.findings import Figures, Findings, dictionaries
 
 _QUANTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _AXES_WIDTH_PT = 220.0
@@ -16,10 +15,18 @@ _AXES_WIDTH_PT = 220.0
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw all dictionaries in one figure."""
+    """Draw the dictionaries in one figure whose rows differ in how many latents are active: of top-k there are k."""
     table = findings.gathered("l0", dictionaries(findings))
     if table is not None:
-        yield "l0_distribution", plot_l0_distribution(table)
+        counted = table[table["n_rows"] > 0]
+        varies = table["features"].isin(counted.groupby(["features", "k"]).filter(_varies)["features"])
+        if varies.any():
+            yield "l0_distribution", plot_l0_distribution(table[varies])
+
+
+def _varies(rows: pd.DataFrame) -> bool:
+    """Return whether rows of one dictionary are counted at two or more numbers of active latents."""
+    return bool(rows["l0"].min() < rows["l0"].max())
 
 
 @style.paper_figure
@@ -27,7 +34,7 @@ def plot_l0_distribution(table: pd.DataFrame) -> Figure:
     """Draw how many latents of a row are active (L0), a line a dictionary, by the k aimed at and then by name.
 
     The marker is the mean, the vertical bar k. The thin line reaches from the 5 % to the 95 % quantile, the pale bar
-    from quartile to quartile, with a tick at the median. Exact top-k has all of them in one place. The axis is
+    from quartile to quartile, with a tick at the median. The axis is
     logarithmic, but linear from 0 to 1.
 
     Parameters
@@ -50,7 +57,7 @@ def plot_l0_distribution(table: pd.DataFrame) -> Figure:
         raise ValueError(
             f"no rows are counted in the table of L0 for {list(totals.index[~(totals > 0)])} (k, features)"
         )
-    looks = dictionary_looks(table)
+    looks = style.looks_of(table)
     kinds = table.groupby("features")["kind"].first()
     labels = [style.wrapped(f"{style.method_name(name, str(kinds[name]))}, k = {k:g}", 30) for k, name in totals.index]
     height_in = 1.0 + sum(max(0.17, style.legend_height_in([label])) for label in labels)

@@ -4,7 +4,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sfnetlab.figures import style
-from sfnetlab.figures.dictionaries import dictionary_looks
 from sfnetlab.figures.findings import Figures, Findings, compared
 from sfnetlab.figures.kinds import COMPONENTS, DICTIONARIES, TRAINED_DICTIONARIES
 
@@ -23,9 +22,9 @@ def plot_loss_recovered(metrics: pd.DataFrame) -> Figure:
     """Draw the loss recovered by SAEs and null arms (grey, open) against k, a panel for each column of each target.
 
     For thresholds k is the mean L0 aimed at. Lines join means over seeds, small dots are the seeds, bars the 95 %
-    interval over galaxies and runs. Thin lines are 1, where nothing is lost, and 0, where reconstructions are no
-    better than the mean of the train labels. PCA is a black line across, with as many components as the legend says.
-    Where a value is below -1 or above 2, the y axis is logarithmic beyond 1 on either side.
+    interval over galaxies and runs. The thin line is 1, where nothing is lost; at 0 reconstructions are no better than
+    the mean of the train labels. PCA is a line across, with as many components as the legend says. The axis spans what
+    is drawn and 1; where a value is below -1 or above 2, it is logarithmic beyond 1 on either side.
 
     Parameters
     ----------
@@ -54,21 +53,21 @@ def plot_loss_recovered(metrics: pd.DataFrame) -> Figure:
     rows = rows.rename(columns={"k": "x", "value": "y"}).astype({"x": float})
     components = recovered[recovered["kind"].isin(COMPONENTS)]
     n_components = metrics[metrics["metric"] == "rmse"].groupby("features")["n_features_used"].max()
-    looks = dictionary_looks(pd.concat([rows, components]))
+    looks = style.looks_of(pd.concat([rows, components]))
     kinds = {str(name): str(kind) for name, kind in rows.groupby("features")["kind"].first().items()}
     labels = {name: style.wrapped(style.method_name(name, kind), 24) for name, kind in kinds.items()}
     for name, kind in components.groupby("features", sort=False)["kind"].first().items():
         label = f"{style.method_name(str(name), str(kind))}, {n_components[str(name)]} components"
         labels[str(name)] = style.wrapped(label, 24)
     panels = list(rows.groupby(["target", "column"], sort=False))
-    fig, axes = style.panel_grid(len(panels), "loss recovered on test galaxies", labels.values())
+    y_label = "loss recovered on test galaxies\n(1: as good as the embedding)"
+    fig, axes = style.panel_grid(len(panels), y_label, labels.values())
     numbers = recovered[["value", "low", "high"]].to_numpy(dtype=float)
     if (numbers < -1).any() or (numbers > 2).any():
         axes[0].set_yscale("symlog", linthresh=1, linscale=2)
         axes[0].yaxis.set_major_formatter("{x:g}")
     for ax, ((target, column), panel) in zip(axes, panels, strict=True):
-        for level in (0, 1):
-            ax.axhline(level, color=style.GREY, linewidth=0.6, label="_level")
+        ax.axhline(1, color=style.GREY, linewidth=0.6, label="_level")
         curves = [
             style.Curve(
                 labels[name], looks[name], panel[panel["features"] == name], kinds[name] in TRAINED_DICTIONARIES

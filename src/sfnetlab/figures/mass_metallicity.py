@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap, LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
@@ -31,12 +31,14 @@ N_LEAST = 5
 """Galaxies in a bin that is drawn; the mean of fewer is noise."""
 N_LEAST_ON_RELATION = 50
 """Galaxies on a diagram of features; fewer do not fill its bins."""
+QUANTITY_UNITS = {"log SFR": r"$M_\odot$ / yr", "log sSFR": "1 / yr"}
+"""Quantities against which residuals are drawn."""
 N_NETWORKS = 2
 """Networks beside the truth on the relation."""
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw a figure a network of its features, and one of all networks that predict the metallicity, with residuals."""
+    """Draw a figure a network of its features, and one of all networks that predict the metallicity."""
     for network in networks(findings):
         shown = on_diagram(findings, network)
         if shown is None:
@@ -69,11 +71,8 @@ def _relation(findings: Findings) -> Figures:
         for table in (bins, trends)
     )
     mass = known[MASS].to_numpy()
-    yield "mass_metallicity_relation", plot_relation(mass, values, bins_of, TREMONTI_SCATTER_DEX)
-    residuals = {title: metallicity - median_relation(mass, metallicity)(mass) for title, metallicity in values.items()}
     quantities = {"log SFR": known[SFR].to_numpy(), "log sSFR": (known[SFR] - known[MASS]).to_numpy()}
-    units = {"log SFR": r"$M_\odot$ / yr", "log sSFR": "1 / yr"}
-    yield "mass_metallicity_residuals", plot_relation_residuals(residuals, quantities, trends_of, units)
+    yield "mass_metallicity_relation", plot_relation(mass, values, bins_of, quantities, trends_of, TREMONTI_SCATTER_DEX)
 
 
 def _of_head(rows: pd.DataFrame, head: Head) -> pd.DataFrame:
@@ -160,13 +159,19 @@ def plot_relation(
     log_mass: NDArray[np.floating],
     metallicities: Mapping[str, NDArray[np.floating]],
     bins: Mapping[str, pd.DataFrame],
+    quantities: Mapping[str, NDArray[np.floating]],
+    trends: Mapping[str, pd.DataFrame],
     scatter_dex: float,
 ) -> Figure:
-    """Draw the relation of true and of predicted metallicities with the true masses, and its scatter in bins of mass.
+    """Draw the relation of true and of predicted metallicities with the true masses, its scatter and its residuals.
 
     A panel each has counts of galaxies, their median with the 16th and 84th percentiles, and Tremonti et al. 2004.
     Below is NMAD about the median in bins of mass with 95 % bootstrap intervals, that of the true metallicities in grey
     in every panel. A network that predicts the mean of what is possible scatters less than the truth.
+
+    At the bottom are residuals about the median relation at a galaxy's mass against other quantities. Lines are running
+    medians, the area reaches from the 16th to the 84th percentile of the true ones; the legend gives Spearman's rank
+    correlation with its 95 % bootstrap interval.
 
     Parameters
     ----------
@@ -176,6 +181,10 @@ def plot_relation(
         Label to 12 + log(O/H), (n_galaxies,); the first are the true ones.
     bins : mapping
         Label to `interpret.mzr.relation_bins`.
+    quantities : mapping
+        Names of `QUANTITY_UNITS` to (n_galaxies,).
+    trends : mapping
+        Label to `interpret.mzr.residual_trends`.
     scatter_dex : float
         Published scatter about the relation, a line.
 
@@ -188,8 +197,24 @@ def plot_relation(
         shapes = {name: values.shape for name, values in metallicities.items()}
         raise ValueError(f"expected metallicities of {log_mass.shape} like the masses, got {shapes}")
     n = len(metallicities)
-    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 0.7 + 1.45 * style.PAGE_WIDTH_IN / max(n, 2)), layout="constrained")
-    axes = fig.subplots(2, n, sharex=True, sharey="row", height_ratios=[2.4, 1], squeeze=False)
+    heights = (0.7 + 1.45 * style.PAGE_WIDTH_IN / max(n, 2), 2.3 + 0.16 * n)
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, sum(heights)), layout="constrained")
+    upper, lower = fig.subfigures(2, 1, squeeze=False, height_ratios=heights).flat
+    _draw_relations(upper, log_mass, metallicities, bins, scatter_dex)
+    residuals = {name: values - median_relation(log_mass, values)(log_mass) for name, values in metallicities.items()}
+    _draw_residuals(lower, residuals, quantities, trends)
+    return fig
+
+
+def _draw_relations(
+    fig: SubFigure,
+    log_mass: NDArray[np.floating],
+    metallicities: Mapping[str, NDArray[np.floating]],
+    bins: Mapping[str, pd.DataFrame],
+    scatter_dex: float,
+) -> None:
+    """Draw each relation above its scatter."""
+    axes = fig.subplots(2, len(metallicities), sharex=True, sharey="row", height_ratios=[2.4, 1], squeeze=False)
     grid = np.linspace(*X_RANGE, 300)
     greys = ListedColormap(matplotlib.colormaps["Greys"](np.linspace(0.2, 0.9, 256)))
     n_bins = int(np.clip(1.5 * np.sqrt(len(log_mass)), 20, 60))
@@ -208,42 +233,27 @@ def plot_relation(
             )
         upper.plot(grid, tremonti_2004(grid), color=style.BLACK, linewidth=1.0, label="Tremonti+04")
         upper.set(xlim=X_RANGE, ylim=Y_RANGE, title=name)
-        for other, color in ((first, style.GREY), (name, style.VERMILION)):
+        for other, color in {first: style.GREY, name: style.VERMILION}.items():
             table = bins[other]
-            lower.fill_between(table["log_mass"], table["nmad_low"], table["nmad_high"], color=color, alpha=0.2, lw=0)
-            lower.plot(table["log_mass"], table["nmad"], color=color, linewidth=1.2)
+            ends = [table["nmad"] - table["nmad_low"], table["nmad_high"] - table["nmad"]]
+            lower.errorbar(table["log_mass"], table["nmad"], yerr=ends, color=color, linewidth=1.1, elinewidth=0.8)
         lower.axhline(scatter_dex, color=style.BLACK, linewidth=0.8, linestyle=":", label=f"σ = {scatter_dex:.2f} dex")
         lower.set(ylim=_SCATTER_RANGE, xlabel=r"log $M_*$ / $M_\odot$")
     axes[0, 0].set_ylabel("12 + log(O/H)")
     axes[1, 0].set_ylabel("NMAD (dex)")
-    style.share_legend(fig, list(axes.flat))
-    return fig
+    handles = [*axes[0, 0].get_legend_handles_labels()[0], *axes[1, 0].get_legend_handles_labels()[0]]
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1)
 
 
-@style.paper_figure
-def plot_relation_residuals(
+def _draw_residuals(
+    fig: SubFigure,
     residuals: Mapping[str, NDArray[np.floating]],
     quantities: Mapping[str, NDArray[np.floating]],
     trends: Mapping[str, pd.DataFrame],
-    units: Mapping[str, str],
-) -> Figure:
-    """Draw metallicity residuals about the median relation at a galaxy's mass, against other quantities: a panel each.
-
-    Lines are running medians, the area reaches from the 16th to the 84th percentile of the first; the legend gives
-    Spearman's rank correlation with its 95 % bootstrap interval.
-
-    Parameters
-    ----------
-    residuals : mapping
-        Label to (n_galaxies,), in dex; the first are those of the true metallicities.
-    quantities, units : mapping
-        Name to (n_galaxies,) and to its unit.
-    trends : mapping
-        Label to `interpret.mzr.residual_trends`.
-    """
-    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 2.7 + 0.16 * len(residuals)), layout="constrained")
+) -> None:
+    """Draw residuals against each quantity."""
     axes = fig.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
-    colors = (style.GREY, style.BLUE, style.VERMILION, style.GREEN, style.PURPLE)
+    colors = (style.GREY, style.VERMILION, style.BLUE, style.GREEN, style.PURPLE)
     for ax, (quantity, x) in zip(axes, quantities.items(), strict=True):
         known = np.isfinite(x)
         for i, (name, values) in enumerate(residuals.items()):
@@ -257,7 +267,6 @@ def plot_relation_residuals(
                 ax.fill_between(center, low, high, color=color, alpha=0.15, linewidth=0)
             ax.plot(center, median, color=color, linestyle=linestyle, label=f"{name}: {note}")
         ax.axhline(0, color=style.BLACK, linewidth=0.6)
-        ax.set_xlabel(style.with_unit(quantity, units[quantity]))
+        ax.set_xlabel(style.with_unit(quantity, QUANTITY_UNITS[quantity]))
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=2)
-    axes[0].set_ylabel("12 + log(O/H) − median at this mass (dex)")
-    return fig
+    axes[0].set_ylabel("12 + log(O/H) −\nmedian at this mass (dex)")

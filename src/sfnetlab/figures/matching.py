@@ -1,4 +1,4 @@
-"""What methods share: correlations of their matched features, beside what permuted galaxies give."""
+"""What methods share: how many of their matched features are alike, beside what an untrained network shares."""
 
 import numpy as np
 import pandas as pd
@@ -8,19 +8,12 @@ from sfnetlab.figures import style
 from sfnetlab.figures.findings import Figures, Findings
 from sfnetlab.metrics.nulls import ALIKE
 
-N_PANELS = 9
-"""Pairs of tables whose correlations are drawn: those that share most."""
-
 
 def draw(findings: Findings) -> Figures:
-    """Draw all pairs of tables in a matrix, and the correlations of those that share most."""
-    summary, pairs, null = (findings.relations(name) for name in ("matching", "pairs", "null"))
-    if summary is None or pairs is None or null is None:
-        return
-    yield "matching", plot_matching_matrix(summary)
-    best = summary.sort_values("mean_correlation", ascending=False).head(N_PANELS)
-    chosen = best[["table_a", "table_b"]]
-    yield "matched_correlations", plot_matched_correlations(pairs.merge(chosen), null.merge(chosen))
+    """Draw all pairs of tables in a matrix."""
+    summary = findings.relations("matching")
+    if summary is not None:
+        yield "matching", plot_matching_matrix(summary)
 
 
 @style.paper_figure
@@ -54,7 +47,9 @@ def plot_matching_matrix(summary: pd.DataFrame) -> Figure:
         if low == high or not np.isnan(shown[high, low]):
             raise ValueError(f"{row['table_a']} and {row['table_b']} appear twice, expected a row every two tables")
         shown[high, low], shown[low, high] = row["share_alike"], row[null]
-    labels = [style.wrapped(name, 18) for name in names]
+    seed = {name.rpartition("-seed")[2] for name in names}
+    shown_names = [name.rpartition("-seed")[0] for name in names] if len(seed) == 1 else names
+    labels = [style.wrapped(name, 18) for name in shown_names]
     side_in = min(0.42 * len(names), style.PAGE_WIDTH_IN - 2.0)
     fig = Figure(figsize=(max(side_in + 1.9, style.COLUMN_WIDTH_IN), side_in + 1.3), layout="constrained")
     ax = fig.add_subplot()
@@ -73,44 +68,4 @@ def plot_matching_matrix(summary: pd.DataFrame) -> Figure:
     beside = "either with an untrained network" if is_untrained else "the same, galaxies permuted"
     ax.set_title(f"above the diagonal:\n{beside}", fontsize=style.SMALL_PT)
     fig.colorbar(image, ax=ax, label=f"share of matched features\nwith |r| > {ALIKE}, test galaxies", shrink=0.9)
-    return fig
-
-
-@style.paper_figure
-def plot_matched_correlations(pairs: pd.DataFrame, null: pd.DataFrame) -> Figure:
-    """Draw the share of matched pairs of features above each |correlation|, a panel every two tables.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        `interpret.matching.MatchedTables.pairs` of up to nine pairs of tables, with the columns `table_a`, `table_b`
-        and `correlation_test`.
-    null : DataFrame
-        `MatchedTables.null`: columns `table_a`, `table_b`, `level`, `correlation`.
-
-    Raises
-    ------
-    ValueError
-        If columns or rows are missing, or two tables have no null.
-    """
-    style.require_columns(pairs, ("table_a", "table_b", "correlation_test"), "the table of pairs")
-    style.require_columns(null, ("table_a", "table_b", "level", "correlation"), "the null of matching")
-    labels = {"matched": "matched features", "null": "the same, galaxies permuted"}
-    panels = list(pairs.groupby(["table_a", "table_b"], sort=False))
-    fig, axes = style.panel_grid(len(panels), "share of pairs above", labels.values())
-    for ax, ((a, b), matched) in zip(axes, panels, strict=True):
-        chance = null[(null["table_a"] == a) & (null["table_b"] == b)].sort_values("level")
-        if chance.empty:
-            raise ValueError(f"the null of matching has no rows for {a} and {b}")
-        strength = np.sort(matched["correlation_test"].abs())
-        ax.step(
-            [0, *strength], [1, *(1 - np.arange(1, len(strength) + 1) / len(strength))], where="post",
-            color=style.BLUE, label=labels["matched"],
-        )  # fmt: skip
-        ax.fill_between(chance["correlation"], 1 - chance["level"], color="#DDDDDD", linewidth=0)
-        ax.plot(chance["correlation"], 1 - chance["level"], color=style.GREY, linestyle="--", label=labels["null"])
-        title = f"{style.wrapped(str(a), 32)}\n{style.wrapped(str(b), 32)}, {len(matched)} pairs"
-        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="|correlation| of a pair")
-        ax.set_title(title)
-    style.share_legend(fig, axes)
     return fig

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
-from sfnetlab.figures.findings import Figures, Findings
+from sfnetlab.figures.findings import Figures, Findings, TableFindings, best_on_valid
 from sfnetlab.figures.kinds import predicts_the_mean
 from sfnetlab.metrics.regression import bias, nmad, rmse
 from sfnetlab.probes import shown_probe
@@ -27,14 +27,17 @@ _RESIDUAL_SHARE = 2.4
 _N_TICKS = {1: 5, 2: 6, 3: 5, 4: 4}
 """Intervals between ticks that leave room for six digits, by panels in a row."""
 
+_ROLES = ("control", "embedding", "decomposition", "network")
+
 _Range = tuple[float, float]
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw a figure for each label column, of one run of each method."""
+    """Draw a figure for each label column, of the method of each role that is best on valid galaxies."""
     for name, target in findings.targets.items():
+        shown = [best for role in _ROLES if (best := _best_of(findings, role, name)) is not None]
         for column in target.columns:
-            predictions = dict(_predictions(findings, name, column))
+            predictions = {label: rows for table in shown for label, rows in _predictions(table, name, column)}
             if predictions:
                 y_true = next(iter(predictions.values()))["y_true"]
                 y_pred = {label: rows["y_pred"].loc[y_true.index].to_numpy() for label, rows in predictions.items()}
@@ -42,17 +45,24 @@ def draw(findings: Findings) -> Figures:
                 yield f"predicted_vs_true-{name}-{column}", figure
 
 
-def _predictions(findings: Findings, target: str, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield a name and test predictions by `id_str` for each method: of a network's own head, or on all features."""
-    for table in findings.typical():
-        rows = table.need("predictions")
-        rows = rows[(rows["target"] == target) & (rows["column"] == column)]
-        if predicts_the_mean(rows).all():
-            continue
-        probe = shown_probe(set(rows["probe"]))
-        rows = rows[rows["probe"] == probe]
-        rows = rows[rows["n_features_used"] == rows["n_features_used"].max()]
-        yield f"{table.label}, {probe}", rows.set_index("id_str")
+def _best_of(findings: Findings, role: str, target: str) -> TableFindings | None:
+    """Return the table of a role that stands for it; the mean is no method."""
+    tables = [table for table in findings.typical() if table.traits.role == role]
+    predicted = ((table, table.need("predictions")) for table in tables)
+    has_features = [table for table, rows in predicted if not predicts_the_mean(rows).all()]
+    return best_on_valid(findings, has_features, target)
+
+
+def _predictions(table: TableFindings, target: str, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield a name and test predictions by `id_str`: of a network's own head, or on all features."""
+    rows = table.need("predictions")
+    rows = rows[(rows["target"] == target) & (rows["column"] == column)]
+    if rows.empty:
+        return
+    probe = shown_probe(set(rows["probe"]))
+    rows = rows[rows["probe"] == probe]
+    rows = rows[rows["n_features_used"] == rows["n_features_used"].max()]
+    yield f"{table.label}, {probe}", rows.set_index("id_str")
 
 
 @style.paper_figure

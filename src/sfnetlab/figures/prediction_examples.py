@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.figures import style
 from sfnetlab.figures.findings import Figures, Findings
-from sfnetlab.figures.heads import heads
+from sfnetlab.figures.heads import best_heads
 from sfnetlab.surveys.catalog import unit_of
 
 N_EXAMPLES = 8
@@ -14,29 +14,19 @@ _LABEL_IN = 0.95
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw a figure for each network's own head and each label column that it predicts."""
+    """Draw a figure for each label column that heads predict, of the head that is best on valid galaxies."""
     if not findings.has_images:
         return
-    for head in heads(findings):
-        for column in head.columns:
-            rows = head.of(column)
-            y_true, y_pred = rows["y_true"].to_numpy(), rows["y_pred"].to_numpy()
-            chosen = chosen_examples(y_true, y_pred, min(N_EXAMPLES, len(rows)), seed=0)
-            places = np.stack(list(chosen.values()))
-            cutouts = findings.cutouts(rows["id_str"].to_numpy()[places.ravel()])
-            images = cutouts.reshape(*places.shape, *cutouts.shape[1:])
-            yield (
-                f"examples-{head.table.name}-{column}",
-                plot_prediction_examples(
-                    images,
-                    y_true[places],
-                    y_pred[places],
-                    list(chosen),
-                    column,
-                    unit_of(column),
-                    findings.pixel_scale_arcsec,
-                ),
-            )
+    for head, column in best_heads(findings):
+        rows = head.of(column)
+        y_true, y_pred = rows["y_true"].to_numpy(), rows["y_pred"].to_numpy()
+        chosen = chosen_examples(y_true, y_pred, min(N_EXAMPLES, len(rows)), seed=0)
+        places = np.stack(list(chosen.values()))
+        cutouts = findings.cutouts(rows["id_str"].to_numpy()[places.ravel()])
+        images = cutouts.reshape(*places.shape, *cutouts.shape[1:])
+        about = (list(chosen), column, unit_of(column), head.title, findings.pixel_scale_arcsec)
+        figure = plot_prediction_examples(images, y_true[places], y_pred[places], *about)
+        yield f"examples-{head.table.name}-{column}", figure
 
 
 def chosen_examples(
@@ -85,6 +75,7 @@ def plot_prediction_examples(
     names: list[str],
     column: str,
     unit: str,
+    title: str,
     pixel_scale_arcsec: float | None,
 ) -> Figure:
     """Draw a row of cutouts for each reason to look at them, with the predicted value above the true one in each.
@@ -99,6 +90,8 @@ def plot_prediction_examples(
         The reasons: the keys of `chosen_examples`.
     column, unit : str
         The label column and its unit; "" for a pure number.
+    title : str
+        What the network is called.
     pixel_scale_arcsec : float or None
         Arcseconds a pixel; None draws no scale bar.
 
@@ -140,11 +133,6 @@ def plot_prediction_examples(
     style.draw_compass(ax, 0, 0)
     if pixel_scale_arcsec is not None:
         style.draw_scale_bar(ax, 0, 0, style.field_of(pixel_scale_arcsec, images[0, 0]))
-    title = style.with_unit(column, unit)
-    fig.text(
-        _LABEL_IN / width_in,
-        1 - 0.05 / fig.get_figheight(),
-        f"{title}: predicted (above, orange), true (below)",
-        va="top",
-    )
+    heading = f"{style.with_unit(column, unit)} by {title}: predicted (above, orange), true (below)"
+    fig.text(_LABEL_IN / width_in, 1 - 0.05 / fig.get_figheight(), heading, va="top")
     return fig

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sfnetlab.figures import style
 from sfnetlab.figures.findings import Figures, Findings
-from sfnetlab.figures.heads import heads
+from sfnetlab.figures.heads import best_heads
 from sfnetlab.metrics.regression import nmad, rmse
 from sfnetlab.surveys.catalog import unit_of
 
@@ -20,13 +20,12 @@ _N_LEAST = 10
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw a figure for each network's own head and each label column that it predicts."""
-    for head in heads(findings):
-        for column in head.columns:
-            rows = head.of(column)
-            y_true, y_pred = rows["y_true"].to_numpy(), rows["y_pred"].to_numpy()
-            figure = plot_prediction_summary(y_true, y_pred, column, unit_of(column), head.title)
-            yield f"summary-{head.table.name}-{column}", figure
+    """Draw a figure for each label column that heads predict, of the head that is best on valid galaxies."""
+    for head, column in best_heads(findings):
+        rows = head.of(column)
+        y_true, y_pred = rows["y_true"].to_numpy(), rows["y_pred"].to_numpy()
+        figure = plot_prediction_summary(y_true, y_pred, column, unit_of(column), head.title)
+        yield f"summary-{head.table.name}-{column}", figure
 
 
 @style.paper_figure
@@ -158,7 +157,16 @@ def _draw_residuals(ax: Axes, residual: NDArray[np.floating], unit: str) -> None
         ax.plot(x, expected / (sigma * np.sqrt(2 * np.pi)), color=style.BLUE, linewidth=1.0)
     ax.axvline(0, color=style.BLACK, linewidth=0.6, linestyle=":")
     note = f"N({center:+.3f}, {sigma:.3f})".replace("-", "−")
-    ax.text(0.03, 0.95, note, transform=ax.transAxes, va="top", fontsize=style.SMALL_PT - 1, color=style.BLUE)
+    ax.text(
+        0.03,
+        0.95,
+        note,
+        transform=ax.transAxes,
+        va="top",
+        fontsize=style.SMALL_PT - 1,
+        color=style.BLUE,
+        bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1},
+    )
     ax.set_ylim(0, 1.35 * ax.get_ylim()[1])
     ax.set_yticks([])
     ax.tick_params(labelsize=style.SMALL_PT - 1)

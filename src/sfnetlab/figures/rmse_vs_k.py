@@ -25,16 +25,18 @@ from sfnetlab.figures.kinds import (
 from sfnetlab.methods import TRAITS
 from sfnetlab.metrics.method_scores import with_budget
 from sfnetlab.metrics.selection import are_chosen, chosen_on_valid, k_at_budgets
-from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE
+from sfnetlab.metrics.tidy import HEAD, IN_SAMPLE, ON_SEEN
 from sfnetlab.surveys.catalog import unit_of
 
 _COLUMNS = ("features", "kind", "k", "seed", "probe", "n_features_used", "target", "column", "split", "metric", "value")
 
+_Level = tuple[str, float, tuple[float, float] | None, style.MethodStyle]
+"""Name, RMSE, interval and look of a control."""
 _SUPERVISED = "† supervised; the others: unsupervised"
 
 
 def draw(findings: Findings) -> Figures:
-    """Draw a figure of nominal budgets and one of effective numbers of features for each label column."""
+    """Draw a figure for each label column."""
     metrics = compared(findings)
     if metrics is None:
         return
@@ -42,7 +44,15 @@ def draw(findings: Findings) -> Figures:
         for column in target.columns:
             what = metrics, name, column, unit_of(column)
             yield from style.drawn(f"rmse_vs_k-{name}-{column}", plot_rmse_vs_k, *what)
-            yield from style.drawn(f"rmse_vs_effective-{name}-{column}", plot_rmse_vs_effective, *what)
+
+
+class _Panel(NamedTuple):
+    """What one meaning of "few features" shows."""
+
+    x_label: str
+    title: str
+    """Which probes."""
+    curves: list[style.Curve]
 
 
 @style.paper_figure
@@ -51,10 +61,12 @@ def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str) -
 
     The left panel is about features active per galaxy: SFNet(k) with its own head and with a linear probe on all its
     features; SAEs and their null arms with k active latents and a ridge probe on all latents; PCA and PLS with k
-    components. Where a table has no such probe, ridge stands in for linear and linear for ridge; the legend says which.
-    The right panel is about features used in all, by a linear probe: the n best of SFNet(k) and of SAE(k), with the k
+    components. Where a table has no such probe, ridge stands in for linear and linear for ridge; the title says which.
+    The middle panel is about features used in all, by a linear probe: the n best of SFNet(k) and of SAE(k), with the k
     that is best on valid galaxies; the first n components; the n best dimensions of each encoder and latents of each
-    VAE.
+    VAE. The right panel is about how many of them there effectively are, near copies counted once: of each method every
+    linear probe on some of its features and its own head count; where several use the same effective number (median
+    over runs), the one that is best on valid galaxies stands.
 
     Points are means over seeds, small dots the seeds, bars the 95 % interval over galaxies and runs. An arrowhead
     at the upper edge is what is higher than 1.6 times the mean's error, without this control than 10 times the least.
@@ -76,67 +88,53 @@ def plot_rmse_vs_k(metrics: pd.DataFrame, target: str, column: str, unit: str) -
         If columns or rows are missing, or a number appears twice (for example from two experiments).
     """
     rows = _rmse_rows(metrics, target, column, "test")
-    panels = {
-        "features active per galaxy (L0)": _per_galaxy_curves(rows),
-        "features used in all": _in_all_curves(rows, k_at_budgets(metrics[metrics["target"] == target])),
-    }
-    return _figure_of(panels, metrics, target, column, unit)
-
-
-@style.paper_figure
-def plot_rmse_vs_effective(metrics: pd.DataFrame, target: str, column: str, unit: str) -> Figure:
-    """Draw the test RMSE of every method against how many features it effectively uses, near copies counted once.
-
-    Of each method every linear probe on some of its features and its own head count; where several use the same
-    effective number (median over runs), the one that is best on valid galaxies stands. Points, bars, controls,
-    parameters and errors as in `plot_rmse_vs_k`; `metrics` must have the column `n_effective`.
-    """
-    rows = _rmse_rows(metrics, target, column, "test")
-    style.require_columns(rows, ["n_effective"], "the metrics table")
     of_target = metrics[metrics["target"] == target]
-    panels = {
-        "effective features (near copies once)": _effective_curves(rows, of_target[of_target["split"] == "valid"])
-    }
-    return _figure_of(panels, metrics, target, column, unit)
-
-
-def _figure_of(
-    panels: dict[str, list[style.Curve]], metrics: pd.DataFrame, target: str, column: str, unit: str
-) -> Figure:
-    """Return a figure of a panel for each meaning of "few features", with the controls as lines across."""
-    curves = list(panels.values())
-    if not any(curves):
+    panels = [
+        _Panel("features active per galaxy (L0)", *_per_galaxy_curves(rows)),
+        _Panel("features used in all", "linear probe on the n best", _in_all_curves(rows, k_at_budgets(of_target))),
+        _Panel(
+            "effective features (near copies once)",
+            "best linear probe or head",
+            _effective_curves(rows, of_target[of_target["split"] == "valid"]),
+        ),
+    ]
+    if not any(panel.curves for panel in panels):
         raise style.EmptyFigureError(
             f"no method but controls has a linear probe or a head for target {target!r}, column {column!r}"
         )
-    legend_in = max(style.legend_height_in(curve.label for curve in panel) for panel in curves)
-    width_in = style.PAGE_WIDTH_IN * (1 if len(panels) > 1 else 0.6)
-    fig = Figure(figsize=(width_in, 3.15 + legend_in), layout="constrained")
+    labels = {curve.label for panel in panels for curve in panel.curves}
+    fig = Figure(figsize=(style.PAGE_WIDTH_IN, 3.3 + style.legend_height_in(labels) / 3), layout="constrained")
     axes: list[Axes] = list(fig.subplots(1, len(panels), sharey=True, squeeze=False)[0])
     levels = _controls(*(_rmse_rows(metrics, target, column, split) for split in ("test", "valid")))
-    for ax, (label, panel) in zip(axes, panels.items(), strict=True):
+    for ax, panel in zip(axes, panels, strict=True):
         for name, level, _, look in levels:
             ax.axhline(level, color=look.color, linestyle=look.linestyle, linewidth=0.9, label=f"_{name}")
-        if panel:
-            has_supervised = any("†" in curve.label for curve in panel)
-            style.draw_budget_panel(ax, panel, label, _SUPERVISED if has_supervised else None)
+        if panel.curves:
+            style.draw_budget_panel(ax, panel.curves, style.wrapped(panel.x_label, 24))
         else:
             ax.text(0.5, 0.5, "no rows for this budget", transform=ax.transAxes, ha="center", fontsize=style.SMALL_PT)
-            ax.set(xticks=[], xlabel=label)
+            ax.set(xticks=[], xlabel=style.wrapped(panel.x_label, 24))
+        ax.set_title(style.wrapped(panel.title, 28), fontsize=style.SMALL_PT)
+    style.share_legend(fig, axes, _SUPERVISED if any("†" in label for label in labels) else None)
     axes[0].set_ylabel(style.wrapped(style.with_unit(f"test RMSE of {column}", unit), 34))
+    _set_range_and_name_levels(axes, panels, levels)
+    return fig
+
+
+def _set_range_and_name_levels(axes: Sequence[Axes], panels: Sequence[_Panel], levels: Sequence[_Level]) -> None:
+    """Cut the axis off above what is useless, mark what lies there, and name the controls at the right."""
     bottom, top = axes[0].get_ylim()
-    least = min(float(curve.rows["y"].min()) for panel in curves for curve in panel)
+    least = min(float(curve.rows["y"].min()) for panel in panels for curve in panel.curves)
     highest = max((1.6 * level for name, level, _, _ in levels if name == PREDICT_THE_MEAN), default=10 * least)
     if top > highest:  # the margin below was a share of what is cut off
         lowest = min(ax.dataLim.y0 for ax in axes)
         bottom, top = lowest - 0.05 * (highest - lowest), highest
     axes[0].set_ylim(bottom, top)
-    for ax, panel in zip(axes, curves, strict=True):
-        _mark_what_is_above(ax, panel, highest)
+    for ax, panel in zip(axes, panels, strict=True):
+        _mark_what_is_above(ax, panel.curves, highest)
     labels = {style.wrapped(_level_text(name, y, interval), 24): (y, look.color) for name, y, interval, look in levels}
     # what lies above the panel is named at its edge: farther up a label would leave no room for the panel
     style.label_levels(axes[-1], {text: (min(y, top), color) for text, (y, color) in labels.items()})
-    return fig
 
 
 def _mark_what_is_above(ax: Axes, curves: Sequence[style.Curve], highest: float) -> None:
@@ -170,31 +168,34 @@ def _rmse_rows(metrics: pd.DataFrame, target: str, column: str, split: str) -> p
     return rows
 
 
-def _per_galaxy_curves(rows: pd.DataFrame) -> list[style.Curve]:
-    """Return curves by k, the number of features that a galaxy activates: of networks and of dictionaries."""
+def _per_galaxy_curves(rows: pd.DataFrame) -> tuple[str, list[style.Curve]]:
+    """Return by which probes, and curves by k, the number of features that a galaxy activates."""
     with_all = _with_all_features(rows)
     curves: list[style.Curve] = []
+    probes: dict[str, None] = {}
     for method in _methods(rows, NETWORKS):
         of_method = rows[rows["features"] == method.name]
         head = of_method[of_method["probe"] == HEAD]
         on_all = with_all[with_all["features"] == method.name]
         probe = "linear" if (on_all["probe"] == "linear").any() else "ridge"
         refitted = on_all[on_all["probe"] == probe]
+        label, look = f"{method.label}, {probe} probe on all", replace(method.look, linestyle=":")
         curves += [
-            style.Curve(f"{method.label}(k), own head", method.look, head.assign(x=head["k"])),
-            style.Curve(
-                f"{method.label}(k), {probe} probe on all {method.noun}",
-                replace(method.look, linestyle=":"),
-                refitted.assign(x=refitted["k"]),
-                is_filled=False,
-            ),
+            style.Curve(method.label, method.look, head.assign(x=head["k"])),
+            style.Curve(label, look, refitted.assign(x=refitted["k"]), is_filled=False),
         ]
+        if len(head):
+            probes["own head"] = None
     for method in _methods(rows, reversed(DICTIONARIES)):
         of_method = with_all[with_all["features"] == method.name]
         probe = "ridge" if (of_method["probe"] == "ridge").any() else "linear"
-        label = f"{method.label}(k), {probe} probe on all {method.noun}"
-        curves.append(style.Curve(label, method.look, of_method[of_method["probe"] == probe].assign(x=of_method["k"])))
-    return _drawable([*curves, *_component_curves(rows)])
+        of_probe = of_method[of_method["probe"] == probe]
+        curves.append(style.Curve(method.label, method.look, of_probe.assign(x=of_probe["k"])))
+        probes[f"{probe} on all {method.noun}"] = None
+    components = _component_curves(rows)
+    if components:
+        probes["linear on the first components"] = None
+    return "; ".join(probes), _drawable([*curves, *components])
 
 
 def _in_all_curves(rows: pd.DataFrame, choices: pd.DataFrame) -> list[style.Curve]:
@@ -205,9 +206,7 @@ def _in_all_curves(rows: pd.DataFrame, choices: pd.DataFrame) -> list[style.Curv
     curves: list[style.Curve] = []
     for method in _methods(rows, (*NETWORKS, *reversed(DICTIONARIES), *DENSE)):
         of_method = budgeted[budgeted["features"] == method.name]
-        k = "" if method.kind in DENSE else "(k)"
-        label = f"{method.label}{k}, linear probe on best k {method.noun}"
-        curves.append(style.Curve(label, method.look, of_method.assign(x=of_method["n_features_used"])))
+        curves.append(style.Curve(method.label, method.look, of_method.assign(x=of_method["n_features_used"])))
     return _drawable([*curves, *_component_curves(rows)])
 
 
@@ -231,8 +230,10 @@ def _effective_curves(rows: pd.DataFrame, valid: pd.DataFrame) -> list[style.Cur
 
 
 def _at_effective(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of heads and linear probes, at `x` the median over runs of the effective number of features."""
+    """Return the rows of sparse heads and of linear probes on few, at `x` the median of what runs effectively use."""
     rows = with_budget(rows[rows["probe"].isin([HEAD, "linear"])])
+    is_network = (rows["probe"] == HEAD) & ~rows["kind"].isin(DENSE)
+    rows = rows[is_network | rows["budget"].notna() | rows["kind"].isin(COMPONENTS)]
     by = ["features", "k", "probe", "budget"]
     return rows.assign(x=rows.groupby(by, dropna=False)["n_effective"].transform("median").round())
 
@@ -242,13 +243,12 @@ def _component_curves(rows: pd.DataFrame) -> list[style.Curve]:
     curves: list[style.Curve] = []
     for method in _methods(rows, COMPONENTS):
         linear = rows[(rows["features"] == method.name) & (rows["probe"] == "linear")]
-        label = f"{method.label}(k), linear probe on first k {method.noun}"
-        curves.append(style.Curve(label, method.look, linear.assign(x=linear["n_features_used"])))
+        curves.append(style.Curve(method.label, method.look, linear.assign(x=linear["n_features_used"])))
     return curves
 
 
 def _drawable(curves: Sequence[style.Curve]) -> list[style.Curve]:
-    return [curve._replace(label=style.wrapped(curve.label, 46)) for curve in curves if len(curve.rows) > 0]
+    return [curve._replace(label=style.wrapped(curve.label, 30)) for curve in curves if len(curve.rows) > 0]
 
 
 class _Method(NamedTuple):
@@ -284,14 +284,12 @@ def _with_all_features(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _probed(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of probes fitted on train rows, with the `most` features that any of them used of its table."""
-    probed = rows[(rows["probe"] != HEAD) & ~rows["probe"].str.endswith(IN_SAMPLE)]
+    probed = rows[(rows["probe"] != HEAD) & ~rows["probe"].str.endswith((IN_SAMPLE, ON_SEEN))]
     of_table = probed.groupby(["features", "k", "seed"], dropna=False)["n_features_used"]
     return probed.assign(most=of_table.transform("max"))
 
 
-def _controls(
-    rows: pd.DataFrame, valid: pd.DataFrame
-) -> list[tuple[str, float, tuple[float, float] | None, style.MethodStyle]]:
+def _controls(rows: pd.DataFrame, valid: pd.DataFrame) -> list[_Level]:
     """Return name, RMSE, 95 % interval (means over seeds) and look of each horizontal line."""
     with_all = _with_all_features(rows)
     choices = chosen_on_valid(_with_all_features(valid), ("features",), ("probe",))
@@ -302,13 +300,13 @@ def _controls(
             chosen.append((PREDICT_THE_MEAN, method.look, scores[scores["probe"] == scores["probe"].iloc[0]]))
         else:
             best = scores[are_chosen(scores, choices)]
-            chosen.append((f"{method.name}, best probe ({best['probe'].iloc[0]})", method.look, best))
+            chosen.append((f"{method.name} ({best['probe'].iloc[0]})", method.look, best))
     for method in _methods(with_all, DENSE):
         ridge = with_all[(with_all["features"] == method.name) & (with_all["probe"] == "ridge")]
         if len(ridge) > 0:
             n = int(ridge["n_features_used"].iloc[0])
-            chosen.append((f"{method.name}, ridge on all {n} {method.noun}", method.look, ridge))
-    controls: list[tuple[str, float, tuple[float, float] | None, style.MethodStyle]] = []
+            chosen.append((f"{method.name}, all {n} (ridge)", method.look, ridge))
+    controls: list[_Level] = []
     for label, look, scores in chosen:
         level = float(scores["y"].mean())
         has_interval = {"low", "high"} <= set(scores.columns) and scores[["low", "high"]].notna().to_numpy().all()

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sfnetlab.figures import style
-from sfnetlab.figures.dictionaries import dictionary_looks, named_with_k
 from sfnetlab.figures.findings import Figures, Findings
 
 _PANELS = {
@@ -23,7 +22,7 @@ def draw(findings: Findings) -> Figures:
     """Draw all dictionaries of which there are several seeds in one figure."""
     stability = findings.stability()
     if stability is not None:
-        yield "seed_stability", plot_seed_stability(named_with_k(stability))
+        yield "seed_stability", plot_seed_stability(style.named_with_k(stability))
 
 
 @style.paper_figure
@@ -48,7 +47,7 @@ def plot_seed_stability(table: pd.DataFrame) -> Figure:
     if not panels:
         raise ValueError(f"the stability table has none of the metrics {list(_PANELS)}")
     means = table.groupby(["metric", "features"])["value"].mean()
-    looks = dictionary_looks(table)
+    looks = style.looks_of(table)
     names = list(means[panels[0]].reindex(list(looks)).sort_values().index)
     kinds = table.groupby("features")["kind"].first()
     labels = [style.wrapped(style.method_name(name, str(kinds[name])), 20) for name in names]

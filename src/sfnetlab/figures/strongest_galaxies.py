@@ -1,6 +1,7 @@
 """The galaxies in which each feature is strongest: what a feature looks like on the sky."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,48 +9,92 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sfnetlab.figures import style
-from sfnetlab.figures.findings import Figures, Findings, TableFindings
+from sfnetlab.figures.findings import Figures, Findings, TableFindings, best_on_valid
+from sfnetlab.figures.kinds import NETWORKS, TRAINED_DICTIONARIES
 
-N_FEATURES = 6
+N_FEATURES = 8
+"""Features of the figure, shared by its methods."""
 N_EXAMPLES = 8
 _GAP = 0.05
 _LABEL_IN = 1.25
 
 
+class Row(NamedTuple):
+    """One feature."""
+
+    name: str
+    frequency: float
+    note: str
+    images: NDArray[np.uint8]
+    """At most `N_EXAMPLES` cutouts, strongest first."""
+    activations: NDArray[np.floating]
+
+
 def draw(findings: Findings) -> Figures:
-    """Draw a figure for each method: its most used features, each with its strongest test galaxies."""
+    """Draw the most used features of the best sparse network and the best dictionary, each with its strongest galaxies.
+
+    What is best is so on valid galaxies. A dense dimension is strongest at one end of what all galaxies have, which
+    says little of it.
+    """
     if not findings.has_images:
         return
-    for table in findings.typical():
-        features = table.read("features")
-        if features is not None:
-            yield from style.drawn(f"strongest-{table.name}", _of_table, findings, table, features.head(N_FEATURES))
+    sparse = [table for table in findings.typical() if table.spec.kind in (*NETWORKS, *TRAINED_DICTIONARIES)]
+    described = [table for table in sparse if table.traits.is_sparse and table.read("features") is not None]
+    is_network = [table.spec.kind in NETWORKS for table in described]
+    shown: list[TableFindings] = []
+    for which in (True, False):
+        of_role = [table for table, network in zip(described, is_network, strict=True) if network is which]
+        if (best := best_on_valid(findings, of_role)) is not None:
+            shown.append(best)
+    if shown:
+        yield from style.drawn("strongest_galaxies", _of_tables, findings, shown)
 
 
-def _of_table(findings: Findings, table: TableFindings, features: pd.DataFrame) -> Figure:
-    """Draw some features of one table, rows of its table `features`."""
-    if features.empty:
+def _of_tables(findings: Findings, tables: Sequence[TableFindings]) -> Figure:
+    """Draw the most used features of some tables."""
+    rows = [row for table in tables for row in _rows(findings, table, N_FEATURES // len(tables))]
+    if not rows:
         raise style.EmptyFigureError("no feature is active in a test galaxy")
-    examples = table.need("examples")
-    examples = examples[(examples["rank"] < N_EXAMPLES) & examples["feature"].isin(features["feature"])]
-    cutouts = findings.cutouts(examples["id_str"])
-    images = np.zeros((len(features), N_EXAMPLES, *cutouts.shape[1:]), dtype=np.uint8)
-    activations = np.full((len(features), N_EXAMPLES), np.nan)
-    for i, feature in enumerate(features["feature"]):
-        is_own = (examples["feature"] == feature).to_numpy()
-        n = np.count_nonzero(is_own)
-        images[i, :n], activations[i, :n] = cutouts[is_own], examples.loc[is_own, "activation"]
-    weights = [name for name in features.columns if name.startswith("weight_")]
-    rows = features.to_dict("records")
-    notes = [[f"{name.removeprefix('weight_')}: {row[name]:+.3f}" for name in weights] for row in rows]
-    for note, row in zip(notes, rows, strict=True):
-        if np.isfinite(row["rho"]):  # a feature that does not vary goes with no label
-            note.append(f"ρ = {row['rho']:+.2f} {row['best_label'].removeprefix('factor_')}")
-    names = [f"{table.spec.features} {feature}" for feature in features["feature"]]
-    frequencies = features["frequency"].to_numpy()
+    images = np.zeros((len(rows), N_EXAMPLES, *rows[0].images.shape[1:]), dtype=np.uint8)
+    activations = np.full((len(rows), N_EXAMPLES), np.nan)
+    for i, row in enumerate(rows):
+        n = len(row.activations)
+        images[i, :n], activations[i, :n] = row.images, row.activations
     return plot_strongest_galaxies(
-        images, activations, names, frequencies, findings.pixel_scale_arcsec, ["\n".join(note) for note in notes]
+        images,
+        activations,
+        [row.name for row in rows],
+        np.array([row.frequency for row in rows]),
+        findings.pixel_scale_arcsec,
+        [row.note for row in rows],
     )
+
+
+def _rows(findings: Findings, table: TableFindings, n: int) -> Iterator[Row]:
+    """Yield the `n` most used features of a table, rows of its table `features`."""
+    features, examples = table.need("features").head(n), table.need("examples")
+    examples = examples[examples["rank"] < N_EXAMPLES]
+    weights = [name for name in features.columns if name.startswith("weight_")]
+    for feature in features.to_dict("records"):
+        strongest = examples[examples["feature"] == feature["feature"]]
+        notes = [
+            f"{name.removeprefix('weight_')}: {_signed(feature[name], 3)}"
+            for name in weights
+            if pd.notna(feature[name])
+        ]
+        if np.isfinite(feature["rho"]):  # a feature that does not vary goes with no label
+            notes.append(f"ρ = {_signed(feature['rho'], 2)} {feature['best_label'].removeprefix('factor_')}")
+        yield Row(
+            f"{table.spec.features} {feature['feature']}",
+            feature["frequency"],
+            "\n".join(notes),
+            findings.cutouts(strongest["id_str"]),
+            strongest["activation"].to_numpy(dtype=np.float64),
+        )
+
+
+def _signed(value: float, n_decimals: int) -> str:
+    return f"{value:+.{n_decimals}f}".replace("-", "−")
 
 
 @style.paper_figure

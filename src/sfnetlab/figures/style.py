@@ -37,6 +37,8 @@ P = ParamSpec("P")
 COLUMN_WIDTH_IN = 3.4
 PAGE_WIDTH_IN = 7.1
 SMALL_PT = 7.0
+PNG_DPI = 200
+"""For screens; print takes the PDF, in which what is rasterized has 300 dpi."""
 _LEGEND_COLUMNS = 3
 """Columns of a legend beneath panels: on a wide page for labels of at most 24 characters."""
 
@@ -110,6 +112,47 @@ def method_name(name: str, kind: str) -> str:
     return TRAITS[kind].label if name == kind and kind in TRAITS and kind not in NULL_DICTIONARIES else name
 
 
+_LINES_OF_K = ("-", "--", "-.", ":")
+"""Line styles of the runs of one method with several k, the smallest first."""
+
+
+def named_with_k(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a tidy table whose `features` are as legends write them, with k: what has several k has several names.
+
+    The names themselves stand in the new column `method`, for `looks_of`.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `features`, `kind` and `k`.
+    """
+    rows = zip(table["features"], table["kind"], table["k"], strict=True)
+    names = [method_name(name, kind) + ("" if pd.isna(k) else f", k = {k:g}") for name, kind, k in rows]
+    return table.assign(features=names, method=table["features"])
+
+
+def looks_of(table: pd.DataFrame) -> dict[str, MethodStyle]:
+    """Return the look of each name in `features`: that of its method everywhere, and a line style for each k.
+
+    They are in the order of kinds, methods and k.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `features` and `kind`, or a table `named_with_k`.
+    """
+    if "method" not in table:
+        table = table.assign(method=table["features"], k=None)
+    named = table.groupby("features")[["method", "kind", "k"]].first().sort_values(["kind", "method", "k"])
+    looks: dict[str, MethodStyle] = {}
+    for name, (method, kind, _) in zip(named.index, named.itertuples(index=False, name=None), strict=True):
+        look = method_style(method, kind, named.loc[named["kind"] == kind, "method"])
+        same = named.index[named["method"] == method]
+        line = _LINES_OF_K[same.get_loc(name) % len(_LINES_OF_K)] if len(same) > 1 else look.linestyle
+        looks[str(name)] = MethodStyle(look.color, look.marker, line)
+    return looks
+
+
 def wrapped(text: str, n_characters: int) -> str:
     """Return text broken into lines of at most `n_characters`, within a word when it must be."""
     return "\n".join(textwrap.wrap(text, n_characters)) or text
@@ -129,6 +172,7 @@ def paper_figure(plot: Callable[P, Figure]) -> Callable[P, Figure]:
             fig = plot(*args, **kwargs)
             FigureCanvasAgg(fig)
             fig.draw_without_rendering()  # ticks take their fonts when first drawn: do it inside the context
+            fig.set_layout_engine("none")  # everything has its place: do not seek it again for each file
         return fig
 
     return styled
@@ -157,10 +201,10 @@ def drawn(name: str, plot: Callable[P, Figure], *args: P.args, **kwargs: P.kwarg
 
 
 def save_figure(fig: Figure, directory: Path, name: str) -> None:
-    """Write `<name>.pdf` and `<name>.png` (300 dpi); the same figure gives the same bytes."""
+    """Write `<name>.pdf` and `<name>.png` (`PNG_DPI`); the same figure gives the same bytes."""
     with matplotlib.rc_context(_PAPER):
         fig.savefig(directory / f"{name}.pdf", metadata={"CreationDate": None})
-        fig.savefig(directory / f"{name}.png", metadata={"Software": None})
+        fig.savefig(directory / f"{name}.png", metadata={"Software": None}, dpi=PNG_DPI)
 
 
 def over_runs(runs: pd.DataFrame) -> tuple[float, float, float]:
@@ -194,7 +238,7 @@ class Curve(NamedTuple):
     is_filled: bool = True
 
 
-def draw_budget_panel(ax: Axes, curves: Sequence[Curve], x_label: str, legend_title: str | None = None) -> None:
+def draw_budget_panel(ax: Axes, curves: Sequence[Curve], x_label: str) -> None:
     """Draw curves over a logarithmic axis of feature budgets, with a legend beneath, where it hides no data.
 
     Lines join means over seeds, small dots are the seeds, bars reach from the mean `low` to the mean `high`. Curves are
@@ -221,7 +265,7 @@ def draw_budget_panel(ax: Axes, curves: Sequence[Curve], x_label: str, legend_ti
             ax.update_datalim(curve.rows[["x", column]].dropna().to_numpy(dtype=float), updatex=False)
     ax.autoscale_view(scalex=False)
     ax.legend(
-        handles=handles, title=legend_title, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=0,
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=0,
         bbox_transform=ax.transAxes + ScaledTranslation(0, -31 / 72, fig.dpi_scale_trans),
     )  # fmt: skip
 
@@ -241,14 +285,16 @@ def panel_grid(n_panels: int, y_label: str, legend_labels: Iterable[str]) -> tup
     return fig, axes[:n_panels]
 
 
-def share_legend(fig: Figure, axes: Sequence[Axes]) -> None:
+def share_legend(fig: Figure, axes: Sequence[Axes], title: str | None = None) -> None:
     """Put one legend beneath the figure, in place of those of its panels."""
     handles: dict[str, Artist] = {}
     for ax in axes:
         handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         if legend := ax.get_legend():
             legend.remove()
-    fig.legend(handles=list(handles.values()), loc="outside lower center", ncols=_LEGEND_COLUMNS, columnspacing=1)
+    fig.legend(
+        handles=list(handles.values()), loc="outside lower center", ncols=_LEGEND_COLUMNS, columnspacing=1, title=title,
+    )  # fmt: skip
 
 
 def legend_height_in(labels: Iterable[str]) -> float:

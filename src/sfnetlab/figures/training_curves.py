@@ -13,50 +13,49 @@ _NETWORKS, _DICTIONARIES = ("train-sfnet", "finetune-zoobot"), ("train-sae",)
 """Stages that train."""
 _OF_NETWORKS = (("train_loss", "train loss (target scatter)"), ("valid_rmse", "valid RMSE (target units)"))
 _OF_DICTIONARIES = (("train_fvu", "train FVU (fraction of variance)"), ("dead_fraction", "dead latents (fraction)"))
-_COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.SKY, style.PURPLE, style.BLACK)
-_LINESTYLES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D", "v")
 
 
 def draw(findings: Findings) -> Figures:
     """Draw all trainings of networks and of dictionaries in one figure."""
-    parts = [
-        history.assign(run=training.name.removesuffix(f"-seed{training.settings['seed']}"))
-        for training, history in findings.histories(*_NETWORKS)
-    ]
-    parts += [
-        history.assign(run=[f"{training.settings['sae']['name']}-k{k}" for k in history["k"]])
-        for training, history in findings.histories(*_DICTIONARIES)
-    ]
+    kinds = {table.spec.features: table.spec.kind for table in findings.tables}
+    of_run = {table.name: (table.spec.features, table.spec.k) for table in findings.tables}
+    parts: list[pd.DataFrame] = []
+    for training, history in findings.histories(*_NETWORKS):
+        features, k = of_run.get(training.name, (training.name.removesuffix(f"-seed{training.settings['seed']}"), None))
+        parts.append(history.assign(features=features, k=k, seed=training.settings["seed"]))
+    for training, history in findings.histories(*_DICTIONARIES):
+        parts.append(history.assign(features=training.settings["sae"]["name"]))
     if parts:
-        yield "training_curves", plot_training_curves(pd.concat(parts, ignore_index=True))
+        history = pd.concat([part.astype({"k": "Float64"}) for part in parts], ignore_index=True)
+        history["kind"] = history["features"].map(kinds).fillna("encoder")  # of a network that is no table of its own
+        yield "training_curves", plot_training_curves(style.named_with_k(history))
 
 
 @style.paper_figure
 def plot_training_curves(history: pd.DataFrame) -> Figure:
     """Draw curves against epoch, a row of two panels for networks and one for SAEs, whichever are present.
 
-    A line is the mean over the seeds of a run; its band reaches from the least to the largest of them.
+    A thick line is the mean over the seeds of a method, the thin ones are the seeds.
 
     Parameters
     ----------
     history : DataFrame
-        Columns `run` (name in the legend) and `epoch`, a row a seed. Networks have `train_loss`, and `valid_rmse` in
-        units of the target; SAEs are the rows with `train_fvu`, and have `dead_fraction`. NaN where a quantity was not
-        taken.
+        Columns `features` (name in the legend), `kind`, `seed` and `epoch`, a row a seed. Networks have `train_loss`,
+        and `valid_rmse` in units of the target; SAEs are the rows with `train_fvu`, and have `dead_fraction`. NaN where
+        a quantity was not taken.
 
     Raises
     ------
     ValueError
         If columns or rows are missing.
     """
-    style.require_columns(history, ("run", "epoch"), "the training history")
+    style.require_columns(history, ("features", "kind", "seed", "epoch"), "the training history")
     is_dictionary = history["train_fvu"].notna() if "train_fvu" in history else np.zeros(len(history), dtype=bool)
     networks, dictionaries = history[~is_dictionary], history[is_dictionary]
     parts = [
         (rows, panels) for rows, panels in ((networks, _OF_NETWORKS), (dictionaries, _OF_DICTIONARIES)) if len(rows)
     ]
-    heights = [max(2.1, 0.6 + 0.16 * _n_legend_lines(rows)) for rows, _ in parts]
+    heights = [max(2.1, 0.6 + style.legend_height_in(_labels(rows).values())) for rows, _ in parts]
     fig = Figure(figsize=(style.PAGE_WIDTH_IN, sum(heights)), layout="constrained")
     axes = fig.subplots(len(parts), 2, squeeze=False, height_ratios=heights)
     for row, (rows, panels) in zip(axes, parts, strict=True):
@@ -71,26 +70,21 @@ def plot_training_curves(history: pd.DataFrame) -> Figure:
 
 
 def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str) -> None:
-    for i, run in enumerate(rows["run"].unique()):
-        of_run = rows[(rows["run"] == run) & rows[name].notna()].groupby("epoch")[name].agg(["mean", "min", "max"])
-        color = _COLORS[i % len(_COLORS)]
-        ax.fill_between(of_run.index, of_run["min"], of_run["max"], color=color, alpha=0.2, linewidth=0)
+    labels = _labels(rows)
+    for features, look in style.looks_of(rows).items():
+        of_method = rows[(rows["features"] == features) & rows[name].notna()]
+        runs = [run for _, run in of_method.groupby("seed")]
+        if len(runs) > 1:
+            for run in runs:
+                ax.plot(run["epoch"], run[name], color=look.color, linewidth=0.5, alpha=0.7, label="_seed")
+        mean = of_method.groupby("epoch")[name].mean()
         ax.plot(
-            of_run.index,
-            of_run["mean"],
-            color=color,
-            linestyle=_LINESTYLES[i % len(_LINESTYLES)],
-            marker=_MARKERS[i % len(_MARKERS)],
-            markevery=max(1, len(of_run) // 10),
-            linewidth=1.0,
-            markersize=2.5,
-            label=_legend_text(run),
-        )
+            mean.index, mean, color=look.color, linestyle=look.linestyle, marker=look.marker,
+            markevery=max(1, len(mean) // 10), linewidth=1.1, markersize=2.5, label=labels[features],
+        )  # fmt: skip
 
 
-def _legend_text(run: str) -> str:
-    return style.wrapped(run, 26)
-
-
-def _n_legend_lines(rows: pd.DataFrame) -> int:
-    return int(np.sum([_legend_text(run).count("\n") + 1 for run in rows["run"].unique()]))
+def _labels(rows: pd.DataFrame) -> dict[str, str]:
+    """Return what the legend calls each name in `features`."""
+    kinds = rows.groupby("features")["kind"].first()
+    return {str(name): style.wrapped(style.method_name(str(name), str(kind)), 26) for name, kind in kinds.items()}

@@ -20,6 +20,8 @@ from sfnetlab.metrics.association import (
     single_feature_auc,
     spearman,
 )
+from sfnetlab.metrics.matching import best_partners
+from sfnetlab.metrics.nulls import ALIKE
 from sfnetlab.metrics.sparsity import activation_frequency
 from sfnetlab.metrics.tables import FeatureMatrix, checked_table
 
@@ -45,10 +47,26 @@ def ask(table: DescribedTable) -> Answer:
         seed=SEED,
         group_sizes=np.diff(prefixes, prepend=0).tolist() if len(prefixes) > 1 else None,
     )
+    aligned = _of_what_recurs(table, aligned)
     columns = {"best_label": "morphology", "rho": "morphology_rho", "p_corrected": "p_corrected", "q": "q"}
     columns |= {"novelty": "novelty", "auc": "auc", "group": "group"}
     of_features = aligned[["feature", *columns]].rename(columns=columns)
     return Answer(tables={"alignment": aligned}, of_features=of_features)
+
+
+def _of_what_recurs(table: DescribedTable, aligned: pd.DataFrame) -> pd.DataFrame:
+    """The table with `recurs`, and novelty only of features that another seed finds too: noise is told by no label."""
+    if table.spec.seed is None:
+        return aligned.assign(recurs=1.0)  # nothing random made it: every other run is the same
+    if table.another_seed is None:
+        recurs = np.full(len(aligned), np.nan)
+    else:
+        valid, test = (table.another_seed(part.rows["id_str"]) for part in (table.valid, table.test))
+        recurs = best_partners(table.valid.values, valid, table.test.values, test)
+    is_found = recurs > ALIKE
+    return aligned.assign(
+        recurs=recurs, novelty=aligned["novelty"].where(is_found), null_novelty=aligned["null_novelty"].where(is_found)
+    )
 
 
 def align_features(

@@ -1,5 +1,6 @@
 """Where in the cutout a feature looks: weight of its activation map inside the mask of a component, against chance."""
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,10 @@ from numpy.typing import NDArray
 from sfnetlab.interpret.table import N_BOOTSTRAP, NOTHING, SEED, Answer, DescribedTable, Sight
 from sfnetlab.metrics.association import spearman
 from sfnetlab.metrics.bootstrap import resample_counts
+from sfnetlab.metrics.maps import LEAST_CELLS, is_fine
 from sfnetlab.metrics.tables import columns_of
+
+log = logging.getLogger(__name__)
 
 FACTOR_OF_COMPONENT = {
     "bulge": "factor_bulge_to_total",
@@ -74,8 +78,13 @@ def _localise_component(table: DescribedTable, sight: Sight, component: str, fac
         return None
     rows = table.test.rows.iloc[shown]
     masks, maps = sight.component_masks(rows, component), sight.activation_maps(rows["id_str"], feature)
-    if maps[0].size == 1:
-        return None  # of cutouts this small a map is one number, which points nowhere
+    if not is_fine(maps):
+        log.warning(
+            "%s: maps of %d x %d cells do not say where a feature looks (%d x %d are needed), left out: %s; take "
+            "larger cutouts, or a ResNet",
+            table.spec.name, *maps.shape[1:], LEAST_CELLS, LEAST_CELLS, component,
+        )  # fmt: skip
+        return None
     localised = localise(maps, masks)
     if localised["inside"].notna().sum() < 2:
         return None
@@ -173,6 +182,10 @@ def upsampled(activation_map: NDArray[np.floating], height: int, width: int) -> 
 
 
 def _upsampling(n_pixels: int, n_cells: int) -> NDArray[np.float64]:
-    """(n_pixels, n_cells): linear interpolation between cell centres, flat beyond the outermost."""
-    centres = (np.arange(n_pixels) + 0.5) * n_cells / n_pixels - 0.5
+    """(n_pixels, n_cells): linear interpolation between cell centres, flat beyond the outermost.
+
+    A ResNet's strided layers are padded by half their kernel, so that a cell is centred on the first pixel of its
+    square, not in its middle.
+    """
+    centres = np.arange(n_pixels) * n_cells / n_pixels
     return np.stack([np.interp(centres, np.arange(n_cells), unit) for unit in np.eye(n_cells)], axis=1)

@@ -126,6 +126,9 @@ class DescribedTable:
     trivial
         What any network sees: columns, or differences of two; those that the catalogue has are projected out of
         features for nulls.
+    another_seed
+        From ids to the features of the same method by another seed, which tell what of a feature is noise of its
+        training; None without one.
     untrained
         From ids to features of an untrained network, the null of what features may be said to have learnt; None
         without one.
@@ -160,6 +163,7 @@ class DescribedTable:
     n_permutations: int
     trivial: Sequence[str] = ()
     untrained: Callable[[GalaxyIds], FeatureMatrix] | None = None
+    another_seed: Callable[[GalaxyIds], FeatureMatrix] | None = None
     has_factors: bool = False
     values_of: Callable[[GalaxyIds], FeatureMatrix]
     load_reader: Callable[[], Reader]

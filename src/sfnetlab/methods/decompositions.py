@@ -168,10 +168,10 @@ def _labelled(target: Target, task: Task, table: "FeatureTable") -> "tuple[NDArr
     import numpy as np
 
     from sfnetlab.artifacts import read_survey
-    from sfnetlab.surveys.catalog import target_rows
+    from sfnetlab.surveys.catalog import target_rows, taught_rows
 
     catalog = read_survey(task.inputs["survey"]).catalog
-    labelled = catalog[target_rows(catalog, target, str(task.inputs["survey"])) & (catalog["split"] == "train")]
+    labelled = catalog[target_rows(catalog, target, str(task.inputs["survey"])) & taught_rows(catalog)]
     y = labelled[list(target.columns)].to_numpy(dtype=np.float64, na_value=np.nan)
     return table.places(labelled["id_str"]), y
 

@@ -1,11 +1,12 @@
 """Sparse autoencoders of an embedding, and their null arms, of which a part stays random."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from sfnetlab.errors import ConfigError
 from sfnetlab.jobs import Run, Table, TableSpec
 from sfnetlab.methods.contract import (
     BLACK,
@@ -46,7 +47,7 @@ class SAE:
         is_ordered=False,
         is_sparse=True,
         rank=100,
-        look=Look(colors=(VERMILION, ORANGE, PURPLE), markers=("^", "v", "<", ">"), linestyles=("--", "-.")),
+        look=Look(colors=(VERMILION, ORANGE, PURPLE), markers=("^", "v", "<", ">", "d"), linestyles=("--", "-.")),
     )
 
     name: str
@@ -86,8 +87,17 @@ class SAE:
     runs: int = field(default=1, compare=False)
     """Dictionaries on the encoder of each seed, all trained in one pass: how they differ is told apart from how
     encoders do. An encoder without seeds has one for each of `seeds`."""
+    # Not compared: what they decide is in ImportSAESpec, and results of SAEs that are trained here keep their keys.
+    weights: tuple[Path, ...] = field(default=(), compare=False)
+    """Checkpoints of another library (sfnetlab.models.foreign says which) that were trained on this embedding, the
+    first for the first seed and so on; nothing is trained then. `k` is theirs, what is said of training is left out."""
+    row_top_k: bool = field(default=False, compare=False)
+    """Of `weights`: a BatchTopK without a threshold is read as the k largest of each row."""
 
     def __post_init__(self) -> None:
+        require(bool(self.weights) or not self.row_top_k, "row_top_k is for weights, got none")
+        if self.weights:
+            self._require_no_training()
         require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
         require_runs(self.runs)
         require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
@@ -103,6 +113,13 @@ class SAE:
         _require_distance(self.max_distance)
         require(self.auxk >= 0, f"auxk must not be negative, got {self.auxk}")
         require(self.learning_rate is None or self.learning_rate > 0, "learning_rate must be positive")
+
+    def _require_no_training(self) -> None:
+        of_checkpoints = ("name", "kind", "on", "k", "codes", "weights", "row_top_k")
+        told = [each.name for each in fields(self) if each.name not in of_checkpoints]
+        told = [name for name in told if getattr(self, name) != getattr(type(self), name)]
+        require(not told, f"{', '.join(told)} must be left out: weights are trained already")
+        require(len(self.k) == 1, f"k must be the one of the checkpoints in weights, got {list(self.k)}")
 
     def check(self, given: Given) -> None:
         """Raise ValueError unless the experiment has the embedding."""
@@ -235,6 +252,18 @@ class SAESpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportSAESpec(SAESpec):
+    """Read SAEs that another library trained on one embedding: one for every seed, all of one k."""
+
+    row_top_k: bool
+    """Whether a BatchTopK without a threshold is read as the k largest of each row."""
+    sha256: tuple[str, ...]
+    """What the checkpoint of each seed holds."""
+    paths: tuple[Path, ...] = field(compare=False)
+    """Where they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncodeSpec:
     """Encode with one SAE of the input `saes`."""
 
@@ -249,18 +278,21 @@ def dictionary_tables(planner: Planner, settings: SAE | NullSAE) -> Iterator[Tab
     On each embedding of a seed there are `settings.runs` for each k.
     """
     embeddings = planner.embedding(settings.on)
+    checkpoints = _checkpoints(settings, planner.seeds) if isinstance(settings, SAE) else {}
+    all_seeds = tuple(checkpoints) or planner.seeds
     for embedding in embeddings:
-        of_encoders = planner.seeds if len(embeddings) == 1 else (embedding.spec.seed or 0,)
-        seeds = tuple(
-            Run(seed, number).seed
-            for number in range(runs_on(embedding, settings.name, settings.runs))
-            for seed in of_encoders
-        )
+        of_encoders = all_seeds if len(embeddings) == 1 else (embedding.spec.seed or 0,)
+        if checkpoints and not checkpoints.keys() >= set(of_encoders):
+            continue
+        numbers = range(runs_on(embedding, settings.name, settings.runs))
+        seeds = tuple(Run(seed, number).seed for number in numbers for seed in of_encoders)
         # A start at centroids is the same for every seed: then seeds are orders of the rows, each a pass of its own.
         for trained in [seeds] if settings.starts_at_random else [(seed,) for seed in seeds]:
-            seed_of_name = None if trained[: len(planner.seeds)] == planner.seeds else trained[0]
+            seed_of_name = None if trained[: len(all_seeds)] == all_seeds else trained[0]
             name = TableSpec(features=settings.name, kind=settings.kind, k=None, seed=seed_of_name).name
             spec = SAESpec(sae=replace(settings, codes=("topk",)), seeds=trained)
+            if checkpoints:
+                spec = _import_spec(spec, [checkpoints[seed] for seed in trained])
             saes = planner.job("train-sae", name, spec, {"embedding": embedding.job})
             for codes, k, seed in product(settings.codes, settings.k, trained):
                 features = settings.name if codes == "topk" else f"{settings.name}-{codes}"
@@ -269,6 +301,29 @@ def dictionary_tables(planner: Planner, settings: SAE | NullSAE) -> Iterator[Tab
                 inputs = {"embedding": embedding.job, "saes": saes}
                 job = planner.job("encode-embeddings", table.name, encode, inputs)
                 yield Table(spec=table, job=job, saes=saes, on=embedding, is_refit=codes != "topk")
+
+
+def _checkpoints(settings: SAE, seeds: tuple[int, ...]) -> dict[int, Path]:
+    """The checkpoint of each seed that has one."""
+    if len(settings.weights) > len(seeds):
+        raise ConfigError(
+            f"features {settings.name!r}: expected at most a checkpoint for each of the seeds {list(seeds)}, got "
+            f"{len(settings.weights)} weights; name more seeds or fewer weights"
+        )
+    return dict(zip(seeds, settings.weights, strict=False))
+
+
+def _import_spec(spec: SAESpec, paths: Sequence[Path]) -> ImportSAESpec:
+    from sfnetlab.surveys.fingerprints import hash_of
+
+    assert isinstance(spec.sae, SAE)
+    return ImportSAESpec(
+        sae=spec.sae,
+        seeds=spec.seeds,
+        row_top_k=spec.sae.row_top_k,
+        sha256=tuple(hash_of(path, f"features {spec.sae.name!r}: weights") for path in paths),
+        paths=tuple(paths),
+    )
 
 
 def _require_distance(max_distance: float | None) -> None:

@@ -15,12 +15,12 @@ from sfnetlab.runtime import compiled
 
 ColumnMetric = Literal["rmse", "nmad", "r2", "bias"]
 Metric = Literal[ColumnMetric, "pooled_rmse"]
-Score = Literal["rmse", "auc", "f1", "accuracy", "balanced_accuracy"]
+Score = Literal["rmse", "auc", "average_precision", "f1", "accuracy", "balanced_accuracy"]
 """Metrics that are compared between methods."""
 
 COLUMN_METRICS: tuple[ColumnMetric, ...] = ("rmse", "nmad", "r2", "bias")
 CONFUSION = ("true_positive", "false_positive", "true_negative", "false_negative")
-CLASS_METRICS = ("accuracy", "f1", "auc", "balanced_accuracy", *CONFUSION)
+CLASS_METRICS = ("accuracy", "f1", "auc", "average_precision", "balanced_accuracy", *CONFUSION)
 
 BLOCK_RESAMPLES = 256
 """Resamples that are weighed in one matrix product."""
@@ -169,6 +169,8 @@ def resampled_scores(
         return _resampled_rmse(y_true, predictions, n_resamples, seed)
     if metric == "auc":
         return _resampled_auc(*classification.checked_classes(y_true, predictions), n_resamples, seed)
+    if metric == "average_precision":
+        return _resampled_precision(*classification.checked_classes(y_true, predictions), n_resamples, seed)
     values, resampled = _resampled_classes(y_true, predictions, n_resamples, seed)
     return values[metric].ravel(), resampled[metric]
 
@@ -265,6 +267,43 @@ def _resampled_auc(
     return values, np.vstack(blocks)
 
 
+def _resampled_precision(
+    truth: NDArray[np.bool_], scores: NDArray[np.float64], n_resamples: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Average precision of every column of scores, (m,), and on resamples, (n_resamples, m), NaN without positives."""
+    m = scores.shape[1]
+    orders = np.argsort(-scores, axis=0, kind="stable")
+    ordered = np.take_along_axis(scores, orders, axis=0)
+    is_last = np.vstack([ordered[1:] != ordered[:-1], np.ones((1, m), dtype=np.bool_)])
+
+    def of(weights: NDArray[np.float64]) -> list[float]:
+        return [_average_precision(truth, weights, orders[:, j], is_last[:, j]) for j in range(m)]
+
+    values = np.array(of(np.ones(truth.size)))
+    blocks = [of(weights) for block in _weight_blocks(truth.size, n_resamples, seed) for weights in block]
+    return values, np.array(blocks).reshape(-1, m)
+
+
+@compiled()
+def _average_precision(
+    truth: NDArray[np.bool_], weights: NDArray[np.float64], order: NDArray[np.integer], is_last: NDArray[np.bool_]
+) -> float:
+    """Mean over positives of the precision among those that score as much or more; of equal scores `is_last` is one.
+
+    It is scikit-learn's `average_precision_score`, which does not interpolate.
+    """
+    n_positive, n_found, n_positive_before, total = 0.0, 0.0, 0.0, 0.0
+    for place in range(len(order)):
+        row = order[place]
+        n_found += weights[row]
+        if truth[row]:
+            n_positive += weights[row]
+        if is_last[place] and n_positive > n_positive_before:
+            total += (n_positive - n_positive_before) * n_positive / n_found
+            n_positive_before = n_positive
+    return total / n_positive if n_positive > 0 else np.nan
+
+
 def _resampled_classes(
     y_true: NDArray[np.number], scores: NDArray[np.floating], n_resamples: int, seed: int
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
@@ -275,7 +314,9 @@ def _resampled_classes(
     parts = np.hstack([*(counts_of[name] for name in CONFUSION), shares * truth[:, None], shares * ~truth[:, None]])
     sums = np.vstack([weights @ parts for weights in _weight_blocks(truth.size, n_resamples, seed)])
     values = _class_values(*np.hsplit(parts.sum(axis=0)[None], 6), auc=auc)
-    return values, _class_values(*np.hsplit(sums, 6), auc=auc)
+    resampled = _class_values(*np.hsplit(sums, 6), auc=auc)
+    precision, of_resamples = _resampled_precision(truth, columns, n_resamples, seed)
+    return values | {"average_precision": precision[None]}, resampled | {"average_precision": of_resamples}
 
 
 def _placements(

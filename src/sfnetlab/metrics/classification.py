@@ -16,6 +16,22 @@ def auc(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
     return float(placements(truth, scores)[truth].mean())
 
 
+def best_threshold(y_true: NDArray[np.number], score: NDArray[np.floating]) -> float:
+    """Return the threshold above which scores (n,) have the largest F1: between two of them, or below all.
+
+    Classifiers put their zero elsewhere (a margin, log odds of classes that weigh the same); with this threshold, of
+    valid galaxies, what they find is compared, not where they draw a line. Of equals it is the highest.
+    """
+    truth, scores = _checked(y_true, score)
+    order = np.argsort(-scores, kind="stable")
+    found, n_true = scores[order], np.cumsum(truth[order])
+    f1 = 2 * n_true / (np.arange(1, len(found) + 1) + n_true[-1])
+    ends = np.flatnonzero(np.append(found[1:] < found[:-1], True))
+    best = int(ends[np.argmax(f1[ends])])
+    below = found[best + 1] if best + 1 < len(found) else found[best] - 1
+    return float((found[best] + below) / 2)
+
+
 def outcomes(truth: NDArray[np.bool_], score: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
     """Return which galaxies are which of the four, in the shape of the scores, (n,), or (n, m) with truth (n, 1)."""
     found = score > 0

@@ -5,7 +5,7 @@ their intervals are over galaxies and runs, and from one run there is none.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ MAX_RESAMPLES = 50_000
 """A p-value is at least 2 / (resamples + 1), and Holm's correction multiplies it by the number of differences."""
 COLUMNS = [
     "budget", "features_a", "k_a", "probe_a", "n_features_used_a", "features_b", "k_b", "probe_b", "n_features_used_b",
-    "n_seeds", "difference", "low", "high", "run_sd", "galaxy_sd", "p", "p_holm",
+    "n_seeds", "difference", "low", "high", "run_sd", "galaxy_sd", "p", "is_bound", "p_holm",
 ]  # fmt: skip
 
 
@@ -105,6 +105,7 @@ def differences_of_target(
     on_all: Sequence[str],
     on_budgets: Sequence[str],
     choices: pd.DataFrame,
+    trivial: Collection[str],
     *,
     n_resamples: int,
     seed: int,
@@ -115,6 +116,8 @@ def differences_of_target(
     ----------
     predictions, columns, on_all, on_budgets, choices
         As for `paired_runs`.
+    trivial
+        As for `difference_table`.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def differences_of_target(
         arrays["pooled"] = pooled_errors(y_true, y_pred)
     tables = []
     for column, (truth, values) in arrays.items():
-        table = difference_table(runs, truth, values, metric, n_resamples=n_resamples, seed=seed)
+        table = difference_table(runs, truth, values, metric, trivial, n_resamples=n_resamples, seed=seed)
         about = pd.DataFrame({"column": column, "metric": metric}, index=table.index)
         tables.append(pd.concat([about, table], axis=1))
     return pd.concat(tables, ignore_index=True)
@@ -138,6 +141,7 @@ def difference_table(
     y_true: NDArray[np.floating],
     predictions: NDArray[np.floating],
     metric: Literal["rmse", "auc"],
+    trivial: Collection[str] = (),
     *,
     n_resamples: int,
     seed: int,
@@ -157,6 +161,9 @@ def difference_table(
         Labels of the test galaxies, for "auc" 0 or 1.
     predictions : ndarray of shape (n, n_runs)
         Predictions, for "auc" decision scores.
+    trivial
+        Names of features than which anything is better: the mean, nulls, an untrained network. Differences to them are
+        listed, but neither tested together with the others nor counted: their `p_holm` is NaN.
     n_resamples : int
         At least so many.
 
@@ -165,7 +172,8 @@ def difference_table(
     DataFrame
         `COLUMNS`; `n_features_used_*` are medians over seeds, `budget` is NA for all features, `n_seeds` counts the
         runs of the method that has fewer. `run_sd` is the standard deviation of the difference from one run of both to
-        the next, `galaxy_sd` that from one sample of galaxies to the next.
+        the next, `galaxy_sd` that from one sample of galaxies to the next. `is_bound` says that no draw lies beyond 0:
+        more resamples could only lower p.
     """
     runs = runs.reset_index(drop=True)
     trainings = [None if pd.isna(training) else int(training) for training in runs[TRAINING]]
@@ -190,18 +198,13 @@ def difference_table(
         pairs.append(row | {"budget": a["budget"]})
     if not pairs:
         return pd.DataFrame(columns=COLUMNS)
-    found = scores_of(
-        y_true,
-        predictions,
-        np.stack(contrasts, axis=1),
-        nesting,
-        metric,
-        n_resamples=max(n_resamples, min(100 * len(pairs), MAX_RESAMPLES)),
-        seed=seed,
-    )
+    n_draws = max(n_resamples, min(100 * len(pairs), MAX_RESAMPLES))
+    found = scores_of(y_true, predictions, np.stack(contrasts, axis=1), nesting, metric, n_resamples=n_draws, seed=seed)
     scores = pd.DataFrame(found).rename(columns={"value": "difference", "n_runs": "n_seeds"})
     table = pd.concat([pd.DataFrame(pairs), scores.assign(n_seeds=scores["n_seeds"].clip(lower=1))], axis=1)
-    table["p_holm"] = holm(table["p"].to_numpy())
+    table["is_bound"] = table["p"] < 3 / (n_draws + 1)  # two-sided p are even multiples of 1 / (n_draws + 1)
+    is_trivial = table[["features_a", "features_b"]].isin(list(trivial)).any(axis=1)
+    table["p_holm"] = holm(table["p"].where(~is_trivial).to_numpy())
     return table[COLUMNS].astype({"k_a": "Int64", "k_b": "Int64", "budget": "Int64"})
 
 

@@ -20,6 +20,7 @@ from sfnetlab.metrics.tables import (
     Table,
     checked_table,
     column_mean_sd,
+    columns_of,
     row_blocks,
     transpose_product,
     varying_columns,
@@ -27,6 +28,9 @@ from sfnetlab.metrics.tables import (
 
 SHARED_COSINES = (0.7, 0.9)
 """Matched pairs above these cosines count as the same latent."""
+
+PARTNER_BLOCK = 512
+"""Features that are held against all of another table at a time."""
 
 
 class Dictionary(NamedTuple):
@@ -97,6 +101,32 @@ def cross_correlations(a: FeatureMatrix, b: FeatureMatrix) -> NDArray[np.float64
         If the numbers of rows differ, there is none, or a value is not finite.
     """
     return _correlations(*_same_rows(a, b))
+
+
+def best_partners(
+    a_fit: FeatureMatrix, b_fit: FeatureMatrix, a_test: FeatureMatrix, b_test: FeatureMatrix
+) -> NDArray[np.float64]:
+    """Return how well each feature of a is found in b: |Pearson correlation| on test rows with its partner, (d_a,).
+
+    The partner is the feature of b that is most alike on fit rows; several features may have the same. 0 where a
+    feature is constant, or has no partner, on either sample.
+
+    Parameters
+    ----------
+    a_fit, b_fit, a_test, b_test
+        As for `match_features`.
+    """
+    d = checked_table(a_fit, "a_fit").shape[1]
+    found = np.zeros(d)
+    for start in range(0, d, PARTNER_BLOCK):
+        columns = np.arange(start, min(start + PARTNER_BLOCK, d))
+        fit, test = (
+            np.nan_to_num(np.abs(cross_correlations(columns_of(a, columns), b)))
+            for a, b in ((a_fit, b_fit), (a_test, b_test))
+        )
+        if fit.shape[1]:
+            found[columns] = test[np.arange(len(columns)), fit.argmax(axis=1)]
+    return found
 
 
 def match_features(

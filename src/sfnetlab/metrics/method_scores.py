@@ -23,7 +23,7 @@ COLUMNS = [
     "low", "high", "run_sd", "dictionary_sd", "galaxy_sd", "n_seeds", "n_dictionaries", "n",
 ]  # fmt: skip
 VALUES: tuple[Score, ...] = ("rmse",)
-TWO_CLASSES: tuple[Score, ...] = ("auc", "f1", "accuracy", "balanced_accuracy")
+TWO_CLASSES: tuple[Score, ...] = ("auc", "average_precision", "f1", "accuracy", "balanced_accuracy")
 MANY_CLASSES: tuple[Score, ...] = ("balanced_accuracy", "accuracy")
 
 
@@ -152,11 +152,16 @@ def with_method_intervals(metrics: pd.DataFrame, methods: pd.DataFrame) -> pd.Da
     runs = pd.concat([with_budget(rows) for _, rows in tests.groupby(["target", "metric"])]).reset_index(names="row")
     known = methods.drop_duplicates(by)[[*by, "low", "high"]]
     runs = runs.merge(known, on=by, how="left", suffixes=("_of_run", ""), indicator="where")
-    for _, other in runs[runs["where"] == "left_only"].groupby(by, dropna=False):
-        value, low, high = other[["value", "low_of_run", "high_of_run"]].to_numpy(dtype=np.float64).T
-        runs.loc[other.index, ["low", "high"]] = from_intervals(value, low, high, encoders_of(other["seed"]))[1:]
+    found = runs[["low", "high"]].to_numpy(dtype=np.float64, copy=True)
+    of_run = runs[["value", "low_of_run", "high_of_run"]].to_numpy(dtype=np.float64)
+    seeds = encoders_of(runs["seed"])
+    others = runs[runs["where"] == "left_only"].groupby(by, dropna=False).ngroup()
+    for of_method in others.groupby(others).groups.values():
+        rows = np.asarray(of_method)
+        value, low, high = of_run[rows].T
+        found[rows] = from_intervals(value, low, high, [seeds[row] for row in rows])[1:]
     bounds = metrics[["low", "high"]].astype(float)
-    bounds.loc[runs["row"]] = runs[["low", "high"]].to_numpy()
+    bounds.loc[runs["row"]] = found
     return metrics.assign(low=bounds["low"], high=bounds["high"])
 
 

@@ -14,6 +14,7 @@ from sfnetlab.metrics.tables import FeatureMatrix
 from sfnetlab.models.backbones import ImageEncoder, make_backbone
 from sfnetlab.models.conventions import Resampling
 from sfnetlab.models.files import load_state, read_arguments, write_model
+from sfnetlab.models.fine_maps import last_map, with_fine_maps
 from sfnetlab.models.topk import keep_top_k
 from sfnetlab.models.views import ImageView
 
@@ -120,10 +121,11 @@ class SparseFeatureNetwork(nn.Module):
         return pooled if self.k is None else keep_top_k(pooled, self.k)
 
     def activation_maps(self, images: Tensor, feature: int) -> Tensor:
-        """Return the last convolutional map of one feature, (n, h, w), of which the feature is the mean.
+        """Return the last convolutional map of one feature, (n, h, w), on a grid of 5 x 5 cells or more of a ResNet.
 
         A map shows where on the cutout a feature comes from; its row 0 is the cutout's. It is zero throughout for a
-        galaxy in which the feature is not among the k.
+        galaxy in which the feature is not among the k. The feature is the mean of the network's own map, which is every
+        second (fourth, eighth) row and column of this one where that is too coarse: see fine_maps.py.
 
         Raises
         ------
@@ -132,20 +134,9 @@ class SparseFeatureNetwork(nn.Module):
         """
         if not 0 <= feature < self.n_features:
             raise ValueError(f"feature must lie in [0, {self.n_features}), got {feature}")
-        pool = getattr(self.encoder.backbone, "global_pool", None)
-        if not isinstance(pool, nn.Module):
-            raise ValueError(f"{self.backbone_name} has no pooling layer: its features have no activation maps")
-        seen: list[Tensor] = []
-
-        def keep(_: nn.Module, inputs: tuple[Tensor]) -> None:
-            seen.append(inputs[0][:, feature])
-
-        hook = pool.register_forward_pre_hook(keep)
-        try:
-            active = self.features(images)[:, feature] != 0
-        finally:
-            hook.remove()
-        return seen[0] * active[:, None, None]  # a product, for a slice would keep the maps of all features in memory
+        maps = last_map(with_fine_maps(self.encoder, images[:1]), images)[:, feature]
+        active = self.features(images)[:, feature] != 0
+        return maps * active[:, None, None]  # a product, for a slice would keep the maps of all features in memory
 
     def forward(self, images: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
         """Return standardised predictions, (n, n_outputs), or (n, n_quantiles) of one column."""

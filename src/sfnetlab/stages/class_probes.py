@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sfnetlab.artifacts import FeatureTable, SurveyTable
 from sfnetlab.errors import DataError
 from sfnetlab.methods import TRAITS
+from sfnetlab.metrics.classification import best_threshold
 from sfnetlab.metrics.effective import EffectiveNumber
 from sfnetlab.metrics.predictions import (
     Prediction,
@@ -24,7 +25,7 @@ from sfnetlab.plan import ProbeSpec
 from sfnetlab.probes import make_classifier, names_of, probe_kind
 from sfnetlab.probes.common import named_classes
 from sfnetlab.schema import Classes
-from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample, features_of
+from sfnetlab.stages.samples import N_LEAST, SEED, NamedRows, Sample, features_of, parts_of
 from sfnetlab.surveys.messages import did_you_mean, first_few
 
 
@@ -34,7 +35,7 @@ def probe_classes(spec: ProbeSpec, survey: SurveyTable, table: FeatureTable) -> 
         numbers, names = class_numbers(survey.catalog, name, classes)
         rows, y = survey.catalog[numbers >= 0], numbers[numbers >= 0]
         is_control = TRAITS[spec.table.kind].role == "control"
-        sample = Sample(features_of(table, rows["id_str"]), rows["split"].to_numpy(), is_control)
+        sample = Sample(features_of(table, rows["id_str"]), parts_of(rows, spec), is_control)
         found = list(class_predictions(spec, sample, y, are_two=classes.are_two))
         if not found:
             continue
@@ -134,7 +135,8 @@ def _numbers_of_many(column: "pd.Series[Any]", name: str, classes: Classes) -> t
 def class_predictions(spec: ProbeSpec, sample: Sample, y: NDArray[np.intp], *, are_two: bool) -> Iterator[Prediction]:
     """Yield predictions of the control without features, then of classifiers on all features and on each budget.
 
-    They are 0 for galaxies that are not `Sample.scored`.
+    They are 0 for galaxies that are not `Sample.scored`. Scores of two classes are above 0 where they pass the
+    threshold that has the largest F1 on valid galaxies.
 
     Parameters
     ----------
@@ -154,6 +156,9 @@ def class_predictions(spec: ProbeSpec, sample: Sample, y: NDArray[np.intp], *, a
         scores = classifier.score(chosen if sample.scored.all() else rows_of(chosen, np.flatnonzero(sample.scored)))
         values = np.zeros((len(y), 1))
         values[sample.scored, 0] = scores if are_two else named_classes(scores)
+        if are_two:  # one rule for all classifiers, whose zeros are not alike
+            valid = sample.rows("valid")
+            values[sample.scored] -= best_threshold(y[valid], values[valid, 0])
         return Prediction(name, len(columns), values, *effective)
 
     no_features = sample.alive[:0]

@@ -11,7 +11,8 @@ from sfnetlab.artifacts import read_survey
 from sfnetlab.errors import DataError
 from sfnetlab.interpret.mzr import MASS, METALLICITY, SFR, metallicity_from_mass, predicted_relations
 from sfnetlab.jobs import Metrics, Task
-from sfnetlab.methods import BOUNDS
+from sfnetlab.methods import BOUNDS, kinds_of
+from sfnetlab.methods.controls import Mean
 from sfnetlab.metrics.differences import differences_of_target
 from sfnetlab.metrics.gains import combine_predictions, format_gains
 from sfnetlab.metrics.method_scores import (
@@ -32,6 +33,7 @@ from sfnetlab.report import (
     format_comparison,
     format_differences,
     format_labels,
+    format_on_seen_rows,
     label_table,
     latex_comparison,
     significance_line,
@@ -70,6 +72,8 @@ def compare(spec: ComparisonSpec, task: Task) -> Metrics:
     for name, table in relations.items():
         table.to_parquet(task.work / f"{name}.parquet", index=False)
     text = [*_written_comparison(task.work, methods, choices), significance_line(differences)]
+    if on_seen := format_on_seen_rows(metrics):
+        text.append(on_seen)
     if gained:
         gains = pd.concat(gained, ignore_index=True)
         gains.to_parquet(task.work / "gains.parquet", index=False)
@@ -148,6 +152,8 @@ def _differences(
     if set(classifiers) & set(standing_for("two_classes")):
         columns_of |= {name: (classes.column,) for name, classes in spec.classes.items() if classes.are_two}
     compared = judged(predictions)
+    is_trivial = compared["kind"].isin((Mean.kind, *kinds_of("null")))
+    trivial = {*spec.untrained, *compared.loc[is_trivial, "features"]}
     tables = []
     for name, columns in columns_of.items():
         probe_task: ProbeTask = "two_classes" if name in spec.classes else "values"
@@ -156,8 +162,9 @@ def _differences(
         on_budgets = [kind.name for kind in probes_of(probe_task) if kind.on_budgets]
         chosen = choices[choices["target"] == name].drop(columns="target")
         table = differences_of_target(
-            rows, columns, metric, standing_for(probe_task), on_budgets, chosen, n_resamples=n_resamples, seed=SEED
-        )
+            rows, columns, metric, standing_for(probe_task), on_budgets, chosen, trivial,
+            n_resamples=n_resamples, seed=SEED,
+        )  # fmt: skip
         table.insert(0, "target", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

@@ -9,7 +9,7 @@ from sfnetlab.artifacts import read_survey
 from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.zoobot import FinetuneSpec
 from sfnetlab.runner import stage_main
-from sfnetlab.surveys.catalog import target_rows
+from sfnetlab.surveys.catalog import target_rows, taught_rows
 
 LIGHTNING = "lightning"
 """Folder of Lightning's checkpoints while it trains: pickles, so it is not kept."""
@@ -23,8 +23,8 @@ def build(spec: FinetuneSpec, task: Task) -> Metrics:
 
     survey = read_survey(task.inputs["survey"])
     usable = target_rows(survey.catalog, spec.target, str(task.inputs["survey"]))
-    split = survey.catalog["split"].to_numpy()
-    train, valid = (np.flatnonzero(usable & (split == part)) for part in ("train", "valid"))
+    is_valid = (survey.catalog["split"] == "valid").to_numpy()
+    train, valid = (np.flatnonzero(usable & rows) for rows in (taught_rows(survey.catalog), is_valid))
     zoobot, weights = spec.zoobot, spec.weights.path or spec.weights.source
     network, history = finetune(
         frozen_encoder(zoobot.backbone, weights, spec.seed, zoobot.image_size, survey.cutouts, train),

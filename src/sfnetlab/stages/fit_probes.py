@@ -23,7 +23,7 @@ from sfnetlab.metrics.predictions import (
 from sfnetlab.metrics.quantiles import calibrated, conformal_offsets
 from sfnetlab.metrics.reconstruction import loss_recovered
 from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, in_memory, rows_of
-from sfnetlab.metrics.tidy import AUGMENTED, COLUMNS, HEAD, IN_SAMPLE, PARTS
+from sfnetlab.metrics.tidy import AUGMENTED, COLUMNS, HEAD, IN_SAMPLE, ON_SEEN, PARTS
 from sfnetlab.plan import ComparisonSpec, ProbeSpec
 from sfnetlab.probes import make_probe, probes_of
 from sfnetlab.probes.common import Probe
@@ -33,7 +33,7 @@ from sfnetlab.runtime import n_threads
 from sfnetlab.settings import Target
 from sfnetlab.stages.class_probes import probe_classes
 from sfnetlab.stages.comparison import compare
-from sfnetlab.stages.samples import SEED, NamedRows, Sample, features_of, too_few
+from sfnetlab.stages.samples import N_LEAST, SEED, SEEN, NamedRows, Sample, features_of, parts_of, too_few
 from sfnetlab.surveys.catalog import target_rows
 
 Predict = Callable[[FeatureMatrix], NDArray[np.float64]]
@@ -67,7 +67,7 @@ def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: Feat
         rows = survey.catalog[target_rows(survey.catalog, target, str(task.inputs["survey"]))]
         ids, Y = rows["id_str"], rows[list(target.columns)].to_numpy(dtype=np.float64, na_value=np.nan)
         is_control = TRAITS[spec.table.kind].role == "control"
-        sample = Sample(features_of(table, ids), rows["split"].to_numpy(), is_control)
+        sample = Sample(features_of(table, ids), parts_of(rows, spec), is_control)
         if few := too_few(name, sample.split):
             raise DataError(few)
         if (x_hat := reader.decode(table.of(ids[sample.split == "test"]))) is not None:
@@ -89,7 +89,7 @@ def _probe_targets(spec: ProbeSpec, task: Task, survey: SurveyTable, table: Feat
             used = {"n_features_used": len(sample.alive)} | sample.all_effective._asdict()
             yield "metrics", scores.assign(target=name, **used)
             yield "quantiles", quantiles.assign(target=name, column=target.columns[0])
-        for prediction in in_sample_predictions(spec, sample, Y):
+        for prediction in (*in_sample_predictions(spec, sample, Y), *on_seen_predictions(spec, sample, Y)):
             scores = value_scores(
                 target.columns, Y, prediction, sample.split, n_resamples=n_resamples, seed=SEED, parts=("test",)
             )
@@ -145,14 +145,30 @@ def in_sample_predictions(spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64
     What the SFNet paper calls cheating: what such a fit gains over the honest one is memorised. Penalty and rounds are
     chosen on the valid rows, as ever, so that the two differ in nothing else.
     """
-    if TRAITS[spec.table.kind].role != "embedding":
-        return
+    if TRAITS[spec.table.kind].role == "embedding":
+        yield from _test_predictions(spec, sample, Y, "test", IN_SAMPLE)
+
+
+def on_seen_predictions(spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64]) -> Iterator[Prediction]:
+    """Each probe, fitted to the train rows whose labels the features have learnt, for test rows; NaN elsewhere.
+
+    On such rows features know the label better than on others, and a probe trusts them too much. Nothing where no rows
+    were left to probes: then all probes are fitted so.
+    """
+    if len(sample.rows(SEEN)) >= N_LEAST:
+        yield from _test_predictions(spec, sample, Y, SEEN, ON_SEEN)
+
+
+def _test_predictions(
+    spec: ProbeSpec, sample: Sample, Y: NDArray[np.float64], part: str, ending: str
+) -> Iterator[Prediction]:
+    """Predictions for test rows of each probe on all features, fitted on one part."""
     chosen, test = columns_of(sample.X, sample.alive), sample.rows("test")
     for name in spec.probes.kinds:
         values = np.full(Y.shape, np.nan)
-        probe = sample.fit(_new_probe(name), chosen, Y, on="test")
+        probe = sample.fit(_new_probe(name), chosen, Y, on=part)
         values[test] = _finite(name, probe.predict(rows_of(chosen, test)))
-        yield Prediction(f"{name}{IN_SAMPLE}", len(sample.alive), values, *sample.all_effective)
+        yield Prediction(f"{name}{ending}", len(sample.alive), values, *sample.all_effective)
 
 
 def _finite(probe: str, values: NDArray[np.float64]) -> NDArray[np.float64]:

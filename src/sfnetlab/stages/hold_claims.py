@@ -8,8 +8,8 @@ import pandas as pd
 from sfnetlab.files import write_text
 from sfnetlab.interpret.claims import claims_markdown, judge_claims
 from sfnetlab.interpret.claims.evidence import ClaimTables
+from sfnetlab.interpret.confounders import known_columns_of
 from sfnetlab.jobs import Metrics, Task
-from sfnetlab.methods.sfnet import N_SFNET_FEATURES
 from sfnetlab.plan import ClaimsSpec
 from sfnetlab.results import Results, TableResult
 from sfnetlab.runner import stage_main
@@ -31,16 +31,24 @@ def build(spec: ClaimsSpec, task: Task) -> Metrics:
         regression=regression,
         column=spec.targets[regression].columns[0],
         classes=next((name for name, classes in spec.classes.items() if classes.are_two), None),
-        n_sfnet_features=N_SFNET_FEATURES,
+        held_fixed=_held_fixed(results.catalog, spec.held_fixed),
         pretrained=frozenset(table.spec.features for table in results.tables if _is_pretrained(table)),
     )
     verdicts = judge_claims(tables)
     records = json.loads(verdicts.to_json(orient="records"))
-    about = {"survey": spec.survey, "target": tables.column}
+    about = {"survey": spec.survey, "is_real": spec.is_real, "target": tables.column}
     write_text(task.work / "claims.json", json.dumps(about | {"claims": records}, indent=1) + "\n")
     title = f"Claims on the {spec.survey} survey: {tables.column}"
+    if not spec.is_real:
+        title = f"About the methods, not about galaxies. {title}"
     write_text(task.work / "claims.md", claims_markdown(verdicts, title))
     return {str(verdict).replace(" ", "_"): int(n) for verdict, n in verdicts["verdict"].value_counts().items()}
+
+
+def _held_fixed(catalog: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Those of the columns that the catalogue has, of test galaxies, by id."""
+    test = catalog[catalog["split"] == "test"]
+    return known_columns_of(test, columns).set_index(pd.Index(test["id_str"]))
 
 
 def _gathered(results: Results, name: str) -> pd.DataFrame:

@@ -86,6 +86,7 @@ def _described(spec: InterpretSpec, task: Task) -> DescribedTable:
         n_permutations=settings.n_permutations,
         trivial=settings.told_by_all(spec.targets),
         untrained=read_features(inputs["untrained"]).of if "untrained" in inputs else None,
+        another_seed=read_features(inputs["another_seed"]).of if "another_seed" in inputs else None,
         has_factors=spec.mock is not None,
         values_of=read_features(inputs["features"]).of,
         load_reader=partial(reader_of, spec.table, inputs),

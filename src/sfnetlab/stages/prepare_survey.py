@@ -15,9 +15,9 @@ from sfnetlab.plan import CommonSurveySpec, SurveySpec
 from sfnetlab.runner import stage_main
 from sfnetlab.settings import CatalogColumns
 from sfnetlab.stages.wanted import require_wanted
-from sfnetlab.surveys.catalog import add_line_logs
+from sfnetlab.surveys.catalog import FOR_PROBES, add_line_logs
 from sfnetlab.surveys.columns import measured
-from sfnetlab.surveys.split import split_catalog
+from sfnetlab.surveys.split import USUAL_SIDE_ARCSEC, split_catalog
 from sfnetlab.surveys.tables import common_galaxies
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,10 @@ def build(spec: SurveySpec, task: Task) -> Metrics:
         catalog, n_dropped = _with_every_embedding(catalog, spec, task.work)
         facts = {**facts, "n_without_embedding": n_dropped}
     catalog = add_line_logs(catalog)
-    catalog.insert(1, "split", split_catalog(catalog, spec.split))
+    parts = pd.Series(split_catalog(catalog, spec.split, _side_arcsec(task.work, facts)), index=catalog.index)
+    catalog.insert(1, "split", parts.replace("probe", "train"))
+    if spec.split.probe_share > 0:
+        catalog[FOR_PROBES] = parts == "probe"
     catalog.to_parquet(task.work / "catalog.parquet", index=False)
     if spec.survey.has_images and spec.survey.is_real:
         facts = {**facts, **_show_levels(task.work)}
@@ -41,6 +44,12 @@ def build(spec: SurveySpec, task: Task) -> Metrics:
 def check(spec: SurveySpec, directory: Path) -> None:
     """Refuse a survey, prepared before, that lacks what the experiment wants by now; raises DataError."""
     require_wanted(pd.read_parquet(directory / "catalog.parquet"), spec.wanted)
+
+
+def _side_arcsec(work: Path, facts: Metrics) -> float:
+    """Side of the cutouts as they were prepared."""
+    scale, images = facts.get("pixel_scale_arcsec"), work / "images.npy"
+    return float(scale) * read_array(images).shape[1] if scale and images.exists() else USUAL_SIDE_ARCSEC
 
 
 def _accepted(catalog: pd.DataFrame, *, spec: SurveySpec, work: Path) -> pd.DataFrame:

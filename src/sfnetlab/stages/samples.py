@@ -17,11 +17,15 @@ from sfnetlab.metrics.tables import FeatureMatrix, Mapped, checked_table, column
 from sfnetlab.metrics.tidy import PARTS
 from sfnetlab.plan import ProbeSpec
 from sfnetlab.probes.common import Classifier, Probe
+from sfnetlab.surveys.catalog import FOR_PROBES, taught_rows
 
 N_LEAST = 10
 """Galaxies in each part of the split, of classes of each class, so that no resample is of a single one."""
 SEED = 0
 """Of resamples and of XGBoost: the same for every method, so that differences between methods are paired."""
+
+SEEN = "seen"
+"""Train galaxies whose labels the features have learnt, where others are left to probes."""
 
 NamedRows = tuple[str, pd.DataFrame]
 """Rows for one of the stage's files, by its stem."""
@@ -44,6 +48,17 @@ def features_of(table: FeatureTable, ids: "pd.Series[str]") -> FeatureMatrix:
     if isinstance(table.values, np.ndarray) and len(ids) * table.n_features > MAPPED_VALUES:
         return cast(FeatureMatrix, Mapped(table.values, table.places(ids)))
     return table.of(ids)
+
+
+def parts_of(rows: pd.DataFrame, spec: ProbeSpec) -> NDArray[np.str_]:
+    """Return the part of the split of each galaxy (n,); of features that have learnt from labels, `SEEN` apart.
+
+    Their "train" galaxies are those that were left to probes, if some were.
+    """
+    split = rows["split"].to_numpy(dtype=np.str_)
+    if not spec.has_seen_labels or FOR_PROBES not in rows:
+        return split
+    return np.where(taught_rows(rows), SEEN, split)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Stage train-sae: sparse autoencoders on the train rows of an embedding, one for every k and seed, in one pass."""
+"""Stage train-sae: sparse autoencoders on the train rows of an embedding, one for every k and seed, in one pass.
+
+Those that another library trained are read from its checkpoints instead.
+"""
 
 import logging
 from functools import partial
@@ -6,14 +9,24 @@ from functools import partial
 import numpy as np
 
 from sfnetlab.artifacts import CHECKPOINT, read_embedding
+from sfnetlab.errors import DataError
 from sfnetlab.jobs import Metrics, Task
-from sfnetlab.methods.sae import SAESpec, sae_directory
+from sfnetlab.methods.sae import ImportSAESpec, SAESpec, sae_directory
+from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained
+from sfnetlab.metrics.tables import evenly
 from sfnetlab.runner import stage_main
 
 log = logging.getLogger(__name__)
 
+CHECKED_ROWS = 2**14
+"""Train rows, at most, on which it is looked at whether a checkpoint is of this embedding."""
+
 
 def build(spec: SAESpec, task: Task) -> Metrics:
+    return _import(spec, task) if isinstance(spec, ImportSAESpec) else _train(spec, task)
+
+
+def _train(spec: SAESpec, task: Task) -> Metrics:
     from sfnetlab.models.sae import save_sae
     from sfnetlab.training.sae.rows import Rows, uneven_spread, without_far_rows
     from sfnetlab.training.sae.trainer import fit_standardisation, train_saes
@@ -52,6 +65,37 @@ def build(spec: SAESpec, task: Task) -> Metrics:
     return {"n_saes": len(saes), "n_rows_left_out": n_far} | {
         f"{name}_mean": float(np.mean([record[name] for record in last])) for name in ("train_fvu", "dead_fraction")
     }
+
+
+def _import(spec: ImportSAESpec, task: Task) -> Metrics:
+    from sfnetlab.models.foreign import import_sae
+    from sfnetlab.models.sae import save_sae
+
+    catalog, embedding = read_embedding(task.inputs["embedding"])
+    x = np.asarray(embedding[evenly(np.flatnonzero(catalog["split"].to_numpy() == "train"), CHECKED_ROWS)])
+    (k,) = spec.sae.k
+    fvus = []
+    for seed, path in zip(spec.seeds, spec.paths, strict=True):
+        sae = import_sae(path, row_top_k=k if spec.row_top_k else None)
+        if sae.d_in != x.shape[1]:
+            raise DataError(
+                f"{path}: expected an SAE of the {x.shape[1]} columns of {spec.sae.on!r}, found one of {sae.d_in}; "
+                f"name in `on` the embedding that it was trained on"
+            )
+        if sae.k not in (None, k):
+            raise DataError(f"{path}: expected k = {k} as in the settings, found {sae.k}; write k = [{sae.k}]")
+        sae.k = k
+        fvus.append(fraction_of_variance_unexplained(x, sae.reconstruct(x)))
+        if fvus[-1] > 1:
+            log.warning(
+                "%s: %s reconstructs train rows worse than their mean does (FVU %.3g): was it trained on this "
+                "embedding, in the same units?",
+                *(task.job.name, path, fvus[-1]),
+            )
+        directory = sae_directory(task.work, k, seed)
+        directory.mkdir()
+        save_sae(directory, sae)
+    return {"n_saes": len(fvus), "train_fvu_mean": float(np.mean(fvus))}
 
 
 main = partial(stage_main, "train-sae")

@@ -10,7 +10,7 @@ from sfnetlab.jobs import Metrics, Task
 from sfnetlab.methods.networks import NetworkSpec, PenalisedNetworkSpec
 from sfnetlab.runner import stage_main
 from sfnetlab.runtime import resolve_precision
-from sfnetlab.surveys.catalog import target_rows
+from sfnetlab.surveys.catalog import target_rows, taught_rows
 
 
 def build(spec: NetworkSpec, task: Task) -> Metrics:
@@ -37,7 +37,7 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
         network,
         survey.cutouts,
         survey.catalog[list(spec.target.columns)].to_numpy(dtype=np.float64, na_value=np.nan),
-        np.flatnonzero(usable & (split == "train")),
+        np.flatnonzero(usable & taught_rows(survey.catalog)),
         np.flatnonzero(usable & (split == "valid")),
         epochs=training.epochs,
         batch_size=training.batch_size,

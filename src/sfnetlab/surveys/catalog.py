@@ -72,8 +72,9 @@ def read_unsplit_catalog(path: Path, id_column: str) -> pd.DataFrame:
         If it has that column, or `read_catalog` refuses it.
     """
     catalog = read_catalog(path, id_column)
-    if "split" in catalog:
-        raise DataError(f"{path}: has a column 'split', a name that is taken; rename it")
+    for name in ("split", FOR_PROBES):
+        if name in catalog:
+            raise DataError(f"{path}: has a column {name!r}, a name that is taken; rename it")
     return catalog
 
 
@@ -163,6 +164,16 @@ def apply_cut(catalog: pd.DataFrame, cut: CutName) -> NDArray[np.bool_]:
             return np.logical_and.reduce((snr > 3) & (fluxes < 1e5), axis=0)
         case _ as never:
             assert_never(never)
+
+
+FOR_PROBES = "is_for_probes"
+"""Column of a prepared catalogue, if `split.probe_share` is not 0: train galaxies that are left to probes."""
+
+
+def taught_rows(catalog: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return the train rows, bool (n,), whose labels features may be learnt from: all but those left to probes."""
+    is_train = (catalog["split"] == "train").to_numpy()
+    return is_train & ~catalog[FOR_PROBES].to_numpy() if FOR_PROBES in catalog else is_train
 
 
 def target_rows(catalog: pd.DataFrame, target: Target, where: str) -> NDArray[np.bool_]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import DataError
 from sfnetlab.settings import CatalogColumns, require, require_scale, require_sizes
-from sfnetlab.surveys.fingerprints import contents_of, hash_of, hash_of_texts
-from sfnetlab.surveys.places import EXTENSIONS, NoFile, Place, places_of_ids, places_of_paths
+from sfnetlab.surveys.fingerprints import hash_of, hash_of_files, hash_of_texts
+from sfnetlab.surveys.places import EXTENSIONS, NoFile, Place, listing, places_of_ids, places_of_paths
 from sfnetlab.surveys.protocol import Accept, SurveyKind, as_it_is
 
 if TYPE_CHECKING:
@@ -114,19 +114,14 @@ class FolderSurvey(CatalogColumns):
         """
         _require_folder(self.images)
         catalog_sha256 = hash_of(self.catalog, "survey.catalog")
-        catalog = _read_quietly(self)
-        places = find_cutouts(self, catalog)
-        if all(isinstance(place, NoFile) for place in places):
-            ids = catalog["id_str"]
-            raise DataError(
-                f"{self.images}: no cutout of the catalogue's {len(ids):,} ids, such as {ids.iloc[0]!r}"
-                f"{self.extension or ''}{_found_instead(self.images)}"
-            )
-        contents = contents_of([None if isinstance(place, NoFile) else place for place in places], self.images)
-        pairs = sorted(zip(catalog["id_str"], contents, strict=True))
+        # All that decides which file is whose. The names in the folder count only where files are found by them.
+        names = listing(self.images) if self.image_column is None else ()
+        settings = repr((self.id_column, self.image_column, self.extension))
         return {
             "catalog_sha256": catalog_sha256,
-            "images_sha256": hash_of_texts(f"{id_str}:{content}" for id_str, content in pairs),
+            "images_sha256": hash_of_files(
+                partial(_named_files, self), hash_of_texts([catalog_sha256, settings, *names]), self.images
+            ),
         }
 
     def read(self, work: Path, accept: Accept = as_it_is) -> "tuple[pd.DataFrame, Metrics]":
@@ -137,6 +132,18 @@ class FolderSurvey(CatalogColumns):
         catalog = accept(read_unsplit_catalog(self.catalog, self.id_column))
         stored = build_folder_survey(self, catalog, work / "images.npy")
         return rows_with_cutouts(catalog, stored, work, self.pixel_scale_arcsec, self.resize)
+
+
+def _named_files(survey: FolderSurvey) -> list[tuple[str, str | None]]:
+    """The id of each row and its cutout's file, or None; raises DataError if no row has one."""
+    catalog = _read_quietly(survey)
+    places, ids = find_cutouts(survey, catalog), catalog["id_str"].tolist()
+    if all(isinstance(place, NoFile) for place in places):
+        raise DataError(
+            f"{survey.images}: no cutout of the catalogue's {len(ids):,} ids, such as {ids[0]!r}"
+            f"{survey.extension or ''}{_found_instead(survey.images)}"
+        )
+    return [(name, None if isinstance(place, NoFile) else place) for name, place in zip(ids, places, strict=True)]
 
 
 def build_folder_survey(

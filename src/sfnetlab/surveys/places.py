@@ -62,6 +62,11 @@ def places_of_ids(folder: Path, ids: Sequence[str], extension: str | None) -> li
     return [_only(found.get(id_str, ()), folder) for id_str in ids]
 
 
+def listing(folder: Path) -> Iterator[str]:
+    """Return the paths in a folder and below it, as `places_of_ids` sees them; raises DataError as it does."""
+    return (parent + name for parent, name in _entries(folder))
+
+
 def places_of_paths(folder: Path, paths: Sequence[Any], column: str) -> list[Place]:
     """Return the file that each path of a catalogue names: an absolute path, or one relative to the folder."""
     return [

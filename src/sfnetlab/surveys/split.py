@@ -28,12 +28,18 @@ class HashSplit:
     """Another salt is another split."""
     fractions: tuple[float, ...] = (0.7, 0.1, 0.2)
     """Shares of train, valid and test."""
-    neighbour_radius_arcsec: float = 38.0
-    """Galaxies closer than this on the sky share cutout pixels and fall into one part (0: only equal ids)."""
+    probe_share: float = 0.0
+    """Share of the train galaxies that what learns from a label (networks, PLS) leaves to the probes of its features:
+    these are fitted on them alone. 0: probes are fitted on rows that such features have learnt."""
+    neighbour_radius_arcsec: float | None = None
+    """Galaxies closer than this on the sky fall into one part; 0: only equal ids. Not set: as far as cutouts share
+    pixels, the square root of 2 times their side (two squares may meet at their corners), or 54 where the survey does
+    not know its scale."""
 
     def __post_init__(self) -> None:
         require_fractions(self.fractions)
-        require(self.neighbour_radius_arcsec >= 0, "neighbour_radius_arcsec must not be negative")
+        _require_share(self.probe_share)
+        require((self.neighbour_radius_arcsec or 0) >= 0, "neighbour_radius_arcsec must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +51,30 @@ class RandomSplit:
     """Seed of the permutation."""
     fractions: tuple[float, ...] = (0.7, 0.1, 0.2)
     """Shares of train, valid and test."""
+    probe_share: float = 0.0
+    """As of the kind "hash"."""
 
     def __post_init__(self) -> None:
         require_fractions(self.fractions)
+        _require_share(self.probe_share)
+
+
+def _require_share(probe_share: float) -> None:
+    require(0 <= probe_share < 1, f"probe_share must lie in [0, 1), got {probe_share}")
 
 
 Split = HashSplit | RandomSplit
 
+USUAL_SIDE_ARCSEC = 38.0
+"""Side of cutouts where the survey does not know it: that of the SFNet paper's."""
 
-def split_catalog(catalog: "pd.DataFrame", split: Split) -> "NDArray[np.str_]":
-    """Return the part of each galaxy, 'train', 'valid' or 'test', in the order of the catalogue's rows.
 
-    Hash: galaxies within `neighbour_radius_arcsec` of each other, and chains of them, form a group. The group goes
+def split_catalog(catalog: "pd.DataFrame", split: Split, side_arcsec: float = USUAL_SIDE_ARCSEC) -> "NDArray[np.str_]":
+    """Return the part of each galaxy, 'train', 'probe', 'valid' or 'test', in the order of the catalogue's rows.
+
+    'probe' are the train galaxies that are left to probes, `probe_share` of them.
+
+    Hash: galaxies within the radius of `HashSplit` of each other, and chains of them, form a group. The group goes
     where sha256(salt + its smallest id) falls in [0, 1), so neither the order of rows nor galaxies elsewhere matter.
     A galaxy is a group of its own where the catalogue has no columns `ra` and `dec` (degrees), or they hold NaN.
 
@@ -68,6 +86,8 @@ def split_catalog(catalog: "pd.DataFrame", split: Split) -> "NDArray[np.str_]":
     ----------
     catalog : DataFrame of n rows
         With `id_str`, each id once.
+    side_arcsec
+        Side of the cutouts, which decides the radius where the split does not.
 
     Returns
     -------
@@ -80,12 +100,15 @@ def split_catalog(catalog: "pd.DataFrame", split: Split) -> "NDArray[np.str_]":
     """
     match split:
         case HashSplit():
-            parts = _hash_split(catalog, split)
+            given = split.neighbour_radius_arcsec
+            radius_arcsec = 2**0.5 * side_arcsec if given is None else given
+            parts = _hash_split(catalog, split, radius_arcsec)
         case RandomSplit():
             parts = _random_split(len(catalog), split)
         case _ as never:
             assert_never(never)
-    empty = [part for part in ("train", "valid", "test") if part not in parts]
+    wanted = ("train", *(["probe"] if split.probe_share > 0 else []), "valid", "test")
+    empty = [part for part in wanted if part not in parts]
     if empty:
         raise DataError(
             f"split: {' and '.join(empty)} got none of {len(catalog):,} galaxies with fractions "
@@ -94,12 +117,12 @@ def split_catalog(catalog: "pd.DataFrame", split: Split) -> "NDArray[np.str_]":
     return parts
 
 
-def _hash_split(catalog: "pd.DataFrame", split: HashSplit) -> "NDArray[np.str_]":
+def _hash_split(catalog: "pd.DataFrame", split: HashSplit, radius_arcsec: float) -> "NDArray[np.str_]":
     import numpy as np
 
     from sfnetlab.surveys.catalog import texts_in_parts
 
-    group = _sky_groups(catalog, split.neighbour_radius_arcsec)
+    group = _sky_groups(catalog, radius_arcsec)
     by_id = catalog["id_str"].argsort(kind="stable").to_numpy()
     _, first = np.unique(group[by_id], return_index=True)
     smallest_ids = catalog["id_str"].iloc[by_id[first]]  # one a group, in order of the groups' numbers
@@ -109,8 +132,9 @@ def _hash_split(catalog: "pd.DataFrame", split: HashSplit) -> "NDArray[np.str_]"
         len(smallest_ids),
     )
     train, valid, _ = split.fractions
-    parts = np.array(["train", "valid", "test"])
-    return parts[np.searchsorted([train, train + valid], positions, side="right")][group]
+    parts = np.array(["train", "probe", "valid", "test"])
+    edges = [train * (1 - split.probe_share), train, train + valid]
+    return parts[np.searchsorted(edges, positions, side="right")][group]
 
 
 def _hash_position(text: str) -> float:
@@ -163,4 +187,6 @@ def _random_split(n: int, split: RandomSplit) -> "NDArray[np.str_]":
     parts = np.full(n, "train")
     parts[order[:n_test]] = "test"
     parts[order[n_test : n_test + int(valid * n)]] = "valid"
+    train = order[n_test + int(valid * n) :]
+    parts[train[: int(split.probe_share * len(train))]] = "probe"
     return parts

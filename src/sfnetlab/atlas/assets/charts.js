@@ -42,6 +42,9 @@ const MARKERS = {
   diamond: "M0 -5.2l4.4 5.2l-4.4 5.2l-4.4 -5.2z",
 };
 
+/** How many times the largest level an error may be; what is larger is drawn there. */
+export const WORST = 1.6;
+
 /** Curves with intervals over a logarithmic axis. `curves`: [{ name, colour, dash, marker, points: [{ x, y, low, high, title }] }]. */
 export function budgetChart({ curves, levels, xLabel, yLabel, title }) {
   const [width, height, left, top] = [640, 320, 62, 12];
@@ -49,11 +52,13 @@ export function budgetChart({ curves, levels, xLabel, yLabel, title }) {
   if (all.length === 0) return h("p", { class: "about" }, "Nothing to draw.");
   const xs = all.map((point) => point.x);
   const bounds = [...all.flatMap((point) => [point.low ?? point.y, point.high ?? point.y]), ...levels.map((level) => level.y)];
-  const [low, high] = [Math.min(...bounds), Math.max(...bounds)];
+  // what is far worse than knowing nothing would press all else flat: it stands at the upper edge
+  const limit = levels.length ? WORST * Math.max(...levels.map((level) => level.y)) : Infinity;
+  const [low, high] = [Math.min(...bounds), Math.min(limit, Math.max(...bounds))];
   const pad = 0.06 * (high - low || 1);
   const [minX, maxX] = [Math.min(...xs) / 1.25, Math.max(...xs) * 1.25];
   const x = (value) => left + (width * Math.log(value / minX)) / Math.log(maxX / minX);
-  const y = (value) => top + height * (1 - (value - low + pad) / (high - low + 2 * pad));
+  const y = (value) => top + height * (1 - (Math.min(value, limit) - low + pad) / (high - low + 2 * pad));
   const powers = Array.from({ length: 24 }, (_, i) => 2 ** i).filter((p) => p >= minX && p <= maxX);
   const frame = s("svg", { class: "chart", viewBox: `0 0 ${width + left + 14} ${height + top + 42}`, role: "img", "aria-label": title });
   axes(frame, { x, y, width, height, left, top, xTicks: powers, yTicks: ticks(low - pad, high + pad), xLabel, yLabel });

@@ -8,7 +8,7 @@ import { sortableTable } from "./sortable.js";
 import { orderOf, stateOf } from "./wall.js";
 
 const EXPLAINED = {
-  exact: "The map before the last average, weighted as the feature weighs it: its mean is the activation.",
+  exact: "The map before the last average, weighted as the feature weighs it: the mean of the network’s own cells (these, or of their rows and columns every second or fourth) is the activation.",
   gradient: "The size of gradient times pixel through the encoder: a hint, no sum.",
 };
 
@@ -30,7 +30,7 @@ function groupsOf(page, cards, ids, strength) {
       if (mapOf.has(row)) figures.push({ frame: link.querySelector(".cutout"), cells: mapOf.get(row) });
       return h("li", {}, link);
     }))));
-  if (!maps || !atlas.about.has_images || maps.h * maps.w === 1) return { parts, toggle: null };
+  if (!maps || !atlas.about.has_images) return { parts, toggle: null };
   let shown = false;
   const button = h("button", { type: "button", class: "maps", "aria-pressed": "false" }, "Show where it comes from");
   const toggle = () => {

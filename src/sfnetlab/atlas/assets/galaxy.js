@@ -58,11 +58,11 @@ function why({ cards, stored, at, id, row, labels, unit }) {
     const rest = parts.slice(N_STEPS);
     if (rest.length > 0) steps.push({ name: `${rest.length} more features`, value: rest.reduce((total, { part }) => total + part, 0) });
     const cells = all?.maps[at * n + output];
-    const map = cells && all.h * all.w > 1 && atlas.about.has_images && (() => {
+    const map = cells && atlas.about.has_images && (() => {
       const frame = picture(row, id, { withMarks: true });
       const scale = cells.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
       frame.insertBefore(overlay(cells, all.h, all.w, scale), frame.querySelector(".marks"));
-      return h("figure", { class: "contribution-map" }, frame, h("figcaption", {}, `Where it comes from: warm parts raise ${column}, blue ones lower it; ${all.h} × ${all.w} cells, whose mean plus the bias is the prediction.`));
+      return h("figure", { class: "contribution-map" }, frame, h("figcaption", {}, `Where it comes from: warm parts raise ${column}, blue ones lower it; ${all.h} × ${all.w} cells; the mean of the network’s own cells (these, or of their rows and columns every second or fourth) plus the bias is the prediction.`));
     })();
     return section(`Why this ${column}?`, `${table.name}: each active feature adds its activation times its weight.`,
       h("div", { class: "why" },

@@ -1,6 +1,6 @@
 // The first page: the experiment, the comparison, methods side by side at equal sparsity, claims.
 
-import { budgetChart } from "./charts.js";
+import { budgetChart, WORST } from "./charts.js";
 import { methodColours } from "./colour.js";
 import { atlas } from "./data.js";
 import { count, h, href, number, section } from "./dom.js";
@@ -69,7 +69,7 @@ function atEqualSparsity(rows) {
   const select = h("select", { "aria-label": "Sparsity", onchange: () => draw(wholes[select.selectedIndex]) }, wholes.map(({ name }) => h("option", {}, name)));
   draw(wholes[0]);
   return section("Side by side at equal sparsity",
-    "Test RMSE with its 95 % interval over galaxies, by the best probe of each method; * features that were trained on a label.", select, list);
+    "Test RMSE with its 95 % interval over galaxies and runs, by the best probe of each method; * features that were trained on a label.", select, list);
 }
 
 function tableCards() {
@@ -114,7 +114,7 @@ export function showOverview(main) {
     const select = h("select", { "aria-label": "Probe", onchange: (event) => draw(event.target.value) }, probes.map((probe) => h("option", { selected: probe === first }, probe)));
     draw(first);
     const title = groups.length > 1 ? `Comparison: ${own[0].column} (${own[0].target})` : `Comparison: ${own[0].column}`;
-    parts.push(section(title, "Test error against the number of features in use in all; dashed: features that never saw a label.",
+    parts.push(section(title, `Test error against the number of features in use in all; dashed: features that never saw a label. Errors above ${WORST} times that of the mean stand at the upper edge.`,
       h("label", { class: "choice" }, "probe ", select), chart));
     const side = atEqualSparsity(own);
     if (side) parts.push(side);

@@ -1,17 +1,26 @@
 """Claims about features: with what they go, whether others find them too, how close they are to known factors."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sfnetlab.interpret.claims.evidence import CannotTestError, ClaimTables, Finding, resampled_shares, runs_of
+from sfnetlab.interpret.claims.evidence import (
+    CannotTestError,
+    ClaimTables,
+    Finding,
+    main_k,
+    predictions_of,
+    resampled_shares,
+    runs_of,
+)
 from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.sae import SAE
 from sfnetlab.methods.sfnet import SFNet
 from sfnetlab.metrics.nulls import ALIKE
 from sfnetlab.metrics.runs import encoders_of, from_intervals, over_pairs
+from sfnetlab.metrics.tidy import EFFECTIVE, HEAD
 
 COMMON = 0.005
 """Share of galaxies in which a feature of the library must be active: 100 of the SFNet paper's 23,444."""
@@ -19,8 +28,16 @@ MOST = 0.5
 """Share of the features above which most recur."""
 N_COMPARED = 64
 """Latents and components that are compared, as the Euclid paper has it."""
-Interval = tuple[float, float, float]
-"""A score, and the low and high end of its interval."""
+
+
+class Estimate(NamedTuple):
+    """A score with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    freedom: float
+    """Degrees of freedom behind the interval."""
 
 
 def _compared(tables: ClaimTables) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -35,28 +52,40 @@ def _compared(tables: ClaimTables) -> tuple[pd.DataFrame, pd.DataFrame]:
     return latents, components
 
 
-def _mean_over_features(table: pd.DataFrame, values: "pd.Series[float]") -> Interval:
+def _mean_over_features(table: pd.DataFrame, values: "pd.Series[float]") -> Estimate:
     """The mean of features' values and its interval over features and runs."""
-    found: list[Interval] = []
+    found: list[tuple[float, float, float]] = []
     seeds: list[Any] = []
     for seed, of_run in values.groupby(table["seed"], dropna=False):
         known = of_run[np.isfinite(of_run)].to_numpy(dtype=np.float64)
         if len(known) < 2:
-            raise CannotTestError("fewer than two features vary")
+            raise CannotTestError("fewer than two features vary and are found by another seed too")
         sample = resampled_shares(len(known)) @ known
         low, high = np.quantile(sample[1:], (0.025, 0.975))
         found.append((float(sample[0]), float(low), float(high)))
         seeds.append(seed)
     value, lows, highs = np.array(found).T
-    return from_intervals(value, lows, highs, encoders_of(seeds))
+    return _over_runs(pd.DataFrame({"seed": seeds, "value": value, "low": lows, "high": highs}))
 
 
-def _minus(what: str, ours: Interval, theirs: Interval) -> Finding:
+def _over_runs(runs: pd.DataFrame) -> Estimate:
+    """The mean over runs of a score, a row each with `seed`, `value`, `low` and `high` over galaxies."""
+    seeds = encoders_of(runs["seed"])
+    value, low, high = runs[["value", "low", "high"]].to_numpy(dtype=np.float64).T
+    return Estimate(*from_intervals(value, low, high, seeds), np.inf if seeds[0] is None else len(set(seeds)) - 1)
+
+
+def _counted(runs: pd.DataFrame, numbers: "pd.Series[float]") -> Estimate:
+    """The mean over runs of a number that is known of each."""
+    return _over_runs(runs.assign(value=numbers, low=numbers, high=numbers))
+
+
+def _minus(what: str, ours: Estimate, theirs: Estimate) -> Finding:
     """The difference of two scores, taken as independent (Zou & Donner 2008): rather too wide than too narrow."""
-    difference = ours[0] - theirs[0]
-    low = difference - float(np.hypot(ours[0] - ours[1], theirs[2] - theirs[0]))
-    high = difference + float(np.hypot(ours[2] - ours[0], theirs[0] - theirs[1]))
-    return Finding(what, difference, low, high, 0.0, "above")
+    difference = ours.value - theirs.value
+    low = difference - float(np.hypot(ours.value - ours.low, theirs.high - theirs.value))
+    high = difference + float(np.hypot(ours.high - ours.value, theirs.value - theirs.low))
+    return Finding(what, difference, low, high, 0.0, "above", min(ours.freedom, theirs.freedom))
 
 
 def _finding_of_correlations(what: str, runs: pd.DataFrame, value: str, low: str, high: str, line: float) -> Finding:
@@ -64,8 +93,8 @@ def _finding_of_correlations(what: str, runs: pd.DataFrame, value: str, low: str
     ends = runs[[low, high]].abs().to_numpy()
     crosses = (runs[low] * runs[high] <= 0).to_numpy()
     lower = np.where(crosses, 0.0, ends.min(axis=1))
-    found = from_intervals(runs[value].abs().to_numpy(), lower, ends.max(axis=1), encoders_of(runs["seed"]))
-    return Finding(what, *found, line, "above")
+    found = _over_runs(runs.assign(value=runs[value].abs(), low=lower, high=ends.max(axis=1)))
+    return Finding(what, *found[:3], line, "above", found.freedom)
 
 
 def latents_align_better(tables: ClaimTables) -> Finding:
@@ -83,7 +112,7 @@ def latents_align_better(tables: ClaimTables) -> Finding:
 
 
 def latents_are_novel(tables: ClaimTables) -> Finding:
-    """Return by how much less morphology labels explain of latents than of components."""
+    """Return by how much less morphology labels explain of latents than of components, of those that recur."""
     novelty = [_mean_over_features(table, table["novelty"]) for table in _compared(tables)]
     return _minus("mean novelty (1 - R2), latents minus components", *novelty)
 
@@ -110,15 +139,24 @@ def one_feature_follows(tables: ClaimTables) -> Finding:
 
 
 def library(tables: ClaimTables) -> Finding:
-    """Return which share of the features that it may choose from an SFNet uses, of each run with Wilson's interval."""
+    """Return how many features an SFNet uses for more than a few galaxies."""
     usage = runs_of(tables, tables.frequencies, SFNet.kind, "catalogue")
-    n, z = tables.n_sfnet_features, 1.96
-    share = (usage["frequency"] > COMMON).groupby(usage["seed"], dropna=False).sum() / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    what = f"share of {n} features active in more than {COMMON:.1%} of test galaxies"
-    low, high = (centre - half).to_numpy(), (centre + half).to_numpy()
-    return Finding(what, *from_intervals(share.to_numpy(), low, high, encoders_of(share.index)), 0.5, "above")
+    n_used = (usage["frequency"] > COMMON).groupby(usage["seed"], dropna=False).sum().astype(float)
+    found, k = _counted(n_used.reset_index(), n_used.reset_index()["frequency"]), int(usage["k"].iloc[0])
+    what = f"features active in more than {COMMON:.1%} of test galaxies, k = {k}"
+    return Finding(what, *found[:3], float(k), "above", found.freedom)
+
+
+def effective_features(tables: ClaimTables) -> Finding:
+    """Return how many directions the features of an SFNet effectively span: their participation ratio."""
+    k = main_k(tables)
+    runs = predictions_of(tables, SFNet.kind, HEAD, k=k).drop_duplicates("seed")
+    participation = EFFECTIVE[1]
+    if participation not in runs or runs[participation].isna().any():
+        raise CannotTestError("the effective number of features is not known")
+    found = _counted(runs, runs[participation])
+    what = f"participation ratio of all features of the SFNet with k = {k}"
+    return Finding(what, *found[:3], float(k), "above", found.freedom)
 
 
 def features_recur(tables: ClaimTables) -> Finding:
@@ -147,7 +185,8 @@ def features_recur(tables: ClaimTables) -> Finding:
         f"least over {len(networks)} SFNets: share of matched features with |r| above {ALIKE} ({alike:.2f}) less "
         f"{MOST} or what an untrained network reaches ({untrained:.2f}), over {len(pairs)} pairs of {len(number)} seeds"
     )
-    return Finding(what, *over_pairs(pairs["beyond"].to_numpy(dtype=np.float64), a, b), 0.0, "above")
+    found = over_pairs(pairs["beyond"].to_numpy(dtype=np.float64), a, b)
+    return Finding(what, *found, 0.0, "above", len(number) - 1)
 
 
 def factors(tables: ClaimTables) -> Finding:
@@ -165,7 +204,7 @@ def factors(tables: ClaimTables) -> Finding:
     return _minus(what, *scores)
 
 
-def _at_equal_numbers(compared: Sequence[pd.DataFrame], number: str) -> tuple[int, list[Interval]]:
+def _at_equal_numbers(compared: Sequence[pd.DataFrame], number: str) -> tuple[int, list[Estimate]]:
     """The largest number of features that every run of all methods has, and each one's score with so many.
 
     A method is a table of its runs, with the number of features in the column `number`, and `value`, `low`, `high` over
@@ -175,12 +214,7 @@ def _at_equal_numbers(compared: Sequence[pd.DataFrame], number: str) -> tuple[in
     if not numbers:
         raise CannotTestError("not enough features of every run of both to be compared at equal numbers")
     n = max(numbers)
-    scores: list[Interval] = []
-    for runs in compared:
-        at_equal = runs[runs[number] == n]
-        value, low, high = at_equal[["value", "low", "high"]].to_numpy(dtype=np.float64).T
-        scores.append(from_intervals(value, low, high, encoders_of(at_equal["seed"])))
-    return n, scores
+    return n, [_over_runs(runs[runs[number] == n]) for runs in compared]
 
 
 def _of_all_runs(runs: pd.DataFrame, number: str) -> set[int]:
