@@ -304,3 +304,85 @@ def test_keys_do_not_depend_on_how_a_path_is_written(path, tmp_path, monkeypatch
 def test_each_stage_has_a_module():
     for stage in STAGES.values():
         assert (Path(__file__).parents[1] / "src" / f"{stage.module.replace('.', '/')}.py").is_file()
+
+
+def test_penalty_makes_another_network_and_no_penalty_the_same(path):
+    name, weight = "train-sfnet/sfnet-k2-seed0", "features.sfnet.decorrelation"
+    plain, none, some = keys(path), keys(path, f"{weight}=0.0"), keys(path, f"{weight}=0.01")
+    assert plain[name] == none[name] != some[name]
+    assert plain["train-sfnet/dense-seed0"] == some["train-sfnet/dense-seed0"]
+
+
+@pytest.mark.parametrize("penalty", ["decorrelation", "load_balance"])
+def test_negative_penalties_are_refused(path, penalty):
+    with pytest.raises(ConfigError, match=f"{penalty} must be a weight of 0 or more, got -1"):
+        keys(path, f"features.sfnet.{penalty}=-1.0")
+
+
+def nested(path, *more):
+    return jobs_of(path, "features.sae.runs=3", *more)
+
+
+def test_runs_are_dictionaries_on_the_encoder_of_each_seed_trained_in_one_pass(path):
+    jobs = nested(path)
+    assert named(jobs, "train-sae") == {"sae-seed0", "sae-seed1"}
+    assert jobs["train-sae/sae-seed1"].spec.seeds == (1, 1_000_001, 2_000_001)
+    of_encoder = jobs["encode-embeddings/sae-k4-seed1-dictionary2"]
+    assert str(of_encoder.inputs["embedding"]) == "embed-images/dense-seed1"
+    assert len(named(jobs, "encode-embeddings")) == 2 * 2 * 3
+
+
+def test_more_runs_leave_the_first_ones_features_of_other_methods_as_they_are(path):
+    once, thrice = keys(path), keys(path, "features.sae.runs=3")
+    assert keys(path, "features.sae.runs=1") == once
+    assert once["fit-probes/pca-seed1"] == thrice["fit-probes/pca-seed1"]
+
+
+def test_dictionaries_of_one_encoder_and_of_two_are_compared_apart(path):
+    jobs = nested(path)
+    within = [job for name, job in jobs.items() if "-seeds" in name and "k4" in name]
+    assert [job.name for job in within] == ["sae-k4-seeds-on-dense-seed0", "sae-k4-seeds-on-dense-seed1"]
+    assert within[1].spec.seeds == (1, 1_000_001, 2_000_001)
+    tables = {name for name in jobs["compare-features/relations"].spec.tables if name.startswith("sae")}
+    first = {"sae-k2-seed0", "sae-k2-seed0-dictionary1", "sae-k2-seed0-dictionary2"}
+    assert tables == {*first, "sae-k2-seed1"}
+
+
+def test_null_sae_and_ica_have_runs_of_their_own_starts(path):
+    added = """
+[[features]]
+name = "ica"
+kind = "ica"
+on = "dense"
+n_components = 4
+runs = 2
+[[features]]
+name = "null"
+kind = "null_sae"
+arm = "frozen_decoder"
+on = "dense"
+n_latents = 64
+k = [4]
+runs = 2
+"""
+    path.write_text(TOML + added)
+    jobs = jobs_of(path)
+    assert {"ica-seed0", "ica-seed0-dictionary1", "ica-seed1-dictionary1"} <= named(jobs, "fit-baselines")
+    first, second = (jobs[f"fit-baselines/ica-seed0{run}"] for run in ("", "-dictionary1"))
+    assert first.key != second.key
+    assert jobs["train-sae/null-seed0"].spec.seeds == (0, 1_000_000)
+
+
+def test_runs_on_an_encoder_without_seeds_are_refused(shared):
+    with pytest.raises(ConfigError, match="runs = 3 are trainings on the encoder of each seed, but 'dense' has no"):
+        nested(shared)
+
+
+def test_runs_below_one_are_refused(path):
+    with pytest.raises(ConfigError, match="runs must lie in"):
+        keys(path, "features.sae.runs=0")
+
+
+def test_seeds_that_would_be_those_of_dictionaries_are_refused(path):
+    with pytest.raises(ConfigError, match="seeds must be below 1,000,000"):
+        keys(path, "seeds=[1000000]")

@@ -21,7 +21,7 @@ def row(features: str, kind: str, value: float, **more: object) -> dict[str, obj
         "k": None, "probe": "linear", "budget": None, "n_features_used": 8, "n_effective": 3,
         "participation": np.nan, "target": "metallicity", "column": "oh_p50",
         "metric": "rmse", "low": value - 0.01, "high": value + 0.01, "run_sd": 0.0, "galaxy_sd": 0.005, "n_seeds": 1,
-        "n": 100,
+        "n_dictionaries": 1, "dictionary_sd": np.nan, "n": 100,
     }  # fmt: skip
     return {"features": features, "kind": kind, "value": value} | defaults | more
 
@@ -209,6 +209,22 @@ def test_latex_has_a_line_for_every_method_without_a_number_k(methods, kind):
     extra = pd.DataFrame([row("other", kind, 0.17, probe="ridge", n_features_used=20)])
     table = comparison_table(pd.concat([methods, extra.astype(methods.dtypes)]))
     assert "{other: 0.1700" in latex_comparison(table, CHOICES)
+
+
+def test_dictionaries_have_a_spread_of_their_own_beside_that_of_encoders(methods):
+    nested = {"n_seeds": 5, "n_dictionaries": 3, "run_sd": 0.012, "dictionary_sd": 0.002}
+    sae = table_of([row("sae", "sae", 0.15, k=4, **nested)])
+    table = comparison_table(pd.concat([methods, sae]))
+    assert table.set_index("features")[["seed_sd", "dictionary_sd"]].loc["sae"].tolist() == [0.012, 0.002]
+    text = format_comparison(table)
+    assert "5 x 3" in text
+    assert "the second between dictionaries on the same encoder" in text
+    assert "0.1500 [0.1400, 0.1600] (0.0120, 0.0020, 0.0050)" in text
+    assert "0.1100 [0.1000, 0.1200] (0.0120, 0.0050)" in text
+
+
+def test_without_nested_dictionaries_there_is_no_word_of_them(methods):
+    assert not {"dictionary_sd", "n_dictionaries"} & set(comparison_table(methods))
 
 
 def test_both_numbers_stand_beside_each_other_where_rows_were_left_to_probes():

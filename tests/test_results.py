@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -384,3 +385,16 @@ def test_autoencoders_of_one_embedding_without_seed_are_trainings_of_their_own()
     ]
     assert made[0] == made[1] == {"family": "sae k=4", "training": 3}
     assert made[2] == {"family": "other k=4", "training": 3}
+
+
+def test_pairs_of_one_method_say_whether_they_stand_on_one_encoder_or_on_two(tmp_path):
+    run = Run(tmp_path / "nested")
+    survey, _ = run.made("prepare-survey", "survey")
+    specs = [replace(SAE, seed=seed) for seed in (0, 1_000_000, 1)] + [PCA]
+    tables = {spec.name: spec for spec in specs}
+    _, directory = run.made("compare-features", "relations", {"tables": tables}, survey=survey)
+    first, *others = tables
+    pd.DataFrame({"table_a": first, "table_b": others}).to_parquet(directory / "matching.parquet")
+    matching = Results.open(run.root).relations("matching")
+    assert matching["table_b"].tolist() == ["sae-k2-seed0-dictionary1", "sae-k2-seed1", "pca-seed0"]
+    assert matching["runs"].tolist() == ["one encoder", "two encoders", None]

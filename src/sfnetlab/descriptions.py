@@ -108,8 +108,9 @@ IN_ALL_TABLES: Mapping[str, str] = {
     "features": "name of the [[features]]",
     "kind": "kind of the [[features]]",
     "k": "features active for each galaxy, by the settings",
-    "seed": "seed of the training",
+    "seed": "seed of the training; + 1,000,000 n: dictionary n on this encoder",
     "n_seeds": "number of seeds",
+    "n_dictionaries": "number of dictionaries on the encoder of each seed",
     "id_str": "identifier of the galaxy, as text",
     "split": "part of the split: train, valid or test",
     "target": "name of the [targets] or [classes]",
@@ -150,6 +151,7 @@ _OF_SCORES = {
         ("_low", ", lower end of 95 % over galaxies and runs"),
         ("_high", ", upper end of 95 % over galaxies and runs"),
         ("_seed_sd", ", scatter between runs"),
+        ("_dictionary_sd", ", scatter between dictionaries"),
         ("_galaxy_sd", ", scatter between samples of galaxies"),
     )
 }
@@ -157,6 +159,7 @@ _SPREADS = {
     "low": "lower end of 95 % over galaxies and runs; missing: one run",
     "high": "upper end of 95 % over galaxies and runs; missing: one run",
     "run_sd": "standard deviation between runs on one sample; missing: one run",
+    "dictionary_sd": "scatter between dictionaries of one encoder; missing: one on each",
     "galaxy_sd": "standard deviation from one sample of as many galaxies to the next",
 }
 _OF_METHODS = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from sfnetlab.files import write_text
 from sfnetlab.settings import View, is_place
@@ -140,6 +140,38 @@ class Task:
 # --- feature tables ---------------------------------------------------------------------------------------------------
 
 
+MOST_SEEDS = 1_000_000
+"""Seeds of an experiment are smaller, so that the number of a run says both what its encoder and its dictionary are."""
+
+
+class Run(NamedTuple):
+    """What a feature table is a run of: dictionaries are nested within the encoder whose embedding they decompose.
+
+    One number stands for both, in the column `seed` of tables and as the seed of the training: the encoder's seed for
+    the first dictionary and for whatever is no dictionary.
+    """
+
+    encoder: int
+    """Seed of the encoder, or of the method where it decomposes nothing that has a seed."""
+    dictionary: int = 0
+    """Which of the trainings on this encoder, from 0."""
+
+    @classmethod
+    def of(cls, seed: int) -> Self:
+        """Return the run of a number."""
+        return cls(seed % MOST_SEEDS, seed // MOST_SEEDS)
+
+    @property
+    def seed(self) -> int:
+        """The number that stands for the run."""
+        return self.encoder + MOST_SEEDS * self.dictionary
+
+    @property
+    def name(self) -> str:
+        """How directories call it: `seed0`, `seed0-dictionary1`."""
+        return f"seed{self.encoder}" + (f"-dictionary{self.dictionary}" if self.dictionary else "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
     """Which feature table this is: the columns by which tidy tables tell it from others."""
@@ -150,7 +182,7 @@ class TableSpec:
     k: int | None
     """Features active for each galaxy; None where all are."""
     seed: int | None
-    """None where nothing random made it."""
+    """Number of its `Run`; None where nothing random made it."""
 
     @property
     def name(self) -> str:
@@ -158,7 +190,7 @@ class TableSpec:
         parts = [
             self.features,
             f"k{self.k}" if self.k is not None else "",
-            f"seed{self.seed}" if self.seed is not None else "",
+            Run.of(self.seed).name if self.seed is not None else "",
         ]
         return "-".join(part for part in parts if part)
 

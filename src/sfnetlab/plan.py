@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sfnetlab.errors import ConfigError, DataError
 from sfnetlab.files import file_problem, sha256_of
-from sfnetlab.jobs import Job, Stage, Table, TableSpec, Viewed
+from sfnetlab.jobs import Job, Run, Stage, Table, TableSpec, Viewed
 from sfnetlab.methods import TRAITS, External, typical
 from sfnetlab.methods.contract import ReadsCatalogue
 from sfnetlab.schema import (
@@ -168,7 +168,7 @@ class InterpretSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StabilitySpec:
-    """Compare the SAEs that differ in their seed alone."""
+    """Compare the SAEs on one embedding that differ in their seed alone."""
 
     features: str
     k: int
@@ -428,9 +428,19 @@ def _interpretation_job(
 
 def _relations_job(config: Experiment, survey: Job, tables: list[Table]) -> Job:
     chosen = _typical_tables(tables)
-    # Whether seeds agree is asked of sparse networks, whatever the seed; autoencoders have jobs of their own for that.
+    # Whether seeds agree is asked of sparse networks, whatever the seed; autoencoders on one encoder have jobs of their
+    # own for that. Where dictionaries are nested in encoders, those of the first stand beside the first of each other.
     sfnets = {(table.spec.features, table.spec.k) for table in chosen if table.network is not None and table.spec.k}
-    compared = [table for table in tables if table in chosen or (table.spec.features, table.spec.k) in sfnets]
+    nested = {(table.spec.features, table.spec.k) for table in tables if _run(table).dictionary}
+    nested &= {(table.spec.features, table.spec.k) for table in chosen}
+    first = {(table.spec.features, table.spec.k): _run(table).encoder for table in chosen}
+    compared = [
+        table
+        for table in tables
+        if table in chosen
+        or (method := (table.spec.features, table.spec.k)) in sfnets
+        or (method in nested and (_run(table).dictionary == 0 or _run(table).encoder == first[method]))
+    ]
     spec = RelationsSpec(
         tables={table.job.name: table.spec for table in compared},
         rare=config.rare,
@@ -440,6 +450,10 @@ def _relations_job(config: Experiment, survey: Job, tables: list[Table]) -> Job:
     inputs = {"survey": survey} | {table.job.name: table.job for table in compared}
     inputs |= {f"saes of {table.job.name}": table.saes for table in compared if table.saes is not None}
     return _job("compare-features", "relations", spec, inputs)
+
+
+def _run(table: Table) -> Run:
+    return Run.of(table.spec.seed or 0)
 
 
 def _atlas_job(
@@ -511,21 +525,22 @@ def _views_jobs(survey: Job, comparison: Job, tables: list[Table]) -> Iterator[J
 
 
 def _stability_jobs(tables: list[Table]) -> Iterator[Job]:
-    """A job for each SAE and k of which several seeds decompose the same embedding."""
+    """A job for each SAE, k and embedding which several seeds decompose: pairs within one encoder."""
     groups: dict[tuple[str, int, str], list[Table]] = {}
     for table in tables:
         is_sae = table.saes is not None and TRAITS[table.spec.kind].role == "decomposition"
         if is_sae and table.spec.k is not None and table.embedding is not None:
             groups.setdefault((table.spec.features, table.spec.k, table.embedding.key), []).append(table)
+    n_embeddings = Counter((features, k) for features, k, _ in groups)
     for (features, k, _), group in groups.items():
         if len(group) < 2:
             continue
         seeds = tuple(table.spec.seed for table in group if table.spec.seed is not None)
         inputs = {f"seed{table.spec.seed}": table.job for table in group}
         inputs |= {f"saes{table.spec.seed}": table.saes for table in group if table.saes is not None}
-        yield _job(
-            "interpret-features", f"{features}-k{k}-seeds", StabilitySpec(features=features, k=k, seeds=seeds), inputs
-        )
+        on = f"-on-{group[0].embedding.name}" if n_embeddings[features, k] > 1 and group[0].embedding else ""
+        spec = StabilitySpec(features=features, k=k, seeds=seeds)
+        yield _job("interpret-features", f"{features}-k{k}-seeds{on}", spec, inputs)
 
 
 def _survey_spec(config: Experiment) -> SurveySpec:

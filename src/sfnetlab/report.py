@@ -34,8 +34,10 @@ def comparison_table(methods: pd.DataFrame) -> pd.DataFrame:
         `target, column, features, kind, supervised, k, n_features_used, n_effective, participation, probe, n_seeds,
         rmse, low, high, seed_sd, galaxy_sd`. `supervised` says that the features themselves were trained on a label;
         `low` and `high` are the 95 % interval over galaxies and runs, NaN where there is one run; `seed_sd` is the
-        standard deviation from run to run, `galaxy_sd` that from one sample of as many galaxies to the next;
-        `n_features_used`, `n_effective` and `participation` (`metrics.effective`) are medians over seeds.
+        standard deviation from run to run (of dictionaries: from encoder to encoder), `galaxy_sd` that from one sample
+        of as many galaxies to the next; `n_features_used`, `n_effective` and `participation` (`metrics.effective`) are
+        medians over seeds. Where an encoder has several dictionaries there are `n_dictionaries`, how many, and
+        `dictionary_sd`, the standard deviation between them, too.
     """
     return _scores(methods, ["rmse"], "values")
 
@@ -68,20 +70,21 @@ def _with_one_control(methods: pd.DataFrame) -> pd.DataFrame:
     """The scores with those of probes without features once, as if each were a feature table without seeds."""
     is_control = methods["probe"].isin([kind.name for kind in PROBES if kind.is_control])
     control = methods[is_control & ~methods.duplicated(["target", "column", "metric", "probe"])]
-    about = {"features": control["probe"], "kind": "mean", "k": None, "n_seeds": 1}
+    about = {"features": control["probe"], "kind": "mean", "k": None, "n_seeds": 1, "n_dictionaries": 1}
     return pd.concat([control.assign(**about).astype(methods.dtypes), methods[~is_control]])
 
 
 def _scores(methods: pd.DataFrame, names: list[str], task: ProbeTask) -> pd.DataFrame:
     """The scores of these names; with several, their names precede `low`, `high`, `seed_sd` and `galaxy_sd`."""
     by = ["target", "column", "features", "kind", "k", "budget", "n_features_used", *EFFECTIVE, "probe", "n_seeds"]
+    spreads = [("low", "low"), ("high", "high"), ("run_sd", "seed_sd"), ("galaxy_sd", "galaxy_sd")]
+    if (methods["n_dictionaries"] > 1).any():
+        by.append("n_dictionaries")
+        spreads.insert(3, ("dictionary_sd", "dictionary_sd"))
     parts = []
     for name in names:
         prefix = "" if len(names) == 1 else f"{name}_"
-        columns = {"value": name} | {
-            number: f"{prefix}{called}"
-            for number, called in (("low", "low"), ("high", "high"), ("run_sd", "seed_sd"), ("galaxy_sd", "galaxy_sd"))
-        }
+        columns = {"value": name} | {number: f"{prefix}{called}" for number, called in spreads}
         of_name = methods[methods["metric"] == name]
         parts.append(of_name.set_index(by)[list(columns)].rename(columns=columns))
     table = pd.concat(parts, axis=1).reset_index()
@@ -138,7 +141,7 @@ def _block(rows: pd.DataFrame, task: ProbeTask, cell: Callable[[Mapping[Hashable
         name = f"{features} *" if methods["supervised"].any() else features
         effective = _effective(methods.iloc[0])
         cells_of_probes = (cells.get(probe, "") for probe in probes)
-        lines.append((name, active, str(used), effective, str(methods["n_seeds"].max()), *cells_of_probes))
+        lines.append((name, active, str(used), effective, _n_runs(methods), *cells_of_probes))
     filled = [n for n, cells in enumerate(zip(*lines, strict=True)) if n < 5 or any(cells[1:])]  # probes may be off
     lines = [tuple(line[n] for n in filled) for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -149,7 +152,20 @@ def _block(rows: pd.DataFrame, task: ProbeTask, cell: Callable[[Mapping[Hashable
         "copies (|r| > 0.8) counted once (participation ratio of their covariance)\n"
         "* features learnt with a label; PCA and SAEs never see one, but their encoder may have, and PLS chooses by one"
     )
+    if "n_dictionaries" in rows and (rows["n_dictionaries"] > 1).any():
+        text.append(
+            "seeds a x b: b dictionaries on the encoder of each of a seeds; of three standard deviations the first is "
+            "between encoders, the second between dictionaries on the same encoder"
+        )
     return "\n".join(text)
+
+
+def _n_runs(methods: pd.DataFrame) -> str:
+    """How many seeds there are, and how many dictionaries on each if there are several."""
+    n_seeds, n_dictionaries = (
+        int(methods[name].max()) if name in methods else 1 for name in ("n_seeds", "n_dictionaries")
+    )
+    return f"{n_seeds}" if n_dictionaries == 1 else f"{n_seeds} x {n_dictionaries}"
 
 
 def _effective(method: "pd.Series[Any]") -> str:
@@ -173,11 +189,16 @@ def _label_cell(method: Mapping[Hashable, Any]) -> str:
 
 
 def _spread(method: Mapping[Hashable, Any], prefix: str, digits: int) -> str:
-    """The interval of a score and its two spreads; "-" between the runs of what has one or none."""
+    """The interval of a score and its spreads; "-" between the runs of what has one or none.
+
+    Where a seed has several dictionaries, the spread between these stands in the middle.
+    """
     low, high, seed_sd, galaxy_sd = (method[f"{prefix}{name}"] for name in ("low", "high", "seed_sd", "galaxy_sd"))
     interval = NEEDS_RUNS if pd.isna(low) else f"[{low:.{digits}f}, {high:.{digits}f}]"
     between = f"{seed_sd:.{digits}f}" if seed_sd > 0 else "-"
-    return f"{interval} ({between}, {galaxy_sd:.{digits}f})"
+    dictionary_sd = method.get(f"{prefix}dictionary_sd")
+    within = "" if pd.isna(dictionary_sd) else f" {dictionary_sd:.{digits}f},"
+    return f"{interval} ({between},{within} {galaxy_sd:.{digits}f})"
 
 
 def format_on_seen_rows(metrics: pd.DataFrame) -> str:

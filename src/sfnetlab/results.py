@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sfnetlab.artifacts import MANIFEST, FeatureTable, SurveyTable, read_features, read_manifest, read_survey
 from sfnetlab.errors import ArtifactError, DataError
 from sfnetlab.files import expanded, read_array
-from sfnetlab.jobs import Job, TableSpec, Task, as_recipe
+from sfnetlab.jobs import Job, Run, TableSpec, Task, as_recipe
 from sfnetlab.methods import TRAITS, Reader, Traits, reader_of, typical
 from sfnetlab.metrics.tidy import FAMILY, IDENTITY, TRAINING
 from sfnetlab.settings import Target
@@ -162,7 +162,7 @@ class TableResult:
         saes = self.record("saes")
         if saes is None:
             return {FAMILY: self.label, TRAINING: self.spec.seed}
-        name = saes.name.removesuffix(f"-seed{self.spec.seed}")
+        name = saes.name.removesuffix("" if self.spec.seed is None else f"-{Run.of(self.spec.seed).name}")
         return {FAMILY: f"{name} k={self.spec.k}", TRAINING: self.spec.seed}
 
     @property
@@ -598,9 +598,21 @@ class Results:
         return pd.concat(parts, ignore_index=True) if parts else None
 
     def relations(self, name: str) -> "pd.DataFrame | None":
-        """Return a table of compare-features: `matching`, `pairs`, `reading` and others; None where there is none."""
+        """Return a table of compare-features: `matching`, `pairs`, `reading` and others; None where there is none.
+
+        Those of two tables have a column `runs`: "one encoder" where these are two dictionaries of a method on the same
+        encoder, "two encoders" where they are a method's on two, None for two methods.
+        """
+        import pandas as pd
+
         found = self.records("compare-features")
-        return found[0].read(name) if found else None
+        table = found[0].read(name) if found else None
+        if table is None or not {"table_a", "table_b"} <= set(table):
+            return table
+        of_two = dict.fromkeys(zip(table["table_a"], table["table_b"], strict=True))
+        named = {(a, b): _runs_of_two(self.related[a], self.related[b]) for a, b in of_two}
+        runs = [named[two] for two in zip(table["table_a"], table["table_b"], strict=True)]
+        return table.assign(runs=pd.Series(runs, index=table.index, dtype=object))
 
     def views(self, name: str) -> "pd.DataFrame | None":
         """Return a table of compare-views: `scores`, `survival` or `views`; None where no method has several views."""
@@ -637,6 +649,13 @@ class Results:
         )
         head = "<tr><th>table</th><th>method</th><th>k</th><th>there is</th></tr>"
         return f"<p>Results of {html.escape(self._where)}</p><table>{head}{rows}</table>"
+
+
+def _runs_of_two(a: TableSpec, b: TableSpec) -> str | None:
+    """What two tables of one method have in common."""
+    if (a.features, a.k) != (b.features, b.k) or a.seed is None or b.seed is None:
+        return None
+    return "one encoder" if Run.of(a.seed).encoder == Run.of(b.seed).encoder else "two encoders"
 
 
 def _record_in(directory: Path) -> Record:

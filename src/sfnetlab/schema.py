@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from sfnetlab.jobs import MOST_SEEDS
 from sfnetlab.methods import Features
 from sfnetlab.methods.contract import Given
 from sfnetlab.probes import names_of
@@ -178,6 +179,7 @@ class Experiment:
         require(len(self.seeds) > 0, "seeds must name at least one seed")
         require(len(set(self.seeds)) == len(self.seeds), f"seeds repeat: {list(self.seeds)}")
         require(min(self.seeds) >= 0, f"seeds must not be negative, got {list(self.seeds)}")
+        require(max(self.seeds) < MOST_SEEDS, f"seeds must be below {MOST_SEEDS:,}, got {list(self.seeds)}")
         names = [f.name for f in self.features]
         repeated = sorted({name for name in names if names.count(name) > 1})
         require(not repeated, f"features repeat a name: {repeated}")

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from sfnetlab.jobs import Run
 from sfnetlab.metrics.method_scores import (
     MANY_CLASSES,
     TWO_CLASSES,
@@ -78,7 +79,29 @@ def test_dictionaries_within_one_encoder_are_one_training():
     runs = [predicted(noisy(0.1 + seed, seed), seed).assign(training=0) for seed in (0, 1, 2)]
     table = method_scores(pd.concat(runs).astype({"training": "Int64"}), {"t": ("a",)}, VALUES, **HOW)
     assert table["low"].isna().all()
-    assert (table["n_seeds"] == 3).all()
+    assert table[["n_seeds", "n_dictionaries"]].to_numpy().tolist() == [[1, 3]]
+
+
+def test_spread_between_encoders_is_told_from_that_between_their_dictionaries():
+    numbers = {(0, 0): 0.1, (0, 1): 0.2, (1, 0): 0.3, (1, 1): 0.5}
+    runs = [
+        predicted(TRUTH + error, Run(*run).seed).assign(training=run[0], n_effective=5)
+        for run, error in numbers.items()
+    ]
+    (row,) = method_scores(
+        pd.concat(runs).astype({"training": "Int64"}), {"t": ("a",)}, VALUES, **HOW
+    ).to_dict("records")  # fmt: skip
+    assert row["value"] == pytest.approx((0.15 + 0.4) / 2)
+    assert row["run_sd"] == pytest.approx(np.std([0.15, 0.4], ddof=1))
+    assert row["dictionary_sd"] == pytest.approx(np.sqrt((0.005 + 0.02) / 2))
+    assert (row["n_seeds"], row["n_dictionaries"]) == (2, 2)
+
+
+def test_without_dictionaries_there_is_no_spread_between_them():
+    runs = [predicted(noisy(0.1, seed), seed) for seed in (0, 1)]
+    table = method_scores(pd.concat(runs), {"t": ("a",)}, VALUES, **HOW)
+    assert table["dictionary_sd"].isna().all()
+    assert (table["n_dictionaries"] == 1).all()
 
 
 def test_what_has_no_seed_has_an_interval_over_galaxies():

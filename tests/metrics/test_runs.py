@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from scipy.special import ndtr
 
 from sfnetlab.bench.coverage import Case, covered
+from sfnetlab.jobs import Run
 from sfnetlab.metrics import regression
 from sfnetlab.metrics.bootstrap import bootstrap_intervals
 from sfnetlab.metrics.runs import (
     crossed_draws,
     crossed_scores,
+    encoders_of,
     from_intervals,
     mean_over_runs,
     nesting_of,
@@ -325,3 +327,24 @@ def test_intervals_over_pairs_of_five_runs_cover_the_truth():
 
 def test_two_runs_are_one_pair_without_interval():
     assert np.isnan(over_pairs(np.array([0.5]), [0], [1])[1:]).all()
+
+
+@given(st.integers(0, 999_999), st.integers(0, 1000))
+def test_the_number_of_a_run_says_its_encoder_and_its_dictionary(encoder, dictionary):
+    run = Run(encoder, dictionary)
+    assert Run.of(run.seed) == run
+
+
+def test_the_first_dictionary_has_its_encoders_number_and_name():
+    assert (Run(3).seed, Run(3).name, Run(3, 2).name) == (3, "seed3", "seed3-dictionary2")
+
+
+def test_runs_of_one_encoder_stand_on_one_training():
+    assert encoders_of([0, Run(0, 1).seed, 4, None, float("nan")]) == [0, 0, 4, None, None]
+
+
+def test_intervals_of_dictionaries_widen_with_encoders_alone():
+    values, ends = np.array([1.0, 1.2, 2.0, 2.2]), np.zeros(4)
+    nested = from_intervals(values, values - ends, values + ends, encoders_of([0, Run(0, 1).seed, 1, Run(1, 1).seed]))
+    means = from_intervals(np.array([1.1, 2.1]), np.array([1.1, 2.1]), np.array([1.1, 2.1]), [0, 1])
+    np.testing.assert_allclose(nested, means)

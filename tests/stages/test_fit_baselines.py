@@ -11,7 +11,7 @@ from sfnetlab.errors import DataError
 from sfnetlab.jobs import Job, Task
 from sfnetlab.methods import decompositions
 from sfnetlab.methods.decompositions import BaselineSpec
-from sfnetlab.methods.ica import ICA
+from sfnetlab.methods.ica import ICA, RestartedICA
 from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.pls import PLS
 from sfnetlab.metrics import tables
@@ -152,3 +152,14 @@ def test_more_components_than_dimensions_of_a_large_table_are_refused(tmp_path, 
     monkeypatch.setattr(decompositions, "LARGE", 100)
     with pytest.raises(DataError, match="n_components must be at most 10"):
         built(tmp_path / "many", embedding_and_labels()[0], PCA(name="pca", on="dense", n_components=11))
+
+
+def test_another_start_of_ica_finds_the_same_sources_of_which_there_are_some():
+    rng = np.random.default_rng(0)
+    x = rng.laplace(size=(3000, 3)) @ rng.normal(size=(3, 3))
+    about = {"name": "ica", "on": "dense", "n_components": 3}
+    first, other = (ica.fit(x, None).model for ica in (ICA(**about), RestartedICA(**about, start=5)))
+    assert not np.array_equal(first["rotations"], other["rotations"])
+    sources = [(x - model["mean"]) @ model["rotations"] for model in (first, other)]
+    alike = np.abs(np.corrcoef(*sources, rowvar=False)[:3, 3:])
+    assert alike.max(axis=0).min() > 0.99

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array, load_npz
 
 from sfnetlab import artifacts
 from sfnetlab.artifacts import read_features, write_csr_features, write_dense_features, write_rows
-from sfnetlab.jobs import Job, Task
+from sfnetlab.jobs import Job, Run, Task
 from sfnetlab.methods.sae import SAE, EncodeSpec, SAESpec, sae_directory
 from sfnetlab.metrics import dictionary
 from sfnetlab.metrics.reconstruction import fraction_of_variance_unexplained, loss_recovered
@@ -190,3 +190,16 @@ def test_latents_are_described_the_same_in_blocks(monkeypatch):
     monkeypatch.setattr(dictionary, "_BLOCK_ROWS", 7)
     in_blocks = dictionary.describe_latents(latents, sae.W_dec.numpy(), train)
     pd.testing.assert_frame_equal(whole, in_blocks, rtol=1e-6)
+
+
+def test_dictionaries_of_one_encoder_are_trained_at_once_and_differ(tmp_path):
+    (tmp_path / "embedding").mkdir()
+    write_rows(tmp_path / "embedding", ROWS)
+    write_dense_features(tmp_path / "embedding", embedding())
+    sae = SAE(name="sae", on="e", n_latents=N_LATENTS, k=(K,), epochs=2, runs=2)
+    made = task(tmp_path, {"embedding": tmp_path / "embedding"})
+    seeds = (Run(1).seed, Run(1, 1).seed)
+    assert train_sae.build(SAESpec(sae=sae, seeds=seeds), made)["n_saes"] == 2
+    first, second = (load_sae(sae_directory(made.work, K, seed)) for seed in seeds)
+    assert sae_directory(made.work, K, seeds[1]).name == "k3-seed1-dictionary1"
+    assert not torch.allclose(first.W_dec, second.W_dec)

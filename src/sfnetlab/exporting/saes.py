@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sfnetlab.exporting.items import Item
+from sfnetlab.jobs import Run
 from sfnetlab.methods.sae import load_sae_of
 from sfnetlab.results import TableResult
 
@@ -22,4 +23,5 @@ def sae_items(table: TableResult) -> Iterator[Item]:
 
         export_saelens(path, load_sae_of(table.spec, saes.directory))
 
-    yield Item(f"saelens/{saes.settings['sae']['name']}-k{table.spec.k}-seed{table.spec.seed}", saes, write)
+    run = Run.of(table.spec.seed or 0)
+    yield Item(f"saelens/{saes.settings['sae']['name']}-k{table.spec.k}-{run.name}", saes, write)

@@ -28,7 +28,7 @@ from scipy.optimize import isotonic_regression
 
 from sfnetlab.figures.kinds import NULL_DICTIONARIES
 from sfnetlab.methods import TRAITS, contract
-from sfnetlab.metrics.runs import from_intervals
+from sfnetlab.metrics.runs import encoders_of, from_intervals
 
 log = logging.getLogger(__name__)
 
@@ -215,9 +215,8 @@ def over_runs(runs: pd.DataFrame) -> tuple[float, float, float]:
     runs : DataFrame
         `seed, value, low, high`, a row a run.
     """
-    seeds = [None if pd.isna(seed) else int(seed) for seed in runs["seed"]]
     value, low, high = runs[["value", "low", "high"]].to_numpy(dtype=float).T
-    return from_intervals(value, low, high, seeds)
+    return from_intervals(value, low, high, encoders_of(runs["seed"]))
 
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:

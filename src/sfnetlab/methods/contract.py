@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
+from sfnetlab.errors import ConfigError
 from sfnetlab.jobs import Job, Metrics, Table, TableSpec, Task
 from sfnetlab.settings import Target, Training, View, require
 
@@ -159,6 +160,9 @@ class Method(Protocol):
         ...
 
 
+MOST_RUNS = 1000
+"""Trainings on one encoder."""
+
 WidthOf = Callable[[str], int | None]
 
 
@@ -252,6 +256,27 @@ def require_embedding(name: str, on: str, given: Given) -> None:
         on in given.embeddings,
         f"features {name!r}: on must name an encoder, one of {list(given.embeddings)}, got {on!r}",
     )
+
+
+def require_runs(runs: int) -> None:
+    """Raise ValueError unless a number of trainings on each encoder is one."""
+    require(1 <= runs <= MOST_RUNS, f"runs must lie in [1, {MOST_RUNS}], got {runs}")
+
+
+def runs_on(embedding: Table, name: str, runs: int) -> int:
+    """Return how many trainings of the features `name` stand on an embedding: as the settings say.
+
+    Raises
+    ------
+    ConfigError
+        If there are to be several on an embedding that has no seed.
+    """
+    if runs > 1 and embedding.spec.seed is None:
+        raise ConfigError(
+            f"features {name!r}: runs = {runs} are trainings on the encoder of each seed, but "
+            f"{embedding.spec.features!r} has no seeds; leave runs out and name as many seeds as trainings are wanted"
+        )
+    return runs
 
 
 def require_known_views(name: str, views: tuple[str, ...], given: Given) -> None:

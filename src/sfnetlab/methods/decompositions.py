@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from sfnetlab.errors import DataError
-from sfnetlab.jobs import Metrics, Table, TableSpec, Task
-from sfnetlab.methods.contract import Baseline, Planner, WidthOf
+from sfnetlab.jobs import Metrics, Run, Table, TableSpec, Task
+from sfnetlab.methods.contract import Baseline, Planner, WidthOf, runs_on
 from sfnetlab.methods.readers import AffineReader, affine_reader
 from sfnetlab.settings import Target
 
@@ -75,12 +75,25 @@ class FitsMoments(Protocol):
 
 
 def decomposition_tables(
-    planner: Planner, settings: Decomposition, on: str, target: str | None = None
+    planner: Planner, settings: Decomposition, on: str, number: int = 0, *, target: str | None = None
 ) -> Iterator[Table]:
-    """Yield a table for each table of the embedding `on`; the survey is read only for a target."""
+    """Yield a table for each table of the embedding `on`; the survey is read only for a target.
+
+    Parameters
+    ----------
+    number
+        Which of the runs on each encoder this is.
+
+    Raises
+    ------
+    ConfigError
+        If it is not the first and the encoder has no seeds, see `contract.runs_on`.
+    """
     spec = BaselineSpec(baseline=settings, target=None if target is None else planner.target(target))
     for embedding in planner.embedding(on):
-        table = TableSpec(features=settings.name, kind=settings.kind, k=None, seed=embedding.spec.seed)
+        runs_on(embedding, settings.name, number + 1)
+        seed = embedding.spec.seed if embedding.spec.seed is None else Run(embedding.spec.seed, number).seed
+        table = TableSpec(features=settings.name, kind=settings.kind, k=None, seed=seed)
         inputs = {"embedding": embedding.job}
         if target is not None:
             inputs = {"survey": planner.survey} | inputs

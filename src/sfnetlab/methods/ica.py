@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from sfnetlab.methods.contract import (
     Traits,
     WidthOf,
     require_embedding,
+    require_runs,
 )
 from sfnetlab.methods.decompositions import Fitted, build_decomposition, decomposition_tables, too_many_components
 from sfnetlab.methods.readers import affine_of
@@ -59,8 +60,11 @@ class ICA:
     """Components: of as many principal components the rotation that makes them least Gaussian."""
     max_iterations: int = 1000
     """Steps of FastICA at most."""
+    runs: int = field(default=1, compare=False)
+    """Fits on the encoder of each seed, from starts drawn at random; an encoder without seeds has one."""
 
     def __post_init__(self) -> None:
+        require_runs(self.runs)
         require(self.n_components >= 1, f"n_components must be at least 1, got {self.n_components}")
         require(self.max_iterations >= 1, f"max_iterations must be at least 1, got {self.max_iterations}")
 
@@ -69,8 +73,10 @@ class ICA:
         require_embedding(self.name, self.on, given)
 
     def tables(self, planner: Planner) -> Iterator[Table]:
-        """Yield a table for each embedding."""
-        yield from decomposition_tables(planner, self, self.on)
+        """Yield a table for each run and embedding."""
+        for number in range(self.runs):
+            restarted = RestartedICA(**asdict(self), start=number) if number else self
+            yield from decomposition_tables(planner, restarted, self.on, number)
 
     def build(self, target: Target | None, task: Task) -> Metrics:
         """Write the feature table of all rows; return numbers about it."""
@@ -80,7 +86,7 @@ class ICA:
         """Return the components of train rows x (n, d): FastICA with log cosh (Hyvarinen & Oja 2000).
 
         Components have unit variance on the train rows. Their sign is chosen such that their skewness is positive, and
-        those that make more of the embedding's variance come first. The start is drawn with seed 0.
+        those that make more of the embedding's variance come first. The start is drawn with the run's number as seed.
 
         Raises
         ------
@@ -97,7 +103,8 @@ class ICA:
                 f"features {self.name!r}: n_components must be at most {min(x.shape)} "
                 f"({x.shape[0]} train rows of {x.shape[1]} dimensions), got {self.n_components}"
             )
-        ica = FastICA(self.n_components, whiten="unit-variance", max_iter=self.max_iterations, random_state=0)
+        start = self.start if isinstance(self, RestartedICA) else 0
+        ica = FastICA(self.n_components, whiten="unit-variance", max_iter=self.max_iterations, random_state=start)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # said below
             sources = ica.fit_transform(x)
@@ -126,3 +133,11 @@ class ICA:
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004
         """Return what projects embeddings on the components."""
         return affine_of(inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartedICA(ICA):
+    """Independent components from another start."""
+
+    start: int
+    """Seed of the start, 1 or more."""

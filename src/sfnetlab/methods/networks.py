@@ -1,15 +1,18 @@
 """What methods share that run a network over cutouts: where its weights come from, the jobs that train and run it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sfnetlab.errors import DataError
 from sfnetlab.files import file_problem
 from sfnetlab.jobs import Table, TableSpec, Viewed
 from sfnetlab.methods.contract import Planner
 from sfnetlab.settings import FULL_VIEW, WEIGHT_FILES, Target, Training, View
+
+if TYPE_CHECKING:
+    from sfnetlab.training.penalties import Penalty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,14 @@ class NetworkSpec:
     seed: int
     view: View | None
     """What it is shown of cutouts; None: all of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PenalisedNetworkSpec(NetworkSpec):
+    """Train one network with something added to its loss."""
+
+    penalties: Mapping["Penalty", float]
+    """Weights of the terms of training/penalties.py, none of them 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +73,20 @@ class _Viewer(Protocol):
 
 
 def trained_table(
-    planner: Planner, settings: _Viewer, view: str, *, backbone: str, k: int | None, target: str, seed: int
+    planner: Planner,
+    settings: _Viewer,
+    view: str,
+    *,
+    backbone: str,
+    k: int | None,
+    target: str,
+    seed: int,
+    penalties: "Mapping[Penalty, float] | None" = None,
 ) -> Table:
-    """Return the table of a network that is trained here and sees cutouts through a view."""
+    """Return the table of a network that is trained here and sees cutouts through a view.
+
+    Penalties are those of `PenalisedNetworkSpec`, without which a network is trained as every other.
+    """
     features = settings.name if view == FULL_VIEW else f"{settings.name}-{view}"
     spec = TableSpec(features=features, kind=settings.kind, k=k, seed=seed)
     seen = planner.view(view)
@@ -77,6 +99,10 @@ def trained_table(
         seed=seed,
         view=seen,
     )
+    if penalties:
+        training = PenalisedNetworkSpec(
+            **{each.name: getattr(training, each.name) for each in fields(training)}, penalties=penalties
+        )
     survey = {"survey": planner.survey}
     network = planner.job("train-sfnet", spec.name, training, survey)
     return Table(

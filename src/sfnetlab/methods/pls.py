@@ -68,7 +68,7 @@ class PLS:
 
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield a table for each embedding."""
-        yield from decomposition_tables(planner, self, self.on, self.target)
+        yield from decomposition_tables(planner, self, self.on, target=self.target)
 
     def build(self, target: Target | None, task: Task) -> Metrics:
         """Write the feature table of all rows; return numbers about it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.errors import ConfigError
-from sfnetlab.jobs import Table, TableSpec
+from sfnetlab.jobs import Run, Table, TableSpec
 from sfnetlab.methods.contract import (
     BLACK,
     GREY,
@@ -22,6 +22,8 @@ from sfnetlab.methods.contract import (
     Traits,
     WidthOf,
     require_embedding,
+    require_runs,
+    runs_on,
 )
 from sfnetlab.methods.readers import SAEReader
 from sfnetlab.settings import Codes, require, require_dictionary
@@ -82,6 +84,9 @@ class SAE:
     train rows, so that all count alike, as in the Euclid paper. Reconstructions are in the embedding's own units."""
     max_distance: float | None = None
     """Rows farther from the columns' medians than so many times the median row are not trained on; None: all are."""
+    runs: int = field(default=1, compare=False)
+    """Dictionaries on the encoder of each seed, all trained in one pass: how they differ is told apart from how
+    encoders do. An encoder without seeds has one for each of `seeds`."""
     # Not compared: what they decide is in ImportSAESpec, and results of SAEs that are trained here keep their keys.
     weights: tuple[Path, ...] = field(default=(), compare=False)
     """Checkpoints of another library (sfnetlab.models.foreign says which) that were trained on this embedding, the
@@ -94,6 +99,7 @@ class SAE:
         if self.weights:
             self._require_no_training()
         require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
+        require_runs(self.runs)
         require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
         if self.variant != "matryoshka":
             require(not self.group_sizes, f'group_sizes are for variant = "matryoshka", got {self.variant!r}')
@@ -199,10 +205,14 @@ class NullSAE:
     train rows, so that all count alike, as in the Euclid paper. Reconstructions are in the embedding's own units."""
     max_distance: float | None = None
     """Rows farther from the columns' medians than so many times the median row are not trained on; None: all are."""
+    runs: int = field(default=1, compare=False)
+    """Dictionaries on the encoder of each seed, all trained in one pass: how they differ is told apart from how
+    encoders do. An encoder without seeds has one for each of `seeds`."""
 
     def __post_init__(self) -> None:
         require_dictionary(self.n_latents, self.k, self.epochs, self.batch_size)
         _require_distance(self.max_distance)
+        require_runs(self.runs)
         require(len(set(self.codes)) == len(self.codes) > 0, f"codes must name each kind once, got {list(self.codes)}")
 
     def check(self, given: Given) -> None:
@@ -263,18 +273,22 @@ class EncodeSpec:
 
 
 def dictionary_tables(planner: Planner, settings: SAE | NullSAE) -> Iterator[Table]:
-    """Yield the tables of sparse autoencoders: one embedding a seed where there are several, else one for all seeds."""
+    """Yield the tables of sparse autoencoders: one embedding a seed where there are several, else one for all seeds.
+
+    On each embedding of a seed there are `settings.runs` for each k.
+    """
     embeddings = planner.embedding(settings.on)
     checkpoints = _checkpoints(settings, planner.seeds) if isinstance(settings, SAE) else {}
     all_seeds = tuple(checkpoints) or planner.seeds
     for embedding in embeddings:
-        seeds = all_seeds if len(embeddings) == 1 else (embedding.spec.seed or 0,)
-        if checkpoints and not checkpoints.keys() >= set(seeds):
+        of_encoders = all_seeds if len(embeddings) == 1 else (embedding.spec.seed or 0,)
+        if checkpoints and not checkpoints.keys() >= set(of_encoders):
             continue
+        numbers = range(runs_on(embedding, settings.name, settings.runs))
+        seeds = tuple(Run(seed, number).seed for number in numbers for seed in of_encoders)
         # A start at centroids is the same for every seed: then seeds are orders of the rows, each a pass of its own.
-        is_one_pass = settings.starts_at_random and len(embeddings) == 1
-        for trained in [seeds] if is_one_pass else [(seed,) for seed in seeds]:
-            seed_of_name = None if trained == all_seeds else trained[0]
+        for trained in [seeds] if settings.starts_at_random else [(seed,) for seed in seeds]:
+            seed_of_name = None if trained[: len(all_seeds)] == all_seeds else trained[0]
             name = TableSpec(features=settings.name, kind=settings.kind, k=None, seed=seed_of_name).name
             spec = SAESpec(sae=replace(settings, codes=("topk",)), seeds=trained)
             if checkpoints:
@@ -319,7 +333,7 @@ def _require_distance(max_distance: float | None) -> None:
 
 def sae_directory(saes: Path, k: int, seed: int) -> Path:
     """Return where train-sae keeps one of its SAEs."""
-    return saes / f"k{k}-seed{seed}"
+    return saes / f"k{k}-{Run.of(seed).name}"
 
 
 def load_sae_of(table: TableSpec, saes: Path) -> "SparseAutoencoder":

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfnetlab.jobs import Table, TableSpec
 from sfnetlab.methods.contract import (
@@ -21,7 +22,10 @@ from sfnetlab.methods.contract import (
 )
 from sfnetlab.methods.networks import trained_table
 from sfnetlab.methods.readers import identity_of
-from sfnetlab.settings import FULL_VIEW, require_sweep, require_views
+from sfnetlab.settings import FULL_VIEW, require, require_sweep, require_views
+
+if TYPE_CHECKING:
+    from sfnetlab.training.penalties import Penalty
 
 N_SFNET_FEATURES = 512
 """Pooled features of a ResNet18, the dictionary from which an SFNet picks k for each galaxy."""
@@ -54,10 +58,19 @@ class SFNet:
     views: tuple[str, ...] = (FULL_VIEW,)
     """Through which of [views] it sees cutouts, "full" being as they are; one network each, called <name>-<view>. The
     first is interpreted and compared like any other, the others are held against it."""
+    decorrelation: float = 0.0
+    """Weight of a penalty on correlated features (VICReg's covariance term, eq. 3-4, of the correlations of all pooled
+    features in a batch, beside a loss of about 1): such as 0.003."""
+    load_balance: float = 0.0
+    """Weight of a penalty on features that are active in many galaxies while others are in few (the auxiliary loss of
+    the Switch Transformer, eq. 4-6, over the k active ones; 1 where all are active alike): such as 0.1."""
 
     def __post_init__(self) -> None:
         require_sweep(self.k, N_SFNET_FEATURES, "the number of pooled features")
         require_views(self.views)
+        for penalty in ("decorrelation", "load_balance"):
+            weight = getattr(self, penalty)
+            require(0 <= weight < inf, f"{penalty} must be a weight of 0 or more, got {weight}")
 
     def check(self, given: Given) -> None:
         """Raise ValueError unless the experiment has the target and the views."""
@@ -66,8 +79,12 @@ class SFNet:
 
     def tables(self, planner: Planner) -> Iterator[Table]:
         """Yield a table for each view, k and seed, each of a network of its own."""
+        weights: dict[Penalty, float] = {"decorrelation": self.decorrelation, "load_balance": self.load_balance}
+        penalties = {name: weight for name, weight in weights.items() if weight}
         for view, k, seed in product(self.views, self.k, planner.seeds):
-            yield trained_table(planner, self, view, backbone="resnet18", k=k, target=self.target, seed=seed)
+            yield trained_table(
+                planner, self, view, backbone="resnet18", k=k, target=self.target, seed=seed, penalties=penalties
+            )
 
     @staticmethod
     def reader(table: TableSpec, inputs: Mapping[str, Path]) -> Reader:  # noqa: ARG004

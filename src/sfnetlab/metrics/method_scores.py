@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from sfnetlab.metrics.bootstrap import Score, resampled_scores, sample_and_resamples
 from sfnetlab.metrics.classification import label_scores
 from sfnetlab.metrics.predictions import typed_identity
-from sfnetlab.metrics.runs import crossed_scores, from_intervals, mean_over_runs, nesting_of
+from sfnetlab.metrics.runs import crossed_scores, dictionary_sd, encoders_of, from_intervals, mean_over_runs, nesting_of
 from sfnetlab.metrics.tidy import EFFECTIVE, FAMILY, TRAINING
 
 METHOD = ["features", "kind", "k", FAMILY, "probe", "budget"]
 """Columns that tell methods apart; `budget` is NA where all features are used, whatever their number is for a seed."""
 COLUMNS = [
     "features", "kind", "k", "probe", "budget", "n_features_used", *EFFECTIVE, "target", "column", "metric", "value",
-    "low", "high", "run_sd", "galaxy_sd", "n_seeds", "n",
+    "low", "high", "run_sd", "dictionary_sd", "galaxy_sd", "n_seeds", "n_dictionaries", "n",
 ]  # fmt: skip
 VALUES: tuple[Score, ...] = ("rmse",)
 TWO_CLASSES: tuple[Score, ...] = ("auc", "average_precision", "f1", "accuracy", "balanced_accuracy")
@@ -63,9 +63,11 @@ def method_scores(
     -------
     DataFrame
         `COLUMNS`, a row a method, label column and metric. `low` and `high` are the 95 % interval over galaxies and
-        runs, NaN where a single run stands for the method; `run_sd` is the standard deviation from run to run (NaN from
-        one, 0 where nothing is random), `galaxy_sd` that from one sample of as many galaxies to the next; `n_seeds`
-        counts the runs; `n_features_used`, `n_effective` and `participation` are their medians. See `metrics.runs`.
+        runs, NaN where a single training stands for the method; `run_sd` is the standard deviation from one training to
+        the next (NaN from one, 0 where nothing is random), each being the mean of the dictionaries on it,
+        `dictionary_sd` that between dictionaries on the same training (NaN where each has one), `galaxy_sd` that from
+        one sample of as many galaxies to the next; `n_seeds` counts the trainings and `n_dictionaries` the dictionaries
+        on each; `n_features_used`, `n_effective` and `participation` are their medians. See `metrics.runs`.
     """
     rows: list[dict[str, Any]] = []
     for target, columns in columns_of.items():
@@ -75,7 +77,7 @@ def method_scores(
             known = set(of_method["column"])
             predicted = [column for column in columns if column in known]
             trainings, y_true, y_pred = by_run(of_method, predicted)
-            nesting = nesting_of([0] * len(trainings), trainings)
+            nesting, n_seeds = nesting_of([0] * len(trainings), trainings), len(set(trainings))
             weights = mean_over_runs(range(len(trainings)), nesting)[:, None]
             of_runs = of_method.drop_duplicates(["seed", TRAINING])
             used = {"n_features_used": int(of_runs["n_features_used"].median())} | dict(
@@ -91,7 +93,12 @@ def method_scores(
                     # of what is a share no more than all
                     ends = np.clip([score.low, score.high], 0, np.inf if metric == "rmse" else 1)
                     numbers = score._replace(low=ends[0], high=ends[1])._asdict()
-                    numbers |= {"n_seeds": len(trainings), "n": len(truth)}
+                    numbers |= {
+                        "dictionary_sd": dictionary_sd(found[0], nesting),
+                        "n_seeds": n_seeds,
+                        "n_dictionaries": len(trainings) // n_seeds,
+                        "n": len(truth),
+                    }
                     rows.append(about | {"target": target, "column": column, "metric": metric} | used | numbers)
     return typed_identity(pd.DataFrame(rows, columns=COLUMNS)).astype({"budget": "Int64"})
 
@@ -124,8 +131,8 @@ def without_interval(rows: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """Yield rows of `metrics.parquet` as rows of methods of which there is one run."""
     for table in rows:
         chosen = table[(table["split"] == "test") & (table["metric"] == "rmse")]
-        nothing = dict.fromkeys(("low", "high", "run_sd", "galaxy_sd"), np.nan)
-        yield chosen.assign(**nothing, n_seeds=1, budget=None)[COLUMNS].astype({"budget": "Int64"})
+        nothing = dict.fromkeys(("low", "high", "run_sd", "dictionary_sd", "galaxy_sd"), np.nan)
+        yield chosen.assign(**nothing, n_seeds=1, n_dictionaries=1, budget=None)[COLUMNS].astype({"budget": "Int64"})
 
 
 def with_method_intervals(metrics: pd.DataFrame, methods: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +154,7 @@ def with_method_intervals(metrics: pd.DataFrame, methods: pd.DataFrame) -> pd.Da
     runs = runs.merge(known, on=by, how="left", suffixes=("_of_run", ""), indicator="where")
     found = runs[["low", "high"]].to_numpy(dtype=np.float64, copy=True)
     of_run = runs[["value", "low_of_run", "high_of_run"]].to_numpy(dtype=np.float64)
-    seeds = [None if pd.isna(seed) else int(seed) for seed in runs["seed"]]
+    seeds = encoders_of(runs["seed"])
     others = runs[runs["where"] == "left_only"].groupby(by, dropna=False).ngroup()
     for of_method in others.groupby(others).groups.values():
         rows = np.asarray(of_method)

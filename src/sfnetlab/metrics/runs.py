@@ -5,12 +5,14 @@ A run is one training. Galaxies and runs are crossed (every run sees all test ga
 module adds the runs.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from sfnetlab.jobs import Run
 from sfnetlab.metrics.bootstrap import LEAST_DEFINED, Score, resampled_scores
 
 NOT_RANDOM = -1
@@ -58,6 +60,22 @@ def nesting_of(families: Sequence[Hashable], units: Sequence[int | None]) -> Nes
     ]
     seeds = [-1 if unit is None else unit for unit in units]
     return Nesting(np.array(family, dtype=np.intp), np.array(seeds, dtype=np.intp))
+
+
+def encoders_of(seeds: Iterable[Any]) -> list[int | None]:
+    """Return the training that each run stands on, by its number in the column `seed`: that of its encoder.
+
+    It is None where there is no number.
+    """
+    return [None if pd.isna(seed) else Run.of(int(seed)).encoder for seed in seeds]
+
+
+def dictionary_sd(values: NDArray[np.floating], nesting: Nesting) -> float:
+    """Return the standard deviation of runs on the same training, pooled over trainings; NaN where each has one run."""
+    of_trainings = [values[nesting.unit == unit] for unit in np.unique(nesting.unit)]
+    freedom = len(values) - len(of_trainings)
+    squares = sum(float(np.sum((of_one - of_one.mean()) ** 2)) for of_one in of_trainings)
+    return float(np.sqrt(squares / freedom)) if freedom and nesting.family[0] != NOT_RANDOM else np.nan
 
 
 def mean_over_runs(runs: Sequence[int], nesting: Nesting) -> NDArray[np.float64]:

@@ -115,7 +115,9 @@ class SparseFeatureNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features that the head sees, (n, n_features), of cutouts, uint8 (n, height, width, 3)."""
-        pooled: Tensor = self.encoder(images)
+        return self._active(self.encoder(images))
+
+    def _active(self, pooled: Tensor) -> Tensor:
         return pooled if self.k is None else keep_top_k(pooled, self.k)
 
     def activation_maps(self, images: Tensor, feature: int) -> Tensor:
@@ -138,7 +140,11 @@ class SparseFeatureNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:  # pyrefly: ignore[missing-override-decorator]
         """Return standardised predictions, (n, n_outputs), or (n, n_quantiles) of one column."""
-        outputs: Tensor = self.head(self.features(images))
+        return self.read_pooled(self.encoder(images))
+
+    def read_pooled(self, pooled: Tensor) -> Tensor:
+        """Return standardised predictions, as `forward`, from the encoder's pooled features (n, n_features)."""
+        outputs: Tensor = self.head(self._active(pooled))
         return self._rising(outputs) if self.quantiles else outputs
 
     def _rising(self, outputs: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Training of a network on cutouts, and running a network, trained or frozen, over many cutouts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -21,8 +22,10 @@ from sfnetlab.training.batches import Cutouts, to_device
 from sfnetlab.training.learner import ModuleLearner
 from sfnetlab.training.loop import Course, Record, Report, train
 from sfnetlab.training.optimizers import Optimization
+from sfnetlab.training.penalties import Penalty, penalties_of
 
 Loss = Literal["rmse", "mse"]
+UNPENALISED: Mapping[Penalty, float] = MappingProxyType({})
 
 
 def train_network(
@@ -42,6 +45,7 @@ def train_network(
     device: str,
     checkpoint: Path,
     report: Report,
+    penalties: Mapping[Penalty, float] = UNPENALISED,
 ) -> list[Record]:
     """Train a network in place and return the history; the network is then on the device and ready to predict.
 
@@ -67,6 +71,8 @@ def train_network(
         Seed of the order of rows and of the augmentation. The network's first weights do not depend on it.
     checkpoint, report
         Where the run's state is kept, and what gets the history after every epoch: see `loop.train`.
+    penalties
+        Weights of what is added to the loss of a batch, by name: see penalties.py. For a network with k only.
 
     Returns
     -------
@@ -74,7 +80,8 @@ def train_network(
         A record an epoch: `epoch` (from 1), `step`, `learning_rate`, `train_loss` (over the epoch, in standard
         deviations, root or not as the loss), `valid_rmse` (label units, pooled over outputs), `valid_rmse_columns`
         (each output), `precision`, `images_per_s` and `seconds` (of training, without validation). For a network of
-        quantiles both RMSEs are those of the median, and `valid_pinball` is the pinball loss in label units.
+        quantiles both RMSEs are those of the median, and `valid_pinball` is the pinball loss in label units. Each of
+        `penalties` has its mean over the epoch, before it is weighed; `train_loss` is without them.
 
     Raises
     ------
@@ -94,7 +101,7 @@ def train_network(
         epochs=epochs,
         seed=seed,
         checkpoint=checkpoint,
-        settings=asdict(optimization) | {"loss": loss, "augment": augment, "k": network.k},
+        settings=asdict(optimization) | {"loss": loss, "augment": augment, "k": network.k} | dict(penalties),
         label=f"{network.backbone_name} k={network.k or 'all'} seed={seed}",
         unit="image",
         smallest_batch=2,
@@ -105,8 +112,8 @@ def train_network(
         optimization,
         rows=train_rows,
         read=partial(_read, Cutouts.of(images, device), targets, augment=augment),
-        batch_loss=partial(_batch_loss, network, loss=loss),
-        scores=partial(_scores, network, images, targets, valid_rows, loss=loss, device=device),
+        batch_loss=partial(_batch_loss, network, loss=loss, penalties=penalties),
+        scores=partial(_scores, network, images, targets, valid_rows, loss=loss, penalties=penalties, device=device),
         reads_ahead=device != "cpu",
     )
     history = train(learner, course, report)
@@ -250,12 +257,19 @@ def _read(
     return cutouts.take(rows, ops), to_device(targets[rows].astype(np.float32), cutouts.device)
 
 
-def _batch_loss(network: SparseFeatureNetwork, inputs: tuple[Tensor, Tensor], *, loss: Loss) -> tuple[Tensor, Tensor]:
-    """Return the loss of a batch, and its error as the one term of the history."""
+def _batch_loss(
+    network: SparseFeatureNetwork, inputs: tuple[Tensor, Tensor], *, loss: Loss, penalties: Mapping[Penalty, float]
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch, and the terms of the history: its error, then its penalties."""
     cutouts, labels = inputs
     standardised = (labels - network.target_mean) / network.target_std
-    error = _error(network(cutouts), standardised, network.quantiles)
-    return _loss(error, network, loss), error[None]
+    pooled = network.encoder(cutouts)
+    error = _error(network.read_pooled(pooled), standardised, network.quantiles)
+    if network.k is None or not penalties:
+        return _loss(error, network, loss), error[None]
+    terms = penalties_of(pooled, network.k, penalties)
+    weighed = terms @ torch.tensor(list(penalties.values()), device=terms.device)
+    return _loss(error, network, loss) + weighed, torch.cat([error[None], terms])
 
 
 def _scores(
@@ -266,9 +280,10 @@ def _scores(
     terms: NDArray[np.float64],
     *,
     loss: Loss,
+    penalties: Mapping[Penalty, float],
     device: str,
 ) -> Record:
-    """Return the loss over an epoch, from its mean error, and the errors of the valid rows, see `train_network`."""
+    """Return loss and penalties over an epoch, from its mean terms, and errors of valid rows, see `train_network`."""
     predicted = np.concatenate(list(embed_batches(network.predict, images, valid_rows, device=device)))
     truth = targets[valid_rows]
     quantiles = network.quantiles
@@ -279,7 +294,7 @@ def _scores(
         "valid_rmse": float(np.sqrt(squared_error.mean())),
         "valid_rmse_columns": np.sqrt(squared_error.mean(axis=0)).tolist(),
         "precision": network.encoder.precision,
-    }
+    } | dict(zip(penalties, terms[1:].tolist(), strict=True))
     if quantiles:
         record["valid_pinball"] = float(pinball_losses(truth[:, 0], predicted, quantiles).mean())
     return record

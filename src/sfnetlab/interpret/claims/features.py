@@ -19,7 +19,7 @@ from sfnetlab.methods.pca import PCA
 from sfnetlab.methods.sae import SAE
 from sfnetlab.methods.sfnet import SFNet
 from sfnetlab.metrics.nulls import ALIKE
-from sfnetlab.metrics.runs import from_intervals, over_pairs
+from sfnetlab.metrics.runs import encoders_of, from_intervals, over_pairs
 from sfnetlab.metrics.tidy import EFFECTIVE, HEAD
 
 COMMON = 0.005
@@ -70,7 +70,7 @@ def _mean_over_features(table: pd.DataFrame, values: "pd.Series[float]") -> Esti
 
 def _over_runs(runs: pd.DataFrame) -> Estimate:
     """The mean over runs of a score, a row each with `seed`, `value`, `low` and `high` over galaxies."""
-    seeds = [None if pd.isna(seed) else int(seed) for seed in runs["seed"]]
+    seeds = encoders_of(runs["seed"])
     value, low, high = runs[["value", "low", "high"]].to_numpy(dtype=np.float64).T
     return Estimate(*from_intervals(value, low, high, seeds), np.inf if seeds[0] is None else len(set(seeds)) - 1)
 
