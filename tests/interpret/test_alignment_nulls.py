@@ -82,3 +82,13 @@ def test_methods_of_many_and_of_few_features_are_scored_at_equal_numbers_the_mos
 @pytest.mark.parametrize("values", [np.zeros((N, 3)), np.zeros((N, 0))])
 def test_features_that_do_not_vary_have_no_row(described, values):
     assert ask(described(LABELS, values)).tables == {}
+
+
+def test_more_features_than_are_compared_are_a_row_for_each_number(described):
+    table = ask(described(LABELS, copies(SMOOTH, 300, 8))).tables["alignment_nulls"]
+    assert table["n_features"].tolist() == [16, 64, 256]
+
+
+def test_permuted_galaxies_align_with_nothing_where_all_features_share_their_galaxies(described):
+    """One permutation of copies scores them all alike, by the few galaxies in which they are strongest."""
+    assert abs(told(described, copies(SMOOTH, 16, 9))["permuted_score"]) < 0.1

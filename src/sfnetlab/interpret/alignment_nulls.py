@@ -1,6 +1,6 @@
 """How well the features of a table go with what galaxies look like, beside an untrained network's: at equal numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ from sfnetlab.metrics.tables import FeatureMatrix, checked_table, columns_of, ev
 
 NUMBERS = (16, 64, 256)
 """Numbers of features that are compared, the most frequent: methods with more or fewer are compared at equal ones."""
+N_PERMUTATIONS = 20
+"""Permutations of the galaxies, of which the null is the mean."""
 N_RESAMPLES = 200
 """Resamples of the galaxies for the interval of a mean over so many features."""
 
@@ -36,9 +38,9 @@ def ask(table: DescribedTable) -> Answer:
     Of `NUMBERS` there are those that the table has, and the number of all its features if it has fewer than the
     largest. Columns are `n_features`, `share_alike` and `score` (see `Aligned`) of so many features, the most frequent,
     `low` and `high` (the 95 % interval of the score over galaxies), and the same two with the beginnings `permuted_`
-    (galaxies permuted), `untrained_` (as many features of an untrained network; NaN without one), `held_fixed_`
-    (with what label, mass, colour and size leave of the morphology; NaN where these are not known) and `excess_` (less
-    the untrained).
+    (galaxies permuted, the mean of `N_PERMUTATIONS`), `untrained_` (as many features of an untrained network; NaN
+    without one), `held_fixed_` (with what label, mass, colour and size leave of the morphology; NaN where these are not
+    known) and `excess_` (less the untrained).
     """
     usable = usable_labels(table, table.morphology, "labels of [interpretation] morphology")
     if usable is None:
@@ -51,7 +53,8 @@ def ask(table: DescribedTable) -> Answer:
     labels = _Labels(valid, test, _at_fixed_labels(table, usable[0].columns))
     frequency = activation_frequency(columns_of(parts[0], alive))
     ranked = alive[np.argsort(-frequency, kind="stable")]
-    numbers = [n for n in NUMBERS if n < len(ranked)] + [min(len(ranked), NUMBERS[-1])]
+    most = min(len(ranked), NUMBERS[-1])
+    numbers = [*(n for n in NUMBERS if n < most), most]
     rows = [_row(table, [columns_of(part, ranked[:n]) for part in parts], labels) for n in numbers]
     return Answer(tables={"alignment_nulls": pd.DataFrame(rows)})
 
@@ -84,7 +87,8 @@ def _row(table: DescribedTable, values: Sequence[FeatureMatrix], labels: _Labels
     few = [evenly(np.arange(len(part)), MAX_ROWS) for part in (valid, test)]
     own = align(values[0], valid, rows_of(values[1], few[1]), test[few[1]])
     _, low, high = mean_score(own, test[few[1]], n_resamples=N_RESAMPLES, seed=SEED)
-    found = {"": aligned(values, valid, test), "permuted_": aligned(_permuted(values), valid, test)}
+    permuted = [aligned(each, valid, test) for each in _permuted(values)]
+    found = {"": aligned(values, valid, test), "permuted_": Aligned(*np.mean(permuted, axis=0).tolist())}
     nothing = Aligned(float("nan"), float("nan"))
     found |= {"untrained_": nothing, "held_fixed_": nothing}
     if table.untrained is not None:
@@ -103,10 +107,14 @@ def _row(table: DescribedTable, values: Sequence[FeatureMatrix], labels: _Labels
     return {"n_features": n, "low": low, "high": high} | row
 
 
-def _permuted(values: Sequence[FeatureMatrix]) -> list[FeatureMatrix]:
-    """The same features, of other galaxies of the same part."""
+def _permuted(values: Sequence[FeatureMatrix]) -> Iterator[list[FeatureMatrix]]:
+    """Yield the same features, of other galaxies of the same part, `N_PERMUTATIONS` times.
+
+    Features of one table are active in the same galaxies, so that one permutation moves the scores of all together.
+    """
     rng = np.random.default_rng(SEED)
-    return [rows_of(part, rng.permutation(checked_table(part).shape[0])) for part in values]
+    for _ in range(N_PERMUTATIONS):
+        yield [rows_of(part, rng.permutation(checked_table(part).shape[0])) for part in values]
 
 
 def aligned(values: Sequence[FeatureMatrix], valid: NDArray[np.float64], test: NDArray[np.float64]) -> Aligned:
