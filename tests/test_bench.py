@@ -59,8 +59,8 @@ def test_what_takes_much_memory_runs_only_by_its_name(monkeypatch):
         monkeypatch.setitem(bench.BENCHMARKS, name, lambda device, name=name: iter([done.append(name)]))
     list(bench.run([], "cpu"))
     assert set(bench.BENCHMARKS) - set(done) == {
-        "coverage", "sae-quality-large", "sae-peers", "scale", "scale-large", "scale-million", "speedrun",
-        "speedrun-small",
+        "claims-null", "coverage", "sae-quality-large", "sae-peers", "scale", "scale-large", "scale-million",
+        "speedrun", "speedrun-small",
     }  # fmt: skip
     list(bench.run(["sae-quality-large"], "cpu"))
     assert done[-1] == "sae-quality-large"

@@ -143,7 +143,8 @@ def test_crlf_and_byte_order_mark_are_no_problem(directory: Path) -> None:
             "n_latents = 512",
             "zzz = 512",
             "18: features.sae.zzz: unknown key; known keys: name, kind, on, variant, n_latents, k, group_sizes, "
-            "selection, start, auxk, codes, epochs, batch_size, learning_rate, standardize, max_distance",
+            "selection, start, auxk, codes, epochs, batch_size, learning_rate, standardize, max_distance, runs, "
+            "weights, row_top_k",
         ),
         ("n_latents = 512", "n_latents = 3", "19: features.sae: k must lie in [1, 3] (n_latents), got [4]"),
         (
@@ -464,7 +465,7 @@ def experiments(draw: st.DrawFn) -> schema.Experiment:
     ]
     return schema.Experiment(
         name=draw(NAMES),
-        seeds=tuple(draw(st.lists(st.integers(0), min_size=1, max_size=3, unique=True))),
+        seeds=tuple(draw(st.lists(st.integers(0, 999_999), min_size=1, max_size=3, unique=True))),
         survey=draw(SURVEYS),
         split=draw(SPLITS),
         targets=targets,

@@ -30,12 +30,13 @@ def test_an_experiment_without_files_has_a_plan_to_its_claims(name):
 def test_the_config_of_the_claims_has_what_the_claims_need():
     experiment = config.load(CONFIGS[0].parent / "claims_mock.toml")
     kinds = {feature.kind for feature in experiment.features}
-    assert kinds == {"mean", "photometry", "encoder", "pca", "pls", "sae", "null_sae", "sfnet"}
+    controls = {"mean", "photometry", "pixel_statistics", "mass_and_colour", "oracle"}
+    assert kinds == controls | {"encoder", "pca", "pls", "sae", "null_sae", "sfnet"}
     ks = [set(feature.k) for feature in experiment.features if isinstance(feature, SFNet)]
     assert max(ks, key=len) <= set(experiment.probes.budgets)
     assert experiment.classes
     assert experiment.rare
-    assert len(experiment.seeds) >= 3
+    assert len(experiment.seeds) >= 5
 
 
 def test_the_config_in_the_readme_loads_with_the_features_of_the_demo(tmp_path):

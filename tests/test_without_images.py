@@ -144,7 +144,7 @@ def require_whole(folder: Path, root: Path, *overrides: str) -> None:
     assert not list(root.rglob("images.npy"))
     assert read_survey(root / "prepare-survey/survey").images is None
     figures = {path.stem for path in (root / "make-figures/figures").glob("*.png")}
-    assert {"rmse_vs_k-mass-lgm_tot_p50", "predicted_vs_true-mass-lgm_tot_p50", "matching", "alignment"} <= figures
+    assert {"rmse_vs_k-mass-lgm_tot_p50", "predicted_vs_true-mass-lgm_tot_p50", "matching"} <= figures
     assert not {name for name in figures if name.startswith(("survey", "strongest", "localisation", "equivariance"))}
 
 

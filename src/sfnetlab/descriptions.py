@@ -137,7 +137,7 @@ IN_ALL_TABLES: Mapping[str, str] = {
 """Columns that mean the same wherever the lab writes them."""
 
 _SCORES = {
-    "f1": "F1 score, at the threshold that is best on valid galaxies",
+    "f1": "F1 at the best valid threshold",
     "auc": "area under the ROC curve",
     "average_precision": "average precision",
     "accuracy": "accuracy",
@@ -148,11 +148,11 @@ _OF_SCORES = {
     for name, text in _SCORES.items()
     for ending, meaning in (
         ("", ", mean over runs"),
-        ("_low", ", lower end of 95 % over galaxies and runs"),
-        ("_high", ", upper end of 95 % over galaxies and runs"),
+        ("_low", ", low end of 95 % over galaxies, runs"),
+        ("_high", ", high end of 95 % over galaxies, runs"),
         ("_seed_sd", ", scatter between runs"),
         ("_dictionary_sd", ", scatter between dictionaries"),
-        ("_galaxy_sd", ", scatter between samples of galaxies"),
+        ("_galaxy_sd", ", scatter between galaxy samples"),
     )
 }
 _SPREADS = {
@@ -230,8 +230,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "n_seeds": "number of runs, of the method that has fewer",
         "p": "two-sided p over galaxies and runs; missing: a method has one run",
         "is_bound": "whether no draw lies beyond 0: more resamples could only lower p",
-        "p_holm": "p after Holm, within the label column; missing: a method has one run, or is the mean, a null or "
-        "untrained",
+        "p_holm": "p after Holm in the label column; missing: one run, trivial method",
     },
     "gains": {
         "gain": "ensemble of seeds, augmentation by symmetries, or both",
@@ -302,7 +301,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "morphology_rho": "Spearman correlation with it on test galaxies",
         "p_corrected": "p of the largest |rho|, corrected for the number of labels",
         "q": "p_corrected after Benjamini and Hochberg, over features",
-        "novelty": "share of its variance that no morphology label predicts; missing: another seed does not find it",
+        "novelty": "share of variance no label predicts; missing: no seed finds it too",
         "auc": "ROC area of the feature as a classifier of morphology",
         "group": "features of like frequency, or nested group, of its null",
         "r2_nuisances": "R2 of all nuisances together, held-out galaxies",
@@ -348,9 +347,8 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "p_corrected": "p of max_rho, corrected for the number of labels",
         "q": "p_corrected after Benjamini and Hochberg, over features",
         "auc": "ROC area of the feature as a classifier of best_label",
-        "recurs": "|Pearson correlation| on test galaxies with the feature of another seed that is most like it on "
-        "valid ones; missing: there is one seed",
-        "novelty": "share of its variance that no label predicts; missing: recurs is not above 0.7",
+        "recurs": "|correlation| with its partner of another seed; missing: one seed",
+        "novelty": "share of variance no label predicts; missing: recurs <= 0.7",
         "null_novelty": f"the same {_PERMUTED}",
     },
     "alignment_nulls": {
