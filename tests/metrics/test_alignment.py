@@ -67,6 +67,17 @@ def test_permuted_features_score_0_on_average_and_their_mean_is_told_from_0_as_o
     assert n_fires / 60 <= 0.1
 
 
+def test_permuted_features_score_0_on_average_on_labels_that_few_galaxies_have():
+    """None of the few galaxies of such a feature has them, which is as low as can be, and is chance."""
+    means = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        labels = (rng.random((800, 6)) < 0.05) * rng.random((800, 6))
+        values = rng.normal(size=(800, 8)) * (rng.random((800, 8)) < 0.3)
+        means.append(np.nan_to_num(align(values[:400], labels[:400], values[400:], labels[400:]).score).mean())
+    assert abs(np.mean(means)) < 3 * np.std(means) / np.sqrt(60)
+
+
 def test_the_interval_knows_that_features_share_galaxies():
     """Copies of one feature are one feature: the interval of the mean of eight is that of one."""
     values = LABELS[:, [0]] + RNG.normal(size=(2 * N, 1))

@@ -63,7 +63,8 @@ def plot_at_equal_numbers(table: pd.DataFrame, label: str) -> Figure:
 
 def _draw_method(ax: Axes, y: float, runs: pd.DataFrame, look: style.MethodStyle) -> None:
     """Draw the runs of one method in one line."""
-    value, low, high = style.over_runs(runs)
+    value, *ends = style.over_runs(runs)
+    low, high = np.clip(ends, -1, 1)  # no score is larger, whatever Student's t makes of few runs
     if np.isfinite(low):
         ax.plot([low, high], [y, y], color=look.color, linewidth=0.9, label="_interval")
     if len(runs) > 1:

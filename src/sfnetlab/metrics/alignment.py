@@ -4,7 +4,7 @@ The Spearman correlation of a perfect detector of the top 2 % is 0.24, for it sa
 feature is asked of equally many galaxies, those in which it is strongest, and so is a dense one.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +15,8 @@ from sfnetlab.metrics.association import contrasts, strongest
 from sfnetlab.metrics.bootstrap import resample_counts
 from sfnetlab.metrics.tables import FeatureMatrix
 
+_DIRECTIONS: tuple[Literal["high", "low"], ...] = ("high", "low")
+
 
 class Alignment(NamedTuple):
     """The label of each feature, chosen on valid galaxies, and how well it goes with it on test galaxies."""
@@ -22,9 +24,9 @@ class Alignment(NamedTuple):
     label: NDArray[np.intp]
     """(d,), a column of the labels; -1 where the feature does not vary on valid galaxies."""
     score: NDArray[np.float64]
-    """(d,), `association.contrasts` of the galaxies in which the feature is strongest, with the sign that it has on
-    valid galaxies taken out: 1 for a perfect detector, 0 on average for a feature that knows nothing of the labels.
-    NaN where the feature has no such galaxy in the test sample."""
+    """(d,), `association.contrasts` of the galaxies in which the feature is strongest, towards the side on which they
+    lie in valid galaxies, and with that sign taken out: 1 for a perfect detector, 0 on average for a feature that knows
+    nothing of the labels. NaN where the feature has no such galaxy in the test sample."""
     sign: NDArray[np.float64]
     """(d,), of the contrast on valid galaxies."""
     members: Any
@@ -52,7 +54,9 @@ def align(
     end, label = np.divmod(best, m)
     at = (end, np.arange(d), label)
     sign = np.where(is_known, np.sign(found[at]), np.nan)
-    score = np.where(is_known, np.stack([contrasts(members, test) for _, members in ends])[at] * sign, np.nan)
+    # The label is chosen by how much can be told (the farther of both directions is 1), the score is of its direction.
+    high, low = (np.stack([contrasts(members, test, towards) for _, members in ends])[at] for towards in _DIRECTIONS)
+    score = np.where(is_known, np.where(sign > 0, high, low) * sign, np.nan)
     upper = sp.diags_array((end == 0).astype(np.float64))
     lower = sp.diags_array((end == 1).astype(np.float64))
     members = sp.csr_array(ends[0][1] @ upper + ends[1][1] @ lower)

@@ -250,13 +250,14 @@ def strongest(features: FeatureMatrix, sign: int = 1) -> sp.csr_array:
     return sp.csr_array(sp.hstack([sp.csr_array((n, 0)), *found], format="csr"), dtype=np.float64)
 
 
-def contrasts(members: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[np.float64]:
+def contrasts(
+    members: FeatureMatrix, labels: NDArray[np.floating], towards: Literal["either", "high", "low"] = "either"
+) -> NDArray[np.float64]:
     """Return how far the labels of members lie above those of the others, of the farthest possible, (d, m).
 
     This is 2 AUC - 1 over the largest that so many members can have, the AUC being the chance that a member has the
-    larger label than another galaxy, ties counted half: 1 if the members have the largest labels, 0 on average if they
-    are any galaxies, -1 if they have the smallest, however many members there are. (Of labels without ties the largest
-    is 1.)
+    larger label than another galaxy, ties counted half: 0 on average if the members are any galaxies, however many
+    there are. (Of labels without ties the largest is 1.)
 
     Parameters
     ----------
@@ -264,6 +265,10 @@ def contrasts(members: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[n
         1 for members of each of d sets, see `strongest`.
     labels : ndarray of shape (n, m)
         NaN marks a missing label: its row is left out for that label alone.
+    towards
+        What counts as the farthest possible. "high": that the members have the largest labels (then they get 1);
+        "low": that they have the smallest (-1). These differ where labels are tied: of a label that few galaxies have,
+        few members mostly have nothing, which is as low as possible and says nothing. "either": the farther of both.
 
     Returns
     -------
@@ -276,7 +281,8 @@ def contrasts(members: FeatureMatrix, labels: NDArray[np.floating]) -> NDArray[n
         below = np.vstack([np.zeros((1, known.shape[1])), np.cumsum(np.sort(ranks, axis=0), axis=0)])
         n_members = np.asarray(rows.sum(axis=0)).astype(np.intp)
         above = np.asarray(rows.T @ ranks)
-        farthest = np.where(above > 0, -below[len(known) - n_members], -below[n_members])
+        high, low = -below[len(known) - n_members], -below[n_members]
+        farthest = {"high": high, "low": low, "either": np.maximum(high, low)}[towards]
         return np.divide(above, farthest, out=np.full(above.shape, np.nan), where=farthest > 1e-9)
 
     return _by_pattern(members, labels, measure)
