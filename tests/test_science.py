@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo")
     command = [sys.executable, "-m", "sfnetlab", "run", "config/demo.toml", "--out", str(out), "--device", "cpu"]
+    command += ["--workers", "2"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return out
 
