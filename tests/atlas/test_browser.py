@@ -157,6 +157,28 @@ def test_maps_are_laid_over_cutouts_on_demand(visit, site, made_up):
     assert page.locator(".overlay").count() == 0
 
 
+def test_a_map_is_largest_at_the_first_pixel_of_its_largest_cell(visit, site, made_up):
+    """There a ResNet's cells are centred."""
+    maps = made_up.tables[0].maps
+    assert maps.how == "exact"
+    feature = first_feature(made_up.tables[0])
+    page = visit(site).open(f"#/feature/sfnet-k4-seed0/{feature}")
+    page.click("button.maps")
+    peaks = """(canvases) => canvases.map((canvas) => {
+      const alpha = canvas.getContext('2d').getImageData(0, 0, 64, 64).data.filter((_, i) => i % 4 === 3);
+      const largest = alpha.indexOf(Math.max(...alpha));
+      return [Number(canvas.closest('.galaxy').dataset.row), Math.floor(largest / 64), largest % 64];
+    })"""
+    found = page.locator(".overlay").evaluate_all(peaks)
+    assert found
+    for row, y, x in found:
+        (at,) = np.flatnonzero((maps.features == feature) & (maps.rows == row))
+        cells = np.abs(maps.maps[at])
+        down, right = np.unravel_index(cells.argmax(), cells.shape)
+        assert abs(y - down * 64 / cells.shape[0]) <= 1
+        assert abs(x - right * 64 / cells.shape[1]) <= 1
+
+
 def test_cutouts_are_drawn_with_scale_and_compass(visit, site, made_up):
     page = visit(site).open(f"#/feature/sfnet-k4-seed0/{first_feature(made_up.tables[0])}")
     first = page.locator(".galaxy").first

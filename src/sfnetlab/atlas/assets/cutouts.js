@@ -95,21 +95,25 @@ export function galaxyCard(row, id, caption, options) {
 
 const OVERLAY_PX = 64;
 
-/** Linear interpolation between the centres of cells, flat beyond the outermost: as interpret/localisation.py has it. */
-function weights(nPixels, nCells) {
+/**
+ * Linear interpolation between the centres of cells, flat beyond the outermost. A cell of a ResNet's map is centred on
+ * the first pixel of its square (as interpret/localisation.py has it), one of a gradient's grid in the `middle` of it.
+ */
+function weights(nPixels, nCells, middle) {
   return Array.from({ length: nPixels }, (_, pixel) => {
-    const at = Math.max(0, Math.min(nCells - 1, ((pixel + 0.5) * nCells) / nPixels - 0.5));
+    const at = Math.max(0, Math.min(nCells - 1, ((pixel + 0.5) * nCells) / nPixels - middle));
     const low = Math.min(nCells - 2, Math.floor(at));
     return nCells === 1 ? [0, 0, 0] : [low, low + 1, at - low];
   });
 }
 
-/** A canvas of a map: warm where it adds, blue where it takes away, clear at zero; `scale` is the largest |value|. */
-export function overlay(cells, height, width, scale) {
+/** A canvas of a map, made `how`: warm where it adds, blue where it takes away, clear at zero; `scale`: largest |value|. */
+export function overlay(cells, height, width, scale, how) {
   const canvas = h("canvas", { class: "overlay", width: OVERLAY_PX, height: OVERLAY_PX, "aria-hidden": "true" });
   const context = canvas.getContext("2d");
   const image = context.createImageData(OVERLAY_PX, OVERLAY_PX);
-  const [down, right] = [weights(OVERLAY_PX, height), weights(OVERLAY_PX, width)];
+  const middle = how === "gradient" ? 0.5 : 0;
+  const [down, right] = [weights(OVERLAY_PX, height, middle), weights(OVERLAY_PX, width, middle)];
   for (let y = 0; y < OVERLAY_PX; y += 1) {
     const [y0, y1, fy] = down[y];
     for (let x = 0; x < OVERLAY_PX; x += 1) {

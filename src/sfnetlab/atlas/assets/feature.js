@@ -37,7 +37,7 @@ function groupsOf(page, cards, ids, strength) {
     shown = !shown;
     for (const { frame, cells } of figures) {
       frame.querySelector(".overlay")?.remove();
-      if (shown) frame.insertBefore(overlay(cells, maps.h, maps.w, scale), frame.querySelector(".marks"));
+      if (shown) frame.insertBefore(overlay(cells, maps.h, maps.w, scale, page.maps.how), frame.querySelector(".marks"));
     }
     button.setAttribute("aria-pressed", shown);
     announce(shown ? "activation maps shown" : "activation maps hidden");
