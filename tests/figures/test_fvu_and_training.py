@@ -99,6 +99,14 @@ def test_what_the_first_features_leave_unexplained_stands_beside() -> None:
     assert right.get_xlabel() == "features kept in all (k = 8)"
 
 
+def test_components_that_leave_nothing_are_in_no_panel() -> None:
+    whole = pd.DataFrame({"features": "whole", "kind": "pca", "k": [4], "seed": None, "split": "test", "fvu": 0.0})
+    kept = pd.DataFrame(
+        {"features": "whole", "kind": "pca", "k": None, "n_components": [1, 2, 4], "explained_variance": [0.5, 0.9, 1]}
+    )
+    assert len(plot_fvu_vs_l0(pd.concat([FVU, whole]), kept).axes) == 1
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -80,6 +80,8 @@ def plot_fvu_vs_l0(table: pd.DataFrame, kept: pd.DataFrame | None = None) -> Fig
         for name, kind in rows.groupby("features")["kind"].first().items()
     }
     height_in = max(3.4, 0.3 + style.legend_height_in(labels.values()))
+    if kept is not None:  # components of which there are as many as columns leave nothing, and have no place here
+        kept = kept[kept["features"].isin(rows["features"])]
     has_kept = kept is not None and len(kept) > 0
     fig = Figure(figsize=(style.PAGE_WIDTH_IN * (1 if has_kept else 0.75), height_in), layout="constrained")
     ax, *right = fig.subplots(1, 2 if has_kept else 1, squeeze=False, sharey=True)[0]
