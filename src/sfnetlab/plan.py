@@ -97,7 +97,10 @@ _MEMORY_GB = {
     "build-atlas": (2.0, 0.0),
 }
 """Gigabytes of its own that a process takes which makes a job of a stage for few galaxies, and what a million galaxies
-add: seen with embeddings of 384 columns, SAEs of 2,048 latents and ResNet18 on 128 cutouts of 144 pixels."""
+add. Seen with embeddings of 384 columns and SAEs of 2,048 latents at 10^4 to 10^6 galaxies: import-embeddings,
+fit-baselines, train-sae, encode-embeddings, and prepare-survey without images. Seen once, on few galaxies: networks
+(ResNet18 on 128 cutouts of 144 pixels), interpretation, comparison, figures, atlas; that these do not grow is a guess.
+Chosen: compare-views, hold-claims, and that probes add so much that they take 4 GB of a million."""
 
 
 def memory_bytes(stage: str, n_galaxies: int | None) -> int:

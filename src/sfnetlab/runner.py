@@ -441,7 +441,11 @@ class Forecast:
     """Folder of an experiment that is done, see `status.Like`."""
 
 
-def describe_status(chosen: Options, forecast: Forecast = Forecast(), *, as_json: bool = False) -> str:  # noqa: B008
+ONLY_SERIAL = Forecast()
+"""One job after another, from what was measured in the folder itself."""
+
+
+def describe_status(chosen: Options, forecast: Forecast = ONLY_SERIAL, *, as_json: bool = False) -> str:
     """Return a line for each job that says whether it is current, running, stale (and why) or missing."""
     experiment, root = chosen.load()
     plan = make_plan(experiment)

@@ -1,7 +1,7 @@
 """What methods share that run a network over cutouts: where its weights come from, the jobs that train and run it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,14 +37,8 @@ class NetworkSpec:
     seed: int
     view: View | None
     """What it is shown of cutouts; None: all of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PenalisedNetworkSpec(NetworkSpec):
-    """Train one network with something added to its loss."""
-
-    penalties: Mapping["Penalty", float]
-    """Weights of the terms of training/penalties.py, none of them 0."""
+    penalties: Mapping["Penalty", float] = field(default_factory=dict)
+    """Weights, none of them 0, of the terms of training/penalties.py that are added to its loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +77,7 @@ def trained_table(
     seed: int,
     penalties: "Mapping[Penalty, float] | None" = None,
 ) -> Table:
-    """Return the table of a network that is trained here and sees cutouts through a view.
-
-    Penalties are those of `PenalisedNetworkSpec`, without which a network is trained as every other.
-    """
+    """Return the table of a network that is trained here and sees cutouts through a view."""
     features = settings.name if view == FULL_VIEW else f"{settings.name}-{view}"
     spec = TableSpec(features=features, kind=settings.kind, k=k, seed=seed)
     seen = planner.view(view)
@@ -98,11 +89,8 @@ def trained_table(
         weights=weights_of(planner.training.weights),
         seed=seed,
         view=seen,
+        penalties=penalties or {},
     )
-    if penalties:
-        training = PenalisedNetworkSpec(
-            **{each.name: getattr(training, each.name) for each in fields(training)}, penalties=penalties
-        )
     survey = {"survey": planner.survey}
     network = planner.job("train-sfnet", spec.name, training, survey)
     return Table(

@@ -7,7 +7,7 @@ import numpy as np
 
 from sfnetlab.artifacts import CHECKPOINT, read_survey
 from sfnetlab.jobs import Metrics, Task
-from sfnetlab.methods.networks import NetworkSpec, PenalisedNetworkSpec
+from sfnetlab.methods.networks import NetworkSpec
 from sfnetlab.runner import stage_main
 from sfnetlab.runtime import resolve_precision
 from sfnetlab.surveys.catalog import target_rows, taught_rows
@@ -17,7 +17,7 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
     from sfnetlab.models.backbones import make_backbone
     from sfnetlab.models.sfnet import SparseFeatureNetwork, save_network
     from sfnetlab.models.views import ImageView
-    from sfnetlab.training.network import UNPENALISED, train_network
+    from sfnetlab.training.network import train_network
     from sfnetlab.training.optimizers import Optimization
 
     survey = read_survey(task.inputs["survey"])
@@ -54,7 +54,7 @@ def build(spec: NetworkSpec, task: Task) -> Metrics:
         device=task.device,
         checkpoint=task.work / CHECKPOINT,
         report=task.report,
-        penalties=spec.penalties if isinstance(spec, PenalisedNetworkSpec) else UNPENALISED,
+        penalties=spec.penalties,
     )
     save_network(task.work, network)
     last = history[-1]
