@@ -8,7 +8,7 @@ import { sortableTable } from "./sortable.js";
 import { orderOf, stateOf } from "./wall.js";
 
 const EXPLAINED = {
-  exact: "The map before the last average, weighted as the feature weighs it: the mean of the network’s own cells (these, or of their rows and columns every second or fourth) is the activation.",
+  exact: "The map before the last average, weighted as the feature weighs it. Its mean over the network’s own cells is the activation: those are all cells, or, where the network’s own map is coarser, every second or fourth row and column of them.",
   gradient: "The size of gradient times pixel through the encoder: a hint, no sum.",
 };
 

@@ -62,7 +62,7 @@ function why({ cards, stored, at, id, row, labels, unit }) {
       const frame = picture(row, id, { withMarks: true });
       const scale = cells.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
       frame.insertBefore(overlay(cells, all.h, all.w, scale, "exact"), frame.querySelector(".marks"));
-      return h("figure", { class: "contribution-map" }, frame, h("figcaption", {}, `Where it comes from: warm parts raise ${column}, blue ones lower it; ${all.h} × ${all.w} cells; the mean of the network’s own cells (these, or of their rows and columns every second or fourth) plus the bias is the prediction.`));
+      return h("figure", { class: "contribution-map" }, frame, h("figcaption", {}, `Where it comes from: warm parts raise ${column}, blue ones lower it; ${all.h} × ${all.w} cells. The mean over the network’s own cells (all, or every second or fourth row and column of a finer map) plus the bias is the prediction.`));
     })();
     return section(`Why this ${column}?`, `${table.name}: each active feature adds its activation times its weight.`,
       h("div", { class: "why" },
